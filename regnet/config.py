@@ -1,0 +1,269 @@
+"""`RegNetConfig`: what a RegNet is, and `config.json` both ways.
+
+Fields, defaults and file format are those of Hugging Face transformers
+(``models/regnet/configuration_regnet.py``), so one ``config.json`` serves both. Whatever cannot be
+built is refused here, before a model is: transformers finds most of it when the model is built, and
+drops stages silently when ``depths`` is shorter than ``hidden_sizes``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+from regnet.architecture import group_count, squeeze_width
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+LayerType = Literal["x", "y"]
+Activation = Literal["relu", "gelu", "gelu_new", "selu", "silu"]
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+CONFIG_NAME = "config.json"
+DEFAULT_NUM_LABELS = 2
+
+
+class RegNetConfig:
+    """The architecture and labels of a RegNet.
+
+    Args:
+        num_channels: Channels of the input image.
+        embedding_size: Output channels of the stem.
+        hidden_sizes: Output channels of each stage.
+        depths: Blocks in each stage.
+        groups_width: Channels per group of the 3x3 convolutions, one number for all stages.
+        layer_type: ``"x"`` or ``"y"``; ``"y"`` adds squeeze-and-excitation.
+        hidden_act: ``relu``, ``gelu``, ``gelu_new``, ``selu`` or ``silu``. The activation inside
+            squeeze-and-excitation is always ReLU.
+        downsample_in_first_stage: Whether the first stage halves the resolution, as every
+            published RegNet does.
+        num_labels: Classes; 0 leaves the classifier out. Taken from ``id2label`` where that is
+            given.
+        id2label: Class index to name.
+        label2id: Class name to index; derived from ``id2label`` where it is left out.
+        problem_type: Which loss ``labels`` ask for; ``None`` chooses by their dtype.
+        output_hidden_states: Whether models return their hidden states by default.
+        return_dict: Whether models return objects (or tuples) by default.
+        **extra: Any other key is kept as an attribute and written back to ``config.json``.
+
+    Raises:
+        ValueError: If no model can be built from the values.
+    """
+
+    model_type = "regnet"
+    layer_types = get_args(LayerType)
+
+    def __init__(  # noqa: PLR0913, PLR0917 -- the documented fields
+        self,
+        num_channels: int = 3,
+        embedding_size: int = 32,
+        hidden_sizes: Sequence[int] = (128, 192, 512, 1088),
+        depths: Sequence[int] = (2, 6, 12, 2),
+        groups_width: int = 64,
+        layer_type: LayerType = "y",
+        hidden_act: Activation = "relu",
+        downsample_in_first_stage: bool = True,
+        *,
+        num_labels: int | None = None,
+        id2label: Mapping[int | str, str] | None = None,
+        label2id: Mapping[str, int] | None = None,
+        problem_type: ProblemType | None = None,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        **extra: Any,
+    ) -> None:
+        self.num_channels = num_channels
+        self.embedding_size = embedding_size
+        self.hidden_sizes = _int_list("hidden_sizes", hidden_sizes)
+        self.depths = _int_list("depths", depths)
+        self.groups_width = groups_width
+        self.layer_type = layer_type
+        self.hidden_act = hidden_act
+        self.downsample_in_first_stage = downsample_in_first_stage
+        self.problem_type = problem_type
+        self.output_hidden_states = output_hidden_states
+        self.return_dict = return_dict
+        self._set_labels(num_labels, id2label, label2id)
+        self._extra_names = tuple(extra)
+        for name, value in extra.items():
+            setattr(self, name, value)
+        self._validate()
+
+    def _set_labels(
+        self,
+        num_labels: int | None,
+        id2label: Mapping[int | str, str] | None,
+        label2id: Mapping[str, int] | None,
+    ) -> None:
+        if id2label is None:
+            self.num_labels = DEFAULT_NUM_LABELS if num_labels is None else num_labels
+            return
+        self.id2label = {int(index): name for index, name in id2label.items()}
+        if num_labels is not None and num_labels != len(self.id2label):
+            raise ValueError(
+                f"num_labels={num_labels} contradicts id2label, which names {len(self.id2label)} "
+                "classes; give one of them."
+            )
+        derived = {name: index for index, name in self.id2label.items()}
+        self.label2id = dict(label2id) if label2id else derived
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes: the length of ``id2label``."""
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, count: int) -> None:
+        _require_int("num_labels", count, minimum=0)
+        self.id2label = {index: f"LABEL_{index}" for index in range(count)}
+        self.label2id = {name: index for index, name in self.id2label.items()}
+
+    @property
+    def has_default_labels(self) -> bool:
+        """Whether the classes have no names of their own."""
+        return all(name == f"LABEL_{index}" for index, name in self.id2label.items())
+
+    def _validate(self) -> None:
+        for name in ("num_channels", "embedding_size", "groups_width"):
+            _require_int(name, getattr(self, name), minimum=1)
+        if not self.depths or len(self.depths) != len(self.hidden_sizes):
+            raise ValueError(
+                f"depths has {len(self.depths)} stages and hidden_sizes {len(self.hidden_sizes)}; "
+                "give one positive number per stage in both."
+            )
+        _require_member("layer_type", self.layer_type, self.layer_types)
+        _require_member("hidden_act", self.hidden_act, get_args(Activation))
+        if self.problem_type is not None:
+            _require_member("problem_type", self.problem_type, get_args(ProblemType))
+        if not isinstance(self.downsample_in_first_stage, bool):
+            raise ValueError(
+                f"downsample_in_first_stage={self.downsample_in_first_stage!r} must be true or "
+                "false."
+            )
+        if sorted(self.id2label) != list(range(self.num_labels)):
+            raise ValueError("id2label must name every class index from 0 up, without gaps.")
+        self._validate_widths()
+
+    def _validate_widths(self) -> None:
+        for stage, width in enumerate(self.hidden_sizes):
+            groups = group_count(width, self.groups_width)
+            if width % groups:
+                raise ValueError(
+                    f"stage {stage} cannot be built: its width {width} does not divide into the "
+                    f"{groups} groups that groups_width={self.groups_width} asks for."
+                )
+        if self.layer_type == "y":
+            for width in (self.embedding_size, *self.hidden_sizes[:-1]):
+                if squeeze_width(width) == 0:
+                    raise ValueError(
+                        f"a squeeze-and-excitation block fed with {width} channels would squeeze "
+                        "to none; widen it or use layer_type='x'."
+                    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as plain values, including the kept unknown ones."""
+        fields: dict[str, Any] = {
+            name: value for name, value in vars(self).items() if not name.startswith("_")
+        }
+        return {"model_type": self.model_type, **fields}
+
+    def to_json_string(self) -> str:
+        """The text of ``config.json``: sorted keys, two-space indent.
+
+        As in transformers, what equals the default is left out where leaving it out loses nothing:
+        the two default labels and the output switches.
+        """
+        fields = self.to_dict()
+        default = RegNetConfig()
+        optional = ("id2label", "label2id", "problem_type", "output_hidden_states", "return_dict")
+        for name in optional:
+            if fields[name] == getattr(default, name):
+                del fields[name]
+        return json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``config.json`` into ``folder`` and return its path.
+
+        Args:
+            folder: Created if missing.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        path = Path(folder) / CONFIG_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.to_json_string(), encoding="utf-8")
+        return path
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:
+        """Read ``config.json`` from a folder, or the file itself.
+
+        Args:
+            folder: A converted folder, a local transformers folder, or a ``config.json``.
+            **overrides: Fields that win over the file's.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is not a RegNet's ``config.json``.
+        """
+        path = Path(folder)
+        path = path if path.is_file() else path / CONFIG_NAME
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; give a folder with a {CONFIG_NAME}.")
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is not valid JSON ({error}).") from error
+        if not isinstance(fields, dict) or fields.get("model_type", "regnet") != cls.model_type:
+            raise ValueError(f"{path} does not describe a RegNet: its model_type must be 'regnet'.")
+        try:
+            return cls.from_dict(fields, **overrides)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], **overrides: Any) -> Self:
+        """Build a config from the keys of a ``config.json``.
+
+        Args:
+            fields: As :meth:`to_dict` or transformers write them.
+            **overrides: Fields that win; ``num_labels`` replaces the labels in ``fields``.
+
+        Raises:
+            ValueError: If no model can be built from the values.
+        """
+        merged = {**fields, **overrides}
+        merged.pop("model_type", None)
+        if "num_labels" in overrides and "id2label" not in overrides:
+            merged.pop("id2label", None)
+            merged.pop("label2id", None)
+        return cls(**merged)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RegNetConfig) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"RegNetConfig {self.to_json_string()}"
+
+
+def _require_int(name: str, value: object, *, minimum: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name}={value!r} must be an integer of at least {minimum}.")
+
+
+def _require_member(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(allowed)}.")
+
+
+def _int_list(name: str, values: Sequence[int]) -> list[int]:
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"{name}={values!r} must be a list of integers, one per stage.")
+    for value in values:
+        _require_int(f"{name} entry", value, minimum=1)
+    return list(values)

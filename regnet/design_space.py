@@ -1,0 +1,206 @@
+"""The quantised linear rule of the paper, the 24 published networks, and their cost.
+
+Source: Radosavovic et al., "Designing Network Design Spaces", arXiv 2003.13678, section 3.3; the
+numbers are those of pycls' ``configs/dds_baselines`` and its model zoo.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from regnet.architecture import Architecture, ConvNorm
+from regnet.config import RegNetConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from regnet.config import LayerType
+
+QUANTUM = 8
+"""Widths are multiples of this before they are snapped to groups."""
+
+IMAGENET_CLASSES = 1000
+
+
+def stage_widths_and_depths(
+    depth: int, w_0: int, w_a: float, w_m: float
+) -> tuple[list[int], list[int]]:
+    """Apply the quantised linear rule: a width per block, equal neighbours forming a stage.
+
+    Block ``j`` would have width ``w_0 + w_a * j``; it gets the nearest power ``w_0 * w_m ** s``
+    with integer ``s``, rounded to a multiple of 8.
+
+    Args:
+        depth: Number of blocks.
+        w_0: Initial width, a positive multiple of 8.
+        w_a: Slope of the width, not negative.
+        w_m: Width multiplier between stages, above 1.
+
+    Returns:
+        Width and depth of each stage, before groups are fitted.
+
+    Raises:
+        ValueError: If a parameter is out of its range.
+    """
+    if depth < 1 or w_0 <= 0 or w_0 % QUANTUM or w_a < 0 or w_m <= 1:
+        raise ValueError(
+            f"depth={depth}, w_0={w_0}, w_a={w_a}, w_m={w_m} is outside the design space: it needs "
+            "depth >= 1, w_0 a positive multiple of 8, w_a >= 0 and w_m > 1."
+        )
+    exponents = (round(math.log((w_0 + w_a * j) / w_0) / math.log(w_m)) for j in range(depth))
+    widths = [round(w_0 * w_m**s / QUANTUM) * QUANTUM for s in exponents]
+    stages = [(width, len(list(blocks))) for width, blocks in groupby(widths)]
+    return [width for width, _ in stages], [blocks for _, blocks in stages]
+
+
+def fit_widths_to_groups(widths: Sequence[int], group_width: int) -> list[int]:
+    """Snap each width to the nearest multiple of its group width (pycls ``models/anynet.py``).
+
+    A stage narrower than the group width keeps its width and has one group.
+    """
+    fitted = []
+    for width in widths:
+        group = min(group_width, width)
+        fitted.append(round(width / group) * group)
+    return fitted
+
+
+@dataclass(frozen=True, slots=True)
+class NamedNetwork:
+    """A published network: five numbers and whether it has squeeze-and-excitation."""
+
+    name: str
+    depth: int
+    w_0: int
+    w_a: float
+    w_m: float
+    group_width: int
+
+    @property
+    def layer_type(self) -> LayerType:
+        """``"y"`` if the network has squeeze-and-excitation, else ``"x"``."""
+        return "y" if self.name.startswith("RegNetY") else "x"
+
+    def config(self, **fields: Any) -> RegNetConfig:
+        """The network's configuration, with 1000 classes unless ``fields`` say otherwise.
+
+        Args:
+            **fields: Passed on to :class:`~regnet.config.RegNetConfig`.
+        """
+        widths, depths = stage_widths_and_depths(self.depth, self.w_0, self.w_a, self.w_m)
+        architecture: dict[str, Any] = {
+            "hidden_sizes": fit_widths_to_groups(widths, self.group_width),
+            "depths": depths,
+            "groups_width": self.group_width,
+            "layer_type": self.layer_type,
+        }
+        if "id2label" not in fields:
+            architecture["num_labels"] = IMAGENET_CLASSES
+        return RegNetConfig(**architecture | fields)
+
+
+NETWORKS: dict[str, NamedNetwork] = {
+    network.name: network
+    for network in (
+        NamedNetwork("RegNetX-200MF", 13, 24, 36.44, 2.49, 8),
+        NamedNetwork("RegNetX-400MF", 22, 24, 24.48, 2.54, 16),
+        NamedNetwork("RegNetX-600MF", 16, 48, 36.97, 2.24, 24),
+        NamedNetwork("RegNetX-800MF", 16, 56, 35.73, 2.28, 16),
+        NamedNetwork("RegNetX-1.6GF", 18, 80, 34.01, 2.25, 24),
+        NamedNetwork("RegNetX-3.2GF", 25, 88, 26.31, 2.25, 48),
+        NamedNetwork("RegNetX-4.0GF", 23, 96, 38.65, 2.43, 40),
+        NamedNetwork("RegNetX-6.4GF", 17, 184, 60.83, 2.07, 56),
+        NamedNetwork("RegNetX-8.0GF", 23, 80, 49.56, 2.88, 120),
+        NamedNetwork("RegNetX-12GF", 19, 168, 73.36, 2.37, 112),
+        NamedNetwork("RegNetX-16GF", 22, 216, 55.59, 2.1, 128),
+        NamedNetwork("RegNetX-32GF", 23, 320, 69.86, 2.0, 168),
+        NamedNetwork("RegNetY-200MF", 13, 24, 36.44, 2.49, 8),
+        NamedNetwork("RegNetY-400MF", 16, 48, 27.89, 2.09, 8),
+        NamedNetwork("RegNetY-600MF", 15, 48, 32.54, 2.32, 16),
+        NamedNetwork("RegNetY-800MF", 14, 56, 38.84, 2.4, 16),
+        NamedNetwork("RegNetY-1.6GF", 27, 48, 20.71, 2.65, 24),
+        NamedNetwork("RegNetY-3.2GF", 21, 80, 42.63, 2.66, 24),
+        NamedNetwork("RegNetY-4.0GF", 22, 96, 31.41, 2.24, 64),
+        NamedNetwork("RegNetY-6.4GF", 25, 112, 33.22, 2.27, 72),
+        NamedNetwork("RegNetY-8.0GF", 17, 192, 76.82, 2.19, 56),
+        NamedNetwork("RegNetY-12GF", 19, 168, 73.36, 2.37, 112),
+        NamedNetwork("RegNetY-16GF", 18, 200, 106.23, 2.48, 112),
+        NamedNetwork("RegNetY-32GF", 20, 232, 115.89, 2.53, 232),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Complexity:
+    """What a network costs, counted as the paper counts.
+
+    Attributes:
+        parameters: Learned numbers; batch-norm statistics are buffers and not counted.
+        flops: Multiply-adds of convolutions and linear layers for one image; batch norm, pooling
+            and activations add none.
+        activations: Elements in the outputs of convolutions and linear layers for one image.
+    """
+
+    parameters: int
+    flops: int
+    activations: int
+
+
+def complexity(config: RegNetConfig, image_size: int = 224) -> Complexity:
+    """Count parameters, flops and activations as pycls does (its ``complexity``).
+
+    Args:
+        config: The network.
+        image_size: Height and width of the input image, in pixels.
+    """
+    network = Architecture.of(config)
+    parameters = flops = activations = 0
+    sizes = _output_sizes(network, image_size)
+    for layer in network.convolutions:
+        weights = math.prod(layer.weight_shape)
+        pixels = sizes[layer.name] ** 2
+        parameters += weights + 2 * layer.out_channels
+        flops += weights * pixels
+        activations += layer.out_channels * pixels
+    for block in (block for stage in network.stages for block in stage):
+        if block.attention:
+            weights = 2 * block.attention.channels * block.attention.squeezed
+            outputs = block.attention.channels + block.attention.squeezed
+            parameters += weights + outputs
+            flops += weights
+            activations += outputs
+    head = network.out_channels * network.num_labels
+    return Complexity(
+        parameters + head + network.num_labels, flops + head, activations + network.num_labels
+    )
+
+
+def _output_sizes(network: Architecture, image_size: int) -> dict[str, int]:
+    """Height (and width) of each convolution's output, in pixels."""
+    sizes: dict[str, int] = {}
+
+    def pass_through(layer: ConvNorm, size: int) -> int:
+        sizes[layer.name] = (size - 1) // layer.stride + 1
+        return sizes[layer.name]
+
+    size = pass_through(network.stem, image_size)
+    for block in (block for stage in network.stages for block in stage):
+        if block.shortcut:
+            pass_through(block.shortcut, size)
+        for layer in block.layers:
+            if isinstance(layer, ConvNorm):
+                size = pass_through(layer, size)
+    return sizes
+
+
+def named_like(config: RegNetConfig) -> str | None:
+    """The published network with this architecture, whatever its classes; ``None`` if none."""
+    for network in NETWORKS.values():
+        published = network.config(num_labels=0)
+        fields = ("hidden_sizes", "depths", "groups_width", "layer_type", "embedding_size")
+        if all(getattr(config, field) == getattr(published, field) for field in fields):
+            return network.name
+    return None

@@ -1,0 +1,200 @@
+"""`save_pretrained` and `from_pretrained` on a local folder, in transformers' files and names."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from safetensors import safe_open
+
+from regnet.architecture import BASE_PREFIX, CLASSIFIER
+from regnet.config import RegNetConfig
+from regnet.safetensors_file import (
+    INDEX_NAME,
+    TORCH_TO_SAFETENSORS,
+    WEIGHTS_NAME,
+    TensorSpec,
+    index_json,
+    parse_size,
+    plan_shards,
+    write_file,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    _Base = nn.Module
+else:
+    _Base = object
+
+
+class PretrainedMixin(_Base):
+    """Saving to and loading from a folder, for a module with a ``config``."""
+
+    config: RegNetConfig
+
+    def save_pretrained(self, folder: str | Path, max_shard_size: str | int | None = None) -> None:
+        """Write ``config.json`` and the weights.
+
+        Args:
+            folder: Created if missing.
+            max_shard_size: For example ``"5GB"``; more than that is split over several files with
+                an index. None for one file.
+
+        Raises:
+            ValueError: If ``max_shard_size`` is no size.
+            OSError: If a file cannot be written.
+        """
+        folder = Path(folder)
+        state = self.state_dict()
+        dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
+        fields = self.config.to_dict() | {"architectures": [type(self).__name__], "dtype": dtype}
+        RegNetConfig.from_dict(fields).save_pretrained(folder)
+        limit = None if max_shard_size is None else parse_size(max_shard_size)
+        shards = plan_shards([_spec(name, tensor) for name, tensor in state.items()], limit)
+        for shard in shards:
+            write_file(
+                folder / shard.file_name, shard.specs, lambda spec: [_raw_bytes(state[spec.name])]
+            )
+        if len(shards) > 1:
+            (folder / INDEX_NAME).write_text(index_json(shards), encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        config: RegNetConfig | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        ignore_mismatched_sizes: bool = False,
+        **overrides: Any,
+    ) -> Self:
+        """Load a model from a folder, in evaluation mode.
+
+        Weights are mapped from the file, not read: pages come in as they are used. A classifier's
+        folder loads as `RegNetModel` and a trunk's folder as `RegNetForImageClassification`; what
+        the file lacks is initialised, with a warning.
+
+        Args:
+            folder: With ``config.json`` and ``model.safetensors``, or shards and their index.
+            config: Instead of the folder's.
+            dtype: Convert floating-point weights to this; by default they stay as stored.
+            ignore_mismatched_sizes: Initialise tensors whose shape differs instead of refusing.
+            **overrides: Fields of the configuration, for example ``num_labels=10``.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If the configuration, a file or a tensor's shape does not fit.
+        """
+        folder = Path(folder)
+        config = config or RegNetConfig.from_pretrained(folder, **overrides)
+        build: Callable[[RegNetConfig], Self] = cls
+        with torch.device("meta"):
+            model = build(config)
+        expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        state, unexpected = _match_names(load_tensors(folder), expected)
+        mismatched = [name for name in state if state[name].shape != expected[name]]
+        if mismatched and not ignore_mismatched_sizes:
+            name = mismatched[0]
+            raise ValueError(
+                f"{folder}: {name} has shape {tuple(state[name].shape)} where the configuration "
+                f"asks for {tuple(expected[name])} ({len(mismatched)} tensors differ); correct the "
+                "configuration or pass ignore_mismatched_sizes=True."
+            )
+        state = {name: tensor for name, tensor in state.items() if name not in mismatched}
+        missing = [name for name in expected if name not in state]
+        _warn(folder, missing, unexpected)
+        if missing:
+            model = build(config)
+        model.load_state_dict(state, strict=not missing, assign=not missing)
+        return (model if dtype is None else model.to(dtype)).eval()
+
+
+def load_tensors(folder: Path) -> dict[str, Tensor]:
+    """Map the tensors of a folder's safetensors file or shards.
+
+    Args:
+        folder: With ``model.safetensors``, or ``model.safetensors.index.json`` and its shards.
+
+    Returns:
+        Name to CPU tensor; writing to one does not change the file.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file cannot be read as safetensors.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 -- not a mapping
+                    tensors[name] = file.get_tensor(name)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path} is missing; the folder is incomplete.") from None
+        except Exception as error:  # safetensors raises classes of its own
+            raise ValueError(f"{path} is not a readable safetensors file ({error}).") from error
+    return tensors
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / WEIGHTS_NAME).is_file():
+        return [folder / WEIGHTS_NAME]
+    if not (folder / INDEX_NAME).is_file():
+        raise FileNotFoundError(
+            f"{folder} has neither {WEIGHTS_NAME} nor {INDEX_NAME}; convert the checkpoint with "
+            "`regnet convert` first."
+        )
+    weight_map = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))["weight_map"]
+    names = sorted(set(weight_map.values()))
+    if any(Path(name).name != name for name in names):
+        raise ValueError(f"{folder / INDEX_NAME} names a file outside its folder.")
+    return [folder / name for name in names]
+
+
+def _match_names(
+    tensors: dict[str, Tensor], expected: dict[str, torch.Size]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Fit a classifier's names to a trunk or the other way round; also list what is left over."""
+    stored_with_prefix = any(name.startswith(BASE_PREFIX) for name in tensors)
+    wanted_with_prefix = any(name.startswith(BASE_PREFIX) for name in expected)
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if stored_with_prefix and not wanted_with_prefix:
+            state[name.removeprefix(BASE_PREFIX)] = tensor
+        elif wanted_with_prefix and not stored_with_prefix and not name.startswith(CLASSIFIER):
+            state[BASE_PREFIX + name] = tensor
+        else:
+            state[name] = tensor
+    unexpected = [name for name in state if name not in expected]
+    return {name: tensor for name, tensor in state.items() if name in expected}, unexpected
+
+
+def _warn(folder: Path, missing: list[str], unexpected: list[str]) -> None:
+    unexpected = [name for name in unexpected if not name.startswith(CLASSIFIER)]
+    if missing:
+        warnings.warn(
+            f"{folder} lacks {len(missing)} tensors ({', '.join(missing[:3])}, ...): they are "
+            "newly initialised and the model must be trained before it predicts anything.",
+            stacklevel=3,
+        )
+    if unexpected:
+        warnings.warn(
+            f"{folder} holds {len(unexpected)} tensors that the model has no place for "
+            f"({', '.join(unexpected[:3])}, ...); they were left out.",
+            stacklevel=3,
+        )
+
+
+def _spec(name: str, tensor: Tensor) -> TensorSpec:
+    dtype = TORCH_TO_SAFETENSORS[str(tensor.dtype).removeprefix("torch.")]
+    return TensorSpec(name, dtype, tuple(tensor.shape))
+
+
+def _raw_bytes(tensor: Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

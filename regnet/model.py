@@ -1,0 +1,302 @@
+"""The reference RegNet in PyTorch: `RegNetModel` and `RegNetForImageClassification`.
+
+Modules, names and arithmetic are those of transformers' ``models/regnet/modeling_regnet.py``, so a
+state dict of one loads in the other and logits agree to the last bit. Structure comes from
+:mod:`regnet.architecture`; this file says how each layer computes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from regnet.architecture import NORM_EPS, Architecture, Block, ConvNorm, SqueezeExcite
+from regnet.hub import PretrainedMixin
+from regnet.outputs import ClassifierOutput, ModelOutput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from regnet.config import RegNetConfig
+
+
+def gelu_new(hidden: Tensor) -> Tensor:
+    """GELU by its tanh approximation, in the operations and order of transformers' ``gelu_new``."""
+    inner = math.sqrt(2.0 / math.pi) * (hidden + 0.044715 * torch.pow(hidden, 3.0))
+    return 0.5 * hidden * (1.0 + torch.tanh(inner))
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "gelu_new": gelu_new,
+    "selu": functional.selu,
+    "silu": functional.silu,
+}
+
+
+class RegNetConvLayer(nn.Module):
+    """Convolution, batch norm and, unless the layer is linear, the activation."""
+
+    def __init__(self, layer: ConvNorm, hidden_act: str) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            stride=layer.stride,
+            padding=layer.kernel_size // 2,
+            groups=layer.groups,
+            bias=False,
+        )
+        self.normalization = nn.BatchNorm2d(layer.out_channels, eps=NORM_EPS)
+        self.activation = ACTIVATIONS[hidden_act] if layer.activation else None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (N, in, H, W) to (N, out, H/stride, W/stride)."""
+        hidden = self.normalization(self.convolution(hidden))
+        return self.activation(hidden) if self.activation else hidden
+
+
+class RegNetSELayer(nn.Module):
+    """Squeeze-and-excitation: scale each channel by a gate computed from all channel means.
+
+    The activation between the two convolutions is ReLU whatever the network's is.
+    """
+
+    def __init__(self, layer: SqueezeExcite) -> None:
+        super().__init__()
+        self.pooler = nn.AdaptiveAvgPool2d((1, 1))
+        self.attention = nn.Sequential(
+            nn.Conv2d(layer.channels, layer.squeezed, kernel_size=1),
+            nn.ReLU(),
+            nn.Conv2d(layer.squeezed, layer.channels, kernel_size=1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        gate: Tensor = self.attention(self.pooler(hidden))
+        return hidden * gate
+
+
+class RegNetBlock(nn.Module):
+    """The residual bottleneck block, with (Y) or without (X) squeeze-and-excitation."""
+
+    def __init__(self, block: Block, hidden_act: str) -> None:
+        super().__init__()
+        self.shortcut = (
+            RegNetConvLayer(block.shortcut, hidden_act) if block.shortcut else nn.Identity()
+        )
+        self.layer = nn.Sequential(
+            *(
+                RegNetConvLayer(layer, hidden_act)
+                if isinstance(layer, ConvNorm)
+                else RegNetSELayer(layer)
+                for layer in block.layers
+            )
+        )
+        self.activation = ACTIVATIONS[hidden_act]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (N, in, H, W) to (N, out, H/stride, W/stride)."""
+        return self.activation(self.layer(hidden) + self.shortcut(hidden))
+
+
+class RegNetStage(nn.Module):
+    """Blocks of one width; the first may halve the resolution."""
+
+    def __init__(self, blocks: tuple[Block, ...], hidden_act: str) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(RegNetBlock(block, hidden_act) for block in blocks))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Run the blocks in order."""
+        output: Tensor = self.layers(hidden)
+        return output
+
+
+class RegNetEmbeddings(nn.Module):
+    """The stem: one 3x3 convolution of stride 2."""
+
+    def __init__(self, stem: ConvNorm, hidden_act: str) -> None:
+        super().__init__()
+        self.num_channels = stem.in_channels
+        self.embedder = RegNetConvLayer(stem, hidden_act)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Map (N, num_channels, H, W) to (N, embedding_size, H/2, W/2).
+
+        Raises:
+            ValueError: If the image has another number of channels than the configuration.
+        """
+        if pixel_values.shape[1] != self.num_channels:
+            raise ValueError(
+                f"pixel_values has {pixel_values.shape[1]} channels where the configuration says "
+                f"num_channels={self.num_channels}."
+            )
+        output: Tensor = self.embedder(pixel_values)
+        return output
+
+
+class RegNetEncoder(nn.Module):
+    """The stages, in order."""
+
+    def __init__(self, stages: tuple[tuple[Block, ...], ...], hidden_act: str) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(RegNetStage(blocks, hidden_act) for blocks in stages)
+
+
+class RegNetModel(PretrainedMixin, nn.Module):
+    """The trunk: pixels to feature map and pooled features.
+
+    Args:
+        config: The architecture.
+    """
+
+    def __init__(self, config: RegNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        network = Architecture.of(config)
+        self.embedder = RegNetEmbeddings(network.stem, config.hidden_act)
+        self.encoder = RegNetEncoder(network.stages, config.hidden_act)
+        self.pooler = nn.AdaptiveAvgPool2d((1, 1))
+        self.apply(_initialise)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput | tuple[Tensor | tuple[Tensor, ...], ...]:
+        """Compute features.
+
+        Args:
+            pixel_values: Float tensor (N, num_channels, H, W), as the image processor gives it.
+            output_hidden_states: Overrides the configuration.
+            return_dict: Overrides the configuration.
+
+        Returns:
+            ``last_hidden_state`` (N, C, H/32, W/32), ``pooler_output`` (N, C, 1, 1) and, if asked
+            for, ``hidden_states``: the stem's output, then each stage's. A tuple of what is not
+            None if ``return_dict`` is off.
+
+        Raises:
+            ValueError: If the image has another number of channels than the configuration.
+        """
+        hidden = self.embedder(pixel_values)
+        states = [hidden]
+        for stage in self.encoder.stages:
+            hidden = stage(hidden)
+            states.append(hidden)
+        output = ModelOutput(
+            last_hidden_state=hidden,
+            pooler_output=self.pooler(hidden),
+            hidden_states=tuple(states)
+            if _either(output_hidden_states, self.config.output_hidden_states)
+            else None,
+        )
+        return output if _either(return_dict, self.config.return_dict) else output.to_tuple()
+
+
+class RegNetForImageClassification(PretrainedMixin, nn.Module):
+    """The trunk with a linear classifier on the pooled features.
+
+    Args:
+        config: The architecture; with ``num_labels=0`` the logits are the pooled features (N, C).
+    """
+
+    def __init__(self, config: RegNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.regnet = RegNetModel(config)
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(config.hidden_sizes[-1], config.num_labels)
+            if config.num_labels
+            else nn.Identity(),
+        )
+        self.classifier.apply(_initialise)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ClassifierOutput | tuple[Tensor | tuple[Tensor, ...], ...]:
+        """Classify images.
+
+        Args:
+            pixel_values: Float tensor (N, num_channels, H, W), as the image processor gives it.
+            labels: Class indices (N,), or targets (N, num_labels) for regression and multi-label
+                classification; see :func:`classification_loss`.
+            output_hidden_states: Overrides the configuration.
+            return_dict: Overrides the configuration.
+
+        Returns:
+            ``loss`` (scalar, if labels are given), ``logits`` (N, num_labels) and, if asked for,
+            ``hidden_states``. A tuple of what is not None if ``return_dict`` is off.
+
+        Raises:
+            ValueError: If the image has another number of channels than the configuration.
+        """
+        trunk = self.regnet(pixel_values, output_hidden_states, return_dict=True)
+        logits = self.classifier(trunk.pooler_output)
+        output = ClassifierOutput(
+            loss=None if labels is None else classification_loss(logits, labels, self.config),
+            logits=logits,
+            hidden_states=trunk.hidden_states,
+        )
+        return output if _either(return_dict, self.config.return_dict) else output.to_tuple()
+
+
+def classification_loss(logits: Tensor, labels: Tensor, config: RegNetConfig) -> Tensor:
+    """The loss that ``config.problem_type`` names, or that the labels ask for.
+
+    Mean squared error for ``regression`` (the default with one label), cross-entropy for
+    ``single_label_classification`` (integer labels), binary cross-entropy for
+    ``multi_label_classification`` (any other labels), as transformers' ``loss_utils.py`` has it;
+    unlike there, the choice is not written back into the configuration.
+
+    Args:
+        logits: (N, num_labels).
+        labels: On any device; integers (N,) or floats (N, num_labels).
+        config: Gives ``num_labels`` and ``problem_type``.
+
+    Returns:
+        Scalar.
+    """
+    labels = labels.to(logits.device)
+    problem = config.problem_type
+    if problem is None:
+        if config.num_labels == 1:
+            problem = "regression"
+        elif labels.dtype in (torch.int64, torch.int32):
+            problem = "single_label_classification"
+        else:
+            problem = "multi_label_classification"
+    if problem == "single_label_classification":
+        return functional.cross_entropy(logits.view(-1, config.num_labels), labels.view(-1))
+    if problem == "multi_label_classification":
+        return functional.binary_cross_entropy_with_logits(logits, labels)
+    if config.num_labels == 1:
+        logits, labels = logits.squeeze(), labels.squeeze()
+    return functional.mse_loss(logits, labels)
+
+
+def _either(override: bool | None, default: bool) -> bool:
+    return default if override is None else override
+
+
+def _initialise(module: nn.Module) -> None:
+    """Draw fresh weights as the paper's code does (pycls, ``init_weights``)."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        nn.init.zeros_(module.bias)

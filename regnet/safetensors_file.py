@@ -1,0 +1,170 @@
+"""Writing the safetensors format, streamed and byte-identical from run to run, without torch.
+
+The format: eight bytes little-endian header length, a JSON header (name, dtype, shape, offsets),
+then the raw tensors without gaps. The safetensors library wants every tensor in memory, shuffles
+its metadata and writes files that only their owner can read; this writer does none of that. Reading
+is left to the library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    Buffer = bytes | bytearray | memoryview
+
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+METADATA = {"format": "pt"}
+"""What transformers requires; one key, so its order cannot vary."""
+
+ITEM_SIZES = {"F64": 8, "I64": 8, "F32": 4, "F16": 2, "BF16": 2}
+TORCH_TO_SAFETENSORS = {
+    "float64": "F64",
+    "int64": "I64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+}
+
+_ALIGNMENT = 8
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, safetensors dtype (``F32``, ``I64``, ...) and shape of a tensor to be written."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the data in bytes."""
+        return math.prod(self.shape) * ITEM_SIZES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One file of a checkpoint."""
+
+    file_name: str
+    specs: tuple[TensorSpec, ...]
+
+
+def in_file_order(specs: Iterable[TensorSpec]) -> list[TensorSpec]:
+    """Order of the data in a file: widest dtype first, so that every tensor is aligned, then name.
+
+    This is the safetensors library's own order.
+    """
+    return sorted(specs, key=lambda spec: (-ITEM_SIZES[spec.dtype], spec.name))
+
+
+def header_bytes(specs: Sequence[TensorSpec]) -> bytes:
+    """The header of a file that holds ``specs`` in this order, padded to eight bytes."""
+    entries: dict[str, object] = {"__metadata__": METADATA}
+    offset = 0
+    for spec in specs:
+        end = offset + spec.nbytes
+        entries[spec.name] = {
+            "dtype": spec.dtype,
+            "shape": list(spec.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def write_file(
+    path: Path,
+    specs: Iterable[TensorSpec],
+    data: Callable[[TensorSpec], Iterable[Buffer]],
+) -> str:
+    """Write one safetensors file in a single pass.
+
+    Args:
+        path: Created or replaced, with the mode that the umask gives.
+        specs: The tensors, in any order.
+        data: Gives a tensor's bytes, row-major and little-endian, in chunks of any size; called
+            once per tensor, in the order of the file.
+
+    Returns:
+        The sha256 of the file, in hexadecimal.
+
+    Raises:
+        ValueError: If a tensor's chunks are more or fewer bytes than its shape says.
+        OSError: If the file cannot be written.
+    """
+    ordered = in_file_order(specs)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        header = header_bytes(ordered)
+        digest.update(header)
+        file.write(header)
+        for spec in ordered:
+            written = 0
+            for chunk in data(spec):
+                digest.update(chunk)
+                file.write(chunk)
+                written += memoryview(chunk).nbytes
+            if written != spec.nbytes:
+                raise ValueError(f"{spec.name} gave {written} bytes where {spec.nbytes} belong.")
+    return digest.hexdigest()
+
+
+def parse_size(text: str | int) -> int:
+    """Read ``"5GB"``, ``"500 MiB"`` or a number as bytes.
+
+    Raises:
+        ValueError: If it is no size.
+    """
+    match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", str(text).strip())
+    if not match or match[2].upper() not in _UNITS or int(match[1]) == 0:
+        raise ValueError(f"{text!r} is not a size; write for example 5GB or 500MB.")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def plan_shards(specs: Iterable[TensorSpec], max_shard_size: int | None = None) -> list[Shard]:
+    """Distribute tensors over files, greedily and in order, under transformers' file names.
+
+    Args:
+        specs: In the order of the state dict.
+        max_shard_size: In bytes; a larger tensor gets a file of its own. None for one file.
+    """
+    groups: list[list[TensorSpec]] = [[]]
+    size = 0
+    for spec in specs:
+        if groups[-1] and max_shard_size is not None and size + spec.nbytes > max_shard_size:
+            groups.append([])
+            size = 0
+        groups[-1].append(spec)
+        size += spec.nbytes
+    if len(groups) == 1:
+        return [Shard(WEIGHTS_NAME, tuple(groups[0]))]
+    return [
+        Shard(f"model-{number:05d}-of-{len(groups):05d}.safetensors", tuple(group))
+        for number, group in enumerate(groups, start=1)
+    ]
+
+
+def index_json(shards: Sequence[Shard]) -> str:
+    """Text of ``model.safetensors.index.json``: which tensor lies in which shard."""
+    specs = [spec for shard in shards for spec in shard.specs]
+    weight_map = {spec.name: shard.file_name for shard in shards for spec in shard.specs}
+    metadata = {
+        "total_parameters": sum(math.prod(spec.shape) for spec in specs),
+        "total_size": sum(spec.nbytes for spec in specs),
+    }
+    index = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
+    return json.dumps(index, indent=2) + "\n"
