@@ -1,0 +1,387 @@
+"""`RegNetImageProcessor`: from pictures to ``pixel_values``, as `preprocessor_config.json` says.
+
+Hugging Face documents ConvNeXT's processor for RegNet. Names, file format and numbers are those of
+transformers 5 (``models/convnext/image_processing_pil_convnext.py``), to the last bit, with Pillow
+and numpy alone. One way of resizing is added, the one that torchvision, SWAG and SEER were
+evaluated with; see :data:`ResizeMode`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+import numpy as np
+from PIL import Image
+
+from regnet.images import (
+    PILLOW_MODES,
+    collated,
+    has_byte_values,
+    picture_of,
+    pixels_of,
+    scaled,
+    single_images,
+    to_pixels,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from regnet.images import ImageInput, Pixels
+
+ResizeMode = Literal["convnext", "shortest_edge_then_crop"]
+"""How an image becomes a square of ``size["shortest_edge"]`` pixels.
+
+``convnext``
+    Below 384 the short side is resized to ``int(size / crop_pct)``, keeping the aspect, and the
+    centre is cropped; from 384 on the image is squashed to the square and nothing is cropped.
+``shortest_edge_then_crop``
+    Resize and crop at any size, the crop placed as torchvision's ``CenterCrop`` places it. The file
+    says so with a ``resize_mode`` key, which transformers keeps but does not act on: from 384 on it
+    squashes, and below it does the same as here, except that where a side exceeds the crop by
+    3 modulo 4 pixels its crop starts one pixel earlier.
+"""
+
+PREPROCESSOR_NAME = "preprocessor_config.json"
+PROCESSOR_TYPE = "ConvNextImageProcessor"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_SQUASH_FROM = 384
+_SWITCHES = ("do_resize", "do_rescale", "do_normalize")
+_SETTINGS = (
+    *_SWITCHES,
+    *("size", "crop_pct", "resample", "rescale_factor", "image_mean", "image_std", "resize_mode"),
+)
+# Class attributes of transformers' ConvNextImageProcessor that differ from the defaults here.
+_MEANING_OF_ABSENT_KEYS = {"size": 384, "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
+_TYPE_KEYS = ("image_processor_type", "feature_extractor_type")  # the first counts
+_NOT_KEPT = {*_TYPE_KEYS, "processor_class"}  # transformers drops them too
+
+
+class BatchFeature(dict[str, Any]):
+    """A dict whose entries are attributes too: ``batch["pixel_values"] is batch.pixel_values``."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move every tensor as :meth:`torch.Tensor.to` would, in place, and return the batch."""
+        self.update({name: tensor.to(*args, **kwargs) for name, tensor in self.items()})
+        return self
+
+
+class RegNetImageProcessor:
+    """Resize, crop, rescale and normalise, in this order.
+
+    The defaults are the evaluation of the published ImageNet models: short side 256, centre crop
+    224, bicubic, ImageNet mean and deviation. The defaults of transformers' ConvNeXT class (384,
+    mean and deviation 0.5) are wrong for every RegNet; still, a key *missing from a file* means
+    what it means to transformers, so that both read one file alike.
+
+    Args:
+        do_resize: Whether to resize (and crop).
+        size: Side of the result in pixels, ``n`` or ``{"shortest_edge": n}``.
+        crop_pct: Share of the resized short side that the crop keeps, in (0, 1]; see
+            :func:`crop_pct_for`.
+        resample: A Pillow filter, ``PIL.Image.Resampling`` or its number.
+        do_rescale: Whether to multiply by ``rescale_factor``.
+        rescale_factor: 1/255 takes bytes to [0, 1].
+        do_normalize: Whether to subtract ``image_mean`` and divide by ``image_std``.
+        image_mean: One number per channel, in units of the rescaled image. Their count, 1, 3 or 4,
+            decides whether pictures become greyscale, RGB or RGBA.
+        image_std: As many numbers, none of them zero.
+        resize_mode: See :data:`ResizeMode`.
+        **extra: Any other key is kept and written back to the file.
+
+    Raises:
+        ValueError: If a value cannot be used.
+    """
+
+    model_input_names = ("pixel_values",)
+
+    def __init__(  # noqa: PLR0913 -- the documented fields
+        self,
+        *,
+        do_resize: bool = True,
+        size: int | Mapping[str, int] = 224,
+        crop_pct: float = 224 / 256,
+        resample: int = Image.Resampling.BICUBIC,
+        do_rescale: bool = True,
+        rescale_factor: float = 1 / 255,
+        do_normalize: bool = True,
+        image_mean: Sequence[float] = IMAGENET_MEAN,
+        image_std: Sequence[float] = IMAGENET_STD,
+        resize_mode: ResizeMode = "convnext",
+        **extra: Any,
+    ) -> None:
+        self.do_resize = do_resize
+        self.size = _size_dict(size)
+        self.crop_pct = _number("crop_pct", crop_pct)
+        self.resample = _resampling(resample)
+        self.do_rescale = do_rescale
+        self.rescale_factor = _number("rescale_factor", rescale_factor)
+        self.do_normalize = do_normalize
+        self.image_mean = _numbers("image_mean", image_mean)
+        self.image_std = _numbers("image_std", image_std)
+        self.resize_mode = resize_mode
+        self.extra = extra
+        self._validate()
+
+    def _validate(self) -> None:
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be true or false.")
+        if not 0 < self.crop_pct <= 1:
+            raise ValueError(f"crop_pct={self.crop_pct} must be above 0 and at most 1.")
+        if len(self.image_mean) != len(self.image_std) or len(self.image_mean) not in PILLOW_MODES:
+            raise ValueError(
+                f"image_mean has {len(self.image_mean)} numbers and image_std "
+                f"{len(self.image_std)}; give one per channel in both, for 1, 3 or 4 channels."
+            )
+        if 0 in self.image_std:
+            raise ValueError(f"image_std={list(self.image_std)} must not contain zero.")
+        if self.resize_mode not in get_args(ResizeMode):
+            modes = ", ".join(get_args(ResizeMode))
+            raise ValueError(f"resize_mode={self.resize_mode!r} is not one of {modes}.")
+        if self.extra.get("do_center_crop"):
+            raise ValueError(
+                "do_center_crop asks for a second crop, which is not supported; "
+                "describe the crop with size and crop_pct."
+            )
+
+    def __call__(
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        return_tensors: Literal["np", "pt"] | None = None,
+        **overrides: Any,
+    ) -> BatchFeature:
+        """Same as :meth:`preprocess`."""
+        return self.preprocess(images, return_tensors, **overrides)
+
+    def preprocess(
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        return_tensors: Literal["np", "pt"] | None = None,
+        **overrides: Any,
+    ) -> BatchFeature:
+        """Turn images into the input of a RegNet.
+
+        Args:
+            images: One image, a list of them, or a batch of shape (N, C, H, W) or (N, H, W, C). An
+                image is a Pillow image of any mode (transparency is laid on white), or a numpy
+                array or torch tensor of shape (C, H, W) or (H, W, C) with values from 0 to 255.
+                Values from 0 to 1 need ``do_rescale=False``; resizing rounds them down to bytes.
+            return_tensors: ``"np"`` for a numpy array, ``"pt"`` for a torch tensor, ``None`` for a
+                list of numpy arrays.
+            **overrides: Settings for this call only.
+
+        Returns:
+            ``pixel_values``: float32 of shape (N, C, size, size), or N arrays of (C, size, size).
+
+        Raises:
+            TypeError: If an image is none of the kinds above, or an override is no setting.
+            ValueError: If shapes or values are not as above, or the results cannot be stacked.
+        """
+        if overrides:
+            unknown = sorted(overrides.keys() - set(_SETTINGS))
+            if unknown:
+                raise TypeError(f"{', '.join(unknown)} is not a setting of the image processor.")
+            return self.from_dict(self.to_dict(), **overrides).preprocess(images, return_tensors)
+        arrays = [self._preprocess_one(image) for image in single_images(images)]
+        return BatchFeature(pixel_values=collated(arrays, return_tensors))
+
+    def _preprocess_one(self, image: Image.Image | Pixels) -> npt.NDArray[np.float32]:
+        pixels = to_pixels(image, len(self.image_mean))
+        if self.do_rescale and np.issubdtype(pixels.dtype, np.floating) and 0 < pixels.max() <= 1:
+            warnings.warn(
+                "The image has values from 0 to 1 and is rescaled once more; pass do_rescale=False "
+                "if it was rescaled before.",
+                stacklevel=2,
+            )
+        if self.do_resize:
+            pixels = self._resize(pixels)
+        if self.do_rescale:
+            pixels = scaled(pixels, self.rescale_factor)
+        pixels = pixels.astype(np.float32, copy=False)
+        if self.do_normalize:
+            mean = np.array(self.image_mean, np.float32)[:, None, None]
+            std = np.array(self.image_std, np.float32)[:, None, None]
+            pixels = (pixels - mean) / std
+        return np.ascontiguousarray(pixels)
+
+    def _resize(self, pixels: Pixels) -> Pixels:
+        in_bytes = has_byte_values(pixels)
+        # Truncated to bytes, not rounded, as transformers does.
+        as_bytes = (pixels if in_bytes else scaled(pixels, 255)).astype(np.uint8, copy=False)
+        resized = pixels_of(self._resize_picture(picture_of(as_bytes)))
+        return resized if in_bytes else scaled(resized, 1 / 255)
+
+    def _resize_picture(self, picture: Image.Image) -> Image.Image:
+        edge = self.size["shortest_edge"]
+        if self.resize_mode == "convnext" and edge >= _SQUASH_FROM:
+            return picture.resize((edge, edge), self.resample)
+        short = int(edge / self.crop_pct)
+        width, height = (short * side // min(picture.size) for side in picture.size)
+        left, top = self._crop_start(width - edge), self._crop_start(height - edge)
+        resized = picture.resize((width, height), self.resample)
+        return resized.crop((left, top, left + edge, top + edge))
+
+    def _crop_start(self, excess: int) -> int:
+        # torchvision rounds half to even, ConvNeXT's processor rounds down.
+        return excess // 2 if self.resize_mode == "convnext" else round(excess / 2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys and plain values of the file, unknown ones included.
+
+        ``resize_mode`` is left out where it is ConvNeXT's, which is what every other file means.
+        """
+        fields = {**self.extra, **{name: getattr(self, name) for name in _SETTINGS}}
+        fields |= {
+            "size": dict(self.size),
+            "resample": int(self.resample),
+            "image_mean": list(self.image_mean),
+            "image_std": list(self.image_std),
+            "image_processor_type": PROCESSOR_TYPE,
+        }
+        if self.resize_mode == "convnext":
+            del fields["resize_mode"]
+        return fields
+
+    def to_json_string(self) -> str:
+        """The text of the file: sorted keys, two-space indent."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``preprocessor_config.json`` into ``folder`` and return its path.
+
+        Args:
+            folder: Created if missing.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        path = Path(folder) / PREPROCESSOR_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.to_json_string(), encoding="utf-8")
+        return path
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:
+        """Read ``preprocessor_config.json`` from a folder, or the file itself.
+
+        Args:
+            folder: A converted folder, a local transformers folder, or the file. The old form
+                (``feature_extractor_type``, a number as ``size``) is read too.
+            **overrides: Settings that win over the file's.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it does not describe a processor of this kind.
+        """
+        path = Path(folder)
+        path = path if path.is_file() else path / PREPROCESSOR_NAME
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; give a folder with that file.")
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is not valid JSON ({error}).") from error
+        if not isinstance(fields, dict):
+            raise ValueError(f"{path} does not describe an image processor: it is not an object.")
+        try:
+            return cls.from_dict(fields, **overrides)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], **overrides: Any) -> Self:
+        """Build a processor from the keys of a file; absent ones mean transformers' default.
+
+        So does a null ``crop_pct``, as in transformers 4; every other null is refused.
+
+        Args:
+            fields: As :meth:`to_dict` or transformers write them.
+            **overrides: Settings that win.
+
+        Raises:
+            ValueError: If a value cannot be used, or the file names another kind of processor.
+        """
+        kind = next(filter(None, map(fields.get, _TYPE_KEYS)), PROCESSOR_TYPE)
+        if not str(kind).startswith("ConvNext"):
+            raise ValueError(f"{kind} is not the processor of a RegNet; use {PROCESSOR_TYPE}.")
+        given = {
+            name: value
+            for name, value in {**fields, **overrides}.items()
+            if name not in _NOT_KEPT and (name, value) != ("crop_pct", None)
+        }
+        return cls(**{**_MEANING_OF_ABSENT_KEYS, **given})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RegNetImageProcessor) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"RegNetImageProcessor {self.to_json_string()}"
+
+
+def crop_pct_for(resize: int, crop: int) -> float:
+    """The ``crop_pct`` that makes a processor of size ``crop`` resize the short side to ``resize``.
+
+    Args:
+        resize: Short side after resizing, in pixels.
+        crop: Side of the centre crop, in pixels.
+
+    Returns:
+        ``crop / resize``, lowered by the last bit where ``int(crop / crop_pct)`` would otherwise
+        be ``resize - 1``, as for 192 of 225.
+
+    Raises:
+        ValueError: Unless ``1 <= crop <= resize``.
+    """
+    if not 1 <= crop <= resize:
+        raise ValueError(f"A crop of {crop} pixels cannot be cut from {resize}.")
+    crop_pct = crop / resize
+    return crop_pct if int(crop / crop_pct) == resize else math.nextafter(crop_pct, 0)
+
+
+def _size_dict(size: int | Mapping[str, int]) -> dict[str, int]:
+    edge = dict(size) if isinstance(size, Mapping) else {"shortest_edge": size}
+    if edge.keys() != {"shortest_edge"} or not _is_positive_int(edge["shortest_edge"]):
+        raise ValueError(f'size={size!r} must be a positive integer n or {{"shortest_edge": n}}.')
+    return edge
+
+
+def _is_positive_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _resampling(resample: int) -> Image.Resampling:
+    try:
+        return Image.Resampling(resample)
+    except ValueError:
+        filters = ", ".join(f"{each.value} ({each.name.lower()})" for each in Image.Resampling)
+        raise ValueError(f"resample={resample!r} is not one of {filters}.") from None
+
+
+def _number(name: str, value: float) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{name}={value!r} must be a finite number.")
+    return float(value)
+
+
+def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{name}={values!r} must be a list of numbers, one per channel.")
+    return tuple(_number(f"{name} entry", value) for value in values)
