@@ -1,0 +1,1 @@
+"""Converting RegNet checkpoints: read, recognise, plan, stream, export, verify, publish."""

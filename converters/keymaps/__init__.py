@@ -1,0 +1,1 @@
+"""One short table of parameter names per framework."""

@@ -1,0 +1,1 @@
+"""One file per framework: what its checkpoints say beside the tensors."""

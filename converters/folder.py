@@ -1,0 +1,125 @@
+"""A converted folder: where its files are and how its weights are mapped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from converters.checkpoint import open_checkpoint
+from converters.checkpoint.values import NUMPY_CODES
+from converters.errors import InputError
+from converters.recognise import tensors_of
+from regnet.architecture import Architecture
+from regnet.config import CONFIG_NAME, RegNetConfig
+from regnet.safetensors_file import INDEX_NAME, WEIGHTS_NAME
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from converters.checkpoint import StoredTensor
+
+PREPROCESSOR_NAME = "preprocessor_config.json"
+ONNX_NAME = "model.onnx"
+TORCHSCRIPT_NAME = "model.torchscript.pt"
+GOLDEN_NAME = "golden.safetensors"
+REPORT_NAME = "conversion.json"
+CARD_NAME = "README.md"
+
+CLASSIFIER_ARCHITECTURE = "RegNetForImageClassification"
+TRUNK_ARCHITECTURE = "RegNetModel"
+
+
+@dataclass(frozen=True)
+class ConvertedFolder:
+    """Read access to a folder that `regnet convert` or transformers wrote.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        InputError: From any property, if a file is missing or cannot be used.
+    """
+
+    path: Path
+
+    @cached_property
+    def config(self) -> RegNetConfig:
+        """The folder's ``config.json``."""
+        try:
+            return RegNetConfig.from_pretrained(self.path)
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(str(error)) from error
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether the folder holds a classifier or a trunk alone (``architectures``)."""
+        architectures = getattr(self.config, "architectures", None) or [CLASSIFIER_ARCHITECTURE]
+        return TRUNK_ARCHITECTURE not in architectures
+
+    @property
+    def architecture(self) -> Architecture:
+        """The layers; their names carry no ``regnet.`` prefix."""
+        return Architecture.of(self.config)
+
+    @cached_property
+    def preprocessing(self) -> dict[str, Any]:
+        """The keys of ``preprocessor_config.json``."""
+        path = self.path / PREPROCESSOR_NAME
+        try:
+            keys: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error}); convert again.") from error
+        return keys
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The safetensors file, or the shards in the order of their names."""
+        if (self.path / WEIGHTS_NAME).is_file():
+            return [self.path / WEIGHTS_NAME]
+        shards = sorted(self.path.glob("model-*-of-*.safetensors"))
+        if not shards or not (self.path / INDEX_NAME).is_file():
+            raise InputError(
+                f"{self.path} holds no {WEIGHTS_NAME}; convert a checkpoint with `regnet convert`."
+            )
+        return shards
+
+    @cached_property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """Where each tensor lies: name to file, offset, dtype and shape."""
+        tensors: dict[str, StoredTensor] = {}
+        for path in self.weight_files:
+            with open_checkpoint(path) as checkpoint:
+                tensors.update(tensors_of(checkpoint.tree))
+        missing = [
+            name
+            for name, shape in self.architecture.tensors(classifier=self.has_classifier)
+            if name not in tensors or tensors[name].shape != shape
+        ]
+        if missing:
+            raise InputError(
+                f"{self.path} does not fit its {CONFIG_NAME}: {len(missing)} tensors are missing "
+                f"or of another shape, first {missing[0]}; convert the checkpoint again."
+            )
+        return tensors
+
+    def array(self, name: str) -> NDArray[np.generic]:
+        """Map one tensor from its file, read-only, without reading it.
+
+        Args:
+            name: A name of the state dict, for example ``classifier.1.weight``.
+        """
+        import numpy as np
+
+        tensor = self.tensors[name]
+        return np.memmap(
+            tensor.storage.path,
+            dtype=NUMPY_CODES[tensor.dtype],
+            mode="r",
+            offset=tensor.storage.offset,
+            shape=tensor.shape or (1,),
+        ).reshape(tensor.shape)

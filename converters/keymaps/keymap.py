@@ -1,0 +1,121 @@
+"""A keymap: how one framework spells the parameters of a RegNet.
+
+A keymap is data. Each *role* (the weight of the stem's convolution, say) has one row, a pattern
+with named fields; two frameworks are connected by their rows for the same role, so any keymap reads
+into any other, in both directions.
+
+Fields in braces stand for what varies: ``{stage}`` and ``{block}`` count from zero, ``{stage+1}``
+from one; ``{norm}`` is a tensor of a batch norm; ``{affine}`` is ``weight`` or ``bias``; ``{last}``
+is the position of a block's last layer in the reference: 3 behind squeeze-and-excitation, else 2.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from regnet.architecture import BATCH_NORM_LEAVES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Fields = dict[str, str | int]
+
+_FIELD = re.compile(r"\{(?P<name>[a-z]+)(?:\+(?P<offset>\d+))?\}")
+_VALUES = {
+    "stage": r"0|[1-9]\d*",
+    "block": r"0|[1-9]\d*",
+    "norm": "|".join(BATCH_NORM_LEAVES),
+    "affine": "weight|bias",
+    "last": "2|3",
+}
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One spelling with fields, matched whole and rendered back."""
+
+    text: str
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        parts = []
+        end = 0
+        for match in _FIELD.finditer(self.text):
+            name = match["name"]
+            parts += [re.escape(self.text[end : match.start()]), f"(?P<{name}>{_VALUES[name]})"]
+            end = match.end()
+        return re.compile("".join(parts) + re.escape(self.text[end:]))
+
+    @cached_property
+    def _offsets(self) -> dict[str, int]:
+        return {match["name"]: int(match["offset"] or 0) for match in _FIELD.finditer(self.text)}
+
+    def match(self, name: str) -> Fields | None:
+        """The fields of ``name``, counted from zero, or None if it is spelled otherwise."""
+        match = self._regex.fullmatch(name)
+        if match is None:
+            return None
+        fields: Fields = {}
+        for key, value in match.groupdict().items():
+            fields[key] = int(value) - self._offsets[key] if value.isdecimal() else value
+        return None if any(isinstance(v, int) and v < 0 for v in fields.values()) else fields
+
+    def render(self, fields: Fields) -> str:
+        """The name with these fields."""
+
+        def value(match: re.Match[str]) -> str:
+            zero_based = fields[match["name"]]
+            if isinstance(zero_based, str):
+                return zero_based
+            return str(zero_based + int(match["offset"] or 0))
+
+        return _FIELD.sub(value, self.text)
+
+
+@dataclass(frozen=True)
+class Keymap:
+    """One framework's table.
+
+    Attributes:
+        framework: Its name, as the command line has it.
+        rows: Role to pattern.
+        dropped: Pattern to the reason why such a tensor is left out.
+    """
+
+    framework: str
+    rows: Mapping[str, str]
+    dropped: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def patterns(self) -> dict[str, Pattern]:
+        """Role to compiled pattern."""
+        return {role: Pattern(text) for role, text in self.rows.items()}
+
+    @cached_property
+    def _dropped(self) -> list[tuple[Pattern, str]]:
+        return [(Pattern(text), reason) for text, reason in self.dropped.items()]
+
+    def parse(self, name: str) -> tuple[str, Fields] | None:
+        """Role and fields of a parameter name, or None if this framework has no such parameter."""
+        for role, pattern in self.patterns.items():
+            fields = pattern.match(name)
+            if fields is not None:
+                return role, fields
+        return None
+
+    def spell(self, role: str, fields: Fields) -> str:
+        """The name of a parameter in this framework.
+
+        Raises:
+            KeyError: If the framework has no such role.
+        """
+        return self.patterns[role].render(fields)
+
+    def reason_to_drop(self, name: str) -> str | None:
+        """Why a tensor of this name is left out, or None if it is not."""
+        return next(
+            (why for pattern, why in self._dropped if pattern.match(name) is not None), None
+        )

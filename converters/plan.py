@@ -1,0 +1,163 @@
+"""The plan: every tensor of the source accounted for, every tensor of the target filled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from converters.errors import InputError
+from converters.keymaps.reference import REFERENCE
+from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
+from regnet.safetensors_file import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from converters.checkpoint import StoredTensor
+    from converters.sources.source import Source
+
+_COUNTER = "num_batches_tracked"
+_FLOATS = {"float16", "bfloat16", "float32", "float64"}
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How one tensor of the target comes about.
+
+    Attributes:
+        target: What is written.
+        source_name: The source's name for it; None if the source has none and it is made of zeros.
+        tensor: Where its bytes lie; None likewise.
+        flip: Whether the input channels are reversed (BGR to RGB).
+        cast: Whether the numbers change type; otherwise bytes are copied as they are.
+    """
+
+    target: TensorSpec
+    source_name: str | None = None
+    tensor: StoredTensor | None = None
+    flip: bool = False
+    cast: bool = False
+
+    @property
+    def action(self) -> str:
+        """``copy``, ``flip channels``, ``cast`` or ``make zeros``."""
+        if self.tensor is None:
+            return "make zeros"
+        actions = ["flip channels"] * self.flip + ["cast"] * self.cast
+        return " and ".join(actions) or "copy"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps, in the order of the target's state dict, and what is left out of the source."""
+
+    steps: tuple[Step, ...]
+    skipped: Mapping[str, str]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the target's tensors in bytes."""
+        return sum(step.target.nbytes for step in self.steps)
+
+
+def make_plan(source: Source, where: str) -> Plan:
+    """Match the source's tensors with the target's, from headers alone.
+
+    Args:
+        source: The recognised checkpoint.
+        where: What error messages call it.
+
+    Raises:
+        InputError: If a tensor has no place, none fills a place, or a shape or dtype does not fit.
+    """
+    network = Architecture.of(source.config)
+    expected = dict(network.tensors(classifier=source.has_classifier))
+    skipped = dict(source.skipped)
+    names: dict[str, str] = {}
+    unknown: list[str] = []
+    for name in source.tensors:
+        reason = source.keymap.reason_to_drop(name)
+        target = _target_name(source, name)
+        if reason:
+            skipped[name] = reason
+        elif target in expected and target not in names:
+            names[target] = name
+        else:
+            unknown.append(name)
+    missing = [name for name in expected if name not in names and not name.endswith(_COUNTER)]
+    if unknown or missing:
+        raise InputError(_mismatch(source, unknown, missing, where))
+    steps = tuple(
+        _step(source, target, shape, names.get(target), where) for target, shape in expected.items()
+    )
+    return Plan(steps, skipped)
+
+
+def _target_name(source: Source, name: str) -> str | None:
+    parsed = source.keymap.parse(name)
+    if parsed is None:
+        return None
+    role, fields = parsed
+    last = 3 if source.config.layer_type == "y" else 2
+    target = REFERENCE.spell(role, fields | {"last": last})
+    in_trunk = source.has_classifier and not target.startswith(CLASSIFIER)
+    return BASE_PREFIX + target if in_trunk else target
+
+
+def _step(
+    source: Source, target: str, shape: tuple[int, ...], name: str | None, where: str
+) -> Step:
+    is_counter = target.endswith(_COUNTER)
+    spec = TensorSpec(target, "I64" if is_counter else "F32", shape)
+    if name is None:
+        return Step(spec)
+    tensor = source.tensors[name]
+    if tensor.shape != shape:
+        raise InputError(
+            f"{where}: {name} has shape {tensor.shape} where the rest of the network asks for "
+            f"{shape}; the file is damaged or mixes two models."
+        )
+    if tensor.dtype not in ({"int64", "int32"} if is_counter else _FLOATS):
+        raise InputError(
+            f"{where}: {name} is stored as {tensor.dtype}; only float32, float64, float16 and "
+            "bfloat16 weights convert (undo the quantisation first)."
+        )
+    is_stem = source.keymap.parse(name) == ("stem.conv", {})
+    return Step(
+        target=spec,
+        source_name=name,
+        tensor=tensor,
+        flip=is_stem and source.flips_stem,
+        cast=tensor.dtype != ("int64" if is_counter else "float32"),
+    )
+
+
+def _mismatch(source: Source, unknown: list[str], missing: list[str], where: str) -> str:
+    """One sentence with counts, the first few names, and what may be meant."""
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} tensors are missing ({_first(missing)})")
+    if unknown:
+        guess = get_close_matches(unknown[0], _spellings(source), n=1)
+        hint = f"; the nearest known name is {guess[0]}" if guess else ""
+        parts.append(f"{len(unknown)} are unknown ({_first(unknown)}{hint})")
+    return (
+        f"{where} does not hold exactly one {source.framework} RegNet: {' and '.join(parts)}; give "
+        "the complete model_state of an unmodified network."
+    )
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _spellings(source: Source) -> list[str]:
+    """Every name that the source's framework would use for this architecture."""
+    names = []
+    for target, _ in Architecture.of(source.config).tensors(classifier=False):
+        parsed = REFERENCE.parse(target)
+        if parsed:
+            names.append(source.keymap.spell(*parsed))
+    return names

@@ -1,0 +1,228 @@
+"""Which framework saved it and which RegNet it is: from names and shapes, never the file's name."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from converters.checkpoint import StoredTensor
+from converters.errors import InputError
+from regnet.architecture import group_count, squeeze_width
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from converters.keymaps.keymap import Keymap
+
+_PREFIXES = re.compile(r"(?:module\.|_orig_mod\.)+")
+
+_FRAMEWORKS = (
+    ("pycls", r"s1\.b1\.f\.(a|b|c)\.weight"),
+    ("timm", r"s1\.b1\.conv1\.conv\.weight"),
+    ("Hugging Face transformers", r"(regnet\.)?embedder\.embedder\.convolution\.weight"),
+    ("torchvision", r"trunk_output\.block1\.block1-0\.f\.a\.0\.weight"),
+    ("ClassyVision or SWAG", r"stem\.stem\.0\.weight"),
+    ("VISSL", r".*_feature_blocks\..*"),
+    ("OpenMMLab", r"backbone\.layer1\.0\.conv1\.weight"),
+)
+"""Framework and the name of a parameter that only its RegNets have."""
+
+_OTHER_NETWORKS = (
+    ("an EfficientNet of pycls", r"s1\.b1\.(dwise|exp)\.weight"),
+    ("a RegNetV of timm (pre-activation)", r"s1\.b1\.norm1\.weight"),
+    ("a ResNet", r"layer1\.0\.conv1\.weight"),
+    ("a vision transformer", r".*blocks?\.0\.attn\..*"),
+    ("a ConvNeXt", r".*stages\.0\.(blocks\.)?0\.(conv_dw|dwconv).*"),
+    ("an EfficientNet", r"blocks\.0\.0\.conv_dw\.weight|features\.1\.0\.block.*"),
+    ("a DenseNet", r"features\.denseblock1\..*"),
+    ("a VGG", r"features\.0\.weight"),
+)
+
+
+def tensors_of(tree: object) -> dict[str, StoredTensor]:
+    """The tensors of a state dict, by name, without ``module.`` and ``_orig_mod.`` in front.
+
+    Args:
+        tree: What a checkpoint holds at the place of the state dict.
+
+    Returns:
+        Empty if it is no mapping; entries that are no tensors are left out.
+    """
+    if not isinstance(tree, dict):
+        return {}
+    return {
+        _PREFIXES.sub("", name, count=1) if _PREFIXES.match(name) else name: tensor
+        for name, tensor in tree.items()
+        if isinstance(name, str) and isinstance(tensor, StoredTensor)
+    }
+
+
+def framework_of(names: Collection[str]) -> str | None:
+    """The framework whose RegNet these parameters are, or None."""
+    return _first_match(_FRAMEWORKS, names)
+
+
+def require_framework(framework: str, names: Collection[str], where: str) -> None:
+    """Make sure that a checkpoint is a certain framework's RegNet.
+
+    Raises:
+        InputError: Saying what it looks like instead.
+    """
+    found = framework_of(names)
+    if found == framework:
+        return
+    if not names:
+        raise InputError(
+            f"{where} holds no tensors where a {framework} checkpoint has its model_state; give "
+            "the file that the training run saved."
+        )
+    other = _first_match(_OTHER_NETWORKS, names)
+    if found:
+        looks = f"it looks like a RegNet saved by {found}"
+    elif other:
+        looks = f"it looks like {other}"
+    else:
+        looks = f"its first parameter is {next(iter(names))}"
+    raise InputError(
+        f"{where} is not a {framework} RegNet: {looks}; this version converts the RegNetX and "
+        f"RegNetY checkpoints of {framework}."
+    )
+
+
+def _first_match(table: tuple[tuple[str, str], ...], names: Collection[str]) -> str | None:
+    for title, pattern in table:
+        compiled = re.compile(pattern)
+        if any(compiled.fullmatch(name) for name in names):
+            return title
+    return None
+
+
+def architecture_of(
+    tensors: Mapping[str, StoredTensor], keymap: Keymap, where: str
+) -> dict[str, Any]:
+    """Read the architecture off the shapes.
+
+    Args:
+        tensors: Spelled as ``keymap`` has it.
+        keymap: The framework's.
+        where: What error messages call the checkpoint.
+
+    Returns:
+        Fields of :class:`~regnet.config.RegNetConfig`; ``num_labels`` is 0 without a classifier.
+        Strides and activation cannot be seen and are not among them.
+
+    Raises:
+        InputError: If the network is none that the reference can be.
+    """
+    blocks, others = _by_role(tensors, keymap)
+    stem = others.get("stem.conv")
+    if stem is None or len(stem) != 4 or stem[2:] != (3, 3):  # noqa: PLR2004 -- a 2-D kernel
+        found = "no stem" if stem is None else f"a stem of shape {stem}"
+        raise InputError(f"{where} has {found} where a RegNet has one 3x3 convolution.")
+    depths = _depths(blocks, where)
+    widths = [blocks[stage, 0]["expand.conv"][0] for stage in range(len(depths))]
+    _require_regnet_blocks(blocks, stem[0], where)
+    return {
+        "num_channels": stem[1],
+        "embedding_size": stem[0],
+        "hidden_sizes": widths,
+        "depths": depths,
+        "groups_width": _groups_width(blocks, widths, where),
+        "layer_type": _layer_type(blocks, where),
+        "num_labels": others.get("classifier", (0,))[0],
+    }
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _by_role(
+    tensors: Mapping[str, StoredTensor], keymap: Keymap
+) -> tuple[dict[tuple[int, int], Shapes], Shapes]:
+    """Shapes of the weights of each block by role, and of what is outside blocks."""
+    blocks: dict[tuple[int, int], Shapes] = {}
+    others: Shapes = {}
+    for name, tensor in tensors.items():
+        role, fields = keymap.parse(name) or ("", {})
+        if not role or role.endswith(".norm") or fields.get("affine") == "bias":
+            continue
+        if "block" in fields:
+            place = int(fields["stage"]), int(fields["block"])
+            blocks.setdefault(place, {})[role] = tensor.shape
+        else:
+            others[role] = tensor.shape
+    return blocks, others
+
+
+def _depths(blocks: Mapping[tuple[int, int], Shapes], where: str) -> list[int]:
+    """Blocks per stage, which must be numbered without gaps and be whole."""
+    depths: list[int] = []
+    for stage, block in sorted(blocks):
+        if block == 0 and stage == len(depths):
+            depths.append(0)
+        if stage != len(depths) - 1 or block != depths[-1]:
+            raise InputError(
+                f"{where} is incomplete: stage {stage + 1} has a block {block + 1} but not the "
+                "one before it."
+            )
+        depths[-1] += 1
+        if absent := {"reduce.conv", "grouped.conv", "expand.conv"} - set(blocks[stage, block]):
+            raise InputError(
+                f"{where}: block {block + 1} of stage {stage + 1} has no {min(absent)}; a "
+                "RegNet's bottleneck block has three convolutions (vanilla and basic blocks "
+                "cannot be expressed)."
+            )
+    if not depths:
+        raise InputError(f"{where} has no blocks; it is not a RegNet.")
+    return depths
+
+
+def _require_regnet_blocks(
+    blocks: Mapping[tuple[int, int], Shapes], stem_width: int, where: str
+) -> None:
+    in_width = stem_width
+    for (stage, block), shapes in sorted(blocks.items()):
+        place = f"{where}: block {block + 1} of stage {stage + 1}"
+        width = shapes["expand.conv"][0]
+        if shapes["reduce.conv"][0] != width:
+            raise InputError(
+                f"{place} has a bottleneck of {shapes['reduce.conv'][0]} channels at width "
+                f"{width}; the reference RegNet has a bottleneck ratio of 1 only."
+            )
+        if in_width != width and "shortcut.conv" not in shapes:
+            raise InputError(
+                f"{place} changes width without a projection, as a RegNetZ does; the reference "
+                "RegNet cannot express that."
+            )
+        if "squeeze" in shapes and shapes["squeeze"][0] != squeeze_width(in_width):
+            raise InputError(
+                f"{place} squeezes to {shapes['squeeze'][0]} channels where the reference RegNet "
+                f"squeezes a quarter of the block's input, {squeeze_width(in_width)}."
+            )
+        in_width = width
+
+
+def _layer_type(blocks: Mapping[tuple[int, int], Shapes], where: str) -> str:
+    with_attention = sum("squeeze" in shapes for shapes in blocks.values())
+    if with_attention not in {0, len(blocks)}:
+        raise InputError(
+            f"{where} has squeeze-and-excitation in {with_attention} of {len(blocks)} blocks; a "
+            "RegNet has it in all (Y) or none (X)."
+        )
+    return "y" if with_attention else "x"
+
+
+def _groups_width(blocks: Mapping[tuple[int, int], Shapes], widths: list[int], where: str) -> int:
+    """The one group width that explains every stage: the largest; narrow stages are one group."""
+    per_stage = [blocks[stage, 0]["grouped.conv"][1] for stage in range(len(widths))]
+    group = max(per_stage)
+    fits = all(
+        group_count(widths[stage], group) * shapes["grouped.conv"][1] == widths[stage]
+        for (stage, _), shapes in blocks.items()
+    )
+    if not fits:
+        raise InputError(
+            f"{where} has other group widths in each stage ({', '.join(map(str, per_stage))} at "
+            f"widths {', '.join(map(str, widths))}), which one groups_width cannot express."
+        )
+    return group

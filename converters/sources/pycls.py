@@ -1,0 +1,154 @@
+"""Reading a pycls checkpoint: which weights, which channel order, which transform.
+
+Source: pycls ``core/checkpoint.py``. Files until May 2021 hold ``epoch``, ``model_state``,
+``optimizer_state`` and the ``cfg`` text; later ones add ``ema_state``, ``test_err``, ``ema_err``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from converters.errors import InputError
+from converters.keymaps.pycls import PYCLS
+from converters.recognise import architecture_of, require_framework, tensors_of
+from converters.sources.pycls_config import PyclsConfig
+from converters.sources.source import (
+    IMAGENET_MEAN,
+    Decision,
+    EvalTransform,
+    Source,
+    SourceOptions,
+    WeightsChoice,
+)
+from regnet.config import RegNetConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from converters.checkpoint import Checkpoint, StoredTensor
+    from converters.sources.source import ChannelOrder
+
+_MISSING_ERROR = 100.0
+"""What pycls assumes of a set of weights whose error was not stored, in percent."""
+
+
+def read_pycls(checkpoint: Checkpoint, options: SourceOptions) -> Source:
+    """Find out all that a pycls checkpoint says, without reading a weight.
+
+    Args:
+        checkpoint: An open file; a bare ``model_state`` and one nested in ``state_dict`` are
+            understood as well, and a ``module.`` prefix is removed.
+        options: What the user decided.
+
+    Raises:
+        InputError: If it is not pycls', not a RegNet, or a RegNet that the reference cannot be.
+    """
+    where = checkpoint.path.name
+    wrapper: Mapping[Hashable, Any] = checkpoint.tree if isinstance(checkpoint.tree, dict) else {}
+    key, chosen = _choose_weights(wrapper, options.weights, where)
+    tensors = tensors_of(wrapper[key] if key else checkpoint.tree)
+    require_framework("pycls", tensors, where)
+    text = wrapper.get("cfg")
+    cfg = PyclsConfig.parse(text if isinstance(text, str) else None, where)
+    cfg.require_expressible()
+    config = _config(tensors, cfg, where)
+    order, order_decision = _channel_order(cfg, options.channel_order, config)
+    transform = cfg.transform
+    if config.num_channels != len(IMAGENET_MEAN):
+        transform = replace(transform, mean=(), std=())
+    return Source(
+        framework="pycls",
+        keymap=PYCLS,
+        tensors=tensors,
+        config=config,
+        has_classifier=_has_classifier(tensors),
+        channel_order=order,
+        transform=transform,
+        decisions=(chosen, order_decision, _transform_decision(transform, cfg)),
+        skipped=_skipped(wrapper, key),
+    )
+
+
+def _choose_weights(
+    wrapper: Mapping[Hashable, Any], choice: WeightsChoice, where: str
+) -> tuple[str | None, Decision]:
+    """Key of the state to take, by pycls' own rule: the one with the smaller stored error."""
+    if "model_state" not in wrapper:
+        if choice == "ema":
+            raise InputError(f"{where} holds no EMA weights; leave out --weights ema.")
+        nested = next((k for k in ("state_dict", "model") if k in wrapper), None)
+        return nested, Decision("weights", "raw", "the file holds one set of weights")
+    if "ema_state" not in wrapper:
+        if choice == "ema":
+            raise InputError(
+                f"{where} holds no ema_state; leave out --weights ema or choose --weights raw."
+            )
+        return "model_state", Decision("weights", "raw", "the file has no ema_state")
+    if choice != "best":
+        return {"raw": "model_state", "ema": "ema_state"}[choice], Decision(
+            "weights", choice, "as asked for with --weights"
+        )
+    raw, ema = (_error(wrapper, key) for key in ("test_err", "ema_err"))
+    best = "raw" if raw <= ema else "ema"
+    reason = f"pycls' rule: the stored errors are {raw:g} % raw and {ema:g} % EMA"
+    return {"raw": "model_state", "ema": "ema_state"}[best], Decision("weights", best, reason)
+
+
+def _error(wrapper: Mapping[Hashable, Any], key: str) -> float:
+    value = wrapper.get(key)
+    return float(value) if isinstance(value, int | float) else _MISSING_ERROR
+
+
+def _config(tensors: Mapping[str, StoredTensor], cfg: PyclsConfig, where: str) -> RegNetConfig:
+    fields = architecture_of(tensors, PYCLS, where)
+    stated = cfg.get("MODEL", "NUM_CLASSES", None)
+    found = fields["num_labels"]
+    if found and stated is not None and stated != found:
+        raise InputError(
+            f"{where}: its head has {found} classes where its cfg says {stated}; the file mixes "
+            "two models."
+        )
+    if not found:
+        del fields["num_labels"]
+    return RegNetConfig(
+        **fields,
+        hidden_act=cfg.activation,
+        downsample_in_first_stage=cfg.downsample_in_first_stage,
+    )
+
+
+def _has_classifier(tensors: Mapping[str, StoredTensor]) -> bool:
+    return PYCLS.spell("classifier", {"affine": "weight"}) in tensors
+
+
+def _channel_order(
+    cfg: PyclsConfig, asked: ChannelOrder | None, config: RegNetConfig
+) -> tuple[ChannelOrder, Decision]:
+    if asked:
+        order, reason = asked, "as asked for with --channel-order"
+    elif not cfg.is_present:
+        order, reason = "bgr", "pycls' default; the file has no cfg that says otherwise"
+    elif cfg.channel_order == "rgb":
+        order, reason = "rgb", "the cfg's DATA_LOADER.MODE is ffcv, which feeds RGB"
+    else:
+        order, reason = "bgr", "the cfg names pycls' own loader, which feeds BGR"
+    if config.num_channels != len(IMAGENET_MEAN):
+        return order, Decision("channel order", "kept", f"{config.num_channels} input channels")
+    value = "BGR, stem flipped to take RGB" if order == "bgr" else "RGB, stem kept"
+    return order, Decision("channel order", value, reason)
+
+
+def _transform_decision(transform: EvalTransform, cfg: PyclsConfig) -> Decision:
+    reason = "the cfg's TEST.IM_SIZE and TRAIN.IM_SIZE" if cfg.is_present else "pycls' default"
+    value = f"short side to {transform.resize}, centre crop {transform.crop}, bilinear"
+    return Decision("evaluation transform", value, reason)
+
+
+def _skipped(wrapper: Mapping[Hashable, Any], taken: str | None) -> dict[str, str]:
+    reasons = {
+        "optimizer_state": "optimiser state, not needed to run the network",
+        "ema_state": "the weights that were not chosen",
+        "model_state": "the weights that were not chosen",
+    }
+    return {key: why for key, why in reasons.items() if key in wrapper and key != taken}

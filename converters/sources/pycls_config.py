@@ -1,0 +1,178 @@
+"""The `cfg` text inside a pycls checkpoint: what it says that tensors cannot.
+
+Source: pycls ``core/config.py`` (0.1.1 and main). Keys that an older dump lacks mean that version's
+fixed behaviour, which is also the default here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from converters.errors import InputError
+from converters.sources.source import EvalTransform
+from regnet.architecture import NORM_EPS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from converters.sources.source import ChannelOrder
+    from regnet.config import Activation
+
+BILINEAR = 2
+_MAX_TEXT = 1_000_000
+_ACTIVATIONS: dict[str, Activation] = {
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+}
+
+
+@dataclass(frozen=True)
+class PyclsConfig:
+    """The parsed text, as nested mappings; an absent one is empty and gives the defaults.
+
+    Args:
+        values: Section to key to value.
+        where: What error messages call it.
+    """
+
+    values: Mapping[str, Any]
+    where: str
+
+    @classmethod
+    def parse(cls, text: str | None, where: str) -> PyclsConfig:
+        """Read the YAML text that ``cfg.dump()`` wrote.
+
+        Raises:
+            InputError: If it is no YAML mapping.
+        """
+        if text is None:
+            return cls({}, where)
+        try:
+            values = yaml.safe_load(text) if len(text) <= _MAX_TEXT else None
+        except yaml.YAMLError:
+            values = None
+        if not isinstance(values, dict):
+            raise InputError(f"{where}: its cfg is not the YAML text that pycls writes.")
+        return cls(values, where)
+
+    def get(self, section: str, key: str, default: Any) -> Any:
+        """The value of ``section.key``, or the default where the text lacks it."""
+        found = self.values.get(section)
+        return found.get(key, default) if isinstance(found, dict) else default
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the checkpoint had a cfg at all."""
+        return bool(self.values)
+
+    @property
+    def network_section(self) -> str:
+        """``REGNET`` or ``ANYNET``, by ``MODEL.TYPE``.
+
+        Raises:
+            InputError: If the type is another network's.
+        """
+        kind = str(self.get("MODEL", "TYPE", "regnet"))
+        if kind not in {"regnet", "anynet"}:
+            raise InputError(
+                f"{self.where}: its cfg says MODEL.TYPE {kind}, which is not a RegNet; this tool "
+                "converts RegNetX and RegNetY only."
+            )
+        return kind.upper()
+
+    def require_expressible(self) -> None:
+        """Check everything that the reference's configuration cannot say.
+
+        Raises:
+            InputError: Naming the first setting that stands in the way.
+        """
+        section = self.network_section
+        self._require("BN", "EPS", NORM_EPS)
+        self._require(section, "STEM_TYPE", "simple_stem_in")
+        self._require(section, "BLOCK_TYPE", "res_bottleneck_block", "a RegNetZ or another network")
+        self._require(section, "SE_R", 0.25)
+        self._require(section, "HEAD_W", 0)
+        for multiplier in self._per_stage(section, "BOT_MUL", 1.0):
+            if multiplier != 1:
+                raise self._refusal(section, "BOT_MUL", multiplier, 1.0)
+        first, *others = self.strides
+        if first not in {1, 2} or set(others) - {2}:
+            raise self._refusal(section, "STRIDE", self.strides, 2)
+        if self.has_attention and self.activation != "relu":
+            raise self._refusal("MODEL", "ACTIVATION_FUN", self.activation, "relu with SE")
+
+    def _require(self, section: str, key: str, expected: Any, means: str = "") -> None:
+        value = self.get(section, key, expected)
+        if value != expected:
+            raise self._refusal(section, key, value, expected, means)
+
+    def _refusal(
+        self, section: str, key: str, value: Any, expected: Any, means: str = ""
+    ) -> InputError:
+        meaning = f" ({means})" if means else ""
+        return InputError(
+            f"{self.where}: its cfg sets {section}.{key} to {value}{meaning}, which the reference "
+            f"RegNet cannot express; only {expected} converts without changing the network."
+        )
+
+    def _per_stage(self, section: str, key: str, default: Any) -> list[Any]:
+        """``REGNET.KEY`` for all stages, or the list ``ANYNET.KEYS``."""
+        if section == "ANYNET":
+            values = self.get(section, f"{key}S", [])
+            return list(values) if values else [default]
+        return [self.get(section, key, default)]
+
+    @property
+    def strides(self) -> list[int]:
+        """Stride of the first block of each stage, or of all if only one is given."""
+        return self._per_stage(self.network_section, "STRIDE", 2)
+
+    @property
+    def downsample_in_first_stage(self) -> bool:
+        """Whether the first stage has stride 2, as it has unless an AnyNet says otherwise."""
+        return self.strides[0] != 1
+
+    @property
+    def has_attention(self) -> bool:
+        """``SE_ON``."""
+        return bool(self.get(self.network_section, "SE_ON", False))
+
+    @property
+    def activation(self) -> Activation:
+        """``hidden_act`` of the reference.
+
+        Raises:
+            InputError: If pycls' activation has no counterpart.
+        """
+        name = str(self.get("MODEL", "ACTIVATION_FUN", "relu"))
+        if name not in _ACTIVATIONS:
+            raise self._refusal("MODEL", "ACTIVATION_FUN", name, "relu, silu or gelu")
+        return _ACTIVATIONS[name]
+
+    @property
+    def channel_order(self) -> ChannelOrder:
+        """BGR, as pycls' own loaders feed it, or RGB where its FFCV loader was used."""
+        return "rgb" if self.get("DATA_LOADER", "MODE", "") == "ffcv" else "bgr"
+
+    @property
+    def transform(self) -> EvalTransform:
+        """Short side ``TEST.IM_SIZE``, centre crop ``TRAIN.IM_SIZE``, bilinear.
+
+        pycls resizes with OpenCV, without antialiasing; Pillow's bilinear is the nearest filter
+        that a ``preprocessor_config.json`` can name.
+
+        Raises:
+            InputError: If the sizes are not positive integers, the crop no larger than the image.
+        """
+        resize, crop = self.get("TEST", "IM_SIZE", 256), self.get("TRAIN", "IM_SIZE", 224)
+        if not (isinstance(resize, int) and isinstance(crop, int) and 0 < crop <= resize):
+            raise InputError(
+                f"{self.where}: its cfg evaluates with TEST.IM_SIZE {resize} and TRAIN.IM_SIZE "
+                f"{crop}; they must be positive and the second no larger than the first."
+            )
+        return EvalTransform(resize, crop, BILINEAR)

@@ -1,0 +1,88 @@
+"""Writing the target's weights from a plan, one tensor in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from regnet.safetensors_file import (
+    INDEX_NAME,
+    TensorSpec,
+    index_json,
+    plan_shards,
+    write_file,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from converters.checkpoint import Checkpoint
+    from converters.plan import Plan, Step
+
+    Buffer = bytes | bytearray | memoryview
+
+
+def write_weights(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    folder: Path,
+    *,
+    max_shard_size: int | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> dict[str, str]:
+    """Write ``model.safetensors``, or shards and their index.
+
+    Args:
+        checkpoint: The open source.
+        plan: What to write.
+        folder: An existing folder.
+        max_shard_size: In bytes; None for one file.
+        advance: Called with the number of bytes after each chunk.
+
+    Returns:
+        File name to sha256 of each weights file.
+
+    Raises:
+        InputError: If the source turns out damaged (its checksum does not hold).
+        OSError: If a file cannot be written.
+    """
+    steps = {step.target.name: step for step in plan.steps}
+
+    def data(spec: TensorSpec) -> Iterator[Buffer]:
+        for chunk in _chunks(checkpoint, steps[spec.name]):
+            yield chunk
+            advance(memoryview(chunk).nbytes)
+
+    shards = plan_shards([step.target for step in plan.steps], max_shard_size)
+    digests = {
+        shard.file_name: write_file(folder / shard.file_name, shard.specs, data) for shard in shards
+    }
+    if len(shards) > 1:
+        (folder / INDEX_NAME).write_text(index_json(shards), encoding="utf-8")
+    return digests
+
+
+def _chunks(checkpoint: Checkpoint, step: Step) -> Iterable[Buffer]:
+    """The bytes of one tensor; copied as they are unless a quirk asks for arithmetic."""
+    if step.tensor is None:
+        return [bytes(step.target.nbytes)]
+    if not (step.flip or step.cast):
+        return checkpoint.chunks(step.tensor)
+    array = checkpoint.array(step.tensor)
+    if step.cast:
+        array = _cast(array, step)
+    if step.flip:
+        array = array[:, ::-1]
+    return [array.tobytes()]
+
+
+def _cast(array: NDArray[np.generic], step: Step) -> NDArray[np.generic]:
+    """Convert to the target's type; bfloat16 arrives as the upper half of a float32."""
+    import numpy as np
+
+    if step.tensor is not None and step.tensor.dtype == "bfloat16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype({"F32": np.float32, "I64": np.int64}[step.target.dtype])

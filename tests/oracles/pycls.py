@@ -1,0 +1,100 @@
+"""The real pycls 0.1.1 as oracle: its own code builds the networks and saves the checkpoints."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import pycls.core.builders as pycls_builders
+import pycls.core.checkpoint as pycls_checkpoint
+import pycls.core.optimizer as pycls_optimizer
+import torch
+from pycls.core.config import cfg, reset_cfg
+
+from regnet.design_space import NETWORKS
+from tests.oracles.statistics import randomise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+TINY = {"DEPTH": 4, "W0": 16, "WA": 8.0, "WM": 1.6, "GROUP_W": 8, "SE_ON": True}
+"""A network of four stages (16, 24, 40, 64 channels) for tests that need no published one."""
+
+WIDE_TINY = TINY | {"SE_ON": False}
+
+
+def published(name: str) -> dict[str, Any]:
+    """pycls' REGNET settings of one of the 24 published networks, as its yaml files have them."""
+    network = NETWORKS[name]
+    return {
+        "DEPTH": network.depth,
+        "W0": network.w_0,
+        "WA": network.w_a,
+        "WM": network.w_m,
+        "GROUP_W": network.group_width,
+        "SE_ON": network.layer_type == "y",
+    }
+
+
+@contextmanager
+def settings(regnet: dict[str, Any], classes: int = 1000, **others: Any) -> Iterator[None]:
+    """pycls' global cfg set to a RegNet; ``others`` are full keys with underscores for dots."""
+    reset_cfg()
+    pairs: list[Any] = ["MODEL.TYPE", "regnet", "MODEL.NUM_CLASSES", classes, "OUT_DIR", "out"]
+    pairs += ["OPTIM.BASE_LR", 0.1, "OPTIM.NESTEROV", True, "OPTIM.WEIGHT_DECAY", 5e-5]
+    for key, value in regnet.items():
+        pairs += [f"REGNET.{key}", value]
+    for key, value in others.items():
+        pairs += [key.replace("__", "."), value]
+    cfg.merge_from_list(pairs)
+    try:
+        yield
+    finally:
+        reset_cfg()
+
+
+def build(
+    regnet: dict[str, Any], *, classes: int = 1000, seed: int = 0, **others: Any
+) -> nn.Module:
+    """A pycls network with weights and statistics like a trained one's, in evaluation mode."""
+    with settings(regnet, classes, **others):
+        return randomise(pycls_builders.build_model(), seed=seed)
+
+
+def save(  # noqa: PLR0913 -- what a checkpoint depends on
+    path: Path,
+    network: nn.Module,
+    regnet: dict[str, Any],
+    *,
+    classes: int = 1000,
+    legacy: bool = True,
+    optimiser: bool = True,
+    **others: Any,
+) -> Path:
+    """Save a checkpoint with pycls' own function, with momentum buffers in the optimiser state.
+
+    Args:
+        path: Where the file ends up.
+        network: From :func:`build`.
+        regnet: The settings it was built with.
+        classes: Likewise.
+        legacy: The container of torch before 1.6, as in the model zoo, or the zip of today.
+        optimiser: Whether to take an optimiser step first, so that there is momentum to save.
+        others: Further cfg settings.
+    """
+    with settings(regnet, classes, **others):
+        optimizer = pycls_optimizer.construct_optimizer(network)
+        if optimiser:
+            for parameter in network.parameters():
+                optimizer.state[parameter]["momentum_buffer"] = torch.full_like(parameter, 0.01)
+        cfg.OUT_DIR = str(path.parent)
+        save_now = partial(torch.save, _use_new_zipfile_serialization=not legacy)
+        with patch.object(torch, "save", save_now):
+            written = pycls_checkpoint.save_checkpoint(network, optimizer, 99)
+    Path(written).rename(path)
+    return path
