@@ -64,7 +64,19 @@ def plain_values() -> dict[Any, Any]:
     config = Settings(DEPTH=16, NESTED=Settings(WIDTH=2.5))
     config.frozen = True  # type: ignore[attr-defined]
     return {
-        "plain": [None, True, False, -1, 2**40, -(2**70), 0.1, float("nan"), 1j, "é\n", b"\x00\xff"],
+        "plain": [
+            None,
+            True,
+            False,
+            -1,
+            2**40,
+            -(2**70),
+            0.1,
+            float("nan"),
+            1j,
+            "é\n",
+            b"\x00\xff",
+        ],
         "containers": [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), [[]], {}, {1}, frozenset({"a"})],
         3: {(1, 2): "tuple key", None: "none key", 1.5: "float key"},
         "ordered": OrderedDict(b=1, a=2),
