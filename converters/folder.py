@@ -62,6 +62,13 @@ class ConvertedFolder:
         return TRUNK_ARCHITECTURE not in architectures
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """What every artefact of this folder returns, in order."""
+        if self.has_classifier:
+            return ("logits",)
+        return ("last_hidden_state", "pooler_output")
+
+    @property
     def architecture(self) -> Architecture:
         """The layers; their names carry no ``regnet.`` prefix."""
         return Architecture.of(self.config)

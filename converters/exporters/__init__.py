@@ -1,0 +1,1 @@
+"""One file per artefact, each written from a converted folder."""

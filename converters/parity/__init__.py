@@ -1,0 +1,1 @@
+"""Inputs, metrics, verdicts, golden vectors: the proof that nothing changed."""

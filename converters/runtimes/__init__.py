@@ -1,0 +1,1 @@
+"""One file per runtime: load an artefact, run it, name its precision."""

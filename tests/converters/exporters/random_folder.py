@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 
     from regnet.config import RegNetConfig
 
+CONTRASTS = (0.5, 1.0, 2.0, 4.0)
+
 
 def random_folder(
     path: Path, config: RegNetConfig, *, classifier: bool = True, seed: int = 0
 ) -> ConvertedFolder:
     """Save a random model of ``config``, as a trained one would look, and open its folder.
 
-    Batch norms get statistics, scales and shifts of varied size, and a count of batches; the
-    classifier gets weights large enough for logits that tell images apart.
+    Batch norms get random scales and shifts and a count of batches, and the statistics of a few
+    images of noise, so that the signal survives to the end; the classifier gets weights large
+    enough for logits that tell images apart.
 
     Args:
         path: Where to save; created if missing.
@@ -34,20 +37,24 @@ def random_folder(
         torch.manual_seed(seed)
         model = RegNetForImageClassification(config) if classifier else RegNetModel(config)
         model.apply(_enliven)
+        contrasts = torch.tensor(CONTRASTS).reshape(-1, 1, 1, 1)
+        model(torch.randn(len(CONTRASTS), config.num_channels, 64, 64) * contrasts)
+        model.apply(_count_batches)
     model.save_pretrained(path)
     return ConvertedFolder(path)
 
 
 def _enliven(module: nn.Module) -> None:
     if isinstance(module, nn.BatchNorm2d):
-        assert module.running_mean is not None
-        assert module.running_var is not None
-        assert module.num_batches_tracked is not None
         module.weight.uniform_(0.5, 1.5)
         module.bias.normal_(std=0.3)
-        module.running_mean.normal_(std=0.3)
-        module.running_var.log_normal_(std=0.5)
-        module.num_batches_tracked.random_(1, 10**6)
+        module.momentum = 1.0  # the next batch's statistics replace those there
     elif isinstance(module, nn.Linear):
         module.weight.normal_(std=0.3)
         module.bias.normal_()
+
+
+def _count_batches(module: nn.Module) -> None:
+    if isinstance(module, nn.BatchNorm2d):
+        assert module.num_batches_tracked is not None
+        module.num_batches_tracked.random_(1, 10**6)

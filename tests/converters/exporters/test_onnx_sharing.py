@@ -1,4 +1,4 @@
-"""Sharing ONNX files: they point into the folder's weights; and what a whole export takes."""
+"""Sharing ONNX files, which point into the folder's weights; and what a whole export takes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from regnet.design_space import NETWORKS
 from tests.converters.exporters.onnx_helpers import (
     ALLOWED_RATIO,
     SMALL,
-    error_ratios,
+    error_ratio,
     exported,
     initializers,
     recast,
@@ -33,102 +33,11 @@ from tests.converters.exporters.onnx_helpers import (
 )
 from tests.converters.exporters.random_folder import random_folder
 
-def test_sharing_initialisers_are_the_state_dict(
-    tmp_path: Path,
-) -> None:
-    folder = FOLDER
-    state = {n: a for n, a in state_dict(folder).items() if "num_batches_tracked" not in n}
-    written = initializers(exported(folder, share=True))
-    assert list(written) == list(state)
-    for name, array in written.items():
-        assert array.tobytes() == state[name].tobytes()
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-
-def test_beyond_the_limit_of_protobuf_weights_are_shared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = random_folder(tmp_path, RegNetConfig(**SMALL))
-    size = exported(folder, share=False).stat().st_size
-    monkeypatch.setattr(exporter, "SELF_CONTAINED_LIMIT", size)
-    assert exported(folder, share=False).stat().st_size == size
-    monkeypatch.setattr(exporter, "SELF_CONTAINED_LIMIT", size - 1)
-    automatic = exported(folder, share=False)
-    assert automatic.read_bytes() == exported(folder, share=True).read_bytes()
-
-
-def test_shards_are_shared_each_with_its_own_digest(tmp_path: Path) -> None:
-    folder = random_folder(tmp_path / "whole", RegNetConfig(**SMALL))
-    shards = tmp_path / "shards"
-    reference(folder).save_pretrained(shards, max_shard_size="20KB")  # type: ignore[operator]
-    sharded = type(folder)(shards)
-    path = exported(sharded, share=True)
-    locations = {
-        entry["location"]
-        for entry in map(external_data, onnx.load(path, load_external_data=False).graph.initializer)
-    }
-    assert len(locations) > 2
-    assert sha256_in(path) == {
-        name: hashlib.sha256((shards / name).read_bytes()).hexdigest() for name in sorted(locations)
-    }
-    assert max(error_ratios(sharded, OnnxRuntime(path)).values()) <= ALLOWED_RATIO
-
-
-def external_data(tensor: onnx.TensorProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in tensor.external_data}
-
-
-def sha256_in(path: Path) -> dict[str, str]:
-    model = onnx.load(path, load_external_data=False)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return cast("dict[str, str]", json.loads(metadata["weights_sha256"]))
-
-
-def test_a_known_digest_is_not_computed_again(tmp_path: Path) -> None:
-    folder = random_folder(tmp_path, RegNetConfig(**SMALL))
-    path = tmp_path / "model.onnx"
-    export_onnx(folder, path, share_weights=True, weights_sha256={"model.safetensors": "0" * 64})
-    assert sha256_in(path) == {"model.safetensors": "0" * 64}
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_floats_cannot_be_shared(
-    tmp_path: Path, dtype: torch.dtype
-) -> None:
-    folder = recast(FOLDER, tmp_path, dtype)
-    with pytest.raises(InputError, match=r"only float32 can be shared.*`--dtype float32`.*\.$"):
-        exported(folder, share=True)
-    assert not list(tmp_path.glob("*.onnx"))
-
-
-def test_weights_are_shared_only_from_inside_their_folder(
-    tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match="beside them"):
-        export_onnx(FOLDER, tmp_path / "model.onnx", share_weights=True)
-
-
-def test_the_sharing_file_of_a_large_network_is_small_and_points_inside_its_weights(
-    large_folder: ConvertedFolder,
-) -> None:
-    path = exported(large_folder, share=True)
-    assert path.stat().st_size < 300_000
-    weights = large_folder.path / "model.safetensors"
-    spans = []
-    for tensor in onnx.load(path, load_external_data=False).graph.initializer:
-        entry = external_data(tensor)
-        assert entry["location"] == weights.name
-        spans.append((int(entry["offset"]), int(entry["offset"]) + int(entry["length"])))
-    spans.sort()
-    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
-    assert spans[-1][1] <= weights.stat().st_size
-    assert sum(end - start for start, end in spans) > 0.99 * weights.stat().st_size
-
-
-@pytest.fixture(scope="module")
-def large_folder(tmp_path_factory: pytest.TempPathFactory) -> ConvertedFolder:
-    config = NETWORKS["RegNetY-4.0GF"].config()
-    return random_folder(tmp_path_factory.mktemp("large"), config)
-
+CHECKOUT = Path(__file__).parents[3]
+WEIGHTS = "model.safetensors"
 
 EXPORT_AND_MEASURE = """
 import sys
@@ -143,9 +52,55 @@ print(next(line.split()[1] for line in status.splitlines() if line.startswith("V
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's peak of resident memory")
+@pytest.fixture(scope="module")
+def large_folder(tmp_path_factory: pytest.TempPathFactory) -> ConvertedFolder:
+    config = NETWORKS["RegNetY-4.0GF"].config()
+    return random_folder(tmp_path_factory.mktemp("large"), config)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ConvertedFolder:
+    return random_folder(tmp_path / "small", RegNetConfig(**SMALL))
+
+
+def external_data(path: Path) -> Iterator[dict[str, str]]:
+    for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+        yield {entry.key: entry.value for entry in tensor.external_data}
+
+
+def sha256_in(path: Path) -> dict[str, str]:
+    model = onnx.load(path, load_external_data=False)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    return cast("dict[str, str]", json.loads(metadata["weights_sha256"]))
+
+
+def test_initialisers_are_the_state_dict(folder: ConvertedFolder) -> None:
+    state = {n: a for n, a in state_dict(folder).items() if "num_batches_tracked" not in n}
+    written = initializers(exported(folder, share=True))
+    assert list(written) == list(state)
+    for name, array in written.items():
+        assert array.tobytes() == state[name].tobytes()
+
+
+def test_the_file_of_a_large_network_is_small_and_points_inside_its_weights(
+    large_folder: ConvertedFolder,
+) -> None:
+    path = exported(large_folder, share=True)
+    assert path.stat().st_size < 300_000
+    weights_size = (large_folder.path / WEIGHTS).stat().st_size
+    spans = []
+    for entry in external_data(path):
+        assert entry["location"] == WEIGHTS
+        spans.append((int(entry["offset"]), int(entry["offset"]) + int(entry["length"])))
+    spans.sort()
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+    assert spans[-1][1] <= weights_size
+    assert sum(end - start for start, end in spans) > 0.99 * weights_size
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak that Linux records")
 @pytest.mark.parametrize(("share", "megabytes"), [(True, 90), (False, 120)])
-def test_a_whole_process_stays_small(
+def test_a_whole_process_stays_small_and_needs_no_torch(
     large_folder: ConvertedFolder, share: bool, megabytes: int
 ) -> None:
     """The weights are 83 MB; importing onnx takes 40."""
@@ -154,3 +109,47 @@ def test_a_whole_process_stays_small(
     assert int(kibibytes) * 1024 < megabytes * 10**6
 
 
+def test_what_protobuf_cannot_carry_is_shared(
+    folder: ConvertedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = exported(folder, share=False).stat().st_size
+    monkeypatch.setattr(exporter, "SELF_CONTAINED_LIMIT", size)
+    assert exported(folder, share=False).stat().st_size == size
+    monkeypatch.setattr(exporter, "SELF_CONTAINED_LIMIT", size - 1)
+    automatic = exported(folder, share=False)
+    assert automatic.read_bytes() == exported(folder, share=True).read_bytes()
+
+
+def test_shards_are_shared_each_with_its_own_digest(folder: ConvertedFolder) -> None:
+    shards = folder.path / "shards"
+    reference(folder).save_pretrained(shards, max_shard_size="20KB")  # type: ignore[operator]
+    sharded = ConvertedFolder(shards)
+    path = exported(sharded, share=True)
+    locations = {entry["location"] for entry in external_data(path)}
+    assert len(locations) > 2
+    assert sha256_in(path) == {
+        name: hashlib.sha256((shards / name).read_bytes()).hexdigest() for name in locations
+    }
+    assert error_ratio(sharded, OnnxRuntime(path)) <= ALLOWED_RATIO
+
+
+def test_a_known_digest_is_not_computed_again(folder: ConvertedFolder) -> None:
+    path = folder.path / "model.onnx"
+    export_onnx(folder, path, share_weights=True, weights_sha256={WEIGHTS: "0" * 64})
+    assert sha256_in(path) == {WEIGHTS: "0" * 64}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_are_refused(
+    folder: ConvertedFolder, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    with pytest.raises(InputError, match=r"only float32 can be shared.*`--dtype float32`.*\.$"):
+        exported(recast(folder, tmp_path, dtype), share=True)
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_a_file_elsewhere_is_refused(folder: ConvertedFolder, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with pytest.raises(InputError, match=r"model\.onnx can share weights only .*\.$"):
+        export_onnx(folder, path, share_weights=True)
+    assert not path.exists()

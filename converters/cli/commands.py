@@ -1,0 +1,170 @@
+"""What each command does once its options are parsed: call, print."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from converters.cli.tables import files_table, inspection_tables, plan_table, report_table
+from converters.errors import InputError, VerificationError
+from converters.inspection import inspected
+from regnet.safetensors_file import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from converters.cli.console import Output
+    from converters.convert import ConvertOptions
+    from converters.inspection import Inspection
+    from converters.parity.verify import Report
+    from converters.sources.source import SourceOptions
+
+
+def read_labels(path: Path) -> list[str]:
+    """Read class names from a JSON list or a text file with one per line.
+
+    Raises:
+        InputError: If the file cannot be read or is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The labels {path} cannot be read ({error}).") from error
+    if not text.lstrip().startswith(("[", "{")):
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        labels = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"The labels {path} are not valid JSON ({error}).") from error
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise InputError(f"The labels {path} must be a JSON list of names, in class order.")
+    return labels
+
+
+def shard_size(text: str | None) -> int | None:
+    """Parse ``--max-shard-size``.
+
+    Raises:
+        InputError: If it is no size.
+    """
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as error:
+        raise InputError(f"--max-shard-size: {error}") from error
+
+
+def inspect(path: Path, options: SourceOptions, output: Output, *, with_plan: bool) -> None:
+    """Recognise and plan; print both."""
+    with inspected(path, options) as (_, inspection):
+        output.result(*inspection_tables(inspection))
+        if with_plan:
+            output.result(plan_table(inspection))
+        output.record(_inspection_record(inspection))
+
+
+def convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> None:
+    """Convert; print the verdicts and the files."""
+    from converters.convert import convert as run_conversion
+    from converters.folder import REPORT_NAME
+
+    with output.progress() as progress:
+        try:
+            conversion = run_conversion(path, out, options, progress)
+        except VerificationError as error:
+            output.result(report_table(error.report))
+            output.record({"verification": error.report.to_dict()})
+            raise
+    output.result(report_table(conversion.report), files_table(out))
+    output.result(f"\n{out} is ready; check it anywhere with: regnet verify {out}")
+    output.record(json.loads((out / REPORT_NAME).read_text(encoding="utf-8")))
+
+
+def export(
+    path: Path, formats: Sequence[str], output: Output, *, share_weights: bool, verify: bool
+) -> None:
+    """Write artefacts into a converted folder; print the files."""
+    from converters.artefacts import ExportOptions
+    from converters.export import export_artefacts
+
+    options = ExportOptions(share_weights=share_weights)
+    with output.progress() as progress:
+        report = export_artefacts(path, formats, options, verify=verify, progress=progress)
+    if report:
+        output.result(report_table(report))
+    output.result(files_table(path))
+    if not report:
+        output.result(f"\nNot verified yet; do it with: regnet verify {path}")
+    record = {"folder": path.name, "formats": list(formats)}
+    output.record(record | ({"verification": report.to_dict()} if report else {}))
+
+
+def verify(path: Path, output: Output) -> None:
+    """Verify a folder; print the verdicts; raise if one is fail."""
+    from converters.folder import ConvertedFolder
+    from converters.parity.verify import verify_folder
+
+    with output.progress() as progress:
+        report = verify_folder(ConvertedFolder(path), progress.step)
+    output.result(report_table(report))
+    output.record(report.to_dict())
+    _require_pass(path, report)
+
+
+def _require_pass(path: Path, report: Report) -> None:
+    if not report.passed:
+        raise VerificationError(f"{path} fails verification: {'; '.join(report.failures)}.", report)
+
+
+def predict(path: Path, images: Sequence[Path], runtime: str, top: int, output: Output) -> None:
+    """Classify images; print the best classes."""
+    from rich.table import Table
+
+    from converters.predict import predict_images
+
+    predictions = predict_images(path, images, runtime, top)
+    table = Table("image", "class", "probability", box=None, pad_edge=False)
+    for prediction in predictions:
+        for rank, (label, score) in enumerate(prediction.classes):
+            table.add_row(prediction.image.name if rank == 0 else "", label, f"{score:.4f}")
+    output.result(table)
+    output.record(
+        {
+            "predictions": [
+                {
+                    "image": str(prediction.image),
+                    "classes": [
+                        {"label": label, "probability": score}
+                        for label, score in prediction.classes
+                    ],
+                }
+                for prediction in predictions
+            ]
+        }
+    )
+
+
+def _inspection_record(inspection: Inspection) -> dict[str, Any]:
+    from converters.report import architecture_record
+
+    source = inspection.source
+    return {
+        "file": inspection.path.name,
+        "size": inspection.size,
+        "container": inspection.container,
+        "framework": source.framework,
+        "architecture": architecture_record(inspection),
+        "channel_order": source.channel_order,
+        "decisions": [asdict(decision) for decision in source.decisions],
+        "plan": [
+            {
+                "source": step.source_name,
+                "target": step.target.name,
+                "shape": list(step.target.shape),
+                "action": step.action,
+            }
+            for step in inspection.plan.steps
+        ],
+        "skipped": dict(inspection.plan.skipped),
+    }

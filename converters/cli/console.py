@@ -1,0 +1,100 @@
+"""Where output goes: the result to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+    from rich.progress import TaskID
+
+    from converters.inspection import Inspection
+
+_PIPE_WIDTH = 120
+_SHOW_AFTER = 1.0
+"""Seconds of work before a progress bar appears."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How a command speaks.
+
+    Attributes:
+        as_json: One JSON object on stdout instead of tables.
+        quiet: Nothing but errors.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+
+    def result(self, *tables: RenderableType) -> None:
+        """Print tables for people, unless JSON or silence was asked for."""
+        if self.as_json or self.quiet:
+            return
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        console = Console(highlight=False, width=width)
+        for table in tables:
+            console.print(table)
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Print the JSON object, if JSON was asked for."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+    @contextmanager
+    def progress(self) -> Iterator[Steps]:
+        """Show a bar on stderr while the block works, if a person is watching."""
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        hidden = self.quiet or not console.is_terminal
+        bar = Progress(*columns, console=console, transient=True, disable=hidden)
+        steps = Steps(bar, self)
+        try:
+            yield steps
+        finally:
+            bar.stop()
+
+
+class Steps:
+    """The progress of a conversion as a bar; it appears once work has taken a second."""
+
+    def __init__(self, bar: Progress, output: Output) -> None:
+        self._bar = bar
+        self._output = output
+        self._began = time.monotonic()
+        self._task: TaskID | None = None
+        self._started = False
+
+    def planned(self, inspection: Inspection) -> None:
+        """Print what the checkpoint is and what will be done."""
+        from converters.cli.tables import inspection_tables
+
+        self._output.result(*inspection_tables(inspection))
+
+    def step(self, title: str, nbytes: int | None = None) -> None:
+        """Replace the bar by the next step's."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(title, total=nbytes)
+        self._show()
+
+    def advance(self, nbytes: int) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._bar.advance(self._task, nbytes)
+        self._show()
+
+    def _show(self) -> None:
+        if not self._started and time.monotonic() - self._began > _SHOW_AFTER:
+            self._started = True
+            self._bar.start()

@@ -1,0 +1,240 @@
+"""The commands: `regnet convert|inspect|export|verify|predict`, and `convert-pycls`.
+
+Exit status: 0 done and verified; 1 verification failed, nothing published; 2 bad input or usage;
+3 refused as unsafe; 4 environment or I/O.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from converters.errors import ConversionError, VerificationError
+
+_INTERRUPTED = 130
+_INTERNAL_ERROR = 4
+
+
+class FormatName(StrEnum):
+    """What ``--format`` takes."""
+
+    ONNX = "onnx"
+    TORCHSCRIPT = "torchscript"
+
+
+Source = Annotated[Path, typer.Argument(help="The checkpoint.", show_default=False)]
+Out = Annotated[Path, typer.Argument(help="The folder to be made.", show_default=False)]
+Folder = Annotated[Path, typer.Argument(help="A converted folder.", show_default=False)]
+Order = Annotated[
+    Literal["rgb", "bgr"] | None,
+    typer.Option(
+        help="Order of the channels the network was trained on.",
+        show_default="the checkpoint's cfg, else BGR",
+    ),
+]
+Weights = Annotated[
+    Literal["raw", "ema", "best"],
+    typer.Option(help="Which weights, where the file has several; best is the smaller error."),
+]
+Labels = Annotated[
+    Path | None, typer.Option(help="Class names: a JSON list, or one per line.", show_default=False)
+]
+Formats = Annotated[
+    list[FormatName] | None,
+    typer.Option("--format", help="Artefact to write; repeat for several.", show_default="all"),
+]
+Share = Annotated[
+    bool, typer.Option("--share-weights", help="Let ONNX point into model.safetensors.")
+]
+ShardSize = Annotated[
+    str | None, typer.Option(help="Split the weights, for example 5GB.", show_default=False)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+app = typer.Typer(
+    name="regnet",
+    help="From any RegNet checkpoint to a proven, deployable folder.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+pycls_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command("convert")
+@pycls_app.command("convert-pycls")
+def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
+    source: Source,
+    out: Out,
+    channel_order: Order = None,
+    weights: Weights = "best",
+    labels: Labels = None,
+    formats: Formats = None,
+    share_weights: Share = False,
+    max_shard_size: ShardSize = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001 -- read by _run
+) -> None:
+    """Convert a checkpoint into a folder that every runtime can use, and prove it.
+
+    The folder appears only when every artefact has passed against the float64 oracle.
+
+    Example: convert-pycls RegNetY-4.0GF.pyth out/
+    """
+    from converters.artefacts import FORMATS
+    from converters.cli import commands
+    from converters.cli.console import Output
+    from converters.convert import ConvertOptions
+    from converters.sources.source import SourceOptions
+
+    source_options = SourceOptions(channel_order, weights)
+    output = Output(as_json, quiet)
+    if dry_run:
+        commands.inspect(source, source_options, output, with_plan=True)
+        return
+    options = ConvertOptions(
+        source=source_options,
+        labels=None if labels is None else commands.read_labels(labels),
+        formats=tuple(dict.fromkeys(formats or FORMATS)),
+        share_weights=share_weights,
+        max_shard_size=commands.shard_size(max_shard_size),
+        force=force,
+    )
+    commands.convert(source, out, options, output)
+
+
+@app.command("inspect")
+def inspect_command(
+    source: Source,
+    *,
+    plan: Annotated[bool, typer.Option("--plan", help="List every tensor.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Say what a checkpoint is: framework, architecture, what is in it. No weights are read.
+
+    Example: regnet inspect RegNetY-4.0GF.pyth
+    """
+    from converters.cli import commands
+    from converters.cli.console import Output
+    from converters.sources.source import SourceOptions
+
+    commands.inspect(source, SourceOptions(), Output(as_json, quiet), with_plan=plan)
+
+
+@app.command("export")
+def export_command(  # noqa: PLR0913, PLR0917
+    folder: Folder,
+    formats: Formats = None,
+    share_weights: Share = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Verify each artefact before it is published.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Write artefacts of a converted folder, again or in another form.
+
+    Example: regnet export out/ --format onnx --share-weights --verify
+    """
+    from converters.artefacts import FORMATS
+    from converters.cli import commands
+    from converters.cli.console import Output
+
+    chosen = tuple(dict.fromkeys(formats or FORMATS))
+    output = Output(as_json, quiet)
+    commands.export(folder, chosen, output, share_weights=share_weights, verify=verify)
+
+
+@app.command("verify")
+def verify_command(
+    folder: Folder,
+    *,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Give the verdict again, from nothing but the folder; exit status 1 if it is fail.
+
+    Example: regnet verify out/
+    """
+    from converters.cli import commands
+    from converters.cli.console import Output
+
+    commands.verify(folder, Output(as_json, quiet))
+
+
+@app.command("predict")
+def predict_command(  # noqa: PLR0913, PLR0917
+    folder: Folder,
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    runtime: Annotated[
+        Literal["onnx", "torchscript", "torch"], typer.Option(help="What runs the network.")
+    ] = "onnx",
+    top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = 5,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Classify images with a converted folder, through any runtime.
+
+    Example: regnet predict out/ cat.jpg
+    """
+    from converters.cli import commands
+    from converters.cli.console import Output
+
+    commands.predict(folder, images, runtime, top, Output(as_json, quiet))
+
+
+def run() -> NoReturn:
+    """Entry point of ``regnet``."""
+    _run(app, "regnet")
+
+
+def run_convert_pycls() -> NoReturn:
+    """Entry point of ``convert-pycls``."""
+    _run(pycls_app, "convert-pycls")
+
+
+def _run(application: typer.Typer, name: str) -> NoReturn:
+    """Run a command and turn what it raises into one sentence and an exit status."""
+    if "--debug" in sys.argv:
+        application(prog_name=name)
+    try:
+        application(prog_name=name, standalone_mode=True)
+    except VerificationError as error:
+        _fail(str(error), error.exit_status)
+    except ConversionError as error:
+        _fail(str(error), error.exit_status)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone; there is nobody to tell
+        sys.exit(_INTERNAL_ERROR)
+    except KeyboardInterrupt:
+        _fail("Interrupted; nothing was left behind.", _INTERRUPTED)
+    except MemoryError:
+        _fail("There is not enough memory; nothing was left behind.", _INTERNAL_ERROR)
+    except Exception as error:  # noqa: BLE001 -- a bug, which must not look like a result
+        _fail(
+            f"Internal error: {type(error).__name__}: {error}; please report it with the output "
+            "of the same command with --debug.",
+            _INTERNAL_ERROR,
+        )
+    sys.exit(0)
+
+
+def _fail(sentence: str, status: int) -> NoReturn:
+    sys.stderr.write(f"{sentence}\n")
+    sys.exit(status)

@@ -1,0 +1,127 @@
+"""What commands print for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from regnet.design_space import complexity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.console import RenderableType
+
+    from converters.inspection import Inspection
+    from converters.parity.verdict import Verdict
+    from converters.parity.verify import Report
+
+
+def human_size(nbytes: int) -> str:
+    """Bytes in decimal units, as file managers show them."""
+    if nbytes < 1000:  # noqa: PLR2004
+        return f"{nbytes} B"
+    size = float(nbytes)
+    for unit in ("kB", "MB"):
+        size /= 1000
+        if size < 1000:  # noqa: PLR2004
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.2f} GB"
+
+
+def inspection_tables(inspection: Inspection) -> list[RenderableType]:
+    """What a checkpoint is, what was decided, and what a conversion will do."""
+    source = inspection.source
+    config = source.config
+    cost = complexity(config, source.transform.crop)
+    name = inspection.network_name or f"a RegNet{config.layer_type.upper()} of no published size"
+    classes = f"{config.num_labels} classes" if source.has_classifier else "no classifier"
+    facts = Table.grid(padding=(0, 2))
+    rows = [
+        ("file", f"{inspection.path.name}, {human_size(inspection.size)}, {inspection.container}"),
+        ("framework", source.framework),
+        ("network", f"{name}, {classes}"),
+        (
+            "stages",
+            (
+                f"depths {_join(config.depths)}, widths {_join(config.hidden_sizes)}, "
+                f"{config.groups_width} channels per group"
+            ),
+        ),
+        (
+            "cost",
+            (
+                f"{cost.parameters:,} parameters, {cost.flops / 1e9:.3f} GFLOPs, "
+                f"{cost.activations / 1e6:.3f} M activations at {source.transform.crop} pixels"
+            ),
+        ),
+        *((d.topic, f"{d.value} ({d.reason})") for d in source.decisions),
+        ("plan", _plan_summary(inspection)),
+        *((f"left out: {key}", reason) for key, reason in inspection.plan.skipped.items()),
+    ]
+    for topic, value in rows:
+        facts.add_row(Text(topic, style="bold"), Text(value))
+    return [facts]
+
+
+def _join(values: Sequence[int]) -> str:
+    return " ".join(map(str, values))
+
+
+def _plan_summary(inspection: Inspection) -> str:
+    actions = Counter(step.action for step in inspection.plan.steps)
+    counts = ", ".join(f"{action} {count}" for action, count in actions.items())
+    return f"{len(inspection.plan.steps)} tensors, {human_size(inspection.plan.nbytes)}: {counts}"
+
+
+def plan_table(inspection: Inspection) -> Table:
+    """Every tensor: the source's name, the reference's, shape and action."""
+    table = Table("source", "target", "shape", "action", box=None, pad_edge=False)
+    for step in inspection.plan.steps:
+        shape = "x".join(map(str, step.target.shape)) or "scalar"
+        table.add_row(step.source_name or "-", step.target.name, shape, step.action)
+    return table
+
+
+def report_table(report: Report) -> Table:
+    """One row per artefact: its errors in units of float32 PyTorch's own, and the verdict."""
+    table = Table(title="Verification against the float64 oracle", title_justify="left")
+    for column in ("file", "runtime"):
+        table.add_column(column)
+    for column in ("max error", "RMS error", "x PyTorch", "top-1", "proven"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
+    for verdict in report.verdicts:
+        table.add_row(*_report_row(verdict))
+    return table
+
+
+def _report_row(verdict: Verdict) -> list[RenderableType]:
+    errors = [m.errors for m in verdict.measurements if m.errors]
+    top1 = [m.top1 for m in verdict.measurements if m.top1]
+    images = sum(t.images for t in top1)
+    passed = Text("pass", style="green") if verdict.passed else Text("FAIL", style="bold red")
+    return [
+        verdict.artefact,
+        f"{verdict.runtime}, {verdict.precision}",
+        f"{max(e.max for e in errors):.2e}" if errors else "-",
+        f"{max(e.rms for e in errors):.2e}" if errors else "-",
+        f"{verdict.worst('rms_ratio'):.2f}" if errors else "-",
+        f"{sum(t.agree for t in top1)}/{images}" if top1 else "-",
+        f"{sum(t.proven for t in top1)}/{images}" if top1 else "-",
+        passed,
+    ]
+
+
+def files_table(folder: Path) -> Table:
+    """The files of a folder with their sizes."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for path in sorted(folder.iterdir()):
+        table.add_row(path.name, human_size(path.stat().st_size))
+    return table

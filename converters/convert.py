@@ -1,0 +1,188 @@
+"""The main job: from a checkpoint to a proven, deployable folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from converters.artefacts import FORMATS, ExportOptions
+from converters.errors import InputError, VerificationError
+from converters.folder import (
+    CLASSIFIER_ARCHITECTURE,
+    REPORT_NAME,
+    TRUNK_ARCHITECTURE,
+    ConvertedFolder,
+)
+from converters.inspection import Inspection, inspected
+from converters.sources.source import SourceOptions
+from converters.staging import staged_folder
+from converters.stream import write_weights
+from regnet.config import RegNetConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from converters.checkpoint import Checkpoint
+    from converters.parity.verify import Report
+
+
+class Progress(Protocol):
+    """Who wants to know how far a conversion is."""
+
+    def planned(self, inspection: Inspection) -> None:
+        """Called once the checkpoint is recognised and planned, before anything is written."""
+
+    def step(self, title: str, nbytes: int | None = None) -> None:
+        """Called when a step begins; ``nbytes`` if it will report its bytes."""
+
+    def advance(self, nbytes: int) -> None:
+        """Called when bytes of the current step are done."""
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def planned(self, inspection: Inspection) -> None:
+        """Do nothing."""
+
+    def step(self, title: str, nbytes: int | None = None) -> None:
+        """Do nothing."""
+
+    def advance(self, nbytes: int) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertOptions:
+    """How to convert.
+
+    Attributes:
+        source: What to read from the checkpoint.
+        labels: Names of the classes, in order; None leaves them unnamed.
+        formats: Artefacts to write, keys of :data:`converters.artefacts.FORMATS`.
+        share_weights: Whether ONNX points into ``model.safetensors``.
+        max_shard_size: Split weights into files of at most so many bytes.
+        force: Whether an existing output may be replaced.
+    """
+
+    source: SourceOptions = field(default_factory=SourceOptions)
+    labels: Sequence[str] | None = None
+    formats: Sequence[str] = tuple(FORMATS)
+    share_weights: bool = False
+    max_shard_size: int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A finished conversion: what was converted and what was measured."""
+
+    inspection: Inspection
+    report: Report
+
+
+def convert(
+    path: Path, out: Path, options: ConvertOptions | None = None, progress: Progress | None = None
+) -> Conversion:
+    """Convert a checkpoint; ``out`` appears only when every verdict is pass.
+
+    Args:
+        path: The checkpoint.
+        out: The folder to be made.
+        options: How.
+        progress: Who wants to know how far it is.
+
+    Raises:
+        InputError: If the checkpoint or the options cannot be used.
+        UnsafeInputError: If the checkpoint would run code.
+        StorageError: If the disk is full or a file cannot be read or written.
+        VerificationError: If an artefact differs from the oracle; nothing is published.
+    """
+    options, progress = options or ConvertOptions(), progress or Silent()
+    if out.resolve() in path.resolve().parents:
+        raise InputError(
+            f"{path} lies inside {out}, which would replace it; choose another output."
+        )
+    with (
+        inspected(path, options.source) as (checkpoint, inspection),
+        staged_folder(out, force=options.force) as folder,
+    ):
+        config = output_config(inspection, options.labels)
+        progress.planned(inspection)
+        report = _fill(folder, checkpoint, inspection, config, options, progress)
+        if not report.passed:
+            raise VerificationError(
+                f"{path.name} was converted but not published, for verification failed: "
+                f"{'; '.join(report.failures)}.",
+                report,
+            )
+    return Conversion(inspection, report)
+
+
+def output_config(inspection: Inspection, labels: Sequence[str] | None) -> RegNetConfig:
+    """The converted folder's ``config.json``.
+
+    Args:
+        inspection: The recognised source.
+        labels: Names of the classes, or None.
+
+    Raises:
+        InputError: If there are more or fewer labels than classes, or two are equal.
+    """
+    source = inspection.source
+    fields = source.config.to_dict()
+    kind = CLASSIFIER_ARCHITECTURE if source.has_classifier else TRUNK_ARCHITECTURE
+    fields |= {"architectures": [kind], "dtype": "float32"}
+    if labels is not None:
+        classes = source.config.num_labels if source.has_classifier else 0
+        if len(labels) != classes or len(set(labels)) != classes:
+            raise InputError(
+                f"The labels are {len(set(labels))} different names where {inspection.path.name} "
+                f"has {classes} classes; give one name per class, in the order of the classes."
+            )
+        fields |= {"id2label": dict(enumerate(labels)), "label2id": None}
+    return RegNetConfig.from_dict(fields)
+
+
+def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
+    folder: Path,
+    checkpoint: Checkpoint,
+    inspection: Inspection,
+    config: RegNetConfig,
+    options: ConvertOptions,
+    progress: Progress,
+) -> Report:
+    """Write everything into the staging folder and verify it."""
+    from converters.parity.golden import write_golden
+    from converters.parity.verify import Truth, fresh_inputs, sha256_of, verify_artefacts
+    from converters.report import conversion_record, write_card, write_json
+    from regnet.image_processor import RegNetImageProcessor
+
+    progress.step("weights", inspection.plan.nbytes)
+    digests = write_weights(
+        checkpoint,
+        inspection.plan,
+        folder,
+        max_shard_size=options.max_shard_size,
+        advance=progress.advance,
+    )
+    config.save_pretrained(folder)
+    RegNetImageProcessor(**inspection.source.preprocessor_fields()).save_pretrained(folder)
+    converted = ConvertedFolder(folder)
+    export_options = ExportOptions(options.share_weights, digests)
+    artefacts = {name: folder / FORMATS[name].file_name for name in options.formats}
+    for name, path in artefacts.items():
+        progress.step(FORMATS[name].title)
+        FORMATS[name].export(converted, path, export_options)
+    progress.step("the oracle in float64")
+    truth = Truth.compute(converted, fresh_inputs(converted))
+    write_golden(folder, truth.inputs, truth.oracle)
+    report = verify_artefacts(converted, truth, artefacts, progress.step)
+    write_card(folder, inspection, report)
+    progress.step("report")
+    source_sha256 = sha256_of(inspection.path)
+    if report.passed:
+        record = conversion_record(inspection, source_sha256, report, folder, digests)
+        write_json(folder / REPORT_NAME, record)
+    return report

@@ -1,0 +1,92 @@
+"""Writing artefacts into a folder that is already converted."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from converters.artefacts import FORMATS
+from converters.errors import InputError, VerificationError
+from converters.folder import REPORT_NAME, ConvertedFolder
+from converters.staging import staged_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from converters.artefacts import ExportOptions
+    from converters.convert import Progress
+    from converters.parity.verify import Report
+
+
+def export_artefacts(
+    path: Path,
+    formats: Sequence[str],
+    options: ExportOptions,
+    *,
+    verify: bool,
+    progress: Progress,
+) -> Report | None:
+    """Write artefacts, each whole or not at all, and record them in ``conversion.json``.
+
+    Args:
+        path: A folder that `regnet convert` or transformers wrote.
+        formats: Keys of :data:`converters.artefacts.FORMATS`.
+        options: How.
+        verify: Whether to verify first; if one artefact fails, none is replaced.
+        progress: Who wants to know how far it is.
+
+    Returns:
+        The verdicts, or None without ``verify``.
+
+    Raises:
+        InputError: If the folder cannot be used.
+        StorageError: If a file cannot be written.
+        VerificationError: If a verdict is fail.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder; convert a checkpoint with `regnet convert`.")
+    folder = ConvertedFolder(path)
+    report = None
+    with ExitStack() as stack:
+        staged: dict[str, Path] = {}
+        for name in formats:
+            progress.step(FORMATS[name].title)
+            staged[name] = stack.enter_context(staged_file(path / FORMATS[name].file_name))
+            FORMATS[name].export(folder, staged[name], options)
+        if verify:
+            report = _verify(folder, staged, progress)
+    _record(path, [FORMATS[name].file_name for name in formats])
+    return report
+
+
+def _verify(folder: ConvertedFolder, staged: Mapping[str, Path], progress: Progress) -> Report:
+    from converters.parity.verify import Truth, fresh_inputs, verify_artefacts
+
+    progress.step("the oracle in float64")
+    truth = Truth.compute(folder, fresh_inputs(folder))
+    report = verify_artefacts(folder, truth, staged, progress.step)
+    if not report.passed:
+        raise VerificationError(
+            f"Nothing in {folder.path} was replaced, for verification failed: "
+            f"{'; '.join(report.failures)}.",
+            report,
+        )
+    return report
+
+
+def _record(folder: Path, file_names: Sequence[str]) -> None:
+    """Enter the new files' sha256 into ``conversion.json``, if the folder has one."""
+    path = folder / REPORT_NAME
+    if not path.is_file():
+        return
+    from converters.report import file_record, write_json
+
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["files"] |= {name: file_record(folder / name) for name in file_names}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); convert the checkpoint again.") from error
+    with staged_file(path) as staging:
+        write_json(staging, record)

@@ -1,0 +1,120 @@
+"""The ONNX exporter: self-contained, or sharing the weights of the folder.
+
+*Self-contained* files carry their weights, with every batch norm folded into its convolution.
+*Sharing* files point into ``model.safetensors`` by offset and length, as ONNX's external data
+allows, and keep batch norms as nodes, which every runtime folds when it loads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from onnx import ModelProto, OperatorSetIdProto, helper
+
+from converters.errors import InputError
+from converters.exporters.onnx_file import OnnxFile
+from converters.exporters.onnx_graph import OPSET, build_graph
+from converters.exporters.onnx_weights import folded_weights, shared_weights
+from converters.folder import CLASSIFIER_ARCHITECTURE, PREPROCESSOR_NAME, TRUNK_ARCHITECTURE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from converters.folder import ConvertedFolder
+
+IR_VERSION = 10
+PRODUCER = "regnet-converters"
+
+SELF_CONTAINED_LIMIT = 2_000_000_000
+"""In bytes; protobuf reads no message of 2**31 bytes or more, and this leaves a margin."""
+
+WEIGHTS_KEY = "weights_sha256"
+"""Metadata key of a sharing file: JSON, name of each weights file to its sha256."""
+
+
+def export_onnx(
+    folder: ConvertedFolder,
+    path: Path,
+    *,
+    share_weights: bool = False,
+    weights_sha256: Mapping[str, str] | None = None,
+) -> None:
+    """Write the folder's network as ONNX (opset 18, IR 10); two exports give the same bytes.
+
+    Input and outputs are those of :func:`converters.exporters.onnx_graph.build_graph`. A folder of
+    another dtype is cast to float32 in a self-contained file.
+
+    Args:
+        folder: What to export.
+        path: Created or replaced; a sharing file must lie in the folder itself.
+        share_weights: Whether the file points into the folder's safetensors instead of carrying
+            weights. A network beyond 2 GB, which protobuf cannot carry, is always shared.
+        weights_sha256: The sha256 of the weights files by file name, where they are known; what is
+            missing is computed.
+
+    Raises:
+        InputError: If the folder cannot be used, or its weights cannot be shared.
+        OSError: If the file cannot be written.
+    """
+    file = None if share_weights else _self_contained(folder)
+    if file is None or file.nbytes > SELF_CONTAINED_LIMIT:
+        file = _sharing(folder, path, weights_sha256 or {})
+    file.write(path)
+
+
+def _self_contained(folder: ConvertedFolder) -> OnnxFile:
+    graph = build_graph(folder.config, classifier=folder.has_classifier, fold_norms=True)
+    return OnnxFile(_model(_metadata(folder)), graph, tuple(folded_weights(folder)))
+
+
+def _sharing(folder: ConvertedFolder, path: Path, weights_sha256: Mapping[str, str]) -> OnnxFile:
+    if path.parent.resolve() != folder.path.resolve():
+        raise InputError(
+            f"{path.name} can share weights only with the folder it lies in; write it beside "
+            "them, or export it self-contained, which works up to 2 GB."
+        )
+    graph = build_graph(folder.config, classifier=folder.has_classifier, fold_norms=False)
+    graph.initializer.extend(shared_weights(folder))
+    digests = {
+        file.name: weights_sha256.get(file.name) or _sha256(file) for file in folder.weight_files
+    }
+    return OnnxFile(_model(_metadata(folder) | {WEIGHTS_KEY: _json(digests)}), graph)
+
+
+def _model(metadata: Mapping[str, str]) -> ModelProto:
+    """Everything but the graph; nothing in it tells the machine or a version of anything."""
+    model = ModelProto(
+        ir_version=IR_VERSION,
+        producer_name=PRODUCER,
+        opset_import=[OperatorSetIdProto(version=OPSET)],
+    )
+    helper.set_model_props(model, dict(sorted(metadata.items())))
+    return model
+
+
+def _metadata(folder: ConvertedFolder) -> dict[str, str]:
+    config = folder.config
+    metadata = {
+        "architecture": TRUNK_ARCHITECTURE,
+        "description": "RegNet trunk: float32 RGB image, normalised, to features.",
+        "model_type": config.model_type,
+    }
+    if folder.has_classifier:
+        metadata["architecture"] = CLASSIFIER_ARCHITECTURE
+        metadata["description"] = "RegNet classifier: float32 RGB image, normalised, to logits."
+        metadata["id2label"] = _json(config.id2label)
+    if (folder.path / PREPROCESSOR_NAME).is_file():
+        metadata["preprocessing"] = _json(folder.preprocessing)
+    return metadata
+
+
+def _json(value: Mapping[Any, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

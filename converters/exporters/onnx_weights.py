@@ -1,0 +1,127 @@
+"""The initialisers of an ONNX file: folded values, or pointers into the safetensors.
+
+A batch norm in evaluation is ``gamma * (x - mean) / sqrt(variance + eps) + beta`` for each channel.
+After a convolution that is the convolution with its kernel scaled by ``gamma / sqrt(variance +
+eps)`` and the bias ``beta - mean * scale``: two operators become one, and nothing but rounding
+differs.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import StringStringEntryProto, TensorProto
+
+from converters.errors import InputError
+from converters.exporters.onnx_file import Weight
+from converters.exporters.onnx_graph import folded_names
+from regnet.architecture import BATCH_NORM_LEAVES, NORM_EPS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from converters.folder import ConvertedFolder
+
+_KERNEL = ".convolution.weight"
+_NORM_LEAVES = tuple(f".normalization.{leaf}" for leaf in BATCH_NORM_LEAVES)
+_COUNTER = ".num_batches_tracked"
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+def folded_weights(folder: ConvertedFolder) -> Iterator[Weight]:
+    """List the initialisers of a self-contained file, in the order of the state dict.
+
+    Kernels and biases are folded in float64 and rounded to float32 once; what belongs to no batch
+    norm keeps its name and, if it is float32, its bytes.
+
+    Raises:
+        InputError: If a tensor is no float of 16 bits or more.
+    """
+    for name, shape in _parameters(folder, _FLOATS, "ONNX wants floats; convert the source again."):
+        if name.endswith(_KERNEL):
+            module = name.removesuffix(_KERNEL)
+            weight, bias = folded_names(module)
+            yield Weight(weight, shape, partial(_folded_kernel, folder, module))
+            yield Weight(bias, shape[:1], partial(_folded_bias, folder, module))
+        elif not name.endswith(_NORM_LEAVES):
+            yield Weight(name, shape, partial(_float32, folder, name))
+
+
+def shared_weights(folder: ConvertedFolder) -> Iterator[TensorProto]:
+    """List the initialisers of a sharing file: where in the folder's weights files each one lies.
+
+    Raises:
+        InputError: If a tensor is not float32, as every operator of the graph wants it.
+    """
+    advice = (
+        "only float32 can be shared; convert with `--dtype float32`, or export it self-contained."
+    )
+    for name, shape in _parameters(folder, ("float32",), advice):
+        storage = folder.tensors[name].storage
+        place = {
+            "location": storage.path.name,
+            "offset": str(storage.offset),
+            "length": str(storage.length),
+        }
+        yield TensorProto(
+            name=name,
+            dims=shape,
+            data_type=TensorProto.FLOAT,
+            data_location=TensorProto.EXTERNAL,
+            external_data=[StringStringEntryProto(key=k, value=v) for k, v in place.items()],
+        )
+
+
+def _parameters(
+    folder: ConvertedFolder, dtypes: Sequence[str], advice: str
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the state dict without its counters, all of a dtype in ``dtypes``."""
+    for name, shape in folder.architecture.tensors(classifier=folder.has_classifier):
+        if name.endswith(_COUNTER):
+            continue
+        tensor = folder.tensors[name]
+        if tensor.dtype not in dtypes:
+            file_name = tensor.storage.path.name
+            raise InputError(f"{file_name} holds {name} as {tensor.dtype} where {advice}")
+        yield name, shape
+
+
+def _folded_kernel(folder: ConvertedFolder, module: str) -> NDArray[np.float32]:
+    kernel = _readable(folder, module + _KERNEL)
+    scale = _scale(folder, module)[:, np.newaxis, np.newaxis, np.newaxis]
+    # Multiplied in float64 and rounded by a buffer of some thousand elements: no float64 copy.
+    folded = np.empty(kernel.shape, np.float32)
+    np.multiply(kernel, scale, out=folded, dtype=np.float64, casting="same_kind")
+    return folded
+
+
+def _folded_bias(folder: ConvertedFolder, module: str) -> NDArray[np.float32]:
+    mean = _norm_leaf(folder, module, "running_mean")
+    folded = _norm_leaf(folder, module, "bias") - mean * _scale(folder, module)
+    return folded.astype(np.float32)
+
+
+def _scale(folder: ConvertedFolder, module: str) -> NDArray[np.float64]:
+    variance = _norm_leaf(folder, module, "running_var")
+    return _norm_leaf(folder, module, "weight") / np.sqrt(variance + NORM_EPS)
+
+
+def _norm_leaf(folder: ConvertedFolder, module: str, leaf: str) -> NDArray[np.float64]:
+    return _readable(folder, f"{module}.normalization.{leaf}").astype(np.float64)
+
+
+def _float32(folder: ConvertedFolder, name: str) -> NDArray[np.float32]:
+    return _readable(folder, name).astype(np.float32, copy=False)
+
+
+def _readable(folder: ConvertedFolder, name: str) -> NDArray[np.floating]:
+    """Map a tensor, as floats that NumPy can compute with."""
+    array = folder.array(name)
+    if folder.tensors[name].dtype == "bfloat16":
+        # NumPy has no bfloat16: it is the upper half of a float32.
+        return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return array  # type: ignore[return-value]

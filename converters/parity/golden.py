@@ -1,0 +1,82 @@
+"""Golden vectors: the inputs and the oracle's outputs, stored beside the artefacts.
+
+With them a folder verifies itself anywhere: the oracle computed again from the folder's weights
+must give what it gave when the checkpoint was converted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.checkpoint import open_checkpoint
+from converters.errors import InputError
+from converters.folder import GOLDEN_NAME
+from converters.recognise import tensors_of
+from regnet.safetensors_file import TensorSpec, write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from converters.parity.verdict import Outputs
+
+_DTYPES = {"float32": "F32", "float64": "F64"}
+
+
+def write_golden(
+    folder: Path, inputs: Mapping[str, NDArray[np.float32]], oracle: Mapping[str, Outputs]
+) -> str:
+    """Write ``golden.safetensors`` and return its sha256.
+
+    Args:
+        folder: The converted folder.
+        inputs: Batch to pixels, stored as ``<batch>.pixel_values``.
+        oracle: Batch to output name to float64 array, stored as ``<batch>.<output>``.
+    """
+    arrays: dict[str, NDArray[np.floating]] = {
+        f"{batch}.pixel_values": pixels for batch, pixels in inputs.items()
+    }
+    for batch, outputs in oracle.items():
+        arrays |= {f"{batch}.{name}": output for name, output in outputs.items()}
+    specs = [
+        TensorSpec(name, _DTYPES[array.dtype.name], array.shape) for name, array in arrays.items()
+    ]
+    return write_file(folder / GOLDEN_NAME, specs, lambda spec: [arrays[spec.name].tobytes()])
+
+
+def read_golden(
+    folder: Path, output_names: tuple[str, ...]
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, Outputs]]:
+    """Read inputs and the oracle's outputs back.
+
+    Args:
+        folder: The converted folder.
+        output_names: What the network returns.
+
+    Raises:
+        InputError: If the file is missing, damaged or another network's.
+    """
+    path = folder / GOLDEN_NAME
+    inputs: dict[str, NDArray[np.float32]] = {}
+    oracle: dict[str, Outputs] = {}
+    with open_checkpoint(path) as checkpoint:
+        tensors = tensors_of(checkpoint.tree)
+        batches = [name.removesuffix(".pixel_values") for name in tensors if "pixel" in name]
+        for batch in sorted(batches, reverse=True):
+            names = [f"{batch}.{name}" for name in output_names]
+            if not set(names) <= set(tensors):
+                raise InputError(
+                    f"{path} lacks {names[0]}; it belongs to another folder, convert again."
+                )
+            inputs[batch] = checkpoint.array(tensors[f"{batch}.pixel_values"]).astype(np.float32)
+            oracle[batch] = {
+                name: checkpoint.array(tensors[f"{batch}.{name}"]).astype(np.float64)
+                for name in output_names
+            }
+    if not inputs:
+        raise InputError(f"{path} holds no inputs; convert the checkpoint again.")
+    return inputs, oracle

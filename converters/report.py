@@ -1,0 +1,170 @@
+"""`conversion.json` and the model card: what was converted, how, and what was measured."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from converters.folder import CARD_NAME, REPORT_NAME
+from converters.parity.verify import sha256_of
+from regnet.design_space import complexity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from converters.inspection import Inspection
+    from converters.parity.verify import Report
+
+SCHEMA = 1
+"""Of conversion.json; it grows when a key changes its meaning."""
+
+_PACKAGES = ("regnet-converters", "torch", "numpy", "onnx", "onnxruntime")
+
+
+def conversion_record(
+    inspection: Inspection,
+    source_sha256: str,
+    report: Report,
+    folder: Path,
+    known: Mapping[str, str],
+) -> dict[str, Any]:
+    """The content of ``conversion.json``: nothing in it depends on time, place or machine.
+
+    Args:
+        inspection: The recognised and planned source.
+        source_sha256: Digest of the source file.
+        report: The verdicts.
+        folder: Where all other files lie already.
+        known: File name to sha256, for files that need not be hashed again.
+    """
+    files = sorted(path for path in folder.iterdir() if path.name != REPORT_NAME)
+    return {
+        "schema": SCHEMA,
+        "source": {
+            "file": inspection.path.name,
+            "sha256": source_sha256,
+            "size": inspection.size,
+            "container": inspection.container,
+            "framework": inspection.source.framework,
+        },
+        "architecture": architecture_record(inspection),
+        "decisions": [
+            {"topic": d.topic, "value": d.value, "reason": d.reason}
+            for d in inspection.source.decisions
+        ],
+        "plan": [
+            {"source": step.source_name, "target": step.target.name, "action": step.action}
+            for step in inspection.plan.steps
+        ],
+        "skipped": dict(inspection.plan.skipped),
+        "files": {path.name: file_record(path, known.get(path.name)) for path in files},
+        "versions": {name: version(name).split("+")[0] for name in _PACKAGES},
+        "verification": report.to_dict(),
+    }
+
+
+def file_record(path: Path, sha256: str | None = None) -> dict[str, Any]:
+    """What is recorded of a file; pass its sha256 if it is known already."""
+    return {"sha256": sha256 or sha256_of(path), "size": path.stat().st_size}
+
+
+def architecture_record(inspection: Inspection) -> dict[str, Any]:
+    """Name, shape and cost of the network, at its own image size."""
+    source = inspection.source
+    config = source.config
+    cost = complexity(config, source.transform.crop)
+    return {
+        "name": inspection.network_name,
+        "layer_type": config.layer_type,
+        "depths": config.depths,
+        "hidden_sizes": config.hidden_sizes,
+        "groups_width": config.groups_width,
+        "embedding_size": config.embedding_size,
+        "num_channels": config.num_channels,
+        "num_labels": config.num_labels if source.has_classifier else 0,
+        "parameters": cost.parameters,
+        "flops": cost.flops,
+        "activations": cost.activations,
+        "image_size": source.transform.crop,
+    }
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record as readable JSON."""
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_card(folder: Path, inspection: Inspection, report: Report) -> None:
+    """Write the model card: front matter, what it is, what was measured, how to use it.
+
+    Args:
+        folder: The converted folder, artefacts included.
+        inspection: The recognised and planned source.
+        report: The verdicts.
+    """
+    name = inspection.network_name or f"RegNet{inspection.source.config.layer_type.upper()}"
+    architecture = architecture_record(inspection)
+    front_matter = {
+        "library_name": "transformers",
+        "pipeline_tag": "image-classification"
+        if inspection.source.has_classifier
+        else "image-feature-extraction",
+        "tags": ["regnet", "onnx", "torchscript", inspection.source.framework],
+        "model_name": name,
+    }
+    lines = [
+        "---",
+        *(f"{key}: {json.dumps(value)}" for key, value in front_matter.items()),
+        "---",
+        "",
+        f"# {name}",
+        "",
+        (
+            f"Converted from a {inspection.source.framework} checkpoint: "
+            f"{architecture['parameters']:,} parameters, {architecture['flops'] / 1e9:.3f} GFLOPs "
+            f"at {architecture['image_size']} pixels."
+        ),
+        "",
+        "| decision | value | reason |",
+        "|---|---|---|",
+        *(f"| {d.topic} | {d.value} | {d.reason} |" for d in inspection.source.decisions),
+        "",
+        "## Verification",
+        "",
+        "Errors against the float64 oracle, in units of float32 PyTorch's own error.",
+        "",
+        "| file | runtime | RMS ratio | largest ratio | verdict |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {v.artefact} | {v.runtime} | {v.worst('rms_ratio'):.2f} | "
+            f"{v.worst('max_ratio'):.2f} | {'pass' if v.passed else 'FAIL'} |"
+            for v in report.verdicts
+        ),
+        "",
+        "`regnet verify` repeats this from the folder alone.",
+        "",
+        "## Use",
+        "",
+        *_usage(has_classifier=inspection.source.has_classifier),
+        "",
+    ]
+    (folder / CARD_NAME).write_text("\n".join(lines), encoding="utf-8")
+
+
+def _usage(*, has_classifier: bool) -> list[str]:
+    kind = "RegNetForImageClassification" if has_classifier else "RegNetModel"
+    return [
+        "```python",
+        f"from transformers import {kind}  # or: from regnet import {kind}",
+        f'model = {kind}.from_pretrained(".")',
+        "",
+        "import onnxruntime",
+        'session = onnxruntime.InferenceSession("model.onnx")',
+        "",
+        "import torch",
+        'script = torch.jit.load("model.torchscript.pt")',
+        "```",
+    ]

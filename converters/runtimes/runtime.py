@@ -1,0 +1,32 @@
+"""What every runtime offers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Runtime(Protocol):
+    """Something that runs a network.
+
+    Attributes:
+        name: The runtime and its version, for example ``onnxruntime 1.32.0``.
+        precision: The type it computes in, for example ``float32``.
+    """
+
+    name: str
+    precision: str
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
+        """Run the network.
+
+        Args:
+            pixel_values: (N, C, H, W).
+
+        Returns:
+            Outputs by name: ``logits``, or ``last_hidden_state`` and ``pooler_output``.
+        """
+        ...

@@ -1,0 +1,63 @@
+"""TorchScript, in torch on the CPU."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class TorchScriptRuntime:
+    """Runs a TorchScript file.
+
+    Args:
+        path: The file.
+        output_names: Of what it returns, in order: ``logits``, or ``last_hidden_state`` and
+            ``pooler_output``.
+
+    Attributes:
+        name: Runtime and version, such as ``"torchscript, torch 2.13.0"``.
+        precision: In which it computes.
+
+    Raises:
+        RuntimeError: From torch, if the file is none of TorchScript.
+    """
+
+    precision = "float32"
+
+    def __init__(self, path: Path, output_names: Sequence[str] = ("logits",)) -> None:
+        import torch
+
+        # Without what follows a plus sign, which names the build: 2.13.0+cpu.
+        self.name = f"torchscript, torch {torch.__version__.partition('+')[0]}"
+        self._output_names = tuple(output_names)
+        with warnings.catch_warnings():
+            # TorchScript is deprecated, and written nevertheless because users' runtimes want it.
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", category)
+            module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+        self._module = module.eval()
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Compute every output.
+
+        Args:
+            pixel_values: (N, num_channels, H, W), normalised.
+
+        Returns:
+            The outputs by name.
+        """
+        import torch
+
+        with torch.inference_mode():
+            outputs = self._module(torch.tensor(pixel_values))
+        if isinstance(outputs, torch.Tensor):
+            outputs = (outputs,)
+        arrays = (output.numpy() for output in outputs)
+        return dict(zip(self._output_names, arrays, strict=True))
