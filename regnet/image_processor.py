@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import numpy as np
 from PIL import Image
 
+from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from regnet.images import (
     PILLOW_MODES,
     collated,
@@ -51,10 +52,9 @@ ResizeMode = Literal["convnext", "shortest_edge_then_crop"]
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 PROCESSOR_TYPE = "ConvNextImageProcessor"
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+SQUASH_FROM = 384
+"""The size, in pixels, from which ConvNeXT's rule squashes instead of cropping."""
 
-_SQUASH_FROM = 384
 _SWITCHES = ("do_resize", "do_rescale", "do_normalize")
 _SETTINGS = (
     *_SWITCHES,
@@ -229,7 +229,7 @@ class RegNetImageProcessor:
 
     def _resize_picture(self, picture: Image.Image) -> Image.Image:
         edge = self.size["shortest_edge"]
-        if self.resize_mode == "convnext" and edge >= _SQUASH_FROM:
+        if self.resize_mode == "convnext" and edge >= SQUASH_FROM:
             return picture.resize((edge, edge), self.resample)
         short = int(edge / self.crop_pct)
         width, height = (short * side // min(picture.size) for side in picture.size)

@@ -14,7 +14,6 @@ from converters.keymaps.pycls import PYCLS
 from converters.recognise import architecture_of, require_framework, tensors_of
 from converters.sources.pycls_config import PyclsConfig
 from converters.sources.source import (
-    IMAGENET_MEAN,
     Decision,
     EvalTransform,
     Source,
@@ -22,6 +21,7 @@ from converters.sources.source import (
     WeightsChoice,
 )
 from regnet.config import RegNetConfig
+from regnet.imagenet import IMAGENET_MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -14,10 +16,6 @@ if TYPE_CHECKING:
 
 ChannelOrder = Literal["rgb", "bgr"]
 WeightsChoice = Literal["raw", "ema", "best"]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Per channel in RGB order, for pixels in 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,7 @@ class Source:
 
     def preprocessor_fields(self) -> dict[str, Any]:
         """Keyword arguments of `RegNetImageProcessor` for the source's evaluation transform."""
-        from regnet.image_processor import crop_pct_for
+        from regnet.image_processor import SQUASH_FROM, crop_pct_for
 
         transform = self.transform
         fields: dict[str, Any] = {
@@ -97,6 +95,8 @@ class Source:
             "crop_pct": crop_pct_for(transform.resize, transform.crop),
             "resample": transform.resample,
         }
+        if transform.crop >= SQUASH_FROM:
+            fields["resize_mode"] = "shortest_edge_then_crop"
         if transform.mean:
             return fields | {"image_mean": list(transform.mean), "image_std": list(transform.std)}
         return fields | {"do_normalize": False}

@@ -29,7 +29,7 @@ WIDE_TINY = TINY | {"SE_ON": False}
 
 
 def published(name: str) -> dict[str, Any]:
-    """pycls' REGNET settings of one of the 24 published networks, as its yaml files have them."""
+    """Give the REGNET settings of a published network, as pycls' yaml files have them."""
     network = NETWORKS[name]
     return {
         "DEPTH": network.depth,
@@ -43,7 +43,7 @@ def published(name: str) -> dict[str, Any]:
 
 @contextmanager
 def settings(regnet: dict[str, Any], classes: int = 1000, **others: Any) -> Iterator[None]:
-    """pycls' global cfg set to a RegNet; ``others`` are full keys with underscores for dots."""
+    """Set pycls' global cfg to a RegNet; ``others`` are full keys, with ``__`` for the dot."""
     reset_cfg()
     pairs: list[Any] = ["MODEL.TYPE", "regnet", "MODEL.NUM_CLASSES", classes, "OUT_DIR", "out"]
     pairs += ["OPTIM.BASE_LR", 0.1, "OPTIM.NESTEROV", True, "OPTIM.WEIGHT_DECAY", 5e-5]

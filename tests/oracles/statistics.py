@@ -1,10 +1,10 @@
 """Weights and batch-norm statistics in the ranges of trained RegNets.
 
-Fresh batch norms (weight 1, bias 0, mean 0, variance 1) hide swapped tensors and forgotten epsilons,
-so no test uses them. Kernels have the spread of torchvision's fifteen trained
-RegNets (standard deviation times the square root of the fan-in, median over layers); batch-norm
-weights and biases lie a third below theirs, since independent draws, unlike trained layers, amplify
-each other. Running statistics are measured, then jittered.
+Fresh batch norms (weight 1, bias 0, mean 0, variance 1) hide swapped tensors and forgotten
+epsilons, so no test uses them. Kernels have the spread of torchvision's fifteen trained RegNets
+(standard deviation times the square root of the fan-in, median over layers); batch-norm weights and
+biases lie a third below theirs, since independent draws, unlike trained layers, amplify each other.
+Running statistics are measured, then jittered.
 """
 
 from __future__ import annotations

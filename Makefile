@@ -1,0 +1,62 @@
+# Two commands do everything on a machine with Python 3.11 and make: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The old frameworks that serve as oracles ask for versions that nobody installs today;
+# what they really need is in the `test` extra.
+ORACLES := pycls==0.1.1 timm torchvision
+
+DEMO := checkpoints/fashion_mnist
+
+.PHONY: help demo test test-all lint format types benchmarks clean
+
+help:
+	@echo "make demo        convert the bundled checkpoint and classify with every format"
+	@echo "make test        the tests (minutes)"
+	@echo "make test-all    the tests and the slow sweeps over all published networks"
+	@echo "make lint types  ruff and mypy, as CI runs them"
+	@echo "make benchmarks  measure against optimum in one run; writes docs/benchmarks.md"
+
+demo: $(VENV)/.installed
+	$(BIN)/convert-pycls $(DEMO)/RegNetY-FashionMNIST.pyth build/demo \
+	    --labels $(DEMO)/labels.json --force
+	$(BIN)/python $(DEMO)/demo.py build/demo
+
+test: $(VENV)/.installed-test
+	$(PYTEST)
+
+test-all: $(VENV)/.installed-test
+	$(PYTEST) -m "slow or not slow"
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+benchmarks: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/export_and_convert.py
+
+clean:
+	rm -rf build dist .venv .venv-optimum .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) --editable ".[test,lint]"
+	$(PIP) --no-deps $(ORACLES)
+	@touch $@
