@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from converters.artefacts import FORMATS, ExportOptions
-from converters.errors import InputError, VerificationError
+from converters.errors import InputError
 from converters.folder import (
     CLASSIFIER_ARCHITECTURE,
     REPORT_NAME,
@@ -111,12 +111,7 @@ def convert(
         config = output_config(inspection, options.labels)
         progress.planned(inspection)
         report = _fill(folder, checkpoint, inspection, config, options, progress)
-        if not report.passed:
-            raise VerificationError(
-                f"{path.name} was converted but not published, for verification failed: "
-                f"{'; '.join(report.failures)}.",
-                report,
-            )
+        report.require_pass(f"{path.name} was converted but not published")
     return Conversion(inspection, report)
 
 

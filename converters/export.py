@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from converters.artefacts import FORMATS
-from converters.errors import InputError, VerificationError
+from converters.errors import InputError
 from converters.folder import REPORT_NAME, ConvertedFolder
 from converters.staging import staged_file
 
@@ -67,12 +67,7 @@ def _verify(folder: ConvertedFolder, staged: Mapping[str, Path], progress: Progr
     progress.step("the oracle in float64")
     truth = Truth.compute(folder, fresh_inputs(folder))
     report = verify_artefacts(folder, truth, staged, progress.step)
-    if not report.passed:
-        raise VerificationError(
-            f"Nothing in {folder.path} was replaced, for verification failed: "
-            f"{'; '.join(report.failures)}.",
-            report,
-        )
+    report.require_pass(f"Nothing in {folder.path} was replaced")
     return report
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import StoredTensor
 from converters.errors import InputError
-from regnet.architecture import group_count, squeeze_width
+from regnet.config import group_count, squeeze_width
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

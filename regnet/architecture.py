@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from regnet.config import RegNetConfig, group_count, squeeze_width
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from regnet.config import RegNetConfig
 
 NORM_EPS = 1e-5
 """Epsilon of every batch norm; transformers' config cannot express another."""
@@ -27,24 +27,6 @@ BASE_PREFIX = "regnet."
 """What precedes every name but the classifier's in `RegNetForImageClassification`."""
 
 BATCH_NORM_LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-
-
-def group_count(width: int, groups_width: int) -> int:
-    """Groups of a 3x3 convolution of ``width`` channels.
-
-    A stage narrower than the group width is one group, as in RegNetX-8.0GF (80 channels, 120 per
-    group).
-    """
-    return max(1, width // groups_width)
-
-
-def squeeze_width(in_channels: int) -> int:
-    """Channels between the two convolutions of squeeze-and-excitation.
-
-    A quarter of the *block's input*, rounded half to even: 746 gives 186, where rounding half up
-    would give 187 (pycls ``models/anynet.py``, transformers ``RegNetYLayer``).
-    """
-    return round(in_channels / 4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from regnet.architecture import group_count, squeeze_width
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -249,6 +247,24 @@ class RegNetConfig:
 
     def __repr__(self) -> str:
         return f"RegNetConfig {self.to_json_string()}"
+
+
+def group_count(width: int, groups_width: int) -> int:
+    """Groups of a 3x3 convolution of ``width`` channels.
+
+    A stage narrower than the group width is one group, as in RegNetX-8.0GF (80 channels, 120 per
+    group).
+    """
+    return max(1, width // groups_width)
+
+
+def squeeze_width(in_channels: int) -> int:
+    """Channels between the two convolutions of squeeze-and-excitation.
+
+    A quarter of the *block's input*, rounded half to even: 746 gives 186, where rounding half up
+    would give 187 (pycls ``models/anynet.py``, transformers ``RegNetYLayer``).
+    """
+    return round(in_channels / 4)
 
 
 def _require_int(name: str, value: object, *, minimum: int) -> None:

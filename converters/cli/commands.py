@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from converters.cli.tables import files_table, inspection_tables, plan_table, report_table
-from converters.errors import InputError, VerificationError
+from converters.errors import InputError
 from converters.inspection import inspected
 from regnet.safetensors_file import parse_size
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from converters.cli.console import Output
     from converters.convert import ConvertOptions
     from converters.inspection import Inspection
-    from converters.parity.verify import Report
     from converters.sources.source import SourceOptions
 
 
@@ -68,6 +67,7 @@ def convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> N
     """Convert; print the verdicts and the files."""
     from converters.convert import convert as run_conversion
     from converters.folder import REPORT_NAME
+    from converters.parity.verify import VerificationError
 
     with output.progress() as progress:
         try:
@@ -109,12 +109,7 @@ def verify(path: Path, output: Output) -> None:
         report = verify_folder(ConvertedFolder(path), progress.step)
     output.result(report_table(report))
     output.record(report.to_dict())
-    _require_pass(path, report)
-
-
-def _require_pass(path: Path, report: Report) -> None:
-    if not report.passed:
-        raise VerificationError(f"{path} fails verification: {'; '.join(report.failures)}.", report)
+    report.require_pass(f"{path} is not to be trusted")
 
 
 def predict(path: Path, images: Sequence[Path], runtime: str, top: int, output: Output) -> None:

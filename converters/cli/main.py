@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from converters.errors import ConversionError, VerificationError
+from converters.errors import ConversionError
 
 _INTERRUPTED = 130
 _INTERNAL_ERROR = 4
@@ -215,8 +215,6 @@ def _run(application: typer.Typer, name: str) -> NoReturn:
         application(prog_name=name)
     try:
         application(prog_name=name, standalone_mode=True)
-    except VerificationError as error:
-        _fail(str(error), error.exit_status)
     except ConversionError as error:
         _fail(str(error), error.exit_status)
     except BrokenPipeError:

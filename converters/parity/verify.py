@@ -56,6 +56,19 @@ class Report:
         changed = [f"{name} was changed after it was written" for name in self.changed_files]
         return changed + [f"{v.artefact}, {v.failure}" for v in self.verdicts if not v.passed]
 
+    def require_pass(self, outcome: str) -> None:
+        """Do nothing if every verdict is pass.
+
+        Args:
+            outcome: What the message says happened instead.
+
+        Raises:
+            VerificationError: If one is fail.
+        """
+        if not self.passed:
+            reasons = "; ".join(self.failures)
+            raise VerificationError(f"{outcome}, for verification failed: {reasons}.", self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
@@ -63,6 +76,21 @@ class Report:
             "changed_files": list(self.changed_files),
             "verdicts": [verdict.to_dict() for verdict in self.verdicts],
         }
+
+
+class VerificationError(ConversionError):
+    """The conversion finished but its verdict is fail; nothing was published.
+
+    Args:
+        message: The sentence.
+        report: The verdicts.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, report: Report) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 @dataclass(frozen=True)
