@@ -1,4 +1,4 @@
-"""Bytes are read when asked for, in bounded memory, checked once, and from a file that holds still."""
+"""Bytes are read when asked for, in bounded memory, checked once, and from a still file."""
 
 from __future__ import annotations
 
@@ -173,8 +173,9 @@ def test_opening_imports_neither_torch_nor_numpy(layout: str, tmp_path: Path) ->
     path = save({"weight": torch.randn(1000)}, tmp_path / "a.pth", layout)
     program = (
         "import sys; from pathlib import Path; from converters.checkpoint import open_checkpoint\n"
-        "with open_checkpoint(Path(sys.argv[1])) as c: n = sum(map(len, c.chunks(c.tree['weight'])))\n"
-        "print(n, sorted({'torch', 'numpy', 'safetensors', 'pickle'} & set(sys.modules)))"
+        "with open_checkpoint(Path(sys.argv[1])) as checkpoint:\n"
+        "    size = sum(map(len, checkpoint.chunks(checkpoint.tree['weight'])))\n"
+        "print(size, sorted({'torch', 'numpy', 'safetensors', 'pickle'} & set(sys.modules)))"
     )
     run = subprocess.run(  # noqa: S603 (our own program)
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import struct
 import sys
 from collections import Counter, OrderedDict, defaultdict
-from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,6 +22,9 @@ from torch import nn
 from converters.checkpoint import Opaque, StoredTensor, open_checkpoint
 from converters.checkpoint.values import NUMPY_CODES
 from tests.converters.checkpoint.compare import LAYOUTS, Settings, assert_same
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def trained_network() -> dict[str, Any]:
@@ -78,7 +81,7 @@ def plain_values() -> dict[Any, Any]:
             b"\x00\xff",
         ],
         "containers": [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), [[]], {}, {1}, frozenset({"a"})],
-        3: {(1, 2): "tuple key", None: "none key", 1.5: "float key"},
+        3: {(1, (2, "x")): "tuple key", None: "none key", 1.5: "float key"},
         "ordered": OrderedDict(b=1, a=2),
         "default": defaultdict(list, {"x": [1]}),
         "counter": Counter("aab"),
@@ -120,6 +123,19 @@ def test_every_dtype_keeps_its_bits(dtype: str, layout: str, tmp_path: Path) -> 
     save(tensors, tmp_path / "a.pth", layout)
     with open_checkpoint(tmp_path / "a.pth") as checkpoint:
         assert_same(checkpoint.tree, tensors, checkpoint)
+
+
+class ForeignNumber:
+    """Pickles as the NumPy scalar 0.5 of a big-endian machine."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np._core.multiarray.scalar, (np.dtype(">f8"), struct.pack(">d", 0.5))
+
+
+def test_numpy_scalars_of_the_other_byte_order_are_read(tmp_path: Path) -> None:
+    save(ForeignNumber(), tmp_path / "a.pth", "zip")
+    with open_checkpoint(tmp_path / "a.pth") as checkpoint:
+        assert checkpoint.tree == 0.5
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -175,20 +191,21 @@ def test_what_has_no_plain_meaning_becomes_a_note(layout: str, tmp_path: Path) -
         assert_same(tree["attributed"], attributed, checkpoint)
 
 
+@pytest.mark.parametrize("package", ["gone_package", "code.models"])
 def test_a_class_that_is_not_installed_is_no_obstacle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = ModuleType("gone_package")
-    module.Config = type("Config", (), {"__module__": "gone_package"})  # type: ignore[attr-defined]
+    module = ModuleType(package)
+    module.Config = type("Config", (), {"__module__": package})  # type: ignore[attr-defined]
     config = module.Config()
     config.depth = 3
     with monkeypatch.context() as installed:
-        installed.setitem(sys.modules, "gone_package", module)
+        installed.setitem(sys.modules, package, module)
         torch.save({"cfg": config, "weight": torch.ones(1)}, tmp_path / "a.pth")
     with open_checkpoint(tmp_path / "a.pth") as checkpoint:
         tree: Any = checkpoint.tree
         assert isinstance(tree["cfg"], Opaque)
-        assert tree["cfg"].qualified_name == "gone_package.Config"
+        assert tree["cfg"].qualified_name == f"{package}.Config"
         assert tree["cfg"].fields == {"depth": 3}
 
 

@@ -1,0 +1,241 @@
+"""What the classes and functions named in a checkpoint's pickle mean, where they are known.
+
+Only tensors, containers and plain values are: these are built here, from our own code. Everything
+else, such as a trainer's own config class, becomes an opaque note.
+"""
+
+from __future__ import annotations
+
+from struct import calcsize, unpack
+from typing import TYPE_CHECKING, cast
+
+from converters.checkpoint.values import (
+    MAX_AXES,
+    MAX_SIZE,
+    NUMPY_CODES,
+    Opaque,
+    StoredTensor,
+    Tree,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+# torch/storage.py, `_dtype_to_storage_type_map`; an untyped storage counts bytes,
+# and a quantised one holds integers.
+STORAGE_DTYPES = {
+    "UntypedStorage": "uint8",
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "ComplexDoubleStorage": "complex128",
+    "ComplexFloatStorage": "complex64",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
+}
+_STORAGE_MODULES = ("torch", "torch.storage", "torch.cuda")
+
+MAX_KEY = 1000
+"""How many values the key of a dict may consist of."""
+
+# Packages that were renamed: Python 2's, and NumPy's before 2.0.
+_RENAMED = {
+    "__builtin__": "builtins",
+    "copy_reg": "copyreg",
+    "numpy.core.multiarray": "numpy._core.multiarray",
+}
+
+
+def qualified_name(module: str, name: str) -> str:
+    """Return ``module.name`` with today's name of the module."""
+    return f"{_RENAMED.get(module, module)}.{name}"
+
+
+def storage_dtype(value: Tree) -> str:
+    """Return torch's dtype name for a storage class named in a pickle.
+
+    Raises:
+        ValueError: ``value`` is not a storage class this reader knows.
+    """
+    if isinstance(value, Opaque) and value.args is None:
+        module, _, name = value.qualified_name.rpartition(".")
+        if module in _STORAGE_MODULES and name in STORAGE_DTYPES:
+            return STORAGE_DTYPES[name]
+        raise ValueError(f"unknown kind of storage {value.qualified_name}")
+    raise ValueError("a storage without its kind")
+
+
+def hashable(value: Tree) -> Hashable:
+    """Return ``value`` for use as a key or member of a set.
+
+    Raises:
+        TypeError: It is a dict, list or set, or a tuple or frozenset of more than a few values:
+            Python hashes without a limit on depth, and would crash on a hostile file.
+    """
+    pending, seen = [value], 0
+    while pending:
+        member = pending.pop()
+        seen += len(member) if isinstance(member, tuple | frozenset) else 0
+        if isinstance(member, dict | list | set) or seen > MAX_KEY:
+            raise TypeError(f"a {type(value).__name__} as a key")
+        if isinstance(member, tuple | frozenset):
+            pending.extend(cast("tuple[Tree, ...]", tuple(member)))
+    return cast("Hashable", value)
+
+
+def build(function: Opaque, args: tuple[Tree, ...]) -> Tree:
+    """Return what calling a global would give, or an opaque note of the call.
+
+    Args:
+        function: The global, an :class:`Opaque` whose ``args`` is ``None``.
+        args: The positional arguments.
+
+    Raises:
+        ValueError: The arguments do not fit a function this reader knows.
+        TypeError: The same.
+    """
+    builder = _BUILDERS.get(function.qualified_name)
+    return Opaque(function.qualified_name, args) if builder is None else builder(args)
+
+
+def _tensor(args: tuple[Tree, ...], dtype: str | None = None) -> StoredTensor:
+    """Build ``_rebuild_tensor(storage, storage_offset, size, stride)``, torch/_utils.py."""
+    base, offset, shape, stride = args[:4]
+    if not isinstance(base, StoredTensor):
+        raise TypeError("a tensor without a storage")
+    sizes, steps = _non_negative(shape), _non_negative(stride)
+    (start,) = _non_negative((offset,))
+    if len(sizes) != len(steps):
+        raise ValueError(f"a tensor with {len(sizes)} sizes but {len(steps)} strides")
+    kind = base.dtype if dtype is None else dtype
+    # `base` may be a view of its storage itself, in files written before torch 0.4.
+    tensor = StoredTensor(kind, sizes, steps, base.storage, base.storage_offset + start)
+    available = base.nbytes // tensor.itemsize
+    if tensor.numel and start + tensor.span > available:
+        raise ValueError(
+            f"a tensor of shape {list(sizes)} that needs {start + tensor.span} elements of "
+            f"{base.storage.label}, which has {available}"
+        )
+    return tensor
+
+
+def _non_negative(values: Tree) -> tuple[int, ...]:
+    if not isinstance(values, tuple) or not all(type(value) is int for value in values):
+        raise TypeError("a tensor whose sizes or strides are not whole numbers")
+    integers = cast("tuple[int, ...]", values)
+    if len(integers) > MAX_AXES or max(integers, default=0) > MAX_SIZE:
+        raise ValueError("a tensor with more axes or elements than a tensor can have")
+    if min(integers, default=0) < 0:
+        raise ValueError(f"a tensor with a negative size, stride or offset: {list(integers)}")
+    return integers
+
+
+def _tensor_v2(args: tuple[Tree, ...]) -> Tree:
+    """Build ``_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, flags)``."""
+    # The flags say that the stored values are to be conjugated or negated.
+    return _tensor(args) if not any(args[6:7]) else Opaque("torch._utils._rebuild_tensor_v2", args)
+
+
+def _tensor_v3(args: tuple[Tree, ...]) -> Tree:
+    """Build ``_rebuild_tensor_v3``: on an untyped storage, with the dtype as seventh argument."""
+    dtype = args[6]
+    name = dtype.qualified_name.removeprefix("torch.") if isinstance(dtype, Opaque) else ""
+    if name not in NUMPY_CODES or any(args[7:8]):
+        return Opaque("torch._utils._rebuild_tensor_v3", args)
+    return _tensor(args, name)
+
+
+def _from_type(args: tuple[Tree, ...]) -> Tree:
+    """Build ``_rebuild_from_type_v2(function, type, args, state)``: a tensor with attributes."""
+    function, _, inner = args[:3]
+    if isinstance(function, Opaque) and function.args is None and isinstance(inner, tuple):
+        builder = _TENSOR_BUILDERS.get(function.qualified_name)
+        if builder is not None:
+            return builder(inner)
+    return Opaque("torch._tensor._rebuild_from_type_v2", args)
+
+
+def _encoded(args: tuple[Tree, ...]) -> Tree:
+    """Build ``_codecs.encode(text, "latin1")``, which is how protocol 2 spells bytes."""
+    text, encoding = args
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise ValueError("bytes in an unknown encoding")
+    return text.encode("latin-1")
+
+
+# NumPy's type codes as struct spells them.
+_STRUCT_CODES = {
+    "b1": "?", "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I",
+    "i8": "q", "u8": "Q", "f2": "e", "f4": "f", "f8": "d",
+}  # fmt: skip
+
+
+def _numpy_scalar(args: tuple[Tree, ...]) -> Tree:
+    """Build ``scalar(dtype, bytes)``, numpy/_core/src/multiarray, as a Python number."""
+    dtype, data = args[:2]
+    if isinstance(dtype, Opaque) and dtype.args and isinstance(data, bytes):
+        code = _STRUCT_CODES.get(str(dtype.args[0]))
+        state = dtype.state if isinstance(dtype.state, tuple) else ()
+        order = ">" if state[1:2] == (">",) else "<"
+        if code is not None and calcsize(order + code) == len(data):
+            return cast("int | float | bool", unpack(order + code, data)[0])
+    return Opaque("numpy._core.multiarray.scalar", args)
+
+
+def _reconstructed(args: tuple[Tree, ...]) -> Tree:
+    """Build ``copyreg._reconstructor(class, base, state)`` of protocols 0 and 1 as a note."""
+    if not isinstance(args[0], Opaque):
+        raise TypeError("an object without a class")
+    return Opaque(args[0].qualified_name, args[2:])
+
+
+def _sequence(args: tuple[Tree, ...]) -> Sequence[Tree]:
+    if not args:
+        return ()
+    if not isinstance(args[0], list | tuple | str | bytes):
+        raise TypeError("a container made from something that is none")
+    return args[0]
+
+
+def _dict(args: tuple[Tree, ...]) -> Tree:
+    """Build ``OrderedDict(pairs)`` or ``dict(mapping)``."""
+    if args and isinstance(args[0], dict):
+        return dict(args[0])
+    pairs = cast("Sequence[Sequence[Tree]]", _sequence(args))
+    return {hashable(key): value for key, value in pairs}
+
+
+_TENSOR_BUILDERS: dict[str, Callable[[tuple[Tree, ...]], Tree]] = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor_v2,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": lambda args: args[0],
+    "torch._utils._rebuild_parameter_with_state": lambda args: args[0],
+}
+
+_BUILDERS = _TENSOR_BUILDERS | {
+    "torch._tensor._rebuild_from_type_v2": _from_type,
+    "torch.Size": lambda args: tuple(_sequence(args)),
+    "collections.OrderedDict": _dict,
+    "collections.Counter": _dict,
+    "collections.defaultdict": lambda args: _dict(args[1:]),
+    "builtins.dict": _dict,
+    "builtins.list": lambda args: list(_sequence(args)),
+    "builtins.tuple": lambda args: tuple(_sequence(args)),
+    "builtins.set": lambda args: {hashable(member) for member in _sequence(args)},
+    "builtins.frozenset": lambda args: frozenset(hashable(m) for m in _sequence(args)),
+    "builtins.bytes": lambda args: bytes(cast("Sequence[int]", _sequence(args))),
+    "builtins.bytearray": lambda args: bytes(cast("Sequence[int]", _sequence(args))),
+    "builtins.complex": lambda args: complex(*cast("tuple[float, float]", args)),
+    "_codecs.encode": _encoded,
+    "numpy._core.multiarray.scalar": _numpy_scalar,
+    "copyreg._reconstructor": _reconstructed,
+}

@@ -1,0 +1,311 @@
+"""The stack machine a pickle is a program for, without the parts that import and call.
+
+Two instructions of a real one import and call whatever the file says. Here a name stays a name,
+and a call is looked up in :mod:`converters.checkpoint.pickle_globals`, where it gives a tensor, a
+container, or an opaque note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sized
+from typing import Any, TypeAlias
+
+from converters.checkpoint.pickle_globals import (
+    build,
+    hashable,
+    qualified_name,
+    storage_dtype,
+)
+from converters.checkpoint.refused_globals import runs_code
+from converters.checkpoint.values import Opaque, Storage, StoredTensor, Tree, printable
+from converters.errors import UnsafeInputError
+
+MAX_OPCODES = 5_000_000
+"""The largest published RegNet checkpoints have fewer than 100 thousand."""
+
+MAX_VALUES = 20_000_000
+"""Counted as often as they are reached, and as often as they are copied."""
+
+HIGHEST_PROTOCOL = 5
+
+FindStorage: TypeAlias = Callable[[str, str, int], Storage]
+"""From (key, dtype, number of elements) to the storage; may raise an InputError."""
+
+# Instructions that push their operand.
+_LITERALS = frozenset({
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING",
+    "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+})  # fmt: skip
+
+# Instructions that push a fixed value, or a new container.
+_NEW: dict[str, Callable[[], Tree]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+}
+_PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+_GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
+
+
+class PickleMachine:
+    """Executes the instructions of one pickle, protocols 0 to 5, except those without a use here.
+
+    Args:
+        label: What messages call the pickle.
+        find_storage: Told of every storage the pickle mentions.
+    """
+
+    def __init__(self, label: str, find_storage: FindStorage) -> None:
+        self._label = label
+        self._find_storage = find_storage
+        self._stack: list[Tree] = []
+        self._below: list[list[Tree]] = []  # what was on the stack at each open mark
+        self._memo: dict[int, Tree] = {}
+        self._position = 0
+        self._steps = 0
+        self._copied = 0
+
+    def step(self, name: str, argument: Any, position: int) -> None:
+        """Execute one instruction.
+
+        Args:
+            name: As :mod:`pickletools` calls it.
+            argument: What :mod:`pickletools` made of its operand.
+            position: Where it is, for messages.
+
+        Raises:
+            UnsafeInputError: It names something that only runs code.
+            LookupError: It takes a value from the stack or memo that is not there.
+            TypeError: It takes a value of another kind than it needs.
+            ValueError: It has no place in a checkpoint, or asks for too much.
+        """
+        self._position = position
+        self._steps += 1
+        if self._steps > MAX_OPCODES:
+            raise ValueError(f"more than {MAX_OPCODES} instructions")
+        if name in _LITERALS:
+            self._stack.append(bytes(argument) if isinstance(argument, bytearray) else argument)
+        elif name in _NEW:
+            self._stack.append(_NEW[name]())
+        elif name in _PUTS:
+            self._memo[argument] = self._stack[-1]
+        elif name in _GETS:
+            self._stack.append(self._memo[argument])
+        else:
+            handler = getattr(self, f"_op_{name.lower()}", None)
+            if handler is None:
+                raise ValueError(f"{name} has no place in a checkpoint")
+            handler(argument)
+
+    def result(self) -> Tree:
+        """Return what STOP leaves on the stack."""
+        return self._stack.pop()
+
+    def _op_proto(self, version: int) -> None:
+        if version > HIGHEST_PROTOCOL:
+            raise ValueError(f"pickle protocol {version}")
+
+    def _op_frame(self, _: int) -> None:
+        """Do nothing: a frame only announces how many bytes to read at once."""
+
+    def _op_stop(self, _: None) -> None:
+        """Do nothing: the stream of instructions ends here."""
+
+    # Stack and memo.
+
+    def _op_mark(self, _: None) -> None:
+        self._below.append(self._stack)
+        self._stack = []
+
+    def _since_mark(self) -> list[Tree]:
+        """Take off the values above the topmost mark, and the mark; replaces ``self._stack``."""
+        values, self._stack = self._stack, self._below.pop()
+        return values
+
+    def _op_pop(self, _: None) -> None:
+        # On a mark with nothing above it, POP takes the mark.
+        if self._stack:
+            self._stack.pop()
+        else:
+            self._since_mark()
+
+    def _op_pop_mark(self, _: None) -> None:
+        self._since_mark()
+
+    def _op_dup(self, _: None) -> None:
+        self._stack.append(self._stack[-1])
+
+    def _op_memoize(self, _: None) -> None:
+        self._memo[len(self._memo)] = self._stack[-1]
+
+    # Containers.
+
+    def _op_tuple(self, _: None) -> None:
+        values = tuple(self._since_mark())
+        self._stack.append(values)
+
+    def _op_tuple1(self, _: None) -> None:
+        self._tuple_of(1)
+
+    def _op_tuple2(self, _: None) -> None:
+        self._tuple_of(2)
+
+    def _op_tuple3(self, _: None) -> None:
+        self._tuple_of(3)
+
+    def _tuple_of(self, count: int) -> None:
+        values = [self._stack.pop() for _ in range(count)]
+        self._stack.append(tuple(reversed(values)))
+
+    def _op_list(self, _: None) -> None:
+        values = self._since_mark()
+        self._stack.append(values)
+
+    def _op_dict(self, _: None) -> None:
+        values = self._since_mark()
+        self._stack.append({})
+        self._set_items(values)
+
+    def _op_frozenset(self, _: None) -> None:
+        values = frozenset(hashable(member) for member in self._since_mark())
+        self._stack.append(values)
+
+    def _op_append(self, _: None) -> None:
+        self._extend([self._stack.pop()])
+
+    def _op_appends(self, _: None) -> None:
+        self._extend(self._since_mark())
+
+    def _extend(self, values: list[Tree]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, Opaque) and target.args is not None:
+            target.elements.extend(values)
+        elif isinstance(target, list):
+            target.extend(values)
+        else:
+            raise TypeError(f"it appends to {_kind(target)}")
+
+    def _op_additems(self, _: None) -> None:
+        values = self._since_mark()
+        target = self._stack[-1]
+        if not isinstance(target, set):
+            raise TypeError(f"it adds members to {_kind(target)}")
+        target.update(hashable(value) for value in values)
+
+    def _op_setitem(self, _: None) -> None:
+        value, key = self._stack.pop(), self._stack.pop()
+        self._set_items([key, value])
+
+    def _op_setitems(self, _: None) -> None:
+        self._set_items(self._since_mark())
+
+    def _set_items(self, values: list[Tree]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, Opaque) and target.args is not None:
+            target = target.items
+        if not isinstance(target, dict):
+            raise TypeError(f"it sets items of {_kind(target)}")
+        if len(values) % 2:
+            raise ValueError("a key without a value")
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            target[hashable(key)] = value
+
+    # Names, calls and objects.
+
+    def _op_global(self, both: str) -> None:
+        module, _, name = both.partition(" ")
+        self._name(module, name)
+
+    def _op_stack_global(self, _: None) -> None:
+        name, module = self._stack.pop(), self._stack.pop()
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise TypeError("a name that is not text")
+        self._name(module, name)
+
+    def _name(self, module: str, name: str) -> None:
+        if runs_code(module, name):
+            raise self._unsafe(f"{module}.{name}")
+        self._stack.append(Opaque(qualified_name(module, name)))
+
+    def _unsafe(self, what: str) -> UnsafeInputError:
+        return UnsafeInputError(
+            f"{self._label}: would run code in other programs, for at byte {self._position} it "
+            f"names {printable(what)}; nothing was run, do not open the file elsewhere, and get "
+            "the checkpoint from a source you trust."
+        )
+
+    def _op_reduce(self, _: None) -> None:
+        args, function = self._stack.pop(), self._stack.pop()
+        self._call(function, args)
+
+    _op_newobj = _op_reduce
+
+    def _op_inst(self, both: str) -> None:
+        args = tuple(self._since_mark())
+        self._op_global(both)
+        self._call(self._stack.pop(), args)
+
+    def _op_obj(self, _: None) -> None:
+        function, *args = self._since_mark()
+        self._call(function, tuple(args))
+
+    def _op_newobj_ex(self, _: None) -> None:
+        kwargs, args, function = self._stack.pop(), self._stack.pop(), self._stack.pop()
+        self._call(function, args)
+        made = self._stack[-1]
+        if isinstance(made, Opaque) and isinstance(kwargs, dict):
+            made.kwargs = kwargs
+
+    def _call(self, function: Tree, args: Tree) -> None:
+        if not isinstance(args, tuple):
+            raise TypeError("a call whose arguments are not a tuple")
+        if not isinstance(function, Opaque):
+            raise TypeError(f"it calls {_kind(function)}")
+        if function.args is not None:
+            raise self._unsafe(f"a call of what {function.qualified_name} returns")
+        self._copied += sum(len(value) for value in args if isinstance(value, Sized))
+        if self._copied > MAX_VALUES:
+            raise ValueError("the same values copied again and again")
+        self._stack.append(build(function, args))
+
+    def _op_build(self, _: None) -> None:
+        state, target = self._stack.pop(), self._stack[-1]
+        if isinstance(target, Opaque) and target.args is not None:
+            target.state = state
+        elif not isinstance(target, dict | StoredTensor):
+            # The attributes of an OrderedDict (torch's `_metadata`) or of a tensor are left out.
+            raise TypeError(f"it sets the state of {_kind(target)}")
+
+    def _op_binpersid(self, _: None) -> None:
+        match self._stack.pop():
+            case ("module", Opaque() as module, *_):
+                # Before 1.6, torch.save stored the source text of pickled modules beside them.
+                self._stack.append(module)
+            case ("storage", kind, str(key), str(), int(numel), *view):
+                self._stack.append(self._storage(storage_dtype(kind), key, numel, view))
+            case _:
+                raise ValueError("a reference that is neither a storage nor a module")
+
+    def _storage(self, dtype: str, key: str, numel: int, view: list[Tree]) -> StoredTensor:
+        if numel < 0:
+            raise ValueError(f"a storage of {numel} elements")
+        storage = self._find_storage(key, dtype, numel)
+        match view:
+            case [] | [None]:
+                return StoredTensor(dtype, (numel,), (1,), storage, 0)
+            case [(_, int(offset), int(length))] if 0 <= offset <= offset + length <= numel:
+                return StoredTensor(dtype, (length,), (1,), storage, offset)
+            case _:
+                raise ValueError("a view that does not lie inside its storage")
+
+
+def _kind(value: Tree) -> str:
+    if isinstance(value, Opaque):
+        return value.qualified_name
+    return f"a value of type {type(value).__name__}"

@@ -1,0 +1,156 @@
+"""The safetensors format: eight bytes of length, a JSON header, then the bytes of the tensors.
+
+Specification: https://github.com/huggingface/safetensors, "Format". Of two entries of one name
+JSON readers take the first or the last, so a header that has them is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from converters.checkpoint.values import (
+    MAX_AXES,
+    MAX_SIZE,
+    Storage,
+    StoredTensor,
+    Tree,
+    contiguous_stride,
+    item_size,
+    printable,
+)
+from converters.errors import InputError, UnsafeInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from converters.checkpoint.source_file import SourceFile
+
+MAX_HEADER = 100_000_000
+"""In bytes, as in the specification."""
+
+DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "C64": "complex64",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+"""From the format's names of element types to torch's."""
+
+_LENGTH_SIZE = 8
+_METADATA = "__metadata__"
+
+
+def read_safetensors(file: SourceFile) -> tuple[Tree, dict[str, str]]:
+    """Read the header of a safetensors file.
+
+    Returns:
+        The tensors by name, in the order of the header, and the metadata.
+
+    Raises:
+        InputError: The file is truncated, or breaks a rule of the format.
+        UnsafeInputError: A key occurs twice.
+    """
+    header, data_start = _read_header(file)
+    metadata = header.pop(_METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise _damaged(file, "its metadata is not text by name")
+    tensors = [_tensor(file, data_start, name, entry) for name, entry in header.items()]
+    _require_full_cover(file, data_start, [tensor.storage for tensor in tensors])
+    tree: dict[Hashable, Tree] = dict(zip(header, tensors, strict=True))
+    return tree, metadata
+
+
+def _read_header(file: SourceFile) -> tuple[dict[str, Any], int]:
+    length = int.from_bytes(file.read(0, min(_LENGTH_SIZE, file.size)), "little")
+    data_start = _LENGTH_SIZE + length
+    if length > MAX_HEADER:
+        raise _damaged(file, f"its header claims {length} bytes, more than the format allows")
+    if data_start > file.size:
+        raise InputError(
+            f"{file.name}: is truncated, it has {file.size} bytes and its header alone takes "
+            f"{data_start}; download or copy it again."
+        )
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in values:
+                raise UnsafeInputError(
+                    f"{file.name}: has the key '{printable(name)}' twice, so that programs may "
+                    "disagree on its content; get the checkpoint from a source you trust."
+                )
+            values[name] = value
+        return values
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is no JSON")
+
+    text = file.read(_LENGTH_SIZE, length)
+    try:
+        header = json.loads(text.decode(), object_pairs_hook=unique, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file, "its header is not JSON") from error
+    if not isinstance(header, dict):
+        raise _damaged(file, "its header is not a JSON object")
+    return header, data_start
+
+
+def _tensor(file: SourceFile, data_start: int, name: str, entry: object) -> StoredTensor:
+    label = f"tensor '{printable(name)}'"
+    match entry:
+        case {"dtype": str(code), "shape": list(shape), "data_offsets": [begin, end]}:
+            pass
+        case _:
+            raise _damaged(file, f"{label} lacks dtype, shape or data_offsets")
+    if code not in DTYPES:
+        raise InputError(
+            f"{file.name}: {label} has the unsupported type {printable(code)}; convert it to a "
+            "float type."
+        )
+    if len(shape) > MAX_AXES or not all(map(_is_size, [*shape, begin, end])):
+        raise _damaged(file, f"{label} has sizes or offsets that cannot be")
+    dtype, sizes = DTYPES[code], tuple(shape)
+    if end - begin != prod(sizes) * item_size(dtype):
+        raise _damaged(file, f"{label} has other bytes than its shape and type need")
+    storage = Storage(file.path, data_start + begin, end - begin, None, label)
+    return StoredTensor(dtype, sizes, contiguous_stride(sizes), storage, 0)
+
+
+def _is_size(value: object) -> bool:
+    # A bool is an int in Python; here it is a mistake.
+    return type(value) is int and 0 <= value <= MAX_SIZE
+
+
+def _require_full_cover(file: SourceFile, data_start: int, storages: list[Storage]) -> None:
+    """Refuse holes, overlaps and bytes behind the last tensor, where another file could hide."""
+    position = data_start
+    for storage in sorted(storages, key=lambda storage: (storage.offset, storage.length)):
+        if storage.offset != position:
+            raise _damaged(file, f"{storage.label} does not begin where the one before ends")
+        position += storage.length
+    if position != file.size:
+        what = "is truncated, it" if position > file.size else "goes on behind its last tensor, it"
+        raise InputError(
+            f"{file.name}: {what} has {file.size} bytes and should have {position}; download or "
+            "copy it again."
+        )
+
+
+def _damaged(file: SourceFile, what: str) -> InputError:
+    return InputError(f"{file.name}: is damaged, {what}; download or copy it again.")

@@ -1,0 +1,81 @@
+"""What a file that is no checkpoint most likely is, told from its first bytes, and what to do.
+
+People meet these after a download that went wrong. A loader that starts to unpickle them ends in
+an error about pickles, which helps nobody.
+"""
+
+from __future__ import annotations
+
+HEAD_SIZE = 1024
+"""How many bytes :func:`describe_wrong_file` wants to see."""
+
+_UNPACK = "unpack it and name the file inside"
+_DOWNLOAD = "the download went wrong, so download the checkpoint again"
+_EXPORTED = "name the PyTorch checkpoint it was made from"
+
+# (offset, bytes there, what it is, what to do); the first that fits counts.
+_SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
+    (0, b"version https://git-lfs.github.com", "a git-lfs pointer", "run `git lfs pull`"),
+    (0, b"# xet version", "a git-xet pointer", "run `git xet checkout`"),
+    (0, b"\x1f\x8b", "compressed with gzip", _UNPACK),
+    (0, b"\xfd7zXZ\x00", "compressed with xz", _UNPACK),
+    (0, b"BZh", "compressed with bzip2", _UNPACK),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd", _UNPACK),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
+    (0, b"Rar!", "a RAR archive", _UNPACK),
+    (
+        257,
+        b"ustar",
+        "a tar archive",
+        f"{_UNPACK}, or if PyTorch before 0.2 wrote it, save it again with a newer one",
+    ),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes them", _EXPORTED),
+    (0, b"\x93NUMPY", "a NumPy array", _EXPORTED),
+    (0, b"GGUF", "a GGUF model", _EXPORTED),
+    (4, b"TFL3", "a TensorFlow Lite model", _EXPORTED),
+    (0, b"\x89PNG", "a PNG image", "name a checkpoint"),
+    (0, b"\xff\xd8\xff", "a JPEG image", "name a checkpoint"),
+    (0, b"%PDF", "a PDF document", "name a checkpoint"),
+)
+
+_HTML_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml")
+
+_CONTROL = frozenset(range(0x20)) - frozenset(b"\t\n\r")
+
+# A protobuf message begins with its first field. ONNX and TensorFlow write a version there, an
+# integer of one byte, then a string or message with one of these tags.
+_PROTOBUF_FIRST_TAG = 0x08
+_PROTOBUF_SECOND_TAGS = b"\x12\x1a\x22\x3a\x42"
+
+
+def describe_wrong_file(head: bytes) -> str | None:
+    """Say what a file is that is no checkpoint, and what to do about it.
+
+    Args:
+        head: The first :data:`HEAD_SIZE` bytes, or all of a smaller file.
+
+    Returns:
+        The end of a sentence, ``"is compressed with gzip; unpack it and name the file inside"``,
+        or ``None`` when nothing speaks against the file.
+    """
+    if not head.strip(b"\0"):
+        return f"{'begins with nothing but zeros' if head else 'is empty'}; {_DOWNLOAD}"
+    for offset, signature, what, advice in _SIGNATURES:
+        if head.startswith(signature, offset):
+            return f"is {what}; {advice}"
+    if head[0] == _PROTOBUF_FIRST_TAG and head[2:3] and head[2] in _PROTOBUF_SECOND_TAGS:
+        return f"is a protobuf file, as ONNX and TensorFlow write them; {_EXPORTED}"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith(_HTML_STARTS):
+        return f"is a web page; {_DOWNLOAD}"
+    if text.startswith((b"{", b"[")) and not _CONTROL.intersection(text):
+        return f"is JSON text, perhaps a server's error message; {_DOWNLOAD}"
+    return None
+
+
+def looks_like_safetensors(head: bytes) -> bool:
+    """Return whether a file begins as safetensors do: an eight-byte length, then ``{``.
+
+    The two highest bytes of any real length are zero, which no text has.
+    """
+    return head[6:9] == b"\x00\x00{"

@@ -1,0 +1,100 @@
+"""The file under a checkpoint: exact reads at an offset, and a watch that it stays the same."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Self
+
+from converters.checkpoint.values import printable
+from converters.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+
+class SourceFile:
+    """A regular file, opened for reading, whose size and time of change are remembered.
+
+    Attributes:
+        path: As given by the caller.
+        name: What messages call it: the last component of the path.
+        size: In bytes, when it was opened.
+        stream: A buffered reader; :meth:`read` does not move it.
+
+    Raises:
+        InputError: There is no such file, or it is a folder or a device.
+        StorageError: It may not be read, or reading fails.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = printable(path.name)
+        try:
+            # Asked before opening: opening a pipe would wait for someone to write into it.
+            _require_regular_file(self.name, path.stat().st_mode)
+            self.stream = path.open("rb")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise InputError(f"{self.name}: there is no such file; check the path.") from error
+        except OSError as error:
+            raise StorageError(f"{self.name}: cannot be opened ({error.strerror}).") from error
+        self._fd = self.stream.fileno()
+        self._opened_as = os.fstat(self._fd)
+        self.size = self._opened_as.st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the ``length`` bytes at ``offset``.
+
+        Raises:
+            StorageError: The device fails, or the file has become shorter.
+        """
+        pieces = []
+        while length > 0:
+            try:
+                piece = os.pread(self._fd, length, offset)
+            except OSError as error:
+                raise StorageError(f"{self.name}: cannot be read ({error.strerror}).") from error
+            if not piece:
+                raise self._changed()
+            pieces.append(piece)
+            offset += len(piece)
+            length -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def require_unchanged(self) -> None:
+        """Check size and time of change against what they were when the file was opened.
+
+        Raises:
+            StorageError: Someone has written to the file since.
+        """
+        now, then = os.fstat(self._fd), self._opened_as
+        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+            raise self._changed()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _changed(self) -> StorageError:
+        return StorageError(
+            f"{self.name}: changed while it was being read; wait until it is complete, then retry."
+        )
+
+
+def _require_regular_file(name: str, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{name}: is a folder; name the checkpoint file inside it.")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{name}: is not a regular file; copy the checkpoint to disk first.")

@@ -1,0 +1,167 @@
+"""What a checkpoint is made of once it is open: plain Python values, tensors, opaque notes.
+
+Nothing here holds weights. A :class:`StoredTensor` only says where in the file its bytes lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from pathlib import Path
+
+NUMPY_CODES = {
+    "float64": "<f8",
+    "float32": "<f4",
+    "float16": "<f2",
+    "bfloat16": "<u2",
+    "float8_e4m3fn": "|u1",
+    "float8_e4m3fnuz": "|u1",
+    "float8_e5m2": "|u1",
+    "float8_e5m2fnuz": "|u1",
+    "complex128": "<c16",
+    "complex64": "<c8",
+    "int64": "<i8",
+    "int32": "<i4",
+    "int16": "<i2",
+    "int8": "|i1",
+    "uint64": "<u8",
+    "uint32": "<u4",
+    "uint16": "<u2",
+    "uint8": "|u1",
+    "bool": "|b1",
+}
+"""NumPy's array-interface code of each torch dtype, which also gives its size.
+
+NumPy has neither bfloat16 nor the eight-bit floats: those are the unsigned integers of their size.
+"""
+
+MAX_AXES = 64
+"""torch's and NumPy's own limit."""
+
+MAX_SIZE = (1 << 63) - 1
+"""Of an axis, a stride or an offset: what fits into their 64 bits."""
+
+MAX_SHOWN = 160
+"""Characters of a file's own text that a message shows."""
+
+
+def item_size(dtype: str) -> int:
+    """Return the bytes one element of ``dtype`` (torch's name, without ``torch.``) takes."""
+    return int(NUMPY_CODES[dtype][2:])
+
+
+def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the row-major strides, in elements, of a tensor of ``shape``."""
+    return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def printable(text: str) -> str:
+    """Return a file's own text for use in a message: one line, without control characters."""
+    shown = text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A run of raw little-endian bytes in a file.
+
+    Attributes:
+        path: The file.
+        offset: Where the run begins, in bytes.
+        length: How many bytes it has.
+        crc32: The checksum the file states for the run; ``None`` where the format has none.
+        label: What messages call it: ``"archive/data/17"``, ``"storage 94023"``, ``"tensor 'a'"``.
+    """
+
+    path: Path
+    offset: int
+    length: int
+    crc32: int | None
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A strided view of a :class:`Storage`, as torch defines it.
+
+    Attributes:
+        dtype: torch's name of the element type, without the ``torch.``.
+        shape: The sizes.
+        stride: For each axis, the step in elements.
+        storage: The bytes.
+        storage_offset: Index of the first element in the storage, in elements.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    storage: Storage
+    storage_offset: int
+
+    @property
+    def numel(self) -> int:
+        """The number of elements."""
+        return prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """The size of an element, in bytes."""
+        return item_size(self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes the tensor has when written without gaps."""
+        return self.numel * self.itemsize
+
+    @property
+    def span(self) -> int:
+        """How many elements of the storage lie between its first and its last one, inclusive."""
+        if self.numel == 0:
+            return 0
+        steps = zip(self.shape, self.stride, strict=True)
+        return 1 + sum((size - 1) * step for size, step in steps)
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in row-major order without gaps."""
+        expected = zip(self.shape, self.stride, contiguous_stride(self.shape), strict=True)
+        return self.numel == 0 or all(size == 1 or step == row for size, step, row in expected)
+
+
+@dataclass(slots=True, eq=False)
+class Opaque:
+    """A note about an object that was not built, because building it would run foreign code.
+
+    It is filled in while the pickle is read, hence not frozen, and equal to nothing but itself.
+
+    Attributes:
+        qualified_name: Module and name, such as ``"yacs.config.CfgNode"``.
+        args: What it would have been called with; ``None`` for the class or function itself.
+        kwargs: The same by name; almost always empty.
+        items: What a subclass of dict contains.
+        elements: What a subclass of list or set contains.
+        state: What the object would have been given to restore itself; usually its ``__dict__``.
+    """
+
+    qualified_name: str
+    args: tuple[Tree, ...] | None = None
+    kwargs: dict[Hashable, Tree] = field(default_factory=dict)
+    items: dict[Hashable, Tree] = field(default_factory=dict)
+    elements: list[Tree] = field(default_factory=list)
+    state: Tree = None
+
+    @property
+    def fields(self) -> dict[Hashable, Tree]:
+        """Attributes and items together: what an ``argparse.Namespace`` or ``CfgNode`` says."""
+        attributes = self.state if isinstance(self.state, dict) else {}
+        return {**attributes, **self.items}
+
+
+Tree: TypeAlias = (
+    "dict[Hashable, Tree] | list[Tree] | tuple[Tree, ...] | set[Hashable] | frozenset[Hashable]"
+    " | str | bytes | int | float | complex | bool | StoredTensor | Opaque | None"
+)

@@ -1,0 +1,85 @@
+"""A zip archive torch would not have written is refused."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from converters.errors import ConversionError, InputError, UnsafeInputError
+from tests.converters.checkpoint.files import in_zip, refusal, tensor_pickle, zip_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def encrypted(content: bytes) -> bytes:
+    """Set the flag of encryption on every entry in the central directory."""
+    central = content.replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01")
+    assert central != content
+    return central
+
+
+GOOD = tensor_pickle()
+ZIPS: dict[str, tuple[bytes, type[ConversionError], str]] = {
+    "compressed": (
+        zip_of({"archive/data.pkl": GOOD}, zipfile.ZIP_DEFLATED),
+        InputError,
+        "archive/data.pkl: is compressed",
+    ),
+    "encrypted": (encrypted(in_zip(GOOD)), InputError, "is encrypted"),
+    "big-endian": (in_zip(GOOD, byteorder=b"big"), InputError, "archive/byteorder: is 'big'"),
+    "no pickle": (zip_of({"archive/data/0": b""}), InputError, "it has no data.pkl"),
+    "two folders": (
+        zip_of({"a/data.pkl": GOOD, "b/data.pkl": GOOD}),
+        UnsafeInputError,
+        "has 2 folders, such as 'b'",
+    ),
+    "outside": (in_zip(GOOD, **{"../../x": b""}), UnsafeInputError, "leads out of it"),
+    "absolute": (zip_of({"/data.pkl": GOOD}), UnsafeInputError, "leads out of it"),
+    "two archives": (in_zip(GOOD) + in_zip(GOOD), UnsafeInputError, "before its first entry"),
+    "other local name": (
+        in_zip(GOOD).replace(b"archive/data/0", b"archive/data/1", 1),
+        UnsafeInputError,
+        "calls the entry 'archive/data/0' differently in two places",
+    ),
+    "no local header": (
+        in_zip(GOOD).replace(b"PK\x03\x04", b"PK\x05\x04").replace(b"PK\x05\x04", b"PK\x03\x04", 1),
+        InputError,
+        "its header is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "kind", "expected"), ZIPS.values(), ids=ZIPS)
+def test_a_zip_torch_would_not_write_is_refused(
+    content: bytes, kind: type[ConversionError], expected: str, tmp_path: Path
+) -> None:
+    assert expected in refusal(content, tmp_path, kind)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_entries_of_one_name_are_unsafe(tmp_path: Path) -> None:
+    buffer = io.BytesIO(in_zip(GOOD))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("archive/data.pkl", GOOD)
+    message = refusal(buffer.getvalue(), tmp_path, UnsafeInputError)
+    assert "has two entries called 'archive/data.pkl'" in message
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("program", ["TorchScript", ".pt2", "torch.package"])
+def test_archives_that_are_programs_are_called_that(program: str, tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 2).eval()
+    path = tmp_path / "program.pt2"
+    if program == "TorchScript":
+        torch.jit.trace(network, torch.ones(1, 2)).save(path)
+    elif program == ".pt2":
+        torch.export.save(torch.export.export(network, (torch.ones(1, 2),)), path)
+    else:
+        with torch.package.PackageExporter(path) as exporter:
+            exporter.save_pickle("weights", "data.pkl", {"a": 1})
+    assert program in refusal(path.read_bytes(), tmp_path)
