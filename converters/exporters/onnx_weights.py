@@ -90,6 +90,12 @@ def _parameters(
         yield name, shape
 
 
+# Folding damaged weights, such as a negative variance, gives values that are not finite, as running
+# them would; saying so is the verdict's business, and NumPy's warning would say it less well.
+_damage_is_judged_later = np.errstate(all="ignore")
+
+
+@_damage_is_judged_later
 def _folded_kernel(folder: ConvertedFolder, module: str) -> NDArray[np.float32]:
     kernel = _readable(folder, module + _KERNEL)
     scale = _scale(folder, module)[:, np.newaxis, np.newaxis, np.newaxis]
@@ -99,6 +105,7 @@ def _folded_kernel(folder: ConvertedFolder, module: str) -> NDArray[np.float32]:
     return folded
 
 
+@_damage_is_judged_later
 def _folded_bias(folder: ConvertedFolder, module: str) -> NDArray[np.float32]:
     mean = _norm_leaf(folder, module, "running_mean")
     folded = _norm_leaf(folder, module, "bias") - mean * _scale(folder, module)

@@ -1,9 +1,11 @@
-"""TorchScript, in torch on the CPU."""
+"""TorchScript, in torch on one CPU thread."""
 
 from __future__ import annotations
 
 import warnings
 from typing import TYPE_CHECKING
+
+from converters.runtimes.reference import single_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +24,7 @@ class TorchScriptRuntime:
             ``pooler_output``.
 
     Attributes:
-        name: Runtime and version, such as ``"torchscript, torch 2.13.0"``.
+        name: Runtime and version, such as ``"torch.jit 2.13.0"``.
         precision: In which it computes.
 
     Raises:
@@ -35,7 +37,7 @@ class TorchScriptRuntime:
         import torch
 
         # Without what follows a plus sign, which names the build: 2.13.0+cpu.
-        self.name = f"torchscript, torch {torch.__version__.partition('+')[0]}"
+        self.name = f"torch.jit {torch.__version__.partition('+')[0]}"
         self._output_names = tuple(output_names)
         with warnings.catch_warnings():
             # TorchScript is deprecated, and written nevertheless because users' runtimes want it.
@@ -55,7 +57,7 @@ class TorchScriptRuntime:
         """
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), single_thread():
             outputs = self._module(torch.tensor(pixel_values))
         if isinstance(outputs, torch.Tensor):
             outputs = (outputs,)
