@@ -26,7 +26,10 @@ CLASSIFIER = "classifier.1"
 BASE_PREFIX = "regnet."
 """What precedes every name but the classifier's in `RegNetForImageClassification`."""
 
-BATCH_NORM_LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+BUFFER_LEAVES = ("running_mean", "running_var", "num_batches_tracked")
+"""What a batch norm measures instead of learning: in the state dict, but no parameter."""
+
+BATCH_NORM_LEAVES = ("weight", "bias", *BUFFER_LEAVES)
 
 
 @dataclass(frozen=True, slots=True)

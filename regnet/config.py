@@ -44,7 +44,8 @@ class RegNetConfig:
         problem_type: Which loss ``labels`` ask for; ``None`` chooses by their dtype.
         output_hidden_states: Whether models return their hidden states by default.
         return_dict: Whether models return objects (or tuples) by default.
-        **extra: Any other key is kept as an attribute and written back to ``config.json``.
+        **extra: Any other key is kept as an attribute and written back to ``config.json``, unless
+            it begins with an underscore, as transformers' notes about a file's origin do.
 
     Raises:
         ValueError: If no model can be built from the values.
@@ -84,7 +85,6 @@ class RegNetConfig:
         self.output_hidden_states = output_hidden_states
         self.return_dict = return_dict
         self._set_labels(num_labels, id2label, label2id)
-        self._extra_names = tuple(extra)
         for name, value in extra.items():
             setattr(self, name, value)
         self._validate()
@@ -98,7 +98,10 @@ class RegNetConfig:
         if id2label is None:
             self.num_labels = DEFAULT_NUM_LABELS if num_labels is None else num_labels
             return
-        self.id2label = {int(index): name for index, name in id2label.items()}
+        try:
+            self.id2label = {int(index): name for index, name in id2label.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"id2label={id2label!r} must map class indices to names.") from None
         if num_labels is not None and num_labels != len(self.id2label):
             raise ValueError(
                 f"num_labels={num_labels} contradicts id2label, which names {len(self.id2label)} "
@@ -135,11 +138,9 @@ class RegNetConfig:
         _require_member("hidden_act", self.hidden_act, get_args(Activation))
         if self.problem_type is not None:
             _require_member("problem_type", self.problem_type, get_args(ProblemType))
-        if not isinstance(self.downsample_in_first_stage, bool):
-            raise ValueError(
-                f"downsample_in_first_stage={self.downsample_in_first_stage!r} must be true or "
-                "false."
-            )
+        for name in ("downsample_in_first_stage", "output_hidden_states", "return_dict"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be true or false.")
         if sorted(self.id2label) != list(range(self.num_labels)):
             raise ValueError("id2label must name every class index from 0 up, without gaps.")
         self._validate_widths()

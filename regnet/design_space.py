@@ -139,8 +139,8 @@ class Complexity:
 
     Attributes:
         parameters: Learned numbers; batch-norm statistics are buffers and not counted.
-        flops: Multiply-adds of convolutions and linear layers for one image; batch norm, pooling
-            and activations add none.
+        flops: Multiply-adds of convolutions and linear layers, and one more for each bias, for
+            one image; batch norm, pooling and activations add none.
         activations: Elements in the outputs of convolutions and linear layers for one image.
     """
 
@@ -170,12 +170,10 @@ def complexity(config: RegNetConfig, image_size: int = 224) -> Complexity:
             weights = 2 * block.attention.channels * block.attention.squeezed
             outputs = block.attention.channels + block.attention.squeezed
             parameters += weights + outputs
-            flops += weights
+            flops += weights + outputs
             activations += outputs
-    head = network.out_channels * network.num_labels
-    return Complexity(
-        parameters + head + network.num_labels, flops + head, activations + network.num_labels
-    )
+    head = (network.out_channels + 1) * network.num_labels
+    return Complexity(parameters + head, flops + head, activations + network.num_labels)
 
 
 def _output_sizes(network: Architecture, image_size: int) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -14,6 +15,7 @@ from regnet.architecture import BASE_PREFIX, CLASSIFIER
 from regnet.config import RegNetConfig
 from regnet.safetensors_file import (
     INDEX_NAME,
+    SHARD_PATTERN,
     TORCH_TO_SAFETENSORS,
     WEIGHTS_NAME,
     TensorSpec,
@@ -39,7 +41,7 @@ class PretrainedMixin(_Base):
     config: RegNetConfig
 
     def save_pretrained(self, folder: str | Path, max_shard_size: str | int | None = None) -> None:
-        """Write ``config.json`` and the weights.
+        """Write ``config.json`` and the weights, in place of the weights of an earlier save.
 
         Args:
             folder: Created if missing.
@@ -51,18 +53,21 @@ class PretrainedMixin(_Base):
             OSError: If a file cannot be written.
         """
         folder = Path(folder)
-        state = self.state_dict()
+        limit = None if max_shard_size is None else parse_size(max_shard_size)
         dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
         fields = self.config.to_dict() | {"architectures": [type(self).__name__], "dtype": dtype}
-        RegNetConfig.from_dict(fields).save_pretrained(folder)
-        limit = None if max_shard_size is None else parse_size(max_shard_size)
-        shards = plan_shards([_spec(name, tensor) for name, tensor in state.items()], limit)
-        for shard in shards:
-            write_file(
-                folder / shard.file_name, shard.specs, lambda spec: [_raw_bytes(state[spec.name])]
-            )
-        if len(shards) > 1:
-            (folder / INDEX_NAME).write_text(index_json(shards), encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        # Written beside and moved in: this model may be mapped from the files that it replaces,
+        # and truncating a mapped file kills the process that reads it.
+        with TemporaryDirectory(dir=folder, prefix=".saving-") as name:
+            staging = Path(name)
+            RegNetConfig.from_dict(fields).save_pretrained(staging)
+            _write_weights(staging, self.state_dict(), limit)
+            for pattern in (WEIGHTS_NAME, INDEX_NAME, SHARD_PATTERN):
+                for stale in folder.glob(pattern):
+                    stale.unlink()
+            for path in staging.iterdir():
+                path.replace(folder / path.name)
 
     @classmethod
     def from_pretrained(
@@ -111,8 +116,19 @@ class PretrainedMixin(_Base):
         _warn(folder, missing, unexpected)
         if missing:
             model = build(config)
-        model.load_state_dict(state, strict=not missing, assign=not missing)
+            dtype = dtype or next((t.dtype for t in state.values() if t.is_floating_point()), None)
+        model.load_state_dict(state, strict=not missing, assign=True)
         return (model if dtype is None else model.to(dtype)).eval()
+
+
+def _write_weights(folder: Path, state: dict[str, Tensor], max_shard_size: int | None) -> None:
+    shards = plan_shards([_spec(name, tensor) for name, tensor in state.items()], max_shard_size)
+    for shard in shards:
+        write_file(
+            folder / shard.file_name, shard.specs, lambda spec: [_raw_bytes(state[spec.name])]
+        )
+    if len(shards) > 1:
+        (folder / INDEX_NAME).write_text(index_json(shards), encoding="utf-8")
 
 
 def load_tensors(folder: Path) -> dict[str, Tensor]:
@@ -149,8 +165,13 @@ def _weight_files(folder: Path) -> list[Path]:
             f"{folder} has neither {WEIGHTS_NAME} nor {INDEX_NAME}; convert the checkpoint with "
             "`regnet convert` first."
         )
-    weight_map = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))["weight_map"]
-    names = sorted(set(weight_map.values()))
+    try:
+        index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
+        names = sorted(set(index["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / INDEX_NAME} is not a readable index ({error!r}); fetch the folder again."
+        ) from error
     if any(Path(name).name != name for name in names):
         raise ValueError(f"{folder / INDEX_NAME} names a file outside its folder.")
     return [folder / name for name in names]

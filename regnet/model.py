@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 def gelu_new(hidden: Tensor) -> Tensor:
     """GELU by its tanh approximation, in the operations and order of transformers' ``gelu_new``."""
+    half = 0.5 * hidden  # first, so that gradients are summed in the same order too
     inner = math.sqrt(2.0 / math.pi) * (hidden + 0.044715 * torch.pow(hidden, 3.0))
-    return 0.5 * hidden * (1.0 + torch.tanh(inner))
+    return half * (1.0 + torch.tanh(inner))
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -281,7 +282,8 @@ def classification_loss(logits: Tensor, labels: Tensor, config: RegNetConfig) ->
         else:
             problem = "multi_label_classification"
     if problem == "single_label_classification":
-        return functional.cross_entropy(logits.view(-1, config.num_labels), labels.view(-1))
+        indices = labels.view(-1).long()  # torch refuses int32
+        return functional.cross_entropy(logits.view(-1, config.num_labels), indices)
     if problem == "multi_label_classification":
         return functional.binary_cross_entropy_with_logits(logits, labels)
     if config.num_labels == 1:
@@ -295,6 +297,8 @@ def _either(override: bool | None, default: bool) -> bool:
 
 def _initialise(module: nn.Module) -> None:
     """Draw fresh weights as the paper's code does (pycls, ``init_weights``)."""
+    if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+        return  # about to be replaced; drawing on meta would import all of torch's compiler
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     elif isinstance(module, nn.Linear):

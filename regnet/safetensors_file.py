@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from regnet.architecture import BUFFER_LEAVES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
@@ -23,10 +25,13 @@ if TYPE_CHECKING:
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+SHARD_PATTERN = "model-*-of-*.safetensors"
 METADATA = {"format": "pt"}
 """What transformers requires; one key, so its order cannot vary."""
 
-ITEM_SIZES = {"F64": 8, "I64": 8, "F32": 4, "F16": 2, "BF16": 2}
+ITEM_SIZES = {"I64": 8, "F64": 8, "F32": 4, "BF16": 2, "F16": 2}
+"""Bytes per element, in the order in which the safetensors library writes dtypes."""
+
 TORCH_TO_SAFETENSORS = {
     "float64": "F64",
     "int64": "I64",
@@ -66,7 +71,8 @@ def in_file_order(specs: Iterable[TensorSpec]) -> list[TensorSpec]:
 
     This is the safetensors library's own order.
     """
-    return sorted(specs, key=lambda spec: (-ITEM_SIZES[spec.dtype], spec.name))
+    ranks = {dtype: rank for rank, dtype in enumerate(ITEM_SIZES)}
+    return sorted(specs, key=lambda spec: (ranks[spec.dtype], spec.name))
 
 
 def header_bytes(specs: Sequence[TensorSpec]) -> bytes:
@@ -81,7 +87,7 @@ def header_bytes(specs: Sequence[TensorSpec]) -> bytes:
             "data_offsets": [offset, end],
         }
         offset = end
-    text = json.dumps(entries, separators=(",", ":")).encode()
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
 
@@ -140,16 +146,24 @@ def plan_shards(specs: Iterable[TensorSpec], max_shard_size: int | None = None) 
 
     Args:
         specs: In the order of the state dict.
-        max_shard_size: In bytes; a larger tensor gets a file of its own. None for one file.
+        max_shard_size: In bytes; a larger tensor gets a file of its own, between those of its
+            neighbours, which stay together (huggingface_hub's rule). None for one file.
     """
-    groups: list[list[TensorSpec]] = [[]]
+    limit = math.inf if max_shard_size is None else max_shard_size
+    groups: list[list[TensorSpec]] = []
+    current: list[TensorSpec] = []
     size = 0
     for spec in specs:
-        if groups[-1] and max_shard_size is not None and size + spec.nbytes > max_shard_size:
-            groups.append([])
-            size = 0
-        groups[-1].append(spec)
+        if spec.nbytes > limit:
+            groups.append([spec])
+            continue
+        if size + spec.nbytes > limit:
+            groups.append(current)
+            current, size = [], 0
+        current.append(spec)
         size += spec.nbytes
+    if current or not groups:
+        groups.append(current)
     if len(groups) == 1:
         return [Shard(WEIGHTS_NAME, tuple(groups[0]))]
     return [
@@ -159,11 +173,16 @@ def plan_shards(specs: Iterable[TensorSpec], max_shard_size: int | None = None) 
 
 
 def index_json(shards: Sequence[Shard]) -> str:
-    """Text of ``model.safetensors.index.json``: which tensor lies in which shard."""
+    """Text of ``model.safetensors.index.json``: which tensor lies in which shard.
+
+    As in transformers, ``total_size`` counts every byte, ``total_parameters`` only what is learned.
+    """
     specs = [spec for shard in shards for spec in shard.specs]
     weight_map = {spec.name: shard.file_name for shard in shards for spec in shard.specs}
     metadata = {
-        "total_parameters": sum(math.prod(spec.shape) for spec in specs),
+        "total_parameters": sum(
+            math.prod(spec.shape) for spec in specs if not spec.name.endswith(BUFFER_LEAVES)
+        ),
         "total_size": sum(spec.nbytes for spec in specs),
     }
     index = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
