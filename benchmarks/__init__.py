@@ -1,0 +1,1 @@
+"""Measured against the tools that a user would pick instead."""

@@ -1,0 +1,158 @@
+"""Conversion and ONNX export of a RegNetY-4.0GF beside ``optimum-cli export onnx``.
+
+``python benchmarks/export_and_convert.py`` makes what it needs (two checkpoints by the real pycls,
+a converted folder, optimum in a virtual environment of its own), measures whole commands in turn,
+prints the tables and writes them into ``docs/benchmarks.md``. It asserts nothing: times belong to a
+machine, and the page says which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.measure import interleaved
+from benchmarks.optimum import installed_versions, optimum_cli
+from benchmarks.tables import Target, measurements_table, replace_measured, targets_table
+
+if TYPE_CHECKING:
+    from benchmarks.measure import Summary
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PAGE = CHECKOUT / "docs" / "benchmarks.md"
+
+SUBJECT = "RegNetY-4.0GF"
+LARGE = "RegNetY-32GF"
+"""With optimiser state 1.16 GB."""
+
+OPTIMUM = "optimum"
+
+COMMANDS = {
+    OPTIMUM: "optimum-cli export onnx -m out/ --task image-classification optimum-out/",
+    "export": "regnet export out/ --format onnx",
+    "export-sharing": "regnet export out/ --format onnx --share-weights",
+    "convert": f"convert-pycls {SUBJECT}.pyth new-out/ --force",
+    "help": "regnet --help",
+    "inspect": f"regnet inspect {LARGE}.pyth",
+}
+"""Key to the command line, as a user types it in the work folder."""
+
+_ANSWER_LIMIT = 0.5
+
+
+def main() -> None:
+    """Prepare, measure, report."""
+    arguments = _arguments()
+    work: Path = arguments.work.resolve()
+    programs = _prepare(work, arguments.optimum)
+    commands = {key: _command(line, programs) for key, line in COMMANDS.items()}
+    conditions = _conditions(arguments.runs, arguments.optimum)
+    summaries = interleaved(commands, arguments.runs, work, _say)
+    text = "\n\n".join(
+        [
+            conditions,
+            measurements_table(COMMANDS, summaries, OPTIMUM),
+            targets_table(_targets(summaries)),
+        ]
+    )
+    sys.stdout.write(f"{text}\n")
+    replace_measured(PAGE, text)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=5, help="rounds that count, after a warm-up")
+    parser.add_argument("--work", type=Path, default=CHECKOUT / "build" / "benchmarks")
+    parser.add_argument(
+        "--optimum",
+        type=Path,
+        default=CHECKOUT / ".venv-optimum",
+        help="optimum's virtual environment, made if it is missing",
+    )
+    return parser.parse_args()
+
+
+def _prepare(work: Path, optimum_environment: Path) -> dict[str, Path]:
+    """Make whatever is missing, and give the programs by name."""
+    work.mkdir(parents=True, exist_ok=True)
+    scripts = Path(sys.executable).parent
+    programs = {name: scripts / name for name in ("regnet", "convert-pycls")}
+    _say("optimum's virtual environment")
+    programs["optimum-cli"] = optimum_cli(optimum_environment.absolute())
+    for name in (SUBJECT, LARGE):
+        path = work / f"{name}.pyth"
+        if not path.is_file():
+            _say(path.name)
+            _run(work, sys.executable, "-m", "benchmarks.make_checkpoint", name, str(path))
+    _say("the converted folder")
+    convert = str(programs["convert-pycls"])
+    _run(work, convert, f"{SUBJECT}.pyth", "out/", "--force", "--quiet")
+    shutil.rmtree(work / "optimum-out", ignore_errors=True)
+    return programs
+
+
+def _run(folder: Path, *command: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+    subprocess.run(command, cwd=folder, env=environment, check=True)  # noqa: S603 -- our own
+
+
+def _command(line: str, programs: dict[str, Path]) -> list[str]:
+    name, *arguments = line.split()
+    return [str(programs[name]), *arguments]
+
+
+def _conditions(runs: int, optimum_environment: Path) -> str:
+    """The machine, how busy it is before the first run, and what is compared."""
+    ours = {name: version(name) for name in ("torch", "onnx", "onnxruntime")}
+    theirs = installed_versions(optimum_environment)
+    return (
+        f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[0]:.1f} before the first run. Python "
+        f"{platform.python_version()}. Ours: {_listed(ours)}. Theirs: {_listed(theirs)}. "
+        f"{runs} interleaved runs after a warm-up; median (smallest to largest)."
+    )
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {number.partition('+')[0]}" for name, number in versions.items())
+
+
+def _targets(summaries: dict[str, Summary]) -> list[Target]:
+    """The promises of the project, each beside what was measured."""
+    theirs = summaries[OPTIMUM]
+
+    def faster(title: str, key: str, limit: float) -> Target:
+        ratio = theirs.wall.median / summaries[key].wall.median
+        return Target(title, ratio, limit, "times as fast", at_least=True)
+
+    def smaller(title: str, key: str, limit: float) -> Target:
+        ratio = summaries[key].peak.median / theirs.peak.median
+        return Target(title, ratio, limit, "of its memory", at_least=False)
+
+    def answer(title: str, key: str) -> Target:
+        return Target(title, summaries[key].wall.median, _ANSWER_LIMIT, "s", at_least=False)
+
+    return [
+        faster("self-contained export at least 8 times as fast as optimum", "export", 8),
+        smaller("self-contained export in at most half of its memory", "export", 1 / 2),
+        faster("sharing export at least 15 times as fast", "export-sharing", 15),
+        smaller("sharing export in at most an eighth of its memory", "export-sharing", 1 / 8),
+        faster("whole conversion, verification included, in its time or less", "convert", 1),
+        answer("`regnet --help` within half a second", "help"),
+        answer("`regnet inspect` of 1.16 GB within half a second", "inspect"),
+    ]
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()
