@@ -168,11 +168,12 @@ def _weight_files(folder: Path) -> list[Path]:
     try:
         index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
         names = sorted(set(index["weight_map"].values()))
+        stray = [name for name in names if Path(name).name != name]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{folder / INDEX_NAME} is not a readable index ({error!r}); fetch the folder again."
         ) from error
-    if any(Path(name).name != name for name in names):
+    if stray:
         raise ValueError(f"{folder / INDEX_NAME} names a file outside its folder.")
     return [folder / name for name in names]
 
