@@ -44,8 +44,7 @@ class RegNetConfig:
         problem_type: Which loss ``labels`` ask for; ``None`` chooses by their dtype.
         output_hidden_states: Whether models return their hidden states by default.
         return_dict: Whether models return objects (or tuples) by default.
-        **extra: Any other key is kept as an attribute and written back to ``config.json``, unless
-            it begins with an underscore, as transformers' notes about a file's origin do.
+        **extra: Any other key is kept as an attribute and written back to ``config.json``.
 
     Raises:
         ValueError: If no model can be built from the values.
@@ -163,10 +162,7 @@ class RegNetConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Every field as plain values, including the kept unknown ones."""
-        fields: dict[str, Any] = {
-            name: value for name, value in vars(self).items() if not name.startswith("_")
-        }
-        return {"model_type": self.model_type, **fields}
+        return {"model_type": self.model_type, **vars(self)}
 
     def to_json_string(self) -> str:
         """The text of ``config.json``: sorted keys, two-space indent.

@@ -26,7 +26,10 @@ DOCUMENTED = [
     pytest.param({"id2label": {0: "Katze", 1: "père", 2: "犬"}}, id="named labels"),
     pytest.param({"problem_type": "regression"}, id="problem type"),
     pytest.param({"output_hidden_states": True, "return_dict": False}, id="output switches"),
-    pytest.param({"architectures": ["RegNetModel"], "custom": [1, {"a": None}]}, id="unknown keys"),
+    pytest.param(
+        {"architectures": ["RegNetModel"], "custom": [1, {"a": None}], "_origin": "x"},
+        id="unknown keys",
+    ),
 ]
 
 
