@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.artefacts import FORMATS
 from converters.errors import InputError
@@ -48,6 +48,7 @@ def export_artefacts(
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; convert a checkpoint with `regnet convert`.")
     folder = ConvertedFolder(path)
+    record = _read_record(path)
     report = None
     with ExitStack() as stack:
         staged: dict[str, Path] = {}
@@ -57,7 +58,8 @@ def export_artefacts(
             FORMATS[name].export(folder, staged[name], options)
         if verify:
             report = _verify(folder, staged, progress)
-    _record(path, [FORMATS[name].file_name for name in formats])
+    if record is not None:
+        _record(path, record, [FORMATS[name].file_name for name in formats])
     return report
 
 
@@ -71,17 +73,23 @@ def _verify(folder: ConvertedFolder, staged: Mapping[str, Path], progress: Progr
     return report
 
 
-def _record(folder: Path, file_names: Sequence[str]) -> None:
-    """Enter the new files' sha256 into ``conversion.json``, if the folder has one."""
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    """Read ``conversion.json``, if the folder has one; before anything is replaced."""
     path = folder / REPORT_NAME
     if not path.is_file():
-        return
-    from converters.report import file_record, write_json
-
+        return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["files"] |= {name: file_record(folder / name) for name in file_names}
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        dict(record["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); convert the checkpoint again.") from error
-    with staged_file(path) as staging:
+    return record
+
+
+def _record(folder: Path, record: dict[str, Any], file_names: Sequence[str]) -> None:
+    """Enter the new files' sha256 into ``conversion.json``."""
+    from converters.report import file_record, write_json
+
+    record["files"] |= {name: file_record(folder / name) for name in file_names}
+    with staged_file(folder / REPORT_NAME) as staging:
         write_json(staging, record)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from converters.checkpoint.values import printable
 from converters.errors import InputError
 from converters.keymaps.reference import REFERENCE
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
@@ -138,26 +139,25 @@ def _mismatch(source: Source, unknown: list[str], missing: list[str], where: str
     """One sentence with counts, the first few names, and what may be meant."""
     parts = []
     if missing:
-        parts.append(f"{len(missing)} tensors are missing ({_first(missing)})")
+        names = [_source_name(source, target) for target in missing]
+        parts.append(f"{len(missing)} missing ({_first(names)})")
     if unknown:
-        guess = get_close_matches(unknown[0], _spellings(source), n=1)
-        hint = f"; the nearest known name is {guess[0]}" if guess else ""
-        parts.append(f"{len(unknown)} are unknown ({_first(unknown)}{hint})")
+        targets = Architecture.of(source.config).tensors(classifier=True)
+        known = [_source_name(source, target) for target, _ in targets]
+        guess = get_close_matches(unknown[0], known, n=1)
+        hint = f"; the first may be meant for {guess[0]}" if guess else ""
+        parts.append(f"{len(unknown)} unknown ({_first(unknown)}{hint})")
     return (
-        f"{where} does not hold exactly one {source.framework} RegNet: {' and '.join(parts)}; give "
-        "the complete model_state of an unmodified network."
+        f"{where} does not hold exactly the tensors of one {source.framework} RegNet: "
+        f"{' and '.join(parts)}; give the complete model_state of an unmodified network."
     )
 
 
 def _first(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return ", ".join(map(printable, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
 
 
-def _spellings(source: Source) -> list[str]:
-    """Every name that the source's framework would use for this architecture."""
-    names = []
-    for target, _ in Architecture.of(source.config).tensors(classifier=False):
-        parsed = REFERENCE.parse(target)
-        if parsed:
-            names.append(source.keymap.spell(*parsed))
-    return names
+def _source_name(source: Source, target: str) -> str:
+    """What the source's framework would call a tensor of the target."""
+    parsed = REFERENCE.parse(target.removeprefix(BASE_PREFIX))
+    return source.keymap.spell(*parsed) if parsed else target

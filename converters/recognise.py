@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import StoredTensor
+from converters.checkpoint.values import printable
 from converters.errors import InputError
 from regnet.config import group_count, squeeze_width
 
@@ -31,8 +32,8 @@ _OTHER_NETWORKS = (
     ("an EfficientNet of pycls", r"s1\.b1\.(dwise|exp)\.weight"),
     ("a RegNetV of timm (pre-activation)", r"s1\.b1\.norm1\.weight"),
     ("a ResNet", r"layer1\.0\.conv1\.weight"),
-    ("a vision transformer", r".*blocks?\.0\.attn\..*"),
-    ("a ConvNeXt", r".*stages\.0\.(blocks\.)?0\.(conv_dw|dwconv).*"),
+    ("a vision transformer", r"(.*\.)?(cls|class)_token|.*blocks?\.0\.attn\..*"),
+    ("a ConvNeXt", r".*stages\.0\.(blocks\.)?0\.(conv_dw|dwconv).*|features\.1\.0\.layer_scale"),
     ("an EfficientNet", r"blocks\.0\.0\.conv_dw\.weight|features\.1\.0\.block.*"),
     ("a DenseNet", r"features\.denseblock1\..*"),
     ("a VGG", r"features\.0\.weight"),
@@ -82,7 +83,7 @@ def require_framework(framework: str, names: Collection[str], where: str) -> Non
     elif other:
         looks = f"it looks like {other}"
     else:
-        looks = f"its first parameter is {next(iter(names))}"
+        looks = f"its first parameter is {printable(next(iter(names)))}"
     raise InputError(
         f"{where} is not a {framework} RegNet: {looks}; this version converts the RegNetX and "
         f"RegNetY checkpoints of {framework}."
@@ -114,9 +115,9 @@ def architecture_of(
     Raises:
         InputError: If the network is none that the reference can be.
     """
-    blocks, others = _by_role(tensors, keymap)
+    blocks, others = _by_role(tensors, keymap, where)
     stem = others.get("stem.conv")
-    if stem is None or len(stem) != 4 or stem[2:] != (3, 3):  # noqa: PLR2004 -- a 2-D kernel
+    if stem is None or stem[2:] != (3, 3):
         found = "no stem" if stem is None else f"a stem of shape {stem}"
         raise InputError(f"{where} has {found} where a RegNet has one 3x3 convolution.")
     depths = _depths(blocks, where)
@@ -137,7 +138,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def _by_role(
-    tensors: Mapping[str, StoredTensor], keymap: Keymap
+    tensors: Mapping[str, StoredTensor], keymap: Keymap, where: str
 ) -> tuple[dict[tuple[int, int], Shapes], Shapes]:
     """Shapes of the weights of each block by role, and of what is outside blocks."""
     blocks: dict[tuple[int, int], Shapes] = {}
@@ -146,6 +147,11 @@ def _by_role(
         role, fields = keymap.parse(name) or ("", {})
         if not role or role.endswith(".norm") or fields.get("affine") == "bias":
             continue
+        if len(tensor.shape) != (2 if role == "classifier" else 4) or 0 in tensor.shape:
+            raise InputError(
+                f"{where}: {name} has shape {tensor.shape}, which no weight of a RegNet has; give "
+                "the complete model_state of an unmodified network."
+            )
         if "block" in fields:
             place = int(fields["stage"]), int(fields["block"])
             blocks.setdefault(place, {})[role] = tensor.shape
@@ -213,9 +219,14 @@ def _layer_type(blocks: Mapping[tuple[int, int], Shapes], where: str) -> str:
 
 
 def _groups_width(blocks: Mapping[tuple[int, int], Shapes], widths: list[int], where: str) -> int:
-    """The one group width that explains every stage: the largest; narrow stages are one group."""
+    """The one group width that explains every stage, if there is one.
+
+    A stage in several groups has at least ``groups_width`` channels in each, more if that does not
+    divide its width; a stage in one group only says that ``groups_width`` is above half its width.
+    """
     per_stage = [blocks[stage, 0]["grouped.conv"][1] for stage in range(len(widths))]
-    group = max(per_stage)
+    in_groups = [size for size, width in zip(per_stage, widths, strict=True) if size < width]
+    group = min(in_groups, default=max(per_stage))
     fits = all(
         group_count(widths[stage], group) * shapes["grouped.conv"][1] == widths[stage]
         for (stage, _), shapes in blocks.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,9 @@ _MARK = ".regnet-"
 def staged_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
     """Give a hidden folder beside ``target`` that becomes ``target`` when the block succeeds.
 
-    If the block fails, for whatever reason, the hidden folder is removed and ``target`` is as it
-    was. An existing target is moved aside first and removed last, so the old folder is whole until
-    the new one is in its place.
+    If the block fails, for whatever reason, the hidden folder and the parents that were made for it
+    are removed and ``target`` is as it was. An existing target is moved aside first and removed
+    last, so the old folder is whole until the new one is in its place.
 
     Args:
         target: The folder to be published.
@@ -38,8 +38,9 @@ def staged_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
         StorageError: If the disk is full or a folder cannot be written.
     """
     target = target.absolute()
-    _require_free(target, force=force)
     with storage_errors(target):
+        _require_free(target, force=force)
+        missing_parents = [parent for parent in target.parents if not parent.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}{_MARK}", dir=target.parent))
         try:
@@ -50,6 +51,7 @@ def staged_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
             _swap(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+            _remove_empty(missing_parents)
 
 
 @contextmanager
@@ -92,6 +94,13 @@ def _require_free(target: Path, *, force: bool) -> None:
         )
 
 
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, innermost first; those that hold the target by now are not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
 def _match_umask(folder: Path) -> None:
     """Give the folder the mode that mkdir would have; tempfile keeps it to its owner."""
     mask = os.umask(0)
@@ -113,11 +122,11 @@ def _swap(staging: Path, target: Path) -> None:
     if not target.exists():
         staging.rename(target)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}{_MARK}old-", dir=target.parent))
+    old = staging.with_name(f"{staging.name}-old")
     target.rename(old)
     try:
         staging.rename(target)
-    except OSError:
+    except BaseException:
         old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)

@@ -85,4 +85,5 @@ def _cast(array: NDArray[np.generic], step: Step) -> NDArray[np.generic]:
 
     if step.tensor is not None and step.tensor.dtype == "bfloat16":
         return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype({"F32": np.float32, "I64": np.int64}[step.target.dtype])
+    with np.errstate(all="ignore"):  # too large becomes infinite, in silence, as in torch
+        return array.astype({"F32": np.float32, "I64": np.int64}[step.target.dtype])

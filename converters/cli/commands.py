@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from converters.cli.tables import files_table, inspection_tables, plan_table, report_table
 from converters.errors import InputError
-from converters.inspection import inspected
 from regnet.safetensors_file import parse_size
 
 if TYPE_CHECKING:
@@ -56,11 +55,14 @@ def shard_size(text: str | None) -> int | None:
 
 def inspect(path: Path, options: SourceOptions, output: Output, *, with_plan: bool) -> None:
     """Recognise and plan; print both."""
+    from converters.inspection import inspected
+
     with inspected(path, options) as (_, inspection):
         output.result(*inspection_tables(inspection))
         if with_plan:
             output.result(plan_table(inspection))
-        output.record(_inspection_record(inspection))
+        if output.as_json:
+            output.record(_inspection_record(inspection))
 
 
 def convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> None:
@@ -107,7 +109,8 @@ def verify(path: Path, output: Output) -> None:
 
     with output.progress() as progress:
         report = verify_folder(ConvertedFolder(path), progress.step)
-    output.result(report_table(report))
+    if report.verdicts:
+        output.result(report_table(report))
     output.record(report.to_dict())
     report.require_pass(f"{path} is not to be trusted")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
@@ -42,7 +43,9 @@ class Output:
         if self.as_json or self.quiet:
             return
         width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        console = Console(highlight=False, width=width)
+        # Of its own accord rich would keep bold type under NO_COLOR.
+        colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+        console = Console(highlight=False, width=width, color_system=colours)
         for table in tables:
             console.print(table)
 

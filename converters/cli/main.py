@@ -7,6 +7,7 @@ Exit status: 0 done and verified; 1 verification failed, nothing published; 2 ba
 from __future__ import annotations
 
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -15,8 +16,12 @@ import typer
 
 from converters.errors import ConversionError
 
-_INTERRUPTED = 130
+_USAGE_ERROR = 2
 _INTERNAL_ERROR = 4
+_INTERRUPTED = 130
+
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Click's; typer neither exports it nor says from which of two packages it comes."""
 
 
 class FormatName(StrEnum):
@@ -211,17 +216,14 @@ def run_convert_pycls() -> NoReturn:
 
 def _run(application: typer.Typer, name: str) -> NoReturn:
     """Run a command and turn what it raises into one sentence and an exit status."""
-    if "--debug" in sys.argv:
-        application(prog_name=name)
     try:
-        application(prog_name=name, standalone_mode=True)
+        status = application(prog_name=name, standalone_mode=False)
     except ConversionError as error:
         _fail(str(error), error.exit_status)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone; there is nobody to tell
+    except _UsageError as error:
+        _fail_usage(error, name)
+    except SystemExit:  # how typer ends when the reader of a pipe has gone: nobody is told
         sys.exit(_INTERNAL_ERROR)
-    except KeyboardInterrupt:
-        _fail("Interrupted; nothing was left behind.", _INTERRUPTED)
     except MemoryError:
         _fail("There is not enough memory; nothing was left behind.", _INTERNAL_ERROR)
     except Exception as error:  # noqa: BLE001 -- a bug, which must not look like a result
@@ -230,9 +232,23 @@ def _run(application: typer.Typer, name: str) -> NoReturn:
             "of the same command with --debug.",
             _INTERNAL_ERROR,
         )
-    sys.exit(0)
+    if status == _INTERRUPTED:
+        _fail("Interrupted; nothing was left behind.", _INTERRUPTED)
+    sys.exit(status)
+
+
+def _fail_usage(error: Exception, name: str) -> NoReturn:
+    """End on a command that was called in the wrong way."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed already
+        sys.exit(_USAGE_ERROR)
+    message = error.format_message()  # type: ignore[attr-defined]
+    context = error.ctx  # type: ignore[attr-defined]
+    command = context.command_path if context else name
+    _fail(f"{message.removesuffix('.')}; see `{command} --help`.", _USAGE_ERROR)
 
 
 def _fail(sentence: str, status: int) -> NoReturn:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
     sys.stderr.write(f"{sentence}\n")
     sys.exit(status)

@@ -25,8 +25,8 @@ Fields = dict[str, str | int]
 
 _FIELD = re.compile(r"\{(?P<name>[a-z]+)(?:\+(?P<offset>\d+))?\}")
 _VALUES = {
-    "stage": r"0|[1-9]\d*",
-    "block": r"0|[1-9]\d*",
+    "stage": "0|[1-9][0-9]{0,5}",  # not \d, which takes every script's digits
+    "block": "0|[1-9][0-9]{0,5}",
     "norm": "|".join(BATCH_NORM_LEAVES),
     "affine": "weight|bias",
     "last": "2|3",
@@ -44,14 +44,14 @@ class Pattern:
         parts = []
         end = 0
         for match in _FIELD.finditer(self.text):
-            name = match["name"]
-            parts += [re.escape(self.text[end : match.start()]), f"(?P<{name}>{_VALUES[name]})"]
+            parts += [re.escape(self.text[end : match.start()]), f"({_VALUES[match['name']]})"]
             end = match.end()
         return re.compile("".join(parts) + re.escape(self.text[end:]))
 
     @cached_property
-    def _offsets(self) -> dict[str, int]:
-        return {match["name"]: int(match["offset"] or 0) for match in _FIELD.finditer(self.text)}
+    def _fields(self) -> list[tuple[str, int]]:
+        """Name and offset of each field, in order; a field may stand more than once."""
+        return [(match["name"], int(match["offset"] or 0)) for match in _FIELD.finditer(self.text)]
 
     def match(self, name: str) -> Fields | None:
         """The fields of ``name``, counted from zero, or None if it is spelled otherwise."""
@@ -59,9 +59,11 @@ class Pattern:
         if match is None:
             return None
         fields: Fields = {}
-        for key, value in match.groupdict().items():
-            fields[key] = int(value) - self._offsets[key] if value.isdecimal() else value
-        return None if any(isinstance(v, int) and v < 0 for v in fields.values()) else fields
+        for (key, offset), text in zip(self._fields, match.groups(), strict=True):
+            value = int(text) - offset if text.isdecimal() else text
+            if fields.setdefault(key, value) != value or (isinstance(value, int) and value < 0):
+                return None
+        return fields
 
     def render(self, fields: Fields) -> str:
         """The name with these fields."""

@@ -35,7 +35,8 @@ class ReferenceRuntime:
         self.precision: str = precision
         self.output_names = folder.output_names
         self._dtype: torch.dtype = getattr(torch, precision)
-        self._model = kind.from_pretrained(folder.path, dtype=self._dtype)
+        with single_thread():
+            self._model = kind.from_pretrained(folder.path, dtype=self._dtype)
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
         """Run the model on (N, C, H, W); outputs by name, in the runtime's precision."""

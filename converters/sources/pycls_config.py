@@ -101,7 +101,8 @@ class PyclsConfig:
             if multiplier != 1:
                 raise self._refusal(section, "BOT_MUL", multiplier, 1.0)
         first, *others = self.strides
-        if first not in {1, 2} or set(others) - {2}:
+        allowed_first = {1, 2} if section == "ANYNET" else {2}  # REGNET.STRIDE is every stage's
+        if first not in allowed_first or set(others) - {2}:
             raise self._refusal(section, "STRIDE", self.strides, 2)
         if self.has_attention and self.activation != "relu":
             raise self._refusal("MODEL", "ACTIVATION_FUN", self.activation, "relu with SE")

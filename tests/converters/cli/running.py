@@ -1,0 +1,84 @@
+"""Runs the installed commands as a user does: in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+BIN = Path(sys.executable).parent
+
+_BLOCK_TORCH = """
+import sys
+sys.modules["torch"] = None  # importing it fails
+"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: exit status, stdout, stderr."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run(
+    command: str,
+    *arguments: str | Path,
+    cwd: Path,
+    env: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> Finished:
+    """Run a command.
+
+    Args:
+        command: ``regnet`` or ``convert-pycls``.
+        arguments: Its arguments.
+        cwd: Where it runs.
+        env: Variables to set.
+        before: Called in the new process first.
+    """
+    inherited = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR"}}
+    process = subprocess.run(
+        [BIN / command, *arguments],
+        cwd=cwd,
+        env=inherited | {"OMP_NUM_THREADS": "1"} | (env or {}),
+        preexec_fn=before,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Finished(process.returncode, process.stdout, process.stderr)
+
+
+def regnet(*arguments: str | Path, cwd: Path, env: dict[str, str] | None = None) -> Finished:
+    return run("regnet", *arguments, cwd=cwd, env=env)
+
+
+def without_torch(folder: Path) -> dict[str, str]:
+    """Make variables under which importing torch fails."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(_BLOCK_TORCH)
+    return {"PYTHONPATH": str(folder)}
+
+
+def assert_one_sentence(finished: Finished, status: int) -> str:
+    """Check what all errors have in common; return the sentence."""
+    sentence = finished.err
+    assert finished.status == status, sentence
+    assert finished.out == ""
+    assert sentence.endswith((".\n", "`.\n"))
+    assert sentence.count("\n") == 1, sentence
+    assert "Traceback" not in sentence
+    assert "Internal error" not in sentence
+    assert sentence[:-1].isprintable()
+    return sentence[:-1]

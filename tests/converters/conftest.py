@@ -1,0 +1,47 @@
+"""What every test of conversion needs."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from converters.convert import ConvertOptions, convert
+from tests.converters.demo import CHECKPOINT, labels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: several that wait for each other on a busy machine take far longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for large files, emptied when the module's tests are done."""
+    folder = tmp_path_factory.mktemp("workspace")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled checkpoint, converted; tests copy it before they change anything."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    convert(CHECKPOINT, out, ConvertOptions(labels=labels()))
+    return out
+
+
+@pytest.fixture
+def folder(demo_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the converted folder, of the test's own."""
+    return shutil.copytree(demo_folder, tmp_path / "moved")

@@ -1,0 +1,81 @@
+"""Small networks of every kind, and how their artefacts are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from converters.artefacts import FORMATS, ExportOptions
+from converters.parity.inputs import verification_inputs
+from converters.parity.verify import Report, Truth, verify_artefacts
+from regnet.config import RegNetConfig
+from tests.converters.exporters.random_folder import random_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from converters.folder import ConvertedFolder
+
+IMAGE_SIZE = 48
+
+FORMS = {
+    "self-contained": ("onnx", ExportOptions(share_weights=False)),
+    "sharing": ("onnx", ExportOptions(share_weights=True)),
+    "torchscript": ("torchscript", ExportOptions()),
+}
+"""What can be exported, and how."""
+
+_SMALL: dict[str, Any] = {
+    "embedding_size": 8,
+    "hidden_sizes": (16, 24, 40),
+    "depths": (1, 2, 1),
+    "groups_width": 8,
+    "num_labels": 10,
+}
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "X": {"layer_type": "x"},
+    "Y": {"layer_type": "y"},
+    "X, gelu": {"layer_type": "x", "hidden_act": "gelu"},
+    "Y, gelu_new": {"hidden_act": "gelu_new"},
+    "X, selu": {"layer_type": "x", "hidden_act": "selu"},
+    "Y, silu": {"hidden_act": "silu"},
+    "full first stage": {"downsample_in_first_stage": False},
+    "grey": {"num_channels": 1},
+    "depthwise": {"groups_width": 1},
+    "one group": {"layer_type": "x", "groups_width": 40},
+    "deep": {"hidden_sizes": (16, 32, 64, 128), "depths": (2, 4, 8, 2)},
+    "one class": {"num_labels": 1},
+    "two classes": {"num_labels": 2},
+    "thousand classes": {"num_labels": 1000},
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A folder, and what its artefacts are measured against."""
+
+    folder: ConvertedFolder
+    truth: Truth
+
+    @classmethod
+    def of(cls, folder: ConvertedFolder) -> Network:
+        inputs = verification_inputs(folder.config.num_channels, IMAGE_SIZE)
+        return cls(folder, Truth.compute(folder, inputs))
+
+    def report(self, form: str, path: Path) -> Report:
+        """Judge a file, which may be another's artefact."""
+        return verify_artefacts(self.folder, self.truth, {FORMS[form][0]: path})
+
+
+def random_network(path: Path, name: str, *, classifier: bool = True, seed: int = 0) -> Network:
+    config = RegNetConfig(**_SMALL | NETWORKS[name])
+    return Network.of(random_folder(path, config, classifier=classifier, seed=seed))
+
+
+def export(folder: ConvertedFolder, form: str) -> Path:
+    """Write an artefact into the folder."""
+    kind, options = FORMS[form]
+    path = folder.path / FORMATS[kind].file_name
+    FORMATS[kind].export(folder, path, options)
+    return path

@@ -1,0 +1,158 @@
+"""A folder verifies itself, anywhere, and notices every change."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from converters.errors import InputError
+from converters.folder import ConvertedFolder
+from converters.parity.golden import read_golden, write_golden
+from converters.parity.verify import sha256_of, verify_folder
+from tests.converters.demo import FILES
+from tests.converters.parity.wrong import STATE_MISTAKES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WEIGHTS = "model.safetensors"
+
+
+def change_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def record_again(folder: Path, name: str) -> None:
+    """Make ``conversion.json`` agree with a changed file."""
+    path = folder / "conversion.json"
+    record = json.loads(path.read_text())
+    record["files"][name]["sha256"] = sha256_of(folder / name)
+    path.write_text(json.dumps(record))
+
+
+def test_a_moved_folder_passes(folder: Path) -> None:
+    steps: list[str] = []
+    report = verify_folder(ConvertedFolder(folder), steps.append)
+    assert report.passed
+    assert [verdict.artefact for verdict in report.verdicts] == [
+        "golden.safetensors",
+        WEIGHTS,
+        "model.onnx",
+        "model.torchscript.pt",
+    ]
+    assert steps[-1] == "verifying TorchScript"
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["passed"]
+
+
+def test_a_conversion_writes_what_it_promises_and_records_it(demo_folder: Path) -> None:
+    assert sorted(path.name for path in demo_folder.iterdir()) == sorted(FILES)
+    record = json.loads((demo_folder / "conversion.json").read_text())
+    assert sorted(record["files"]) == sorted(set(FILES) - {"conversion.json"})
+    assert record["verification"]["passed"]
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "conversion.json"])
+def test_a_changed_byte_fails_naming_the_file(name: str, folder: Path) -> None:
+    change_a_byte(folder / name)
+    report = verify_folder(ConvertedFolder(folder))
+    assert not report.passed
+    assert report.failures[0] == f"{name} was changed after it was written"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "conversion.json"])
+def test_a_removed_file_fails_naming_the_file(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    report = verify_folder(ConvertedFolder(folder))
+    assert not report.passed
+    assert name in report.failures[0]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"files": {"config.json": 1}}'])
+def test_a_damaged_record_fails_naming_it(text: str, folder: Path) -> None:
+    (folder / "conversion.json").write_text(text)
+    report = verify_folder(ConvertedFolder(folder))
+    assert not report.passed
+    assert "conversion.json was changed" in report.failures[0]
+
+
+@pytest.mark.parametrize("mistake", STATE_MISTAKES)
+def test_other_weights_fail_even_with_fresh_checksums(mistake: str, folder: Path) -> None:
+    state = {name: array.copy() for name, array in load_file(folder / WEIGHTS).items()}
+    STATE_MISTAKES[mistake](state)
+    save_file(state, folder / WEIGHTS)
+    record_again(folder, WEIGHTS)
+    report = verify_folder(ConvertedFolder(folder))
+    assert not report.passed
+    assert not report.changed_files
+    assert re.match(
+        r"golden\.safetensors, (native|mixed): the weights no longer give what they gave when they "
+        r"were converted \(relative difference \S+, limit 1e-09\)$",
+        report.failures[0],
+    )
+
+
+def test_a_folder_without_golden_vectors_or_record_is_verified_on_fresh_inputs(
+    folder: Path,
+) -> None:
+    (folder / "golden.safetensors").unlink()
+    (folder / "conversion.json").unlink()
+    report = verify_folder(ConvertedFolder(folder))
+    assert report.passed
+    assert report.verdicts[0].artefact == WEIGHTS
+
+
+def test_a_folder_of_shards_passes(folder: Path) -> None:
+    from regnet.model import RegNetForImageClassification
+
+    model = RegNetForImageClassification.from_pretrained(folder)
+    shards = folder.parent / "shards"
+    model.save_pretrained(shards, max_shard_size="500KB")
+    for name in ("preprocessor_config.json", "golden.safetensors", "model.onnx"):
+        shutil.copy(folder / name, shards)
+    report = verify_folder(ConvertedFolder(shards))
+    assert report.passed
+    assert report.verdicts[1].artefact.count("model-0000") > 1
+
+
+def test_golden_vectors_come_back_as_they_were_written(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    inputs = {
+        "native": random.standard_normal((1, 3, 4, 4)).astype(np.float32),
+        "mixed": random.standard_normal((3, 3, 5, 2)).astype(np.float32),
+    }
+    oracle: dict[str, dict[str, Any]] = {
+        batch: {"logits": random.standard_normal((len(pixels), 7))}
+        for batch, pixels in inputs.items()
+    }
+    digest = write_golden(tmp_path, inputs, oracle)
+    assert digest == sha256_of(tmp_path / "golden.safetensors")
+    inputs_again, oracle_again = read_golden(tmp_path, ("logits",))
+    assert list(inputs_again) == list(inputs)
+    for batch, pixels in inputs.items():
+        assert inputs_again[batch].tobytes() == pixels.tobytes()
+        assert oracle_again[batch]["logits"].tobytes() == oracle[batch]["logits"].tobytes()
+        assert oracle_again[batch]["logits"].dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ({"native.pixel_values": (1, 3, 4, 4)}, r"lacks native\.logits; it belongs to another"),
+        ({"other": (2,)}, "holds no inputs; convert the checkpoint again"),
+    ],
+)
+def test_golden_vectors_of_another_network_are_refused(
+    names: dict[str, tuple[int, ...]], reason: str, tmp_path: Path
+) -> None:
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in names.items()}
+    save_file(arrays, tmp_path / "golden.safetensors")
+    with pytest.raises(InputError, match=rf"golden\.safetensors {reason}.*\.$"):
+        read_golden(tmp_path, ("logits",))

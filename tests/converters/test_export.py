@@ -1,0 +1,159 @@
+"""Artefacts written into a folder that exists already."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+import onnx
+import pytest
+import torch
+from transformers import ConvNextImageProcessor
+from transformers import RegNetConfig as TheirConfig
+from transformers import RegNetForImageClassification as TheirClassifier
+
+from converters import artefacts
+from converters.artefacts import FORMATS, ExportOptions
+from converters.convert import Silent
+from converters.errors import InputError, StorageError
+from converters.export import export_artefacts
+from converters.folder import ConvertedFolder
+from converters.parity.verify import Report, VerificationError, verify_folder
+from tests.converters.demo import snapshot
+from tests.converters.parity.wrong import GRAPH_MISTAKES
+from tests.oracles.statistics import randomise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SHARING = ExportOptions(share_weights=True)
+
+
+def export(
+    folder: Path,
+    formats: Sequence[str] = ("onnx", "torchscript"),
+    options: ExportOptions | None = None,
+    *,
+    verify: bool = True,
+) -> Report | None:
+    return export_artefacts(
+        folder, formats, options or ExportOptions(), verify=verify, progress=Silent()
+    )
+
+
+def plant_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the ONNX exporter forget a bias."""
+    right = FORMATS["onnx"]
+
+    def wrong(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
+        right.export(folder, path, options)
+        model = onnx.load(path, load_external_data=False)
+        GRAPH_MISTAKES["a bias dropped"](model, folder.path)
+        onnx.save(model, path)
+
+    monkeypatch.setitem(artefacts.FORMATS, "onnx", dataclasses.replace(right, export=wrong))
+
+
+def test_exporting_again_gives_the_same_bytes(folder: Path) -> None:
+    before = snapshot(folder)
+    report = export(folder)
+    assert report
+    assert report.passed
+    assert snapshot(folder) == before
+
+
+def test_a_sharing_file_replaces_the_self_contained_one(folder: Path) -> None:
+    before = snapshot(folder)
+    report = export(folder, ["onnx"], SHARING)
+    assert report
+    assert report.passed
+    after = snapshot(folder)
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"model.onnx", "conversion.json"}
+    assert (folder / "model.onnx").stat().st_size < 100_000
+    assert verify_folder(ConvertedFolder(folder)).passed
+
+
+def test_without_verify_nothing_is_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converters.runtimes.reference.ReferenceRuntime.__call__", None)
+    assert export(folder, ["onnx"], SHARING, verify=False) is None
+
+
+def test_a_wrong_artefact_replaces_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_a_mistake(monkeypatch)
+    before = snapshot(folder)
+    with pytest.raises(VerificationError, match=r"^Nothing in .* was replaced.*model\.onnx, .*\.$"):
+        export(folder)
+    assert snapshot(folder) == before
+
+
+def test_an_artefact_that_cannot_be_written_replaces_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    failing = dataclasses.replace(FORMATS["torchscript"], export=fail)
+    monkeypatch.setitem(artefacts.FORMATS, "torchscript", failing)
+    before = snapshot(folder)
+    with pytest.raises(StorageError, match="no space left on device"):
+        export(folder, options=SHARING)
+    assert snapshot(folder) == before
+
+
+def test_a_folder_of_transformers_is_exported_and_verified(tmp_path: Path) -> None:
+    fields = {"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 1], "groups_width": 8}
+    theirs = randomise(TheirClassifier(TheirConfig(**fields, num_labels=5)))
+    theirs.save_pretrained(tmp_path)  # type: ignore[operator]
+    ConvNextImageProcessor(size={"shortest_edge": 64}).save_pretrained(tmp_path)
+    for options in (ExportOptions(), SHARING):
+        report = export(tmp_path, options=options)
+        assert report
+        assert report.passed, report.failures
+    assert not (tmp_path / "conversion.json").exists()
+    assert verify_folder(ConvertedFolder(tmp_path)).passed
+    pixels = torch.randn(2, 3, 48, 40)
+    found = FORMATS["onnx"].load(tmp_path / "model.onnx", ("logits",))(pixels.numpy())["logits"]
+    with torch.inference_mode():
+        expected = theirs(pixels).logits
+    torch.testing.assert_close(torch.from_numpy(found), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("config.json", None, "config.json does not exist"),
+        ("config.json", "{", "config.json is not valid JSON"),
+        ("config.json", '{"model_type": "resnet"}', "does not describe a RegNet"),
+        ("model.safetensors", None, "holds no model.safetensors"),
+        ("model.safetensors", "", "model.safetensors"),
+        ("conversion.json", "{", r"conversion.json is damaged .*convert the checkpoint again"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_refused(
+    name: str, content: str | None, reason: str, folder: Path
+) -> None:
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    before = snapshot(folder)
+    with pytest.raises(InputError, match=rf"{reason}.*\.$"):
+        export(folder, ["onnx"], SHARING, verify=False)
+    assert snapshot(folder) == before
+
+
+def test_weights_that_do_not_fit_the_configuration_are_refused(folder: Path) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"depths": [1, 1, 3, 4]}))
+    with pytest.raises(InputError, match=r"does not fit its config\.json: \d+ tensors are missing"):
+        export(folder, ["onnx"], verify=False)
+
+
+@pytest.mark.parametrize("name", ["missing", "model.onnx"])
+def test_what_is_no_folder_is_refused(name: str, folder: Path) -> None:
+    with pytest.raises(InputError, match="is not a folder; convert a checkpoint"):
+        export(folder / name)
