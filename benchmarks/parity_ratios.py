@@ -1,0 +1,76 @@
+"""How far right artefacts are from the oracle, in the unit of the verdict, over many networks.
+
+``python benchmarks/parity_ratios.py [--seeds 2] [--size 64]`` prints the table of docs/parity.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from converters.artefacts import FORMATS, ExportOptions
+from converters.folder import ConvertedFolder
+from converters.parity.inputs import verification_inputs
+from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT, Verdict
+from converters.parity.verify import Truth, verify_artefacts
+from regnet import RegNetForImageClassification
+from regnet.design_space import NETWORKS
+from tests.oracles.statistics import randomise
+
+FORMS = {
+    "ONNX": ("onnx", ExportOptions()),
+    "ONNX, sharing": ("onnx", ExportOptions(share_weights=True)),
+    "TorchScript": ("torchscript", ExportOptions()),
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=2, help="draws of weights for each network")
+    parser.add_argument("--size", type=int, default=64, help="native image size, in pixels")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    verdicts: dict[str, list[Verdict]] = {form: [] for form in FORMS}
+    for name in NETWORKS:
+        for seed in range(arguments.seeds):
+            with tempfile.TemporaryDirectory() as folder:
+                for form, verdict in judged(Path(folder), name, seed, arguments.size).items():
+                    verdicts[form].append(verdict)
+    count = f"{len(NETWORKS)} networks x {arguments.seeds} seeds, {arguments.size} pixels"
+    print(f"{count}; limits {RMS_LIMIT:g} (RMS) and {MAX_LIMIT:g} (largest)\n")
+    print("| artefact | RMS ratio: smallest, median, largest | largest error's ratio | passed |")
+    print("|---|---|---|---|")
+    for form, found in verdicts.items():
+        columns = [spread(found, ratio) for ratio in ("rms_ratio", "max_ratio")]
+        passed = sum(verdict.passed for verdict in found)
+        print(f"| {form} | {' | '.join(columns)} | {passed} of {len(found)} |")
+
+
+def judged(folder: Path, name: str, seed: int, size: int) -> dict[str, Verdict]:
+    """Save a network with realistic weights, export every form, judge each."""
+    model = RegNetForImageClassification(NETWORKS[name].config())
+    randomise(model, seed=seed)
+    model.save_pretrained(folder)
+    converted = ConvertedFolder(folder)
+    truth = Truth.compute(converted, verification_inputs(model.config.num_channels, size))
+    verdicts = {}
+    for form, (kind, options) in FORMS.items():
+        path = folder / FORMATS[kind].file_name
+        FORMATS[kind].export(converted, path, options)
+        verdicts[form] = verify_artefacts(converted, truth, {kind: path}).verdicts[-1]
+    return verdicts
+
+
+def spread(verdicts: list[Verdict], ratio: str) -> str:
+    """Smallest, median and largest over all batches of all verdicts."""
+    values = [getattr(m, ratio) for verdict in verdicts for m in verdict.measurements]
+    return f"{min(values):.2f}, {median(values):.2f}, {max(values):.2f}"
+
+
+if __name__ == "__main__":
+    main()
