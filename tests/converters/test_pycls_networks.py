@@ -25,7 +25,7 @@ from converters.convert import ConvertOptions, convert
 from converters.sources.source import SourceOptions
 from regnet.design_space import NETWORKS
 from regnet.model import RegNetForImageClassification
-from tests.oracles.pycls import TINY, WIDE_TINY, build, published, save
+from tests.oracles.pycls import TINY, TINY_X, build, published, save
 from tests.oracles.statistics import randomise
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def replace_activations(network: nn.Module, activation: type[nn.Module]) -> None
 
 ODD = {
     # As in RegNetX-8.0GF, the first stage is narrower than a group.
-    "narrow first stage": Case(WIDE_TINY | {"GROUP_W": 20, "DEPTH": 7}, SMALL_IMAGES),
+    "narrow first stage": Case(TINY_X | {"GROUP_W": 20, "DEPTH": 7}, SMALL_IMAGES),
     "five stages": Case(TINY | {"DEPTH": 12, "WA": 20.0, "WM": 1.7}, SMALL_IMAGES),
     "one block": Case(TINY | {"DEPTH": 1, "GROUP_W": 16}, SMALL_IMAGES),
     "wide stem": Case(TINY | {"STEM_W": 48}, SMALL_IMAGES),
@@ -186,7 +186,7 @@ def test_transformers_misses_nothing_and_computes_the_same_bits(converted: Conve
 
 
 def test_an_activation_that_only_a_later_pycls_has_is_computed(tmp_path: Path) -> None:
-    case = Case(WIDE_TINY, SMALL_IMAGES, nn.SiLU)
+    case = Case(TINY_X, SMALL_IMAGES, nn.SiLU)
     network = case.build()
     path = save(tmp_path / "net.pyth", network, case.regnet, **case.others)
     tree = torch.load(path)

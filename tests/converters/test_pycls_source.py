@@ -17,7 +17,7 @@ from converters.errors import InputError
 from converters.sources.pycls import read_pycls
 from converters.sources.source import SourceOptions
 from regnet.image_processor import RegNetImageProcessor
-from tests.oracles.pycls import TINY, WIDE_TINY, build, settings
+from tests.oracles.pycls import TINY, TINY_X, build, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ FOUR_STAGES = {"MODEL.TYPE": "anynet", "ANYNET.DEPTHS": [1, 1, 1, 1], "ANYNET.SE
 
 @cache
 def _network(*, attention: bool) -> State:
-    state: State = build(TINY if attention else WIDE_TINY, classes=CLASSES).state_dict()
+    state: State = build(TINY if attention else TINY_X, classes=CLASSES).state_dict()
     return state
 
 

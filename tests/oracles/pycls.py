@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TINY = {"DEPTH": 4, "W0": 16, "WA": 8.0, "WM": 1.6, "GROUP_W": 8, "SE_ON": True}
 """A network of three stages (16, 24, 40 channels) for tests that need no published one."""
 
-WIDE_TINY = TINY | {"SE_ON": False}
+TINY_X = TINY | {"SE_ON": False}
 
 
 def published(name: str) -> dict[str, Any]:
