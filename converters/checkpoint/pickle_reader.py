@@ -7,6 +7,7 @@ The standard library's :mod:`pickletools` splits the bytes into instructions, ex
 from __future__ import annotations
 
 import pickletools
+import warnings
 from typing import IO, TYPE_CHECKING, cast
 
 from converters.checkpoint.pickle_machine import MAX_VALUES, FindStorage, PickleMachine
@@ -79,9 +80,12 @@ def read_pickle(source: PickleSource, find_storage: FindStorage) -> Tree:
     machine = PickleMachine(source.label, find_storage)
     position = source.tell()
     try:
-        for opcode, argument, at in pickletools.genops(cast("IO[bytes]", source)):
-            position = position if at is None else at
-            machine.step(opcode.name, argument, position)
+        with warnings.catch_warnings():
+            # pickletools warns of escapes in names that Python will refuse one day.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for opcode, argument, at in pickletools.genops(cast("IO[bytes]", source)):
+                position = position if at is None else at
+                machine.step(opcode.name, argument, position)
         tree = machine.result()
         _measure(tree, 0, {})
     except (LookupError, TypeError, ValueError) as error:
