@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from converters.checkpoint import Checkpoint
+    from converters.checkpoint import AnyCheckpoint
     from converters.parity.verify import Report
 
 
@@ -142,7 +142,7 @@ def output_config(inspection: Inspection, labels: Sequence[str] | None) -> RegNe
 
 def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     folder: Path,
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     inspection: Inspection,
     config: RegNetConfig,
     options: ConvertOptions,
@@ -176,7 +176,7 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     report = verify_artefacts(converted, truth, artefacts, progress.step)
     write_card(folder, inspection, report)
     progress.step("report")
-    source_sha256 = sha256_of(inspection.path)
+    source_sha256 = {path.name: sha256_of(path) for path in inspection.files}
     if report.passed:
         record = conversion_record(inspection, source_sha256, report, folder, digests)
         write_json(folder / REPORT_NAME, record)

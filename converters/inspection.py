@@ -6,18 +6,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from converters.checkpoint import open_checkpoint
+from converters.checkpoint import open_any
 from converters.plan import make_plan
-from converters.sources.pycls import read_pycls
+from converters.recognise import refusal
+from converters.sources.registry import FRAMEWORKS
+from converters.wrapping import all_tensors, find_state_dicts
 from regnet.design_space import named_like
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from converters.checkpoint import Checkpoint
+    from converters.checkpoint import AnyCheckpoint
     from converters.plan import Plan
     from converters.sources.source import Source, SourceOptions
+    from converters.wrapping import StateDict
 
 
 @dataclass(frozen=True)
@@ -25,14 +28,16 @@ class Inspection:
     """What is known of a checkpoint before a weight is read.
 
     Attributes:
-        path: The file.
-        container: ``zip``, ``legacy`` or ``safetensors``.
-        size: Of the file, in bytes.
+        path: The file or folder.
+        files: The files that hold the weights.
+        container: ``zip``, ``legacy``, ``safetensors`` or ``folder``.
+        size: Of the files, in bytes.
         source: Framework, architecture, decisions.
         plan: What a conversion would do.
     """
 
     path: Path
+    files: tuple[Path, ...]
     container: str
     size: int
     source: Source
@@ -45,7 +50,7 @@ class Inspection:
 
 
 @contextmanager
-def inspected(path: Path, options: SourceOptions) -> Iterator[tuple[Checkpoint, Inspection]]:
+def inspected(path: Path, options: SourceOptions) -> Iterator[tuple[AnyCheckpoint, Inspection]]:
     """Open, recognise and plan a checkpoint; it stays open inside the block.
 
     Args:
@@ -57,7 +62,21 @@ def inspected(path: Path, options: SourceOptions) -> Iterator[tuple[Checkpoint, 
         UnsafeInputError: If it would run code.
         StorageError: If it cannot be read.
     """
-    with open_checkpoint(path) as checkpoint:
-        source = read_pycls(checkpoint, options)
+    with open_any(path) as checkpoint:
+        states = _states(checkpoint, options.framework)
+        source = FRAMEWORKS[states[0].framework].read(checkpoint, states, options)
         plan = make_plan(source, path.name)
-        yield checkpoint, Inspection(path, checkpoint.container, checkpoint.size, source, plan)
+        yield (
+            checkpoint,
+            Inspection(path, checkpoint.files, checkpoint.container, checkpoint.size, source, plan),
+        )
+
+
+def _states(checkpoint: AnyCheckpoint, framework: str | None) -> list[StateDict]:
+    """The RegNets in a checkpoint, of the framework asked for, else of the first found."""
+    found = find_state_dicts(checkpoint.tree)
+    wanted = framework or (found[0].framework if found else None)
+    states = [state for state in found if state.framework == wanted]
+    if not states:
+        raise refusal(framework, found, all_tensors(checkpoint.tree), checkpoint.path.name)
+    return states

@@ -11,22 +11,10 @@ from converters.errors import InputError
 from regnet.config import group_count, squeeze_width
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from converters.keymaps.keymap import Keymap
-
-_PREFIXES = re.compile(r"(?:module\.|_orig_mod\.)+")
-
-_FRAMEWORKS = (
-    ("pycls", r"s1\.b1\.f\.(a|b|c)\.weight"),
-    ("timm", r"s1\.b1\.conv1\.conv\.weight"),
-    ("Hugging Face transformers", r"(regnet\.)?embedder\.embedder\.convolution\.weight"),
-    ("torchvision", r"trunk_output\.block1\.block1-0\.f\.a\.0\.weight"),
-    ("ClassyVision or SWAG", r"stem\.stem\.0\.weight"),
-    ("VISSL", r".*_feature_blocks\..*"),
-    ("OpenMMLab", r"backbone\.layer1\.0\.conv1\.weight"),
-)
-"""Framework and the name of a parameter that only its RegNets have."""
+    from converters.wrapping import StateDict
 
 _OTHER_NETWORKS = (
     ("an EfficientNet of pycls", r"s1\.b1\.(dwise|exp)\.weight"),
@@ -41,7 +29,7 @@ _OTHER_NETWORKS = (
 
 
 def tensors_of(tree: object) -> dict[str, StoredTensor]:
-    """The tensors of a state dict, by name, without ``module.`` and ``_orig_mod.`` in front.
+    """The tensors of a state dict, by name.
 
     Args:
         tree: What a checkpoint holds at the place of the state dict.
@@ -52,41 +40,47 @@ def tensors_of(tree: object) -> dict[str, StoredTensor]:
     if not isinstance(tree, dict):
         return {}
     return {
-        _PREFIXES.sub("", name, count=1) if _PREFIXES.match(name) else name: tensor
+        name: tensor
         for name, tensor in tree.items()
         if isinstance(name, str) and isinstance(tensor, StoredTensor)
     }
 
 
-def framework_of(names: Collection[str]) -> str | None:
-    """The framework whose RegNet these parameters are, or None."""
-    return _first_match(_FRAMEWORKS, names)
+def refusal(
+    framework: str | None,
+    found: Sequence[StateDict],
+    tensors: Collection[str],
+    where: str,
+) -> InputError:
+    """The error for a checkpoint without the RegNet that was looked for.
 
+    Args:
+        framework: Whose RegNet was asked for; None for any.
+        found: RegNets of other frameworks.
+        tensors: The names of what is in the checkpoint.
+        where: What the message calls it.
 
-def require_framework(framework: str, names: Collection[str], where: str) -> None:
-    """Make sure that a checkpoint is a certain framework's RegNet.
-
-    Raises:
-        InputError: Saying what it looks like instead.
+    Returns:
+        One sentence that says what it looks like instead.
     """
-    found = framework_of(names)
-    if found == framework:
-        return
-    if not names:
-        raise InputError(
-            f"{where} holds no tensors where a {framework} checkpoint has its model_state; give "
-            "the file that the training run saved."
+    wanted = f"a {framework} RegNet" if framework else "a RegNet of a known framework"
+    if not tensors:
+        return InputError(
+            f"{where} holds no tensors by name; give the file that the training run saved."
         )
-    other = _first_match(_OTHER_NETWORKS, names)
+    other = _first_match(_OTHER_NETWORKS, tensors)
     if found:
-        looks = f"it looks like a RegNet saved by {found}"
-    elif other:
-        looks = f"it looks like {other}"
-    else:
-        looks = f"its first parameter is {printable(next(iter(names)))}"
-    raise InputError(
-        f"{where} is not a {framework} RegNet: {looks}; this version converts the RegNetX and "
-        f"RegNetY checkpoints of {framework}."
+        return InputError(
+            f"{where} is not {wanted}: it is one saved by {found[0].framework}; convert it with "
+            f"`regnet convert`."
+        )
+    looks = (
+        f"it looks like {other}"
+        if other
+        else f"its first parameter is {printable(next(iter(tensors)))}"
+    )
+    return InputError(
+        f"{where} is not {wanted}: {looks}; this tool converts RegNetX and RegNetY checkpoints."
     )
 
 

@@ -25,7 +25,7 @@ _PACKAGES = ("regnet-converters", "torch", "numpy", "onnx", "onnxruntime")
 
 def conversion_record(
     inspection: Inspection,
-    source_sha256: str,
+    source_sha256: Mapping[str, str],
     report: Report,
     folder: Path,
     known: Mapping[str, str],
@@ -34,7 +34,7 @@ def conversion_record(
 
     Args:
         inspection: The recognised and planned source.
-        source_sha256: Digest of the source file.
+        source_sha256: Name of each source file to its digest.
         report: The verdicts.
         folder: Where all other files lie already.
         known: File name to sha256, for files that need not be hashed again.
@@ -44,7 +44,7 @@ def conversion_record(
         "schema": SCHEMA,
         "source": {
             "file": inspection.path.name,
-            "sha256": source_sha256,
+            "sha256": dict(source_sha256),
             "size": inspection.size,
             "container": inspection.container,
             "framework": inspection.source.framework,

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from converters.checkpoint import Checkpoint
+    from converters.checkpoint import AnyCheckpoint
     from converters.plan import Plan, Step
 
     Buffer = bytes | bytearray | memoryview
 
 
 def write_weights(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     plan: Plan,
     folder: Path,
     *,
@@ -65,7 +65,7 @@ def write_weights(
     return digests
 
 
-def _chunks(checkpoint: Checkpoint, step: Step) -> Iterable[Buffer]:
+def _chunks(checkpoint: AnyCheckpoint, step: Step) -> Iterable[Buffer]:
     """The bytes of one tensor; copied as they are unless a quirk asks for arithmetic."""
     if step.tensor is None:
         return [bytes(step.target.nbytes)]

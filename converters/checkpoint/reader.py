@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from zlib import crc32
 
 from converters.checkpoint.legacy_container import read_legacy
@@ -40,6 +40,8 @@ class Checkpoint:
         size: In bytes.
         tree: What it holds, keys as saved and in their order; of safetensors, tensors by name.
         metadata: The text a safetensors header carries beside its tensors; else empty.
+        config: Empty; a folder's is the content of ``config.json``.
+        files: The files that hold the weights: this one.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class Checkpoint:
         self.size = file.size
         self.tree = tree
         self.metadata = metadata
+        self.config: dict[str, Any] = {}  # a file has no config.json beside it
+        self.files = (file.path,)
         self._file = file
         self._verified: set[int] = set()  # the offsets of storages whose checksum was right
 

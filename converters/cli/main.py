@@ -31,6 +31,18 @@ class FormatName(StrEnum):
     TORCHSCRIPT = "torchscript"
 
 
+class FrameworkName(StrEnum):
+    """What ``--from`` takes; the keys of `converters.sources.registry.FRAMEWORKS`."""
+
+    PYCLS = "pycls"
+    TIMM = "timm"
+    TORCHVISION = "torchvision"
+    TRANSFORMERS = "transformers"
+    MMPRETRAIN = "mmpretrain"
+    CLASSY_VISION = "classy-vision"
+    VISSL = "vissl"
+
+
 Source = Annotated[Path, typer.Argument(help="The checkpoint.", show_default=False)]
 Out = Annotated[Path, typer.Argument(help="The folder to be made.", show_default=False)]
 Folder = Annotated[Path, typer.Argument(help="A converted folder.", show_default=False)]
@@ -44,6 +56,13 @@ Order = Annotated[
 Weights = Annotated[
     Literal["raw", "ema", "best"],
     typer.Option(help="Which weights, where the file has several; best is the smaller error."),
+]
+From = Annotated[
+    FrameworkName | None,
+    typer.Option("--from", help="Who saved the checkpoint.", show_default="recognised"),
+]
+Head = Annotated[
+    str | None, typer.Option(help="Which head, where the file has several.", show_default=False)
 ]
 Labels = Annotated[
     Path | None, typer.Option(help="Class names: a JSON list, or one per line.", show_default=False)
@@ -71,16 +90,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-pycls_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+convert_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+"""The conversion alone, for the commands whose source is fixed."""
 
 
 @app.command("convert")
-@pycls_app.command("convert-pycls")
+@convert_app.command()
 def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     source: Source,
     out: Out,
+    framework: From = None,
     channel_order: Order = None,
     weights: Weights = "best",
+    head: Head = None,
     labels: Labels = None,
     formats: Formats = None,
     share_weights: Share = False,
@@ -95,7 +117,7 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
 
     The folder appears only when every artefact has passed against the float64 oracle.
 
-    Example: convert-pycls RegNetY-4.0GF.pyth out/
+    Example: regnet convert RegNetY-4.0GF.pyth out/
     """
     from converters.artefacts import FORMATS
     from converters.cli import commands
@@ -103,7 +125,7 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     from converters.convert import ConvertOptions
     from converters.sources.source import SourceOptions
 
-    source_options = SourceOptions(channel_order, weights)
+    source_options = SourceOptions(framework, channel_order, weights, head)
     output = Output(as_json, quiet)
     if dry_run:
         commands.inspect(source, source_options, output, with_plan=True)
@@ -209,15 +231,17 @@ def run() -> NoReturn:
     _run(app, "regnet")
 
 
-def run_convert_pycls() -> NoReturn:
-    """Entry point of ``convert-pycls``."""
-    _run(pycls_app, "convert-pycls")
+def run_convert() -> NoReturn:
+    """Entry point of ``convert-pycls``, ``convert-timm`` and so on: the name fixes the source."""
+    name = Path(sys.argv[0]).stem
+    framework = name.removeprefix("convert-")
+    _run(convert_app, name, ["--from", framework, *sys.argv[1:]])
 
 
-def _run(application: typer.Typer, name: str) -> NoReturn:
+def _run(application: typer.Typer, name: str, arguments: list[str] | None = None) -> NoReturn:
     """Run a command and turn what it raises into one sentence and an exit status."""
     try:
-        status = application(prog_name=name, standalone_mode=False)
+        status = application(arguments, prog_name=name, standalone_mode=False)
     except ConversionError as error:
         _fail(str(error), error.exit_status)
     except _UsageError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.keymaps.pycls import PYCLS
-from converters.recognise import architecture_of, require_framework, tensors_of
+from converters.recognise import architecture_of
 from converters.sources.pycls_config import PyclsConfig
 from converters.sources.source import (
     Decision,
@@ -24,31 +24,35 @@ from regnet.config import RegNetConfig
 from regnet.imagenet import IMAGENET_MEAN
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Mapping, Sequence
 
-    from converters.checkpoint import Checkpoint, StoredTensor
+    from converters.checkpoint import AnyCheckpoint, StoredTensor
     from converters.sources.source import ChannelOrder
+    from converters.wrapping import StateDict
 
 _MISSING_ERROR = 100.0
 """What pycls assumes of a set of weights whose error was not stored, in percent."""
 
 
-def read_pycls(checkpoint: Checkpoint, options: SourceOptions) -> Source:
+def read_pycls(
+    checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions
+) -> Source:
     """Find out all that a pycls checkpoint says, without reading a weight.
 
     Args:
-        checkpoint: An open file; a bare ``model_state`` and one nested in ``state_dict`` are
-            understood as well, and a ``module.`` prefix is removed.
+        checkpoint: An open file.
+        states: The state dicts found in it; a bare one and one nested elsewhere than under
+            ``model_state`` are understood as well.
         options: What the user decided.
 
     Raises:
-        InputError: If it is not pycls', not a RegNet, or a RegNet that the reference cannot be.
+        InputError: If it is a RegNet that the reference cannot be.
     """
     where = checkpoint.path.name
     wrapper: Mapping[Hashable, Any] = checkpoint.tree if isinstance(checkpoint.tree, dict) else {}
     key, chosen = _choose_weights(wrapper, options.weights, where)
-    tensors = tensors_of(wrapper[key] if key else checkpoint.tree)
-    require_framework("pycls", tensors, where)
+    state = next((s for s in states if s.path[:1] == (key,)), states[0])
+    tensors = state.tensors
     text = wrapper.get("cfg")
     cfg = PyclsConfig.parse(text if isinstance(text, str) else None, where)
     cfg.require_expressible()
@@ -77,8 +81,7 @@ def _choose_weights(
     if "model_state" not in wrapper:
         if choice == "ema":
             raise InputError(f"{where} holds no EMA weights; leave out --weights ema.")
-        nested = next((k for k in ("state_dict", "model") if k in wrapper), None)
-        return nested, Decision("weights", "raw", "the file holds one set of weights")
+        return None, Decision("weights", "raw", "the file holds one set of weights")
     if "ema_state" not in wrapper:
         if choice == "ema":
             raise InputError(
@@ -141,8 +144,7 @@ def _channel_order(
 
 def _transform_decision(transform: EvalTransform, cfg: PyclsConfig) -> Decision:
     reason = "the cfg's TEST.IM_SIZE and TRAIN.IM_SIZE" if cfg.is_present else "pycls' default"
-    value = f"short side to {transform.resize}, centre crop {transform.crop}, bilinear"
-    return Decision("evaluation transform", value, reason)
+    return Decision("evaluation transform", transform.in_words, reason)
 
 
 def _skipped(wrapper: Mapping[Hashable, Any], taken: str | None) -> dict[str, str]:

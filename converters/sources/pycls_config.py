@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from converters.errors import InputError
-from converters.sources.source import EvalTransform
+from converters.sources.source import BILINEAR, EvalTransform
 from regnet.architecture import NORM_EPS
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from converters.sources.source import ChannelOrder
     from regnet.config import Activation
 
-BILINEAR = 2
 _MAX_TEXT = 1_000_000
 _ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",

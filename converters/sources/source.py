@@ -17,13 +17,26 @@ if TYPE_CHECKING:
 ChannelOrder = Literal["rgb", "bgr"]
 WeightsChoice = Literal["raw", "ema", "best"]
 
+BILINEAR = 2
+BICUBIC = 3
+"""Pillow's numbers of the two filters that RegNets were evaluated with."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """What the user decides; None leaves it to the checkpoint or the framework's default."""
+    """What the user decides; None leaves it to the checkpoint or the framework's default.
 
+    Attributes:
+        framework: Key of :data:`converters.sources.registry.FRAMEWORKS`; None recognises it.
+        channel_order: Of the images the network was trained on.
+        weights: Which set, where the checkpoint has raw and averaged ones.
+        head: Which head, where the checkpoint has several.
+    """
+
+    framework: str | None = None
     channel_order: ChannelOrder | None = None
     weights: WeightsChoice = "best"
+    head: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,13 @@ class EvalTransform:
     resample: int
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+
+    @property
+    def in_words(self) -> str:
+        """For people: short side, crop, filter."""
+        filters = {BILINEAR: "bilinear", BICUBIC: "bicubic"}
+        name = filters.get(self.resample, f"Pillow filter {self.resample}")
+        return f"short side to {self.resize}, centre crop {self.crop}, {name}"
 
 
 @dataclass(frozen=True)

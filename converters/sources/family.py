@@ -1,0 +1,145 @@
+"""Frameworks whose checkpoints say little beside the tensors: timm, torchvision, SWAG, OpenMMLab.
+
+What they share is here; what one of them has of its own (timm's `pretrained_cfg`, say) is a
+function in its row of :mod:`converters.sources.registry`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from converters.errors import InputError
+from converters.recognise import architecture_of
+from converters.sources.source import Decision, EvalTransform, Source, SourceOptions
+from regnet.config import RegNetConfig
+from regnet.imagenet import IMAGENET_MEAN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from converters.checkpoint import StoredTensor
+    from converters.keymaps.keymap import Keymap
+    from converters.sources.source import ChannelOrder
+    from converters.wrapping import StateDict
+
+_EMA_KEYS = {"ema_state", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict"}
+"""Where trainers keep averaged weights: pycls, timm, torchvision and timm, VISSL, OpenMMLab."""
+
+_AVERAGE_COUNTERS = {"n_averaged": "how many models torch averaged, not a weight"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is the same for every checkpoint of a framework.
+
+    Attributes:
+        keymap: Its names.
+        transform: How it evaluated, unless the checkpoint says otherwise.
+        transform_reason: Whose rule that is.
+        channel_order: What its networks were trained on.
+        prefers_ema: Whether its own loader takes averaged weights where there are some.
+    """
+
+    keymap: Keymap
+    transform: EvalTransform
+    transform_reason: str
+    channel_order: ChannelOrder = "rgb"
+    prefers_ema: bool = False
+
+
+def choose_state(
+    family: Family, states: Sequence[StateDict], options: SourceOptions, where: str
+) -> tuple[StateDict, Decision, dict[str, str]]:
+    """Choose between raw and averaged weights.
+
+    Args:
+        family: Whose rule decides where the user does not.
+        states: What was found, of one framework; at least one.
+        options: What the user decided.
+        where: What error messages call the checkpoint.
+
+    Returns:
+        The chosen state dict, the decision, and what is left out with the reason.
+
+    Raises:
+        InputError: If the choice asked for is not there, or the file holds several models.
+    """
+    averaged = [state for state in states if _EMA_KEYS & set(state.path)]
+    raw = [state for state in states if state not in averaged]
+    if len(raw) > 1 or len(averaged) > 1:
+        places = ", ".join(state.place for state in states)
+        raise InputError(f"{where} holds several models (at {places}); save one of them alone.")
+    if options.weights == "ema" and not averaged:
+        raise InputError(f"{where} holds no averaged weights; leave out --weights ema.")
+    wants_ema = options.weights == "ema" or (options.weights == "best" and family.prefers_ema)
+    chosen = (averaged or raw)[0] if wants_ema or not raw else raw[0]
+    name = "ema" if chosen in averaged else "raw"
+    others = [state for state in states if state is not chosen]
+    if not others:
+        reason = f"the file holds one set of weights, at {chosen.place}"
+    elif options.weights == "best":
+        reason = f"what {family.keymap.framework}'s own loader takes"
+    else:
+        reason = "as asked for with --weights"
+    skipped = {state.place: "the weights that were not chosen" for state in others}
+    return chosen, Decision("weights", name, reason), skipped
+
+
+def family_source(
+    family: Family, states: Sequence[StateDict], options: SourceOptions, where: str
+) -> Source:
+    """Make the source of a family's checkpoint.
+
+    Args:
+        family: The framework's.
+        states: The state dicts found in the checkpoint, of this framework.
+        options: What the user decided.
+        where: What error messages call the checkpoint.
+
+    Raises:
+        InputError: If the network is none that the reference can be.
+    """
+    state, weights, skipped = choose_state(family, states, options, where)
+    tensors = {name: t for name, t in state.tensors.items() if name not in _AVERAGE_COUNTERS}
+    skipped |= {name: _AVERAGE_COUNTERS[name] for name in state.tensors if name not in tensors}
+    fields = architecture_of(tensors, family.keymap, where)
+    has_classifier = bool(fields["num_labels"])
+    if not has_classifier:
+        del fields["num_labels"]
+    config = RegNetConfig(**fields)
+    order, order_decision = channel_order(family, options, config)
+    return Source(
+        framework=family.keymap.framework,
+        keymap=family.keymap,
+        tensors=tensors,
+        config=config,
+        has_classifier=has_classifier,
+        channel_order=order,
+        transform=family.transform,
+        decisions=(weights, order_decision, transform_decision(family)),
+        skipped=skipped,
+    )
+
+
+def channel_order(
+    family: Family, options: SourceOptions, config: RegNetConfig
+) -> tuple[ChannelOrder, Decision]:
+    """What the network was trained on: as asked for, else as the framework feeds it."""
+    order = options.channel_order or family.channel_order
+    asked = "as asked for with --channel-order"
+    reason = asked if options.channel_order else f"{family.keymap.framework}'s own"
+    if config.num_channels != len(IMAGENET_MEAN):
+        return order, Decision("channel order", "kept", f"{config.num_channels} input channels")
+    value = "BGR, stem flipped to take RGB" if order == "bgr" else "RGB, stem kept"
+    return order, Decision("channel order", value, reason)
+
+
+def transform_decision(family: Family) -> Decision:
+    """The transform in words."""
+    return Decision("evaluation transform", family.transform.in_words, family.transform_reason)
+
+
+def only_tensors(tensors: Mapping[str, StoredTensor], keymap: Keymap) -> dict[str, StoredTensor]:
+    """The tensors that a keymap knows."""
+    return {name: tensor for name, tensor in tensors.items() if keymap.parse(name)}
