@@ -129,6 +129,8 @@ def output_config(inspection: Inspection, labels: Sequence[str] | None) -> RegNe
     fields = source.config.to_dict()
     kind = CLASSIFIER_ARCHITECTURE if source.has_classifier else TRUNK_ARCHITECTURE
     fields |= {"architectures": [kind], "dtype": "float32"}
+    if labels is None and source.labels is not None and source.has_classifier:
+        fields |= {"id2label": dict(enumerate(source.labels)), "label2id": None}
     if labels is not None:
         classes = source.config.num_labels if source.has_classifier else 0
         if len(labels) != classes or len(set(labels)) != classes:

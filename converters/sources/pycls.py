@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.keymaps.pycls import PYCLS
+from converters.labels import IMAGENET_CLASSES, imagenet_labels
 from converters.recognise import architecture_of
 from converters.sources.pycls_config import PyclsConfig
 from converters.sources.source import (
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from converters.checkpoint import AnyCheckpoint, StoredTensor
     from converters.sources.source import ChannelOrder
     from converters.wrapping import StateDict
+
+_IMAGENET = Decision("labels", "ImageNet's 1000", "the cfg's TRAIN.DATASET is imagenet")
 
 _MISSING_ERROR = 100.0
 """What pycls assumes of a set of weights whose error was not stored, in percent."""
@@ -69,7 +72,13 @@ def read_pycls(
         has_classifier=_has_classifier(tensors),
         channel_order=order,
         transform=transform,
-        decisions=(chosen, order_decision, _transform_decision(transform, cfg)),
+        labels=imagenet_labels() if _is_imagenet(cfg, config) else None,
+        decisions=(
+            chosen,
+            order_decision,
+            _transform_decision(transform, cfg),
+            *([_IMAGENET] if _is_imagenet(cfg, config) else ()),
+        ),
         skipped=_skipped(wrapper, key),
     )
 
@@ -145,6 +154,11 @@ def _channel_order(
 def _transform_decision(transform: EvalTransform, cfg: PyclsConfig) -> Decision:
     reason = "the cfg's TEST.IM_SIZE and TRAIN.IM_SIZE" if cfg.is_present else "pycls' default"
     return Decision("evaluation transform", transform.in_words, reason)
+
+
+def _is_imagenet(cfg: PyclsConfig, config: RegNetConfig) -> bool:
+    dataset = cfg.get("TRAIN", "DATASET", "")
+    return bool(dataset == "imagenet" and config.num_labels == IMAGENET_CLASSES)
 
 
 def _skipped(wrapper: Mapping[Hashable, Any], taken: str | None) -> dict[str, str]:

@@ -86,6 +86,7 @@ class Source:
         has_classifier: Whether it has a head, or is a trunk alone.
         channel_order: The order of the input channels that the stem was trained on.
         transform: The source's own evaluation transform.
+        labels: Names of the classes, where the checkpoint says which they are.
         decisions: What was decided and why, to be printed.
         skipped: What else is in the file and is left out: name to reason.
     """
@@ -97,6 +98,7 @@ class Source:
     has_classifier: bool
     channel_order: ChannelOrder
     transform: EvalTransform
+    labels: tuple[str, ...] | None = None
     decisions: tuple[Decision, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
 
