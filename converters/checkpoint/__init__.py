@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from converters.checkpoint.lists import CheckpointList, is_list
 from converters.checkpoint.reader import Checkpoint, open_checkpoint
 from converters.checkpoint.several import CheckpointFolder
 from converters.checkpoint.values import Opaque, Storage, StoredTensor, Tree
@@ -11,11 +12,11 @@ from converters.checkpoint.values import Opaque, Storage, StoredTensor, Tree
 if TYPE_CHECKING:
     from pathlib import Path
 
-AnyCheckpoint = Checkpoint | CheckpointFolder
+AnyCheckpoint = Checkpoint | CheckpointFolder | CheckpointList
 
 
 def open_any(path: Path) -> AnyCheckpoint:
-    """Open a checkpoint that is a file or a folder.
+    """Open a checkpoint that is a file, a folder, or a list of files beside it.
 
     Args:
         path: Its name does not matter.
@@ -25,13 +26,21 @@ def open_any(path: Path) -> AnyCheckpoint:
         UnsafeInputError: It would run code in other programs, or they would disagree on it.
         StorageError: It may not be read, reading fails, or it changes meanwhile.
     """
-    return CheckpointFolder(path) if path.is_dir() else open_checkpoint(path)
+    if path.is_dir():
+        return CheckpointFolder(path)
+    checkpoint = open_checkpoint(path)
+    try:
+        return CheckpointList(checkpoint) if is_list(checkpoint) else checkpoint
+    except BaseException:
+        checkpoint.close()
+        raise
 
 
 __all__ = [
     "AnyCheckpoint",
     "Checkpoint",
     "CheckpointFolder",
+    "CheckpointList",
     "Opaque",
     "Storage",
     "StoredTensor",

@@ -1,16 +1,18 @@
-"""Several files that are one checkpoint: shards, or a folder with its configuration."""
+"""Several files that are one checkpoint; a folder of Hugging Face's libraries is such."""
 
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from collections import OrderedDict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
+from converters.checkpoint.joined import JoinedTensor
 from converters.checkpoint.reader import CHUNK_SIZE, open_checkpoint
-from converters.errors import InputError
+from converters.errors import InputError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -19,65 +21,57 @@ if TYPE_CHECKING:
     from converters.checkpoint.reader import Checkpoint
     from converters.checkpoint.values import StoredTensor, Tree
 
+_MAX_OPEN = 128
+"""Files held open at once; a system may allow no more than 256."""
+
 _MAX_JSON = 20_000_000
 _SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
-class CheckpointFolder:
-    """An open folder as Hugging Face's libraries write it; reads like a `Checkpoint`.
+class SeveralFiles:
+    """Open files that are one checkpoint; what it holds is up to the subclass.
 
     Attributes:
-        path: The folder.
-        container: ``folder``.
-        size: Of the weights files together, in bytes.
-        tree: The tensors of all weights files, by name.
-        config: The content of ``config.json``; empty if there is none.
-        preprocessor: The content of ``preprocessor_config.json``; empty if there is none.
-        files: The files that hold the weights.
+        path: What the user named.
+        container: How the files are laid out.
+        size: Of the files together, in bytes.
+        tree: What they hold together.
+        config: Empty, unless there is a ``config.json``.
+        preprocessor: Likewise of ``preprocessor_config.json``.
+        files: The files, in the order they were opened.
     """
 
-    container = "folder"
+    container = ""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = _read_json(path / "config.json")
-        self.preprocessor = _read_json(path / "preprocessor_config.json")
+        self.config: dict[str, Any] = {}
+        self.preprocessor: dict[str, Any] = {}
         self.tree: Tree = {}
         self.size = 0
         self.files: tuple[Path, ...] = ()
-        self._stack = ExitStack()
-        self._files: dict[Path, Checkpoint] = {}
-        try:
-            for file in _weight_files(path):
-                self._add(file)
-        except BaseException:
-            self._stack.close()
-            raise
-
-    def _add(self, path: Path) -> None:
-        checkpoint = self._stack.enter_context(open_checkpoint(path))
-        if not isinstance(checkpoint.tree, dict) or not isinstance(self.tree, dict):
-            raise InputError(f"{path.name}: holds no tensors by name; give a state dict.")
-        repeated = self.tree.keys() & checkpoint.tree.keys()
-        if repeated:
-            raise InputError(f"{path.name}: repeats {min(map(str, repeated))} of another shard.")
-        self.tree.update(checkpoint.tree)
-        self.size += checkpoint.size
-        self._files[checkpoint.path] = checkpoint
-        self.files = (*self.files, path)
+        self._open: OrderedDict[Path, Checkpoint] = OrderedDict()
+        self._times: dict[Path, int] = {}
 
     def chunks(self, tensor: StoredTensor, chunk_size: int = CHUNK_SIZE) -> Iterator[bytes]:
         """Yield a tensor's bytes; see :meth:`Checkpoint.chunks`."""
-        return self._files[tensor.storage.path].chunks(tensor, chunk_size)
+        for piece in tensor.pieces if isinstance(tensor, JoinedTensor) else (tensor,):
+            yield from self._file(piece.storage.path).chunks(piece, chunk_size)
 
     def array(self, tensor: StoredTensor) -> np.ndarray:
         """Return a tensor as an array; see :meth:`Checkpoint.array`."""
-        return self._files[tensor.storage.path].array(tensor)
+        import numpy as np
+
+        if not isinstance(tensor, JoinedTensor):
+            return self._file(tensor.storage.path).array(tensor)
+        pieces = [self._file(piece.storage.path).array(piece) for piece in tensor.pieces]
+        return np.concatenate(pieces).reshape(tensor.shape)
 
     def close(self) -> None:
         """Close every file."""
-        self._stack.close()
+        while self._open:
+            self._open.popitem()[1].close()
 
     def __enter__(self) -> Self:
         return self
@@ -89,6 +83,85 @@ class CheckpointFolder:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _add(self, path: Path) -> Checkpoint:
+        """Open one file more."""
+        checkpoint = open_checkpoint(path)
+        self._keep(checkpoint)
+        return checkpoint
+
+    def _keep(self, checkpoint: Checkpoint) -> None:
+        """Take over an open file."""
+        path = checkpoint.path
+        self._hold(checkpoint)
+        if path not in self._times:
+            self._times[path] = path.stat().st_mtime_ns
+            self.size += checkpoint.size
+            self.files = (*self.files, path)
+
+    def _hold(self, checkpoint: Checkpoint) -> None:
+        """Hold a file open; of too many, the one unused for longest is closed."""
+        previous = self._open.pop(checkpoint.path, None)
+        if previous is not None:
+            previous.close()
+        self._open[checkpoint.path] = checkpoint
+        if len(self._open) > _MAX_OPEN:
+            self._open.popitem(last=False)[1].close()
+
+    def _file(self, path: Path) -> Checkpoint:
+        """One of the files, opened again if there were too many."""
+        if path not in self._open:
+            self._hold(open_checkpoint(path))
+            if path.stat().st_mtime_ns != self._times[path]:
+                raise StorageError(
+                    f"{path.name}: changed while it was being read; wait until it is complete, "
+                    "then retry."
+                )
+        self._open.move_to_end(path)
+        return self._open[path]
+
+    @contextmanager
+    def _closing_on_error(self) -> Iterator[None]:
+        """Close what was opened if a constructor fails."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+
+class CheckpointFolder(SeveralFiles):
+    """An open folder as Hugging Face's libraries write it; reads like a `Checkpoint`.
+
+    Attributes:
+        path: The folder.
+        container: ``folder``.
+        tree: The tensors of all weights files, by name.
+        config: The content of ``config.json``; empty if there is none.
+        preprocessor: The content of ``preprocessor_config.json``; empty if there is none.
+    """
+
+    container = "folder"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.config = _read_json(path / "config.json")
+        self.preprocessor = _read_json(path / "preprocessor_config.json")
+        with self._closing_on_error():
+            self.tree = self._merged([self._add(file) for file in _weight_files(path)])
+
+    @staticmethod
+    def _merged(checkpoints: Sequence[Checkpoint]) -> Tree:
+        tree: dict[Hashable, Tree] = {}
+        for checkpoint in checkpoints:
+            name = checkpoint.path.name
+            if not isinstance(checkpoint.tree, dict):
+                raise InputError(f"{name}: holds no tensors by name; give a state dict.")
+            repeated = tree.keys() & checkpoint.tree.keys()
+            if repeated:
+                raise InputError(f"{name}: repeats {min(map(str, repeated))} of another shard.")
+            tree.update(checkpoint.tree)
+        return tree
 
 
 def _weight_files(folder: Path) -> Sequence[Path]:

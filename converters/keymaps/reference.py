@@ -11,7 +11,7 @@ from converters.keymaps.keymap import Keymap
 _BLOCK = "encoder.stages.{stage}.layers.{block}"
 
 REFERENCE = Keymap(
-    "reference",
+    "transformers",
     {
         "stem.conv": "embedder.embedder.convolution.weight",
         "stem.norm": "embedder.embedder.normalization.{norm}",

@@ -1,0 +1,103 @@
+"""Putting together what fairscale's FSDP cut apart, from headers alone.
+
+Source: fairscale 0.4.13 ``fully_sharded_data_parallel.py``, `local_metadata_dict` and
+`consolidate_shard_weights`. Each process saves a flat piece of every parameter, padded at the end
+so that all are equally long; several parameters may share a flat one. Buffers are whole in each.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from converters.checkpoint.joined import cut, join
+from converters.checkpoint.values import StoredTensor, printable
+from converters.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from converters.checkpoint.values import Tree
+
+
+def consolidate(
+    shards: Sequence[Mapping[Any, Tree]], metadata: Sequence[Mapping[Any, Any]], where: str
+) -> dict[str, StoredTensor]:
+    """Find each whole parameter and buffer of a module in its shards.
+
+    Args:
+        shards: Each process's state dict, in the order of ranks; at least one.
+        metadata: What FSDP noted about each.
+        where: What error messages call the checkpoint.
+
+    Returns:
+        Name to tensor, parameters before buffers, which come from the first shard.
+
+    Raises:
+        InputError: If metadata and shards do not fit each other.
+    """
+    try:
+        return _Consolidation(shards, metadata, where).tensors()
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{where}: the metadata of its shards is not FSDP's ({type(error).__name__}: "
+            f"{printable(str(error))}); save the checkpoint again with VISSL."
+        ) from error
+
+
+class _Consolidation:
+    """One run of :func:`consolidate`; what is not as FSDP writes it ends in a lookup error."""
+
+    def __init__(
+        self, shards: Sequence[Mapping[Any, Any]], metadata: Sequence[Mapping[Any, Any]], where: str
+    ) -> None:
+        self._shards = shards
+        self._metadata = metadata
+        self._where = where
+
+    def tensors(self) -> dict[str, StoredTensor]:
+        found: dict[str, StoredTensor] = {}
+        aliases: dict[str, str] = {}
+        for index, wrapped in enumerate(self._metadata[0]["param_metadata"]):
+            for flat_name in wrapped["params"]:
+                found |= self._parameters(index, flat_name)
+            aliases |= {new: old for old, new in wrapped["shared_param_info"]}
+        found |= {new: found[old] for new, old in aliases.items()}
+        buffers = self._metadata[0]["buffer_names"]
+        return found | {name: _tensor(self._shards[0][name]) for name in buffers}
+
+    def _parameters(self, index: int, flat_name: str) -> dict[str, StoredTensor]:
+        """The parameters that lie one behind another in a flat one of the index-th wrapper."""
+        wrapped = self._metadata[0]["param_metadata"][index]
+        path = f"{wrapped['fsdp_path']}." if wrapped["fsdp_path"] else ""
+        # A wrapper whose group is a single process keeps its parameters whole, in every shard.
+        ranks = 1 if wrapped["no_broadcast_optim_state"] else len(self._shards)
+        pieces = [self._piece(rank, index, path, flat_name) for rank in range(ranks)]
+        stated = wrapped["params"][flat_name]
+        shapes = [tuple(map(int, shape)) for shape in stated["shapes"]]
+        total = sum(piece.numel for piece in pieces)
+        if sum(map(prod, shapes)) != total or len({piece.dtype for piece in pieces}) != 1:
+            raise InputError(
+                f"{self._where}: the shards' pieces of {printable(path + flat_name)} have {total} "
+                "elements together, which is not what their metadata says; complete the download."
+            )
+        found, start = {}, 0
+        for name, shape in zip(stated["names"], shapes, strict=True):
+            found[path + name] = join(cut(pieces, start, prod(shape)), shape)
+            start += prod(shape)
+        return found
+
+    def _piece(self, rank: int, index: int, path: str, flat_name: str) -> StoredTensor:
+        """One process's piece, without its padding."""
+        piece = _tensor(self._shards[rank][path + flat_name])
+        params = self._metadata[rank]["param_metadata"][index]["params"]
+        (length,) = piece.shape
+        if not piece.is_contiguous:
+            raise ValueError(f"{path + flat_name} has gaps")
+        return cut([piece], 0, length - int(params[flat_name]["padding"]))[0]
+
+
+def _tensor(value: object) -> StoredTensor:
+    if not isinstance(value, StoredTensor):
+        raise TypeError(f"{type(value).__name__} where a tensor is expected")
+    return value

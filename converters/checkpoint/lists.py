@@ -1,0 +1,136 @@
+"""VISSL's lists: a small file that names the files in which the network's pieces lie.
+
+Source: VISSL ``utils/checkpoint.py``. A ``shard_list`` names one file per process of the training
+run, each with a piece of every parameter; a ``slice_list`` names one file per parameter, by the
+absolute path it had when it was written. Both kinds are looked for beside the list.
+"""
+
+from __future__ import annotations
+
+from pathlib import PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from converters.checkpoint.fsdp import consolidate
+from converters.checkpoint.several import SeveralFiles
+from converters.checkpoint.values import StoredTensor, printable
+from converters.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from converters.checkpoint.reader import Checkpoint
+    from converters.checkpoint.values import Tree
+
+_MAX_DEPTH = 8
+
+
+def is_list(checkpoint: Checkpoint) -> bool:
+    """Whether a file is a list of others.
+
+    Raises:
+        InputError: If it is one of the files that such a list names.
+    """
+    kind = checkpoint.tree.get("type") if isinstance(checkpoint.tree, dict) else None
+    if isinstance(kind, str) and kind in {"shard", "slice"}:
+        raise InputError(
+            f"{checkpoint.path.name}: is one {kind} of a network; give the {kind}_list file that "
+            f"VISSL wrote beside its {kind}s."
+        )
+    return isinstance(kind, str) and kind in {"shard_list", "slice_list"}
+
+
+class CheckpointList(SeveralFiles):
+    """An open list with its files; reads like a `Checkpoint` of the whole network.
+
+    Attributes:
+        container: ``shard_list`` or ``slice_list``.
+        tree: As a consolidated checkpoint has it; of shards, only the model.
+    """
+
+    def __init__(self, index: Checkpoint) -> None:
+        super().__init__(index.path)
+        self._keep(index)
+        content: Any = index.tree
+        self.container = str(content["type"])
+        with self._closing_on_error():
+            if self.container == "shard_list":
+                model = self._joined_shards(content)
+                self.tree = {"classy_state_dict": {"base_model": {"model": model}}}
+            else:
+                self.tree = self._filled(content, 0)
+
+    def _joined_shards(self, content: dict[Hashable, Tree]) -> dict[Hashable, Tree]:
+        names = content.get("shards")
+        if not isinstance(names, list) or not names:
+            raise InputError(f"{self.path.name}: is a shard_list that names no shards; restore it.")
+        shards = [self._base_model(self._open_beside(name)) for name in names]
+        models = [_at(shard, "model") for shard in shards]
+        notes = [_at(shard, "meta") for shard in shards]
+        return {
+            part: self._joined([_at(m, part) for m in models], [_at(n, part) for n in notes])
+            for part in models[0]
+        }
+
+    def _base_model(self, shard: Checkpoint) -> Any:
+        base_model = _at(_at(shard.tree, "classy_state_dict"), "base_model")
+        if not isinstance(_at(base_model, "model"), dict):
+            raise InputError(
+                f"{shard.path.name}: holds no classy_state_dict.base_model.model, as a shard of "
+                "VISSL does; complete the download."
+            )
+        return base_model
+
+    def _joined(self, pieces: Sequence[Any], notes: Sequence[Any]) -> Any:
+        """The trunk, or the heads, which may be a list of modules that FSDP wrapped one by one."""
+        if not isinstance(pieces[0], list):
+            return self._whole(pieces, notes)
+        return [
+            self._whole([_at(piece, index) for piece in pieces], [_at(n, index) for n in notes])
+            for index in range(len(pieces[0]))
+        ]
+
+    def _whole(self, pieces: Sequence[Any], notes: Sequence[Any]) -> Any:
+        """A module; what FSDP did not wrap has no metadata, and every shard holds all of it."""
+        whole: Any = pieces[0]
+        return consolidate(pieces, notes, self.path.name) if notes[0] else whole
+
+    def _filled(self, tree: Tree, depth: int) -> Tree:
+        """The same tree with the tensor in the place of each file name."""
+        if isinstance(tree, dict) and depth < _MAX_DEPTH:
+            return {
+                key: value if key == "type" else self._filled(value, depth + 1)
+                for key, value in tree.items()
+            }
+        if isinstance(tree, list) and depth < _MAX_DEPTH:
+            return [self._filled(value, depth + 1) for value in tree]
+        return self._slice(tree) if isinstance(tree, str) else tree
+
+    def _slice(self, name: str) -> StoredTensor:
+        part = self._open_beside(name)
+        weight = part.tree.get("weight") if isinstance(part.tree, dict) else None
+        if not isinstance(weight, StoredTensor):
+            raise InputError(
+                f"{part.path.name}: holds no weight, as a slice of VISSL does; complete the "
+                "download."
+            )
+        return weight
+
+    def _open_beside(self, named: object) -> Checkpoint:
+        """Open a file that the list names, wherever it lay when the list was written."""
+        parts = PureWindowsPath(str(named)).parts[-2:]  # takes either slash
+        folder = self.path.parent
+        if parts and ".." not in parts:
+            for path in (folder / parts[-1], folder.joinpath(*parts)):
+                if path.is_file():
+                    return self._add(path)
+        raise InputError(
+            f"{self.path.name}: {printable(parts[-1] if parts else '')!r}, which it names, is not "
+            "beside it; complete the download."
+        )
+
+
+def _at(tree: Any, key: Any) -> Any:
+    """What a branch holds, or None where a shard lacks it."""
+    if isinstance(tree, dict):
+        return tree.get(key)
+    return tree[key] if isinstance(tree, list) and len(tree) > key else None

@@ -1,0 +1,256 @@
+"""The real VISSL 0.1.6 as oracle: its own trunks, heads and FSDP, on the processor.
+
+Run as ``python -m tests.oracles.vissl RANK WORLD FOLDER FLATTEN`` it is one process of a training
+run that saves its shard; :func:`save_shards` starts them all.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock, patch
+
+import torch
+from torch import nn
+
+import tests.conftest  # noqa: F401 -- declares torchvision's operators in a process of its own
+from tests.oracles.statistics import randomise
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torchvision's deprecated video transforms, and others
+    from vissl.config import AttrDict
+    from vissl.models.heads.linear_eval_mlp import FSDPLinearEvalMLP, LinearEvalMLP
+    from vissl.models.heads.mlp import MLP, MLP_FSDP
+    from vissl.models.heads.swav_prototypes_head import SwAVPrototypesHead
+    from vissl.models.trunks.regnet import RegNet
+    from vissl.models.trunks.regnet_fsdp import RegNetFSDP, RegNetV2
+    from vissl.utils.checkpoint import CheckpointWriter, SlicedCheckpointLoader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+TINY: dict[str, Any] = {"depth": 4, "w_0": 16, "w_a": 8.0, "w_m": 1.6, "group_width": 8}
+"""A network of three stages (16, 24, 40 channels) for tests that need no published one."""
+
+WIDTH = 40
+PARTS = [[1], [1], []]
+"""Where :data:`TINY`'s stages are cut; its second has two blocks, in a part each."""
+
+
+def settings(regnet: dict[str, Any], **fsdp: Any) -> Any:
+    """What VISSL's trunks and heads read of its configuration."""
+    return AttrDict(
+        {
+            "INPUT_TYPE": "rgb",
+            "_MODEL_INIT_SEED": 0,
+            "ACTIVATION_CHECKPOINTING": {
+                "USE_ACTIVATION_CHECKPOINTING": False,
+                "NUM_ACTIVATION_CHECKPOINTING_SPLITS": 2,
+            },
+            "TRUNK": {"NAME": "regnet", "REGNET": dict(regnet)},
+            "HEAD": {"BATCHNORM_EPS": 1e-5, "BATCHNORM_MOMENTUM": 0.1, "PARAMS_MULTIPLIER": 1.0},
+            "FSDP_CONFIG": {"AUTO_WRAP_THRESHOLD": 0, **fsdp},
+        }
+    )
+
+
+class Pooled(nn.Module):
+    """A trunk and the heads on its pooled output, run as `BaseSSLMultiInputOutputModel` does."""
+
+    trunk: Any
+    heads: Any
+
+    def __init__(self, trunk: Any, heads: Sequence[Any] = ()) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The first head's logits, or the trunk's last feature map."""
+        if not self.heads:
+            feature_map: torch.Tensor = self.trunk(images, ["res4"])[0]
+            return feature_map
+        logits: torch.Tensor = self.heads[0](self.trunk(images)[0])
+        return logits
+
+
+@contextmanager
+def without_cuda() -> Iterator[None]:
+    """Let VISSL and fairscale believe in a device that they never come to use."""
+    with (
+        patch.object(nn.Module, "cuda", lambda module, *_: module),
+        patch.object(torch.cuda, "Stream", MagicMock()),
+        patch.object(torch.cuda, "current_stream", MagicMock()),
+        patch.object(torch.cuda, "current_device", lambda: torch.device("cpu")),
+        patch.object(torch.cuda, "synchronize", MagicMock()),
+        patch(
+            "fairscale.nn.data_parallel.fully_sharded_data_parallel._get_default_cuda_device",
+            lambda *_: torch.device("cpu"),
+        ),
+    ):
+        yield
+
+
+def unfilled_trunk(
+    version: int, regnet: dict[str, Any] = TINY, parts: list[list[int]] = PARTS
+) -> nn.Module:
+    """A trunk as VISSL initialises it; version 2 has its stages cut into parts."""
+    cut = {"stage_checkpoints": [list(ends) for ends in parts]} if version > 1 else {}
+    kind = RegNet if version == 1 else RegNetV2
+    with without_cuda():
+        made: nn.Module = kind(settings(regnet | cut), "regnet")
+    return made.eval()
+
+
+def trunk(version: int = 1, *, seed: int = 0) -> nn.Module:
+    """A small trunk with weights like a trained one's, in evaluation mode."""
+    made = unfilled_trunk(version)
+    randomise(_FirstOutput(made), seed=seed)
+    return made.eval()
+
+
+class _FirstOutput(nn.Module):
+    """A trunk that returns a tensor instead of a list, as calibration needs it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        outputs: list[torch.Tensor] = self.inner(images)
+        return outputs[0]
+
+
+def mlp(*dims: int, **options: Any) -> nn.Module:
+    """VISSL's head of linear layers."""
+    made: nn.Module = MLP(settings(TINY), list(dims), **options)
+    return made.eval()
+
+
+def eval_mlp(width: int, *dims: int) -> Any:
+    """VISSL's head for linear evaluation, its batch norm like a trained one's."""
+    return _with_statistics(settings(TINY), width, list(dims)).eval()
+
+
+def swav(width: int) -> nn.Module:
+    """SwAV's head."""
+    made: nn.Module = SwAVPrototypesHead(settings(TINY), [width, 24, 16], True, [30])
+    return made.eval()
+
+
+def _with_statistics(*arguments: Any, **options: Any) -> Any:
+    """VISSL's class of that head, with a batch norm like a trained one's."""
+    head = LinearEvalMLP(*arguments, **options)
+    generator = torch.Generator().manual_seed(5)
+    norm = head.channel_bn
+    for tensor in (norm.weight.data, norm.running_var):
+        tensor.uniform_(0.2, 3.0, generator=generator)
+    for tensor in (norm.bias.data, norm.running_mean):
+        tensor.normal_(0, 1, generator=generator)
+    norm.num_batches_tracked.fill_(1234)
+    return head
+
+
+def consolidated(trunk_state: Any, heads: Any = None, **others: Any) -> dict[str, Any]:
+    """What VISSL saves of a training run in one process, and its converters of any."""
+    model = {"trunk": trunk_state, "heads": {} if heads is None else heads}
+    return {
+        "phase_idx": 99,
+        "iteration": 124500,
+        "loss": 0.1,
+        "iteration_num": 124500,
+        "train_phase_idx": 99,
+        "type": "consolidated",
+        "classy_state_dict": {"base_model": {"model": model, "meta": {"trunk": {}}}, **others},
+    }
+
+
+def save_slices(path: Path, weights: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Save each tensor in a file of its own as VISSL does; name to absolute path."""
+    return {
+        name: SlicedCheckpointLoader.save_slice(str(path), name, tensor)
+        for name, tensor in weights.items()
+    }
+
+
+def save_shards(folder: Path, world: int, *, flatten: bool) -> Path:
+    """Train nothing in as many processes, each of which saves its shard; return the list's path."""
+    command = [sys.executable, "-m", "tests.oracles.vissl"]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(world), str(folder), str(int(flatten))])
+        for rank in range(world)
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0] * world
+    (path,) = folder.glob("model_final_checkpoint_phase0.torch")
+    return path
+
+
+def _save_shard(rank: int, world: int, folder: Path, *, flatten: bool) -> None:
+    """Build the network of :func:`sharded_network` under FSDP, and save this rank's shard."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world
+    )
+    wrapping = {"flatten_parameters": flatten, "mixed_precision": False}
+    network = sharded_network(RegNetFSDP, (MLP_FSDP, FSDPLinearEvalMLP), **wrapping)
+    state = {
+        "model": {
+            "trunk": network.trunk.local_state_dict(),
+            "heads": [head.local_state_dict() for head in network.heads],
+        },
+        "meta": {
+            "trunk": network.trunk.local_metadata_dict(),
+            "heads": [head.local_metadata_dict() for head in network.heads],
+        },
+    }
+    writer = CheckpointWriter(str(folder), True, "phase", 0, "disk")
+    writer.save_sharded_checkpoint({"classy_state_dict": {"base_model": state}}, rank, world)
+
+
+def sharded_network(
+    trunk_of: Any = RegNetV2, heads_of: Any = (MLP, _with_statistics), **fsdp: Any
+) -> Pooled:
+    """A network in one piece, or with the same weights as FSDP cuts it.
+
+    Args:
+        trunk_of: VISSL's class, or its function that wraps it.
+        heads_of: Likewise of a linear classifier, and of one behind a batch norm.
+        fsdp: Of ``FSDP_CONFIG``.
+    """
+    config = settings(TINY | {"stage_checkpoints": [list(ends) for ends in PARTS]}, **fsdp)
+    with (
+        without_cuda(),
+        patch("vissl.models.trunks.regnet_fsdp.init_weights", _fill),
+        patch("vissl.models.heads.linear_eval_mlp.LinearEvalMLP", _with_statistics),
+    ):
+        made = trunk_of(config, "regnet")
+        torch.manual_seed(11)
+        linear, normed = heads_of
+        heads = [linear(config, [WIDTH, 10]), normed(config, WIDTH, [WIDTH, 10])]
+    return Pooled(made, heads).eval()
+
+
+@torch.no_grad()
+def _fill(module: nn.Module) -> None:
+    """In place of VISSL's initialisation, whose batch norms are all alike."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            tensor.uniform_(0.1, 0.9)
+        else:
+            tensor.random_(1000)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    torch.set_num_threads(1)
+    given_rank, given_world, given_folder, given_flatten = sys.argv[1:]
+    _save_shard(
+        int(given_rank),
+        int(given_world),
+        Path(given_folder),
+        flatten=bool(int(given_flatten)),
+    )
