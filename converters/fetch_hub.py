@@ -1,0 +1,148 @@
+"""Fetching repositories of the Hugging Face Hub, through its own library and its own cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.utils.tqdm import tqdm
+
+from converters.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from converters.convert import Progress
+
+_CONFIGURATIONS = ("config.json", "preprocessor_config.json")
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""The first that a repository has is taken."""
+
+
+def fetch_repository(repository: str, folder: Path, progress: Progress, *, offline: bool) -> Path:
+    """Give a folder with a repository's configuration and weights, fetched unless they are there.
+
+    The Hub's cache keeps files under the name of a commit; ``folder`` holds links to them, so that
+    messages and reports can call the checkpoint by its name.
+
+    Args:
+        repository: Its id.
+        folder: Where the links are made.
+        progress: Told the bytes of what is fetched.
+        offline: Whether only the Hub's cache may be read.
+
+    Raises:
+        StorageError: If it cannot be fetched or is not in the cache.
+    """
+    hub = _Hub(repository, progress, offline=offline)
+    files = dict(hub.files())
+    if not files.keys() & set(_WEIGHTS):
+        raise StorageError(
+            f"{repository} is not in the Hub's cache and the network is forbidden; unset "
+            f"REGNET_OFFLINE and HF_HUB_OFFLINE, or run `hf download {repository}` elsewhere."
+            if offline
+            else f"{repository} has no weights on the Hub that can be read; convert a copy of your "
+            "own."
+        )
+    try:
+        _link(folder, files)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StorageError(
+            f"{repository} cannot be linked into the cache ({reason}); set REGNET_CACHE to a "
+            "folder that can be written."
+        ) from error
+    return folder
+
+
+class _Hub:
+    """A repository's files, one after the other."""
+
+    def __init__(self, repository: str, progress: Progress, *, offline: bool) -> None:
+        self._repository = repository
+        self._bar = _bar_for(progress)
+        self._offline = offline
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Yield name and place of what a conversion reads."""
+        for name in _CONFIGURATIONS:
+            if path := self._get(name):
+                yield name, path
+        for name in _WEIGHTS:
+            if path := self._get(name):
+                yield name, path
+                for shard in _shards(path):
+                    if part := self._get(shard):
+                        yield shard, part
+                return
+
+    def _get(self, name: str) -> Path | None:
+        """The file in the Hub's cache; None if the repository, or offline the cache, has none."""
+        try:
+            return Path(
+                hf_hub_download(
+                    self._repository,
+                    name,
+                    local_files_only=self._offline,
+                    tqdm_class=self._bar,
+                )
+            )
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError) and not self._offline:
+                raise self._failure("there is no connection") from error
+            return None
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            raise self._failure(f"the server answers {status}") from error
+        except OSError as error:
+            raise self._failure((error.strerror or str(error)).lower()) from error
+
+    def _failure(self, reason: str) -> StorageError:
+        return StorageError(
+            f"{self._repository} cannot be fetched from the Hugging Face Hub ({reason}); check the "
+            "connection and run the command again."
+        )
+
+
+def _shards(path: Path) -> list[str]:
+    """The files that an index names; the reader refuses an index that is none."""
+    if not path.name.endswith(".index.json"):
+        return []
+    weight_map = json.loads(path.read_text(encoding="utf-8")).get("weight_map", {})
+    return sorted(set(weight_map.values()))
+
+
+def _link(folder: Path, files: dict[str, Path]) -> None:
+    """Make a folder hold links to these files and nothing else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in files:
+            path.unlink()
+    for name, place in files.items():
+        fresh = folder / f".{name}"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(place)
+        fresh.replace(folder / name)
+
+
+def _bar_for(progress: Progress) -> type[tqdm]:
+    """A bar of the Hub's library that draws nothing and tells our progress."""
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs | {"disable": True})  # type: ignore[no-untyped-call]
+            progress.step(f"fetching {kwargs.get('desc') or ''}", kwargs.get("total"))
+            progress.advance(int(kwargs.get("initial") or 0))
+
+        def update(self, n: float | None = 1) -> None:
+            progress.advance(int(n or 0))
+
+    return Bar

@@ -1,0 +1,163 @@
+"""The manifest of published checkpoints: which there are, and what is known of each.
+
+The file beside this one says where everything in it comes from. A name stands for one checkpoint:
+``RegNetY-4.0GF``, or in full ``pycls/RegNetY-4.0GF``, in any case.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converters.errors import InputError
+from converters.sources.source import FILTERS, Decision, EvalTransform
+from regnet.config import RegNetConfig
+from regnet.design_space import NETWORKS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from converters.sources.source import ChannelOrder, Source
+
+MANIFEST = Path(__file__).with_name("manifest.toml")
+
+_ARCHITECTURE = ("layer_type", "depths", "hidden_sizes", "groups_width")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A published checkpoint.
+
+    Attributes:
+        publisher: Who published it; the first part of its full name.
+        name: The rest of its full name.
+        framework: Key of :data:`converters.sources.registry.FRAMEWORKS`: whose names it uses.
+        transform: How its publisher evaluates it.
+        url: Of its file; None if it is a repository on the Hugging Face Hub.
+        architecture: Name of its network; None if that is stated nowhere.
+        classes: Of its classifier; 0 if it is a trunk; None if that is stated nowhere.
+        parameters: Learned parameters, classifier included; None if not known.
+        top1: Accuracy on ImageNet's validation set, one crop, in percent.
+        top5: Likewise.
+        measured_at: Size in pixels of the crop that accuracy was measured with, if not the
+            transform's.
+        licence: Of the weights; None if nobody states one.
+        channel_order: Of the images it was trained on, if not its framework's own.
+        sha256: How the digest of its file begins, if the file's name says so.
+    """
+
+    publisher: str
+    name: str
+    framework: str
+    transform: EvalTransform
+    url: str | None = None
+    architecture: str | None = None
+    classes: int | None = None
+    parameters: int | None = None
+    top1: float | None = None
+    top5: float | None = None
+    measured_at: int | None = None
+    licence: str | None = None
+    channel_order: ChannelOrder | None = None
+    sha256: str | None = None
+
+    @property
+    def full_name(self) -> str:
+        """Publisher and name; for a repository on the Hub, its id."""
+        return f"{self.publisher}/{self.name}"
+
+    @property
+    def config(self) -> RegNetConfig | None:
+        """Its network, if that is known."""
+        if self.architecture is None:
+            return None
+        if network := NETWORKS.get(self.architecture):
+            return network.config(num_labels=self.classes or 0)
+        fields = _content()["architectures"][self.architecture]
+        return RegNetConfig(**fields, num_labels=self.classes or 0)
+
+    def describe(self, source: Source, asked_order: ChannelOrder | None) -> Source:
+        """Add to a recognised checkpoint what is known of it because it is this one.
+
+        Args:
+            source: What was recognised in the file.
+            asked_order: The channel order that the user asked for, if any.
+
+        Raises:
+            InputError: If the file holds another network.
+        """
+        self._require_network(source.config)
+        because = f"the manifest's entry {self.full_name}"
+        decisions = {decision.topic: decision for decision in source.decisions}
+        transform = self.transform.for_channels(source.config.num_channels)
+        stated = {"evaluation transform": transform.in_words}
+        order = source.channel_order
+        if self.channel_order and not asked_order:
+            order = self.channel_order
+            stated["channel order"] = f"{order.upper()}, stem {_STEM[order]}"
+        if self.licence:
+            stated["licence"] = self.licence
+        decisions |= {topic: Decision(topic, value, because) for topic, value in stated.items()}
+        return replace(
+            source,
+            channel_order=order,
+            transform=transform,
+            processor={},
+            licence=self.licence,
+            decisions=tuple(decisions.values()),
+        )
+
+    def _require_network(self, found: RegNetConfig) -> None:
+        for field in _ARCHITECTURE if self.config else ():
+            value, expected = getattr(found, field), getattr(self.config, field)
+            if value != expected:
+                raise InputError(
+                    f"{self.full_name}: its file has {field} {value} where a {self.architecture} "
+                    f"has {expected}; if that is what you want, give the file instead of the name."
+                )
+
+
+_STEM: Mapping[ChannelOrder, str] = {"bgr": "flipped to take RGB", "rgb": "kept"}
+
+
+@cache
+def manifest() -> tuple[Published, ...]:
+    """Every published checkpoint, in the order of the file."""
+    return tuple(
+        _published({key: value for key, value in group.items() if key != "checkpoints"} | row)
+        for group in _content()["group"]
+        for row in group["checkpoints"]
+    )
+
+
+def find(name: str) -> Published | None:
+    """Look a checkpoint up by its name or its full name, in any case."""
+    wanted = name.casefold()
+    for published in manifest():
+        if wanted in {published.name.casefold(), published.full_name.casefold()}:
+            return published
+    return None
+
+
+def nearest(name: str) -> list[str]:
+    """At most three names like a mistaken one, the most similar first; full if it is full."""
+    names = (p.full_name if "/" in name else p.name for p in manifest())
+    spelling = {each.casefold(): each for each in names}
+    return [spelling[each] for each in get_close_matches(name.casefold(), spelling, cutoff=0.7)]
+
+
+@cache
+def _content() -> dict[str, Any]:
+    return tomllib.loads(MANIFEST.read_text(encoding="utf-8"))
+
+
+def _published(row: dict[str, Any]) -> Published:
+    stated = row.pop("transform")
+    transform = EvalTransform(stated["resize"], stated["crop"], FILTERS[stated["interpolation"]])
+    if "url" in row:
+        row["url"] += row.pop("file")
+    return Published(**row, transform=transform)

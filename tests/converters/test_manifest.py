@@ -1,0 +1,256 @@
+"""The manifest against the frameworks that published what it lists, and against our own counts."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import timm
+import torch
+import yaml
+from timm.models import get_pretrained_cfg
+from torchvision.models import get_model_weights, list_models
+
+from converters.errors import InputError
+from converters.keymaps.pycls import PYCLS
+from converters.manifest import MANIFEST, Published, find, manifest, nearest
+from converters.sources.registry import FRAMEWORKS
+from converters.sources.source import BICUBIC, BILINEAR, Decision, EvalTransform, Source
+from regnet.design_space import NETWORKS, complexity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from regnet.config import RegNetConfig
+
+ROOT = Path(__file__).parents[2]
+
+GROUP_KEYS = {
+    "publisher": str,
+    "framework": str,
+    "transform": dict,
+    "licence": str,
+    "classes": int,
+    "channel_order": str,
+    "url": str,
+    "measured_at": int,
+    "checkpoints": list,
+}
+ROW_KEYS = {
+    "name": str,
+    "file": str,
+    "architecture": str,
+    "parameters": int,
+    "top1": float,
+    "top5": float,
+    "sha256": str,
+}
+LICENCES = {"mit", "apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "seer-license"}
+BEYOND_THE_REFERENCE = re.compile(r"regnety_040_sgn\.|regnet[vz]_")
+
+
+def by_publisher(publisher: str) -> dict[str, Published]:
+    return {p.name: p for p in manifest() if p.publisher == publisher}
+
+
+@pytest.fixture(scope="module")
+def content() -> dict[str, Any]:
+    return tomllib.loads(MANIFEST.read_text(encoding="utf-8"))
+
+
+def test_the_file_keeps_to_its_schema(content: dict[str, Any]) -> None:
+    assert content.keys() == {"schema", "architectures", "group"}
+    assert content["schema"] == 1
+    for group in content["group"]:
+        assert {key: type(value) for key, value in group.items()}.items() <= GROUP_KEYS.items()
+        assert {"publisher", "framework", "transform", "checkpoints"} <= group.keys()
+        assert group["transform"].keys() == {"resize", "crop", "interpolation"}
+        assert group["framework"] in FRAMEWORKS
+        assert group.get("licence", "mit") in LICENCES
+        assert group.get("channel_order", "bgr") == "bgr"
+        assert re.fullmatch(r"https://[\w./-]+/", group.get("url", "https://a/"))
+        for row in group["checkpoints"]:
+            assert {key: type(value) for key, value in row.items()}.items() <= ROW_KEYS.items()
+            assert ("file" in row) == ("url" in group)
+
+
+def test_checkpoints_points_to_the_file_of_the_package() -> None:
+    assert (ROOT / "checkpoints" / "manifest.toml").samefile(MANIFEST)
+
+
+def test_every_name_is_unique_even_without_its_publisher() -> None:
+    names = [name.casefold() for p in manifest() for name in (p.name, p.full_name)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("published", manifest(), ids=lambda p: p.full_name)
+def test_an_entry_agrees_with_itself(published: Published) -> None:
+    found = (published.name.upper(), published.full_name.lower(), published.full_name)
+    assert [find(name) for name in found] == [published] * 3
+    assert 1 <= published.transform.crop <= published.transform.resize
+    if published.config and published.classes is not None:
+        assert complexity(published.config).parameters == published.parameters
+    else:
+        assert published.parameters is None
+    if published.top5:
+        assert published.top1
+        assert 50 < published.top1 < published.top5 < 100
+    in_name = re.search(r"-([0-9a-f]{8})\.pth$", published.url or "")
+    assert published.sha256 == (in_name and in_name[1])
+
+
+def test_an_architecture_of_its_own_is_none_of_the_24_and_in_use(content: dict[str, Any]) -> None:
+    assert not content["architectures"].keys() & NETWORKS.keys()
+    assert content["architectures"].keys() <= {p.architecture for p in manifest()}
+
+
+def test_pycls_published_each_of_the_24_networks() -> None:
+    listed = by_publisher("pycls")
+    assert {name: p.architecture for name, p in listed.items()} == {n: n for n in NETWORKS}
+    for name, published in listed.items():
+        assert re.fullmatch(rf"https://.*/\d{{9}}/{name}_dds_8gpu\.pyth", published.url or "")
+
+
+def _torchvision_weights() -> Iterator[tuple[str, Any]]:
+    for builder in list_models(include="regnet_*"):
+        for member in get_model_weights(builder):
+            yield f"{builder}.{member.name}", member.value
+
+
+def test_torchvision_lists_the_same_weights() -> None:
+    expected = {}
+    for name, weights in _torchvision_weights():
+        transform = weights.transforms()
+        accuracy = weights.meta["_metrics"]["ImageNet-1K"]
+        expected[name] = (
+            weights.url,
+            weights.meta["num_params"],
+            (accuracy["acc@1"], accuracy["acc@5"]),
+            (transform.resize_size[0], transform.crop_size[0], transform.interpolation.value),
+            "cc-by-nc-4.0" if "license" in weights.meta else "bsd-3-clause",
+        )
+    names = {BILINEAR: "bilinear", BICUBIC: "bicubic"}
+    assert expected == {
+        name: (
+            p.url,
+            p.parameters,
+            (p.top1, p.top5),
+            (p.transform.resize, p.transform.crop, names[p.transform.resample]),
+            p.licence,
+        )
+        for name, p in by_publisher("torchvision").items()
+    }
+
+
+def test_timm_lists_the_same_weights() -> None:
+    tags = [
+        tag
+        for tag in timm.list_models(["regnetx_*", "regnety_*"], pretrained=True)
+        if not BEYOND_THE_REFERENCE.match(tag)
+    ]
+    expected = {}
+    for tag in tags:
+        cfg = get_pretrained_cfg(tag)
+        size = cfg.input_size[-1]
+        transform = EvalTransform(int(size / cfg.crop_pct), size, BICUBIC, cfg.mean, cfg.std)
+        assert cfg.interpolation == "bicubic"
+        assert cfg.hf_hub_id == f"timm/{tag}"
+        expected[tag] = (transform, cfg.num_classes, cfg.license)
+    listed = by_publisher("timm")
+    assert expected == {name: (p.transform, p.classes, p.licence) for name, p in listed.items()}
+
+
+@pytest.mark.parametrize(
+    "name", sorted({p.name.split(".")[0] for p in manifest() if p.publisher == "timm"})
+)
+def test_timm_builds_the_listed_architecture(name: str) -> None:
+    published = next(p for p in manifest() if p.name.startswith(f"{name}."))
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=published.classes)
+    assert sum(p.numel() for p in model.parameters()) == published.parameters
+    widths = [stage["num_chs"] for stage in model.feature_info[1:]]  # the first is the stem
+    assert published.config
+    assert widths == published.config.hidden_sizes
+
+
+def test_mmpretrain_lists_the_same_weights() -> None:
+    pytest.importorskip("mmpretrain")
+    spec = find_spec("mmpretrain")
+    assert spec
+    assert spec.origin
+    metafile = Path(spec.origin).parent / ".mim" / "configs" / "regnet" / "metafile.yml"
+    expected = {}
+    for model in yaml.safe_load(metafile.read_text())["Models"]:
+        metrics = model["Results"][0]["Metrics"]
+        accuracy = metrics["Top 1 Accuracy"], metrics["Top 5 Accuracy"]
+        expected[model["Name"]] = (model["Weights"], accuracy)
+    listed = by_publisher("mmpretrain")
+    assert expected == {name: (p.url, (p.top1, p.top5)) for name, p in listed.items()}
+
+
+@pytest.mark.parametrize(
+    ("mistaken", "meant"),
+    [
+        ("RegNetY-4.0", "RegNetY-4.0GF"),
+        ("regnety_040.pycls", "regnety_040.pycls_in1k"),
+        ("facebook/regnet-y-40", "facebook/regnet-y-040"),
+        ("RegNetY-4.0GF.pyth", "RegNetY-4.0GF"),
+    ],
+)
+def test_a_mistaken_name_brings_the_one_that_was_meant(mistaken: str, meant: str) -> None:
+    assert find(mistaken) is None
+    assert meant in nearest(mistaken)
+
+
+@pytest.mark.parametrize("path", ["model.pyth", "out", "checkpoint.torch", "resnet50"])
+def test_a_path_brings_no_name(path: str) -> None:
+    assert find(path) is None
+    assert nearest(path) == []
+
+
+def recognised(config: RegNetConfig) -> Source:
+    """What a reader made of a file."""
+    transform = EvalTransform(256, 224, BILINEAR)
+    decisions = (
+        Decision("channel order", "RGB, stem kept", "VISSL's own"),
+        Decision("evaluation transform", transform.in_words, "VISSL's default"),
+    )
+    return Source(
+        *("vissl", PYCLS, {}, config, True, "rgb", transform),
+        decisions=decisions,
+        processor={"size": 7},
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "order", "topics"),
+    [
+        ("seer_32Gf_in1k", None, "rgb", {"evaluation transform", "licence"}),
+        ("supervised_64Gf", None, "bgr", {"evaluation transform", "channel order"}),
+        ("supervised_64Gf", "rgb", "rgb", {"evaluation transform"}),
+    ],
+)
+def test_what_is_known_of_an_entry_replaces_the_framework_s_defaults(
+    name: str, asked: Any, order: str, topics: set[str]
+) -> None:
+    published = find(name)
+    assert published
+    assert published.config
+    source = published.describe(recognised(published.config), asked)
+    assert (source.transform, source.licence) == (published.transform, published.licence)
+    assert source.preprocessor_fields()["size"] == published.transform.crop
+    assert source.channel_order == order
+    stated = {d.topic for d in source.decisions if d.reason.endswith(f"entry vissl/{name}")}
+    assert stated == topics
+    assert {d.topic for d in source.decisions} >= {"channel order", "evaluation transform"}
+
+
+def test_a_file_with_another_network_than_its_name_says_is_refused() -> None:
+    published = find("RegNetY-4.0GF")
+    assert published
+    with pytest.raises(InputError, match=r"^pycls/RegNetY-4\.0GF: its file has depths \[2, 5, 14"):
+        published.describe(recognised(NETWORKS["RegNetX-4.0GF"].config(layer_type="y")), None)
