@@ -23,7 +23,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_checkpoint
-from converters.exporters.torchscript_archive import ScriptArchive
+from converters.exporters.torch_archive import TorchArchive
 from converters.exporters.torchscript_module import (
     EMPTY_PICKLE,
     NAMESPACE,
@@ -163,14 +163,14 @@ def export_torchscript(folder: ConvertedFolder, path: Path) -> None:
         "constants.pkl": EMPTY_PICKLE,
         "data.pkl": pickled(network),
     }
-    with ScriptArchive(path, NAMESPACE) as archive:
+    with TorchArchive(path, NAMESPACE) as archive:
         for name, data in program.items():
             archive.add(name, len(data), [data])
         for file in folder.weight_files:
             _add_tensors(archive, network, file)
 
 
-def _add_tensors(archive: ScriptArchive, network: ScriptModule, file: Path) -> None:
+def _add_tensors(archive: TorchArchive, network: ScriptModule, file: Path) -> None:
     """Copy those of the network's tensors that lie in ``file``."""
     with open_checkpoint(file) as weights:
         for module in network.modules():

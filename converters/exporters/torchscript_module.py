@@ -11,7 +11,7 @@ import pickle  # for the names of its opcodes; nothing is unpickled
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from converters.errors import InputError
+from converters.exporters.torch_pickle import PickledTensor, global_name, opcodes, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,16 +21,7 @@ if TYPE_CHECKING:
 NAMESPACE = "regnet"
 """Where the classes and functions live: ``__torch__.regnet``."""
 
-STORAGES = {
-    "float64": "DoubleStorage",
-    "float32": "FloatStorage",
-    "float16": "HalfStorage",
-    "bfloat16": "BFloat16Storage",
-    "int64": "LongStorage",
-}
-"""torch's name of a storage, for every dtype that the tensors of a RegNet can have."""
-
-EMPTY_PICKLE = pickle.PROTO + b"\x02" + pickle.EMPTY_TUPLE + pickle.STOP
+EMPTY_PICKLE = program(pickle.EMPTY_TUPLE)
 """Of an empty tuple: a module without constants outside its code."""
 
 
@@ -119,21 +110,21 @@ def _annotation(name: str, value: Attribute) -> str:
 def pickled(module: ScriptModule) -> bytes:
     """The pickle that torch builds the modules from, in protocol 2.
 
-    The standard library cannot write it: the classes exist in TorchScript alone.
+    Its classes exist in TorchScript alone.
 
     Raises:
         InputError: If a tensor is of a dtype that a RegNet cannot have.
     """
-    return pickle.PROTO + b"\x02" + _module(module) + pickle.STOP
+    return program(_module(module))
 
 
 def _module(module: ScriptModule) -> bytes:
-    state = [_plain("training"), _plain(False)]
-    for name, value in module.attributes.items():
-        state += [_plain(name), _attribute(value)]
+    state = [opcodes("training"), opcodes(False)]
+    for name, attribute in module.attributes.items():
+        state += [opcodes(name), _attribute(attribute)]
     return b"".join(
         (
-            _global(f"__torch__.{NAMESPACE}", module.kind),
+            global_name(f"__torch__.{NAMESPACE}", module.kind),
             pickle.EMPTY_TUPLE,
             pickle.NEWOBJ,
             pickle.EMPTY_DICT,
@@ -145,66 +136,12 @@ def _module(module: ScriptModule) -> bytes:
     )
 
 
-def _attribute(value: Attribute) -> bytes:
-    match value:
+def _attribute(attribute: Attribute) -> bytes:
+    match attribute:
         case ScriptModule():
-            return _module(value)
-        case ScriptTensor():
-            return _tensor(value)
+            return _module(attribute)
+        case ScriptTensor(name, stored):
+            # Not asking for gradients is right: the batch norms are frozen, this is for inference.
+            return opcodes(PickledTensor(name, name, stored))
         case int():
-            return _plain(value)
-
-
-def _tensor(tensor: ScriptTensor) -> bytes:
-    """A call of ``torch._utils._rebuild_tensor_v2``; the storage is named, its bytes lie outside.
-
-    No gradient is asked for: the batch norms are frozen, so the module is for inference.
-    """
-    stored = tensor.stored
-    storage = _tuple(
-        _plain("storage"),
-        _global("torch", _storage_class(tensor)),
-        _plain(tensor.name),
-        _plain("cpu"),
-        _plain(stored.numel),
-    )
-    no_hooks = _global("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
-    arguments = _tuple(
-        storage + pickle.BINPERSID,
-        _plain(0),
-        _tuple(*map(_plain, stored.shape)),
-        _tuple(*map(_plain, stored.stride)),
-        _plain(False),
-        no_hooks,
-    )
-    return _global("torch._utils", "_rebuild_tensor_v2") + arguments + pickle.REDUCE
-
-
-def _storage_class(tensor: ScriptTensor) -> str:
-    try:
-        return STORAGES[tensor.stored.dtype]
-    except KeyError:
-        raise InputError(
-            f"{tensor.stored.storage.path.name}: {tensor.name} is {tensor.stored.dtype}, which "
-            "TorchScript cannot run; convert the checkpoint again with `--dtype float32`."
-        ) from None
-
-
-def _global(module: str, name: str) -> bytes:
-    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
-
-
-def _tuple(*items: bytes) -> bytes:
-    return pickle.MARK + b"".join(items) + pickle.TUPLE
-
-
-def _plain(value: str | int) -> bytes:
-    if isinstance(value, bool):
-        return pickle.NEWTRUE if value else pickle.NEWFALSE
-    if isinstance(value, str):
-        text = value.encode()
-        return pickle.BINUNICODE + len(text).to_bytes(4, "little") + text
-    if value < 1 << 31:
-        return pickle.BININT + value.to_bytes(4, "little")
-    # torch reads a long integer of eight bytes and no other.
-    return pickle.LONG1 + b"\x08" + value.to_bytes(8, "little")
+            return opcodes(attribute)

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from converters.errors import InputError
-from converters.exporters import torchscript_archive
+from converters.exporters import torch_archive
 from converters.exporters.torchscript import export_torchscript
 from converters.folder import ConvertedFolder
 from converters.runtimes.torchscript import TorchScriptRuntime
@@ -277,7 +277,7 @@ def test_entries_with_sizes_for_gigabytes_are_aligned_and_read_by_torch(
     folders: dict[str, ConvertedFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_torchscript(folders["Y"], tmp_path / "small.pt")
-    monkeypatch.setattr(torchscript_archive, "_ZIP64_FROM", 0)
+    monkeypatch.setattr(torch_archive, "_ZIP64_FROM", 0)
     export_torchscript(folders["Y"], tmp_path / "large.pt")
     assert data_offsets(tmp_path / "large.pt") != data_offsets(tmp_path / "small.pt")
     assert not [offset for offset in data_offsets(tmp_path / "large.pt") if offset % 64]

@@ -1,4 +1,4 @@
-"""The zip under a TorchScript file: stored, aligned, and the same bytes every time.
+"""The zip under a file of torch: stored, aligned, and the same bytes every time.
 
 The layout is that of torch's ``caffe2/serialize/inline_container.cc``.
 """
@@ -25,7 +25,7 @@ _ZIP64_EXTRA = 20  # bytes of the extra field with the size of a large entry
 _ZIP64_FROM = 1 << 30  # in bytes; the format itself asks for it from 4 GiB, zipfile from 2 GiB
 
 
-class ScriptArchive:
+class TorchArchive:
     """Writes a zip front to back; a context manager that completes it.
 
     Args:

@@ -1,0 +1,130 @@
+"""Pickles as torch reads them, written opcode by opcode without torch.
+
+The standard library cannot write them: a tensor is a call of torch's own function on a storage that
+lies outside the pickle. Protocol 2, as ``torch.save`` has it; see torch's ``_utils.py`` and
+``_weights_only_unpickler.py`` for what is read.
+"""
+
+from __future__ import annotations
+
+import pickle  # for the names of its opcodes; nothing is unpickled
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from converters.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from converters.checkpoint import StoredTensor
+
+STORAGES = {
+    "float64": "DoubleStorage",
+    "float32": "FloatStorage",
+    "float16": "HalfStorage",
+    "bfloat16": "BFloat16Storage",
+    "int64": "LongStorage",
+}
+"""torch's name of a storage, for every dtype that the tensors of a RegNet can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class PickledTensor:
+    """A tensor whose elements lie beside the pickle.
+
+    Attributes:
+        key: What the archive calls its elements: the entry ``data/KEY``.
+        name: Its whole name in the state dict, for messages.
+        stored: Dtype and shape; contiguous.
+    """
+
+    key: str
+    name: str
+    stored: StoredTensor
+
+
+Value: TypeAlias = (
+    "dict[str, Value] | Sequence[Value] | tuple[Value, ...] | str | int | bool | PickledTensor"
+)
+
+
+def program(*parts: bytes) -> bytes:
+    """A whole pickle, whose parts build its one value."""
+    return b"".join((pickle.PROTO, b"\x02", *parts, pickle.STOP))
+
+
+def opcodes(content: Value) -> bytes:
+    """The opcodes that build plain values and tensors, in any nest.
+
+    Raises:
+        InputError: If a tensor is of a dtype that a RegNet cannot have.
+        TypeError: If something is neither.
+    """
+    match content:
+        case str() | int():
+            return _plain(content)
+        case PickledTensor():
+            return _tensor(content)
+        case tuple():
+            return pickle.MARK + b"".join(map(opcodes, content)) + pickle.TUPLE
+        case list():
+            return pickle.EMPTY_LIST + _several(list(map(opcodes, content)), pickle.APPENDS)
+        case dict():
+            start = _ordered_dict() if isinstance(content, OrderedDict) else pickle.EMPTY_DICT
+            items = [opcodes(key) + opcodes(item) for key, item in content.items()]
+            return start + _several(items, pickle.SETITEMS)
+    raise TypeError(f"{content!r} has no place in a checkpoint.")
+
+
+def global_name(module: str, name: str) -> bytes:
+    """The opcode that names a class or a function."""
+    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
+
+
+def _several(items: list[bytes], end: bytes) -> bytes:
+    return pickle.MARK + b"".join(items) + end if items else b""
+
+
+def _ordered_dict() -> bytes:
+    return global_name("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
+
+
+def _plain(content: str | int) -> bytes:
+    if isinstance(content, bool):
+        return pickle.NEWTRUE if content else pickle.NEWFALSE
+    if isinstance(content, str):
+        text = content.encode()
+        return pickle.BINUNICODE + len(text).to_bytes(4, "little") + text
+    if content < 1 << 31:
+        return pickle.BININT + content.to_bytes(4, "little")
+    # torch reads a long integer of eight bytes and no other.
+    return pickle.LONG1 + b"\x08" + content.to_bytes(8, "little")
+
+
+def _tensor(tensor: PickledTensor) -> bytes:
+    """A call of ``torch._utils._rebuild_tensor_v2``; no gradient is asked for."""
+    stored = tensor.stored
+    storage = (
+        pickle.MARK
+        + opcodes("storage")
+        + global_name("torch", _storage_class(tensor))
+        + opcodes(tensor.key)
+        + opcodes("cpu")
+        + opcodes(stored.numel)
+        + pickle.TUPLE
+        + pickle.BINPERSID
+    )
+    layout = opcodes(0) + opcodes(stored.shape) + opcodes(stored.stride) + opcodes(False)
+    arguments = pickle.MARK + storage + layout + _ordered_dict() + pickle.TUPLE
+    return global_name("torch._utils", "_rebuild_tensor_v2") + arguments + pickle.REDUCE
+
+
+def _storage_class(tensor: PickledTensor) -> str:
+    try:
+        return STORAGES[tensor.stored.dtype]
+    except KeyError:
+        raise InputError(
+            f"{tensor.stored.storage.path.name}: {tensor.name} is {tensor.stored.dtype}, which "
+            "no RegNet computes in; convert the checkpoint again with `--dtype float32`."
+        ) from None

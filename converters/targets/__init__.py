@@ -1,0 +1,1 @@
+"""One file per framework that a converted folder is written back for."""

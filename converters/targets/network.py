@@ -1,0 +1,152 @@
+"""A converted folder under another framework's names, in that framework's order and pixels."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from converters.errors import InputError
+from converters.exporters.torch_archive import TorchArchive
+from converters.exporters.torch_pickle import PickledTensor, opcodes, program
+from converters.keymaps.reference import REFERENCE
+from converters.sources.source import EvalTransform
+from converters.targets.linear_rule import LinearRule, rule_of
+from regnet.architecture import BASE_PREFIX
+from regnet.config import group_count
+from regnet.imagenet import IMAGENET_MEAN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from converters.checkpoint import AnyCheckpoint, StoredTensor
+    from converters.exporters.torch_pickle import Value
+    from converters.folder import ConvertedFolder
+    from converters.keymaps.keymap import Fields
+    from converters.targets.target import Target
+    from regnet.config import RegNetConfig
+
+_ARCHIVE_ROOT = "archive"
+_ARCHIVE_VERSION = b"3\n"
+"""Of torch's zip container, since torch 1.6; see its ``caffe2/serialize/versions.h``."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A converted folder, read under the names of a target.
+
+    Attributes:
+        folder: The converted folder.
+        checkpoint: Its weights, open.
+        target: Whose names.
+    """
+
+    folder: ConvertedFolder
+    checkpoint: AnyCheckpoint
+    target: Target
+
+    @property
+    def config(self) -> RegNetConfig:
+        """The architecture."""
+        return self.folder.config
+
+    @property
+    def rule(self) -> LinearRule:
+        """The linear rule behind the stages; there is one, or the target was refused."""
+        rule = rule_of(self.config)
+        assert rule is not None  # noqa: S101 -- see Target.require_expressible
+        return rule
+
+    @property
+    def group_widths(self) -> list[int]:
+        """Channels per group of each stage."""
+        widths = self.config.hidden_sizes
+        return [width // group_count(width, self.config.groups_width) for width in widths]
+
+    @cached_property
+    def transform(self) -> EvalTransform:
+        """The evaluation transform that the folder states."""
+        from regnet.image_processor import SQUASH_FROM, RegNetImageProcessor
+
+        processor = RegNetImageProcessor.from_pretrained(self.folder.path)
+        crop = processor.size["shortest_edge"]
+        squashes = processor.resize_mode == "convnext" and crop >= SQUASH_FROM
+        resize = crop if squashes else int(crop / processor.crop_pct)
+        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+        if not processor.do_normalize:
+            mean, std = (), ()
+        return EvalTransform(resize, crop, int(processor.resample), mean, std)
+
+    @cached_property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """The target's name to where the tensor lies, in the order of its state dict."""
+        expected = self.folder.architecture.tensors(classifier=self.folder.has_classifier)
+        parsed = {ours: _parse(ours) for ours, _ in expected}
+        in_order = sorted(parsed, key=lambda ours: self._place(*parsed[ours]))
+        keymap = self.target.keymap
+        return {keymap.spell(*parsed[ours]): self.folder.tensors[ours] for ours in in_order}
+
+    def _place(self, role: str, fields: Fields) -> tuple[int, int, int, bool]:
+        """What tensors are sorted by; within a block, all but the shortcut keep their order."""
+        outside = {"stem": 0, "classifier": 2}
+        part = outside.get(role.partition(".")[0], 1)
+        last = self.target.shortcut_last and role.startswith("shortcut")
+        return part, int(fields.get("stage", 0)), int(fields.get("block", 0)), last
+
+    def chunks(self, name: str) -> Iterable[bytes]:
+        """The bytes of a tensor as the target has them: a stem for BGR is flipped.
+
+        Args:
+            name: The target's.
+        """
+        flips = self.target.channel_order == "bgr" and self.config.num_channels == len(
+            IMAGENET_MEAN
+        )
+        is_stem = name == self.target.keymap.spell("stem.conv", {})
+        return tensor_chunks(self.checkpoint, self.tensors[name], flip=flips and is_stem)
+
+    def state_dict(self) -> OrderedDict[str, Value]:
+        """All tensors, ready to be pickled; where the target nests them is its own affair."""
+        return OrderedDict(
+            (name, PickledTensor(str(key), name, tensor))
+            for key, (name, tensor) in enumerate(self.tensors.items())
+        )
+
+    def save(self, path: Path, tree: dict[str, Value]) -> None:
+        """Write a zip as ``torch.save`` does, the same bytes every time.
+
+        Args:
+            path: Created or replaced.
+            tree: What ``torch.load`` is to give; its tensors are those of :meth:`state_dict`.
+
+        Raises:
+            InputError: If a tensor is of a dtype that no RegNet computes in.
+            OSError: If the file cannot be written.
+        """
+        content = program(opcodes(tree))
+        with TorchArchive(path, _ARCHIVE_ROOT) as archive:
+            archive.add("data.pkl", len(content), [content])
+            archive.add("byteorder", len(b"little"), [b"little"])
+            for key, (name, tensor) in enumerate(self.tensors.items()):
+                archive.add(f"data/{key}", tensor.nbytes, self.chunks(name))
+            archive.add("version", len(_ARCHIVE_VERSION), [_ARCHIVE_VERSION])
+
+
+def tensor_chunks(
+    checkpoint: AnyCheckpoint, tensor: StoredTensor, *, flip: bool
+) -> Iterable[bytes]:
+    """The bytes of a tensor, its second axis reversed if ``flip``."""
+    if not flip:
+        return checkpoint.chunks(tensor)
+    return [checkpoint.array(tensor)[:, ::-1].tobytes()]
+
+
+def _parse(name: str) -> tuple[str, Fields]:
+    parsed = REFERENCE.parse(name.removeprefix(BASE_PREFIX))
+    if parsed is None:
+        raise InputError(
+            f"The folder holds {name}, which no RegNet has; convert the checkpoint again."
+        )
+    return parsed

@@ -1,0 +1,181 @@
+"""Back again: a converted folder as another framework's own file, so any format becomes any other.
+
+What is written is read back like any checkpoint before it is published, and must be the same
+network, every tensor of the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converters.checkpoint import open_any
+from converters.convert import ConvertOptions, Silent, convert
+from converters.errors import ConversionError, InputError
+from converters.folder import REPORT_NAME, ConvertedFolder
+from converters.inspection import inspected
+from converters.sources.source import SourceOptions
+from converters.staging import staged_file, staged_folder, storage_errors
+from converters.targets.network import Network, tensor_chunks
+from converters.targets.registry import target_named
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from converters.convert import Progress
+    from converters.parity.verify import Report
+    from converters.targets.target import Target
+
+
+class ReadBackError(ConversionError):
+    """What was written does not read back as the network it was written from."""
+
+    exit_status = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenBack:
+    """A finished job.
+
+    Attributes:
+        path: The file or folder of the framework.
+        framework: Whose.
+        tensors: How many were written, and compared when they were read back.
+        report: The verdicts on the conversion; None if the source was converted before.
+    """
+
+    path: Path
+    framework: str
+    tensors: int
+    report: Report | None
+
+
+def write_back(
+    source: Path,
+    out: Path,
+    framework: str,
+    options: ConvertOptions | None = None,
+    progress: Progress | None = None,
+) -> WrittenBack:
+    """Write a converted folder, or a checkpoint that is converted first, for another framework.
+
+    Args:
+        source: A folder that `regnet convert` wrote, taken as it is, or any checkpoint.
+        out: The file to be made; for timm, the folder.
+        framework: One of :data:`converters.targets.registry.TARGETS`.
+        options: How to convert a checkpoint, and whether ``out`` may be replaced.
+        progress: Who wants to know how far it is.
+
+    Raises:
+        InputError: If the source cannot be used, or the framework has no such network.
+        UnsafeInputError: If the source would run code.
+        StorageError: If the disk is full or a file cannot be read or written.
+        VerificationError: If the converted network differs from the oracle.
+        ReadBackError: If what was written is not what was converted; nothing is published.
+    """
+    options, progress = options or ConvertOptions(), progress or Silent()
+    target = target_named(framework)
+    with (
+        _staged(out, target, force=options.force) as staging,
+        _converted(source, out, target, options, progress) as (folder, report),
+    ):
+        progress.step(f"{framework}'s own {'folder' if target.is_folder else 'file'}")
+        with open_any(folder.path) as checkpoint:
+            network = Network(folder, checkpoint, target)
+            target.write(staging, network)
+            progress.step("reading it back")
+            _require_same(staging, network)
+    return WrittenBack(out, framework, len(network.tensors), report)
+
+
+@contextmanager
+def _converted(
+    source: Path, out: Path, target: Target, options: ConvertOptions, progress: Progress
+) -> Iterator[tuple[ConvertedFolder, Report | None]]:
+    """The source itself if it is converted, else a proven conversion that lasts for the block."""
+    if (source / REPORT_NAME).is_file():
+        folder = ConvertedFolder(source)
+        classifies = folder.has_classifier
+        target.require_expressible(folder.config, source.name, has_classifier=classifies)
+        yield folder, None
+        return
+    with inspected(source, options.source) as (_, inspection):  # refused before hours are spent
+        config, classifies = inspection.source.config, inspection.source.has_classifier
+        target.require_expressible(config, source.name, has_classifier=classifies)
+    with storage_errors(out):
+        parent = Path(tempfile.mkdtemp(prefix=f".{out.name}.regnet-", dir=out.absolute().parent))
+    try:
+        conversion = convert(source, parent / "out", replace(options, formats=()), progress)
+        yield ConvertedFolder(parent / "out"), conversion.report
+    finally:
+        shutil.rmtree(parent, ignore_errors=True)
+
+
+@contextmanager
+def _staged(out: Path, target: Target, *, force: bool) -> Iterator[Path]:
+    """A hidden place beside ``out`` that becomes ``out`` when the block succeeds."""
+    if target.is_folder:
+        with staged_folder(out, force=force) as staging:
+            yield staging
+        return
+    framework = target.keymap.framework
+    if out.is_dir():
+        raise InputError(f"{out} is a folder, and {framework} loads a file; name a file in it.")
+    if out.exists() and not force:
+        raise InputError(f"{out} exists already; choose another output or replace it with --force.")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{out.parent} is no folder; make it, or choose another output.")
+    with staged_file(out.absolute()) as staging:
+        yield staging
+
+
+def _require_same(written: Path, network: Network) -> None:
+    """Read what was written as any checkpoint is read, and compare it with the folder.
+
+    Raises:
+        ReadBackError: If it cannot be read, or a tensor is missing or has other bytes.
+    """
+    framework = network.target.keymap.framework
+    try:
+        different = _differences(written, network)
+    except InputError as error:
+        raise ReadBackError(
+            f"What was written for {framework} cannot be read back ({error}); nothing was "
+            "published, please report it."
+        ) from error
+    if different:
+        raise ReadBackError(
+            f"What was written for {framework} differs from the converted network in "
+            f"{len(different)} tensors, first {different[0]}; nothing was published, please "
+            "report it."
+        )
+
+
+def _differences(written: Path, network: Network) -> list[str]:
+    """The tensors that do not read back with the type, shape and bytes they have in the folder."""
+    target = network.target
+    options = SourceOptions(target.keymap.framework, target.channel_order)
+    with inspected(written, options) as (checkpoint, inspection):
+        steps = {step.target.name: step for step in inspection.plan.steps}
+        different = sorted(steps.keys() ^ network.folder.tensors.keys())
+        for name in steps.keys() & network.folder.tensors.keys():
+            ours, theirs = network.folder.tensors[name], steps[name].tensor
+            if theirs is None or (theirs.dtype, theirs.shape) != (ours.dtype, ours.shape):
+                different.append(name)
+                continue
+            read = tensor_chunks(checkpoint, theirs, flip=steps[name].flip)
+            if _digest(read) != _digest(network.checkpoint.chunks(ours)):
+                different.append(name)
+    return different
+
+
+def _digest(chunks: Iterable[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.digest()
