@@ -8,7 +8,10 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The old frameworks that serve as oracles ask for versions that nobody installs today;
 # what they really need is in the `test` extra.
-ORACLES := pycls==0.1.1 timm torchvision
+ORACLES := pycls timm torchvision classy_vision fairscale fvcore iopath portalocker tabulate \
+    scipy omegaconf antlr4-python3-runtime setuptools termcolor \
+    mmpretrain mmengine mmcv-lite addict yapf platformdirs opencv-python-headless \
+    importlib-metadata zipp model-index ordered-set markdown einops
 
 DEMO := checkpoints/fashion_mnist
 
@@ -59,4 +62,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) --editable ".[test,lint]"
 	$(PIP) --no-deps $(ORACLES)
+	@# vissl's wheel brings a classy_vision, a fairscale and a `tests` of its own: keep them out.
+	rm -rf $(VENV)/vissl-wheel $(VENV)/vissl
+	$(PIP) --no-deps --target $(VENV)/vissl-wheel vissl
+	mkdir $(VENV)/vissl && mv $(VENV)/vissl-wheel/vissl $(VENV)/vissl-wheel/configs $(VENV)/vissl/
+	rm -rf $(VENV)/vissl-wheel
+	echo "$(abspath $(VENV))/vissl" > \
+	    "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vissl.pth"
 	@touch $@

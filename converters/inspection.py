@@ -65,6 +65,8 @@ def inspected(path: Path, options: SourceOptions) -> Iterator[tuple[AnyCheckpoin
     with open_any(path) as checkpoint:
         states = _states(checkpoint, options.framework)
         source = FRAMEWORKS[states[0].framework].read(checkpoint, states, options)
+        if options.published:
+            source = options.published.describe(source, options.channel_order)
         plan = make_plan(source, path.name)
         yield (
             checkpoint,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint.values import printable
 from converters.errors import InputError
+from converters.fold import Fold
 from converters.keymaps.reference import REFERENCE
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
 from regnet.safetensors_file import TensorSpec
@@ -33,6 +34,7 @@ class Step:
         tensor: Where its bytes lie; None likewise.
         flip: Whether the input channels are reversed (BGR to RGB).
         cast: Whether the numbers change type; otherwise bytes are copied as they are.
+        fold: A batch norm to be folded into the tensor, or None.
     """
 
     target: TensorSpec
@@ -40,12 +42,15 @@ class Step:
     tensor: StoredTensor | None = None
     flip: bool = False
     cast: bool = False
+    fold: Fold | None = None
 
     @property
     def action(self) -> str:
-        """``copy``, ``flip channels``, ``cast`` or ``make zeros``."""
+        """``copy``, ``flip channels``, ``cast``, ``fold batch norm`` or ``make zeros``."""
         if self.tensor is None:
             return "make zeros"
+        if self.fold is not None:
+            return "fold batch norm"
         actions = ["flip channels"] * self.flip + ["cast"] * self.cast
         return " and ".join(actions) or "copy"
 
@@ -125,14 +130,23 @@ def _step(
             f"{where}: {name} is stored as {tensor.dtype}; only float32, float64, float16 and "
             "bfloat16 weights convert (undo the quantisation first)."
         )
-    is_stem = source.keymap.parse(name) == ("stem.conv", {})
+    role, _ = source.keymap.parse(name) or ("", {})
     return Step(
         target=spec,
         source_name=name,
         tensor=tensor,
-        flip=is_stem and source.flips_stem,
+        flip=role == "stem.conv" and source.flips_stem,
         cast=tensor.dtype != ("int64" if is_counter else "float32"),
+        fold=_fold(source) if role == "classifier" else None,
     )
+
+
+def _fold(source: Source) -> Fold | None:
+    """The batch norm before the classifier, which the reference has no place for."""
+    if not source.classifier_norm:
+        return None
+    weight = source.keymap.spell("classifier", {"affine": "weight"})
+    return Fold(source.classifier_norm, source.tensors[weight])
 
 
 def _mismatch(source: Source, unknown: list[str], missing: list[str], where: str) -> str:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Of conversion.json; it grows when a key changes its meaning."""
 
+_HUB_LICENCES = {"mit", "apache-2.0", "bsd-3-clause", "cc-by-nc-4.0"}
+"""Those of the manifest that the Hub has an id for."""
+
 _PACKAGES = ("regnet-converters", "torch", "numpy", "onnx", "onnxruntime")
 
 
@@ -114,6 +117,7 @@ def write_card(folder: Path, inspection: Inspection, report: Report) -> None:
         else "image-feature-extraction",
         "tags": ["regnet", "onnx", "torchscript", inspection.source.framework],
         "model_name": name,
+        **_licence_fields(inspection.source.licence),
     }
     lines = [
         "---",
@@ -152,6 +156,13 @@ def write_card(folder: Path, inspection: Inspection, report: Report) -> None:
         "",
     ]
     (folder / CARD_NAME).write_text("\n".join(lines), encoding="utf-8")
+
+
+def _licence_fields(licence: str | None) -> dict[str, str]:
+    """Front matter on a licence, in the Hub's terms: those without an id there are ``other``."""
+    if licence is None or licence in _HUB_LICENCES:
+        return {"license": licence} if licence else {}
+    return {"license": "other", "license_name": licence}
 
 
 def _usage(*, has_classifier: bool) -> list[str]:

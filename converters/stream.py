@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from regnet.safetensors_file import (
     INDEX_NAME,
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import AnyCheckpoint, StoredTensor
     from converters.plan import Plan, Step
 
     Buffer = bytes | bytearray | memoryview
+
+_DTYPES = {"F32": "float32", "I64": "int64"}
+"""safetensors' name of a type to NumPy's."""
 
 
 def write_weights(
@@ -67,23 +69,26 @@ def write_weights(
 
 def _chunks(checkpoint: AnyCheckpoint, step: Step) -> Iterable[Buffer]:
     """The bytes of one tensor; copied as they are unless a quirk asks for arithmetic."""
-    if step.tensor is None:
+    tensor = step.tensor
+    if tensor is None:
         return [bytes(step.target.nbytes)]
+    if step.fold is not None:
+        return [step.fold.apply(tensor, lambda t: _cast(checkpoint, t, "float64")).tobytes()]
     if not (step.flip or step.cast):
-        return checkpoint.chunks(step.tensor)
-    array = checkpoint.array(step.tensor)
-    if step.cast:
-        array = _cast(array, step)
+        return checkpoint.chunks(tensor)
+    dtype = _DTYPES[step.target.dtype]
+    array = _cast(checkpoint, tensor, dtype) if step.cast else checkpoint.array(tensor)
     if step.flip:
         array = array[:, ::-1]
     return [array.tobytes()]
 
 
-def _cast(array: NDArray[np.generic], step: Step) -> NDArray[np.generic]:
-    """Convert to the target's type; bfloat16 arrives as the upper half of a float32."""
+def _cast(checkpoint: AnyCheckpoint, tensor: StoredTensor, dtype: str) -> NDArray[Any]:
+    """Read as another type; bfloat16 arrives as the upper half of a float32."""
     import numpy as np
 
-    if step.tensor is not None and step.tensor.dtype == "bfloat16":
-        return (array.astype(np.uint32) << 16).view(np.float32)
+    array = checkpoint.array(tensor)
+    if tensor.dtype == "bfloat16":
+        array = (array.astype(np.uint32) << 16).view(np.float32)
     with np.errstate(all="ignore"):  # too large becomes infinite, in silence, as in torch
-        return array.astype({"F32": np.float32, "I64": np.int64}[step.target.dtype])
+        return array.astype(dtype)

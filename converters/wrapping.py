@@ -9,7 +9,7 @@ before that parameter's name is the prefix.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.values import StoredTensor, printable
@@ -23,16 +23,16 @@ TELL_TALES = {
     "timm": r"s1\.b1\.conv1\.conv\.weight",
     "transformers": r"embedder\.embedder\.convolution\.weight",
     "torchvision": r"trunk_output\.block1\.block1-0\.f\.c\.0\.weight",
-    "classy-vision": r"trunk_output\.(_module\.)?block1\.(_module\.)?block1-0\.f\.c\.weight",
+    "classy-vision": r"trunk_output\.(_module\.)?block1\.(_module\.)?block1-0\.(_module\.)?f\.c"
+    r"\.weight",
     "vissl": r"_feature_blocks\.res2\.(block1-part0\.)?block1-0\.f\.c\.weight",
     "mmpretrain": r"layer1\.0\.conv3\.weight",
 }
 """Framework to the name of a parameter that only its RegNets have.
 
-OpenMMLab's is a ResNet's too; its RegNet is told by the stem, see `_is_regnet`.
+OpenMMLab's is a ResNet's too; its RegNet is told by the shapes, see `_is_regnet`.
 """
 
-_REGNET_STEM = (32, 3, 3, 3)
 _MAX_DEPTH = 8
 
 
@@ -44,22 +44,26 @@ class StateDict:
         framework: Whose names they have.
         path: The keys that lead to it, from the top.
         prefix: What stood before every name and is taken off, such as ``module.``.
-        tensors: Name without the prefix to tensor; names that lacked it are kept as they are.
+        tensors: Name without the prefix to tensor.
+        beside: What the same mapping holds without the prefix: the head, where the prefix is a
+            trunk's (``backbone.``), or the rest of a detector. Of the prefix's own wrappers
+            (``module.`` of ``module.backbone.``) the names are rid as well.
     """
 
     framework: str
     path: tuple[str, ...]
     prefix: str
     tensors: Mapping[str, StoredTensor]
+    beside: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
         """Where it was, for messages: ``model.trunk``, or ``the top``."""
-        return ".".join(self.path) or "the top"
+        return ".".join((*self.path, *self.prefix.split(".")[:-1])) or "the top"
 
 
 def find_state_dicts(tree: object) -> list[StateDict]:
-    """Find every mapping that holds a RegNet, outermost first.
+    """Find every RegNet, outermost first; one mapping may hold several under several prefixes.
 
     Args:
         tree: What a checkpoint holds.
@@ -69,10 +73,8 @@ def find_state_dicts(tree: object) -> list[StateDict]:
     """
     found = []
     for path, tensors in _tensor_mappings(tree, ()):
-        recognised = _recognise(tensors)
-        if recognised:
-            framework, prefix = recognised
-            found.append(StateDict(framework, path, prefix, _without(prefix, tensors, path)))
+        framework, prefixes = _recognise(tensors)
+        found += [_state_dict(framework, path, prefix, prefixes, tensors) for prefix in prefixes]
     return sorted(found, key=lambda state: len(state.path))
 
 
@@ -100,35 +102,55 @@ def _tensor_mappings(
             yield from _tensor_mappings(value, (*path, key))
 
 
-def _recognise(tensors: Mapping[str, StoredTensor]) -> tuple[str, str] | None:
-    """Framework and prefix, by the first tell-tale that ends one of the names."""
+def _recognise(tensors: Mapping[str, StoredTensor]) -> tuple[str, list[str]]:
+    """Framework and prefixes, by the first tell-tale that ends any name; no prefix if none does."""
     for framework, tell_tale in TELL_TALES.items():
         pattern = re.compile(rf"(?P<prefix>(?:.*\.)?){tell_tale}")
         matches = (pattern.fullmatch(name) for name in tensors)
-        prefix = min((m["prefix"] for m in matches if m), key=len, default=None)
-        if prefix is not None and _is_regnet(framework, prefix, tensors):
-            return framework, prefix
-    return None
+        prefixes = {match["prefix"] for match in matches if match}
+        regnets = [prefix for prefix in prefixes if _is_regnet(framework, prefix, tensors)]
+        if regnets:
+            return framework, sorted(regnets)
+    return "", []
 
 
 def _is_regnet(framework: str, prefix: str, tensors: Mapping[str, StoredTensor]) -> bool:
+    """Whether OpenMMLab's layers are a RegNet's: a 3x3 stem, output as wide as the bottleneck."""
     if framework != "mmpretrain":
         return True
     stem = tensors.get(f"{prefix}conv1.weight")
-    return stem is not None and stem.shape == _REGNET_STEM
+    expand = tensors[f"{prefix}layer1.0.conv3.weight"].shape
+    return stem is not None and stem.shape[2:] == (3, 3) and expand[:1] == expand[1:2]
 
 
-def _without(
-    prefix: str, tensors: Mapping[str, StoredTensor], path: Collection[str]
-) -> dict[str, StoredTensor]:
-    stripped: dict[str, StoredTensor] = {}
+def _state_dict(
+    framework: str,
+    path: tuple[str, ...],
+    prefix: str,
+    prefixes: Collection[str],
+    tensors: Mapping[str, StoredTensor],
+) -> StateDict:
+    """What belongs to one of the prefixes found in a mapping: names under no longer one of them."""
+    parts: dict[bool, dict[str, StoredTensor]] = {True: {}, False: {}}
+    seen: set[str] = set()
     for name, tensor in tensors.items():
-        short = name.removeprefix(prefix)
-        if short in stripped:
+        owner = max(filter(name.startswith, prefixes), key=len, default=None)
+        if owner not in {prefix, None}:
+            continue
+        short = _without(prefix, name)
+        if short in seen:
             where = ".".join(path) or "The checkpoint"
             raise InputError(
                 f"{where} holds {printable(short)} twice, with and without "
                 f"{printable(prefix)} before it; keep one of them."
             )
-        stripped[short] = tensor
-    return stripped
+        seen.add(short)
+        parts[owner is not None][short] = tensor
+    return StateDict(framework, path, prefix, tensors=parts[True], beside=parts[False])
+
+
+def _without(prefix: str, name: str) -> str:
+    """The name without the prefix, or else without as many of its outer levels as it has."""
+    while not name.startswith(prefix):
+        prefix = prefix[: prefix[:-1].rfind(".") + 1]
+    return name[len(prefix) :]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from converters.cli.published import located
 from converters.cli.tables import files_table, inspection_tables, plan_table, report_table
 from converters.errors import InputError
 from regnet.safetensors_file import parse_size
@@ -57,6 +58,7 @@ def inspect(path: Path, options: SourceOptions, output: Output, *, with_plan: bo
     """Recognise and plan; print both."""
     from converters.inspection import inspected
 
+    path, options = located(path, options, output)
     with inspected(path, options) as (_, inspection):
         output.result(*inspection_tables(inspection))
         if with_plan:
@@ -71,6 +73,8 @@ def convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> N
     from converters.folder import REPORT_NAME
     from converters.parity.verify import VerificationError
 
+    path, source = located(path, options.source, output)
+    options = replace(options, source=source)
     with output.progress() as progress:
         try:
             conversion = run_conversion(path, out, options, progress)
@@ -81,6 +85,33 @@ def convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> N
     output.result(report_table(conversion.report), files_table(out))
     output.result(f"\n{out} is ready; check it anywhere with: regnet verify {out}")
     output.record(json.loads((out / REPORT_NAME).read_text(encoding="utf-8")))
+
+
+def write_back(
+    path: Path, out: Path, framework: str, options: ConvertOptions, output: Output
+) -> None:
+    """Write another framework's file; print what was proven of it."""
+    from converters.parity.verify import VerificationError
+    from converters.writeback import write_back as run_write_back
+
+    path, source = located(path, options.source, output)
+    options = replace(options, source=source)
+    with output.progress() as progress:
+        try:
+            written = run_write_back(path, out, framework, options, progress)
+        except VerificationError as error:
+            output.result(report_table(error.report))
+            output.record({"verification": error.report.to_dict()})
+            raise
+    report = written.report
+    if report:
+        output.result(report_table(report))
+    output.result(
+        f"\n{out} is ready for {framework}; read back, its {written.tensors} tensors are those of "
+        "the converted network"
+    )
+    record = {"path": out.name, "framework": framework, "tensors": written.tensors}
+    output.record(record | ({"verification": report.to_dict()} if report else {}))
 
 
 def export(

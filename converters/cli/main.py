@@ -1,4 +1,4 @@
-"""The commands: `regnet convert|inspect|export|verify|predict`, and `convert-pycls`.
+"""The commands: `regnet convert|inspect|list|export|verify|predict`, and `convert-pycls`.
 
 Exit status: 0 done and verified; 1 verification failed, nothing published; 2 bad input or usage;
 3 refused as unsafe; 4 environment or I/O.
@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from converters.errors import ConversionError
+from converters.errors import ConversionError, InputError
 
 _USAGE_ERROR = 2
 _INTERNAL_ERROR = 4
@@ -43,8 +43,16 @@ class FrameworkName(StrEnum):
     VISSL = "vissl"
 
 
-Source = Annotated[Path, typer.Argument(help="The checkpoint.", show_default=False)]
-Out = Annotated[Path, typer.Argument(help="The folder to be made.", show_default=False)]
+Source = Annotated[
+    Path,
+    typer.Argument(
+        help="The checkpoint: a file, a folder, or a name from `regnet list`.", show_default=False
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Argument(help="The folder (with --to perhaps file) to be made.", show_default=False),
+]
 Folder = Annotated[Path, typer.Argument(help="A converted folder.", show_default=False)]
 Order = Annotated[
     Literal["rgb", "bgr"] | None,
@@ -60,6 +68,14 @@ Weights = Annotated[
 From = Annotated[
     FrameworkName | None,
     typer.Option("--from", help="Who saved the checkpoint.", show_default="recognised"),
+]
+To = Annotated[
+    Literal["timm", "torchvision", "pycls", "classy-vision", "mmpretrain"] | None,
+    typer.Option(
+        "--to",
+        help="Write this framework's own file (timm: folder) instead of the converted folder.",
+        show_default=False,
+    ),
 ]
 Head = Annotated[
     str | None, typer.Option(help="Which head, where the file has several.", show_default=False)
@@ -103,6 +119,7 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     channel_order: Order = None,
     weights: Weights = "best",
     head: Head = None,
+    to: To = None,
     labels: Labels = None,
     formats: Formats = None,
     share_weights: Share = False,
@@ -138,7 +155,15 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
         max_shard_size=commands.shard_size(max_shard_size),
         force=force,
     )
-    commands.convert(source, out, options, output)
+    if to is None:
+        commands.convert(source, out, options, output)
+        return
+    if formats or share_weights or max_shard_size:
+        raise InputError(
+            "--to writes files of another framework; leave out --format, --share-weights and "
+            "--max-shard-size."
+        )
+    commands.write_back(source, out, to, options, output)
 
 
 @app.command("inspect")
@@ -159,6 +184,25 @@ def inspect_command(
     from converters.sources.source import SourceOptions
 
     commands.inspect(source, SourceOptions(), Output(as_json, quiet), with_plan=plan)
+
+
+@app.command("list")
+def list_command(
+    text: Annotated[str, typer.Argument(help="What the name contains.", show_default=False)] = "",
+    *,
+    framework: From = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """List the published checkpoints that can be converted by name.
+
+    Example: regnet list 4.0GF
+    """
+    from converters.cli.console import Output
+    from converters.cli.published import list_published
+
+    list_published(text, framework, Output(as_json, quiet))
 
 
 @app.command("export")

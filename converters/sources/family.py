@@ -16,17 +16,15 @@ from regnet.config import RegNetConfig
 from regnet.imagenet import IMAGENET_MEAN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from converters.checkpoint import StoredTensor
     from converters.keymaps.keymap import Keymap
     from converters.sources.source import ChannelOrder
     from converters.wrapping import StateDict
 
-_EMA_KEYS = {"ema_state", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict"}
+EMA_KEYS = frozenset({"ema_state", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict"})
 """Where trainers keep averaged weights: pycls, timm, torchvision and timm, VISSL, OpenMMLab."""
-
-_AVERAGE_COUNTERS = {"n_averaged": "how many models torch averaged, not a weight"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,8 @@ class Family:
         transform: How it evaluated, unless the checkpoint says otherwise.
         transform_reason: Whose rule that is.
         channel_order: What its networks were trained on.
-        prefers_ema: Whether its own loader takes averaged weights where there are some.
+        prefers_ema: Whether it takes averaged weights itself where there are some.
+        ema_keys: Which keys or prefixes mean averaged weights.
     """
 
     keymap: Keymap
@@ -46,11 +45,16 @@ class Family:
     transform_reason: str
     channel_order: ChannelOrder = "rgb"
     prefers_ema: bool = False
+    ema_keys: frozenset[str] = EMA_KEYS
+
+
+Choice = tuple["StateDict", Decision, dict[str, str]]
+"""A state dict, why it was chosen, and what is left out with the reason."""
 
 
 def choose_state(
     family: Family, states: Sequence[StateDict], options: SourceOptions, where: str
-) -> tuple[StateDict, Decision, dict[str, str]]:
+) -> Choice:
     """Choose between raw and averaged weights.
 
     Args:
@@ -65,13 +69,15 @@ def choose_state(
     Raises:
         InputError: If the choice asked for is not there, or the file holds several models.
     """
-    averaged = [state for state in states if _EMA_KEYS & set(state.path)]
+    averaged = [state for state in states if family.ema_keys & set(state.place.split("."))]
     raw = [state for state in states if state not in averaged]
     if len(raw) > 1 or len(averaged) > 1:
         places = ", ".join(state.place for state in states)
         raise InputError(f"{where} holds several models (at {places}); save one of them alone.")
     if options.weights == "ema" and not averaged:
         raise InputError(f"{where} holds no averaged weights; leave out --weights ema.")
+    if options.weights == "raw" and not raw:
+        raise InputError(f"{where} holds averaged weights only; leave out --weights raw.")
     wants_ema = options.weights == "ema" or (options.weights == "best" and family.prefers_ema)
     chosen = (averaged or raw)[0] if wants_ema or not raw else raw[0]
     name = "ema" if chosen in averaged else "raw"
@@ -79,11 +85,34 @@ def choose_state(
     if not others:
         reason = f"the file holds one set of weights, at {chosen.place}"
     elif options.weights == "best":
-        reason = f"what {family.keymap.framework}'s own loader takes"
+        reason = f"what {family.keymap.framework} itself takes"
     else:
         reason = "as asked for with --weights"
     skipped = {state.place: "the weights that were not chosen" for state in others}
     return chosen, Decision("weights", name, reason), skipped
+
+
+def tensors_of_state(
+    state: StateDict, keymap: Keymap
+) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """A network's tensors, with those of its head that stood beside a prefixed trunk.
+
+    Args:
+        state: One of the framework's.
+        keymap: The framework's.
+
+    Returns:
+        The tensors, and what else stood beside them, by first level, with the reason to leave it
+        out.
+    """
+    tensors = dict(state.tensors)
+    skipped: dict[str, str] = {}
+    for name, tensor in state.beside.items():
+        if keymap.parse(name):
+            tensors[name] = tensor
+        else:
+            skipped[name.split(".")[0]] = f"beside {state.place}, no part of the RegNet"
+    return tensors, skipped
 
 
 def family_source(
@@ -100,9 +129,23 @@ def family_source(
     Raises:
         InputError: If the network is none that the reference can be.
     """
-    state, weights, skipped = choose_state(family, states, options, where)
-    tensors = {name: t for name, t in state.tensors.items() if name not in _AVERAGE_COUNTERS}
-    skipped |= {name: _AVERAGE_COUNTERS[name] for name in state.tensors if name not in tensors}
+    return source_of(family, choose_state(family, states, options, where), options, where)
+
+
+def source_of(family: Family, choice: Choice, options: SourceOptions, where: str) -> Source:
+    """Make the source of a state dict that is already chosen.
+
+    Args:
+        family: The framework's.
+        choice: What :func:`choose_state` returned, its names perhaps put in order since.
+        options: What the user decided.
+        where: What error messages call the checkpoint.
+
+    Raises:
+        InputError: If the network is none that the reference can be.
+    """
+    state, weights, not_chosen = choice
+    tensors, beside = tensors_of_state(state, family.keymap)
     fields = architecture_of(tensors, family.keymap, where)
     has_classifier = bool(fields["num_labels"])
     if not has_classifier:
@@ -116,9 +159,9 @@ def family_source(
         config=config,
         has_classifier=has_classifier,
         channel_order=order,
-        transform=family.transform,
+        transform=family.transform.for_channels(config.num_channels),
         decisions=(weights, order_decision, transform_decision(family)),
-        skipped=skipped,
+        skipped=not_chosen | beside,
     )
 
 
@@ -138,8 +181,3 @@ def channel_order(
 def transform_decision(family: Family) -> Decision:
     """The transform in words."""
     return Decision("evaluation transform", family.transform.in_words, family.transform_reason)
-
-
-def only_tensors(tensors: Mapping[str, StoredTensor], keymap: Keymap) -> dict[str, StoredTensor]:
-    """The tensors that a keymap knows."""
-    return {name: tensor for name, tensor in tensors.items() if keymap.parse(name)}

@@ -6,21 +6,15 @@ Source: pycls ``core/checkpoint.py``. Files until May 2021 hold ``epoch``, ``mod
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.keymaps.pycls import PYCLS
 from converters.labels import IMAGENET_CLASSES, imagenet_labels
 from converters.recognise import architecture_of
+from converters.sources.family import Family, choose_state, tensors_of_state
 from converters.sources.pycls_config import PyclsConfig
-from converters.sources.source import (
-    Decision,
-    EvalTransform,
-    Source,
-    SourceOptions,
-    WeightsChoice,
-)
+from converters.sources.source import BILINEAR, Decision, EvalTransform, Source, SourceOptions
 from regnet.config import RegNetConfig
 from regnet.imagenet import IMAGENET_MEAN
 
@@ -32,6 +26,17 @@ if TYPE_CHECKING:
     from converters.wrapping import StateDict
 
 _IMAGENET = Decision("labels", "ImageNet's 1000", "the cfg's TRAIN.DATASET is imagenet")
+
+FAMILY = Family(
+    keymap=PYCLS,
+    transform=EvalTransform(256, 224, BILINEAR),
+    transform_reason="pycls' default",
+    channel_order="bgr",
+)
+"""The rules for weights that somebody else's trainer saved, a detector's backbone included."""
+
+_OWN = ("model_state", "ema_state")
+"""Where pycls keeps raw and averaged weights."""
 
 _MISSING_ERROR = 100.0
 """What pycls assumes of a set of weights whose error was not stored, in percent."""
@@ -53,17 +58,14 @@ def read_pycls(
     """
     where = checkpoint.path.name
     wrapper: Mapping[Hashable, Any] = checkpoint.tree if isinstance(checkpoint.tree, dict) else {}
-    key, chosen = _choose_weights(wrapper, options.weights, where)
-    state = next((s for s in states if s.path[:1] == (key,)), states[0])
-    tensors = state.tensors
+    state, chosen, skipped = _choose_state(wrapper, states, options, where)
+    tensors, beside = tensors_of_state(state, PYCLS)
     text = wrapper.get("cfg")
     cfg = PyclsConfig.parse(text if isinstance(text, str) else None, where)
     cfg.require_expressible()
     config = _config(tensors, cfg, where)
     order, order_decision = _channel_order(cfg, options.channel_order, config)
-    transform = cfg.transform
-    if config.num_channels != len(IMAGENET_MEAN):
-        transform = replace(transform, mean=(), std=())
+    transform = cfg.transform.for_channels(config.num_channels)
     return Source(
         framework="pycls",
         keymap=PYCLS,
@@ -79,32 +81,25 @@ def read_pycls(
             _transform_decision(transform, cfg),
             *([_IMAGENET] if _is_imagenet(cfg, config) else ()),
         ),
-        skipped=_skipped(wrapper, key),
+        skipped=_optimiser(wrapper) | skipped | beside,
     )
 
 
-def _choose_weights(
-    wrapper: Mapping[Hashable, Any], choice: WeightsChoice, where: str
-) -> tuple[str | None, Decision]:
-    """Key of the state to take, by pycls' own rule: the one with the smaller stored error."""
-    if "model_state" not in wrapper:
-        if choice == "ema":
-            raise InputError(f"{where} holds no EMA weights; leave out --weights ema.")
-        return None, Decision("weights", "raw", "the file holds one set of weights")
-    if "ema_state" not in wrapper:
-        if choice == "ema":
-            raise InputError(
-                f"{where} holds no ema_state; leave out --weights ema or choose --weights raw."
-            )
-        return "model_state", Decision("weights", "raw", "the file has no ema_state")
-    if choice != "best":
-        return {"raw": "model_state", "ema": "ema_state"}[choice], Decision(
-            "weights", choice, "as asked for with --weights"
-        )
+def _choose_state(
+    wrapper: Mapping[Hashable, Any],
+    states: Sequence[StateDict],
+    options: SourceOptions,
+    where: str,
+) -> tuple[StateDict, Decision, dict[str, str]]:
+    """Choose by pycls' own rule, the smaller stored error, where the file is one of pycls' own."""
+    own = {state.path[0]: state for state in states if state.path in {(key,) for key in _OWN}}
+    if len(own) < len(states) or len(own) < len(_OWN) or options.weights != "best":
+        return choose_state(FAMILY, states, options, where)
     raw, ema = (_error(wrapper, key) for key in ("test_err", "ema_err"))
+    taken, left = _OWN if raw <= ema else reversed(_OWN)
     best = "raw" if raw <= ema else "ema"
     reason = f"pycls' rule: the stored errors are {raw:g} % raw and {ema:g} % EMA"
-    return {"raw": "model_state", "ema": "ema_state"}[best], Decision("weights", best, reason)
+    return own[taken], Decision("weights", best, reason), {left: "the weights that were not chosen"}
 
 
 def _error(wrapper: Mapping[Hashable, Any], key: str) -> float:
@@ -161,10 +156,6 @@ def _is_imagenet(cfg: PyclsConfig, config: RegNetConfig) -> bool:
     return bool(dataset == "imagenet" and config.num_labels == IMAGENET_CLASSES)
 
 
-def _skipped(wrapper: Mapping[Hashable, Any], taken: str | None) -> dict[str, str]:
-    reasons = {
-        "optimizer_state": "optimiser state, not needed to run the network",
-        "ema_state": "the weights that were not chosen",
-        "model_state": "the weights that were not chosen",
-    }
-    return {key: why for key, why in reasons.items() if key in wrapper and key != taken}
+def _optimiser(wrapper: Mapping[Hashable, Any]) -> dict[str, str]:
+    key = "optimizer_state"
+    return {key: "optimiser state, not needed to run the network"} if key in wrapper else {}

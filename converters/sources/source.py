@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
@@ -12,14 +12,17 @@ if TYPE_CHECKING:
 
     from converters.checkpoint import StoredTensor
     from converters.keymaps.keymap import Keymap
+    from converters.manifest import Published
     from regnet.config import RegNetConfig
 
 ChannelOrder = Literal["rgb", "bgr"]
 WeightsChoice = Literal["raw", "ema", "best"]
 
-BILINEAR = 2
-BICUBIC = 3
-"""Pillow's numbers of the two filters that RegNets were evaluated with."""
+FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+"""Name to Pillow's number of each filter."""
+
+BILINEAR = FILTERS["bilinear"]
+BICUBIC = FILTERS["bicubic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +34,14 @@ class SourceOptions:
         channel_order: Of the images the network was trained on.
         weights: Which set, where the checkpoint has raw and averaged ones.
         head: Which head, where the checkpoint has several.
+        published: The entry of the manifest that the checkpoint was fetched as.
     """
 
     framework: str | None = None
     channel_order: ChannelOrder | None = None
     weights: WeightsChoice = "best"
     head: str | None = None
+    published: Published | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +60,10 @@ class EvalTransform:
     Attributes:
         resize: Short side after resizing, in pixels.
         crop: Side of the centre crop, in pixels.
-        resample: Pillow's filter, 2 for bilinear and 3 for bicubic.
+        resample: Pillow's filter, one of :data:`FILTERS`.
         mean: Per channel, RGB, for pixels in 0..1; empty if the source does not say.
         std: Likewise.
+        squash: Whether the image is resized to the square, its aspect lost, and nothing cropped.
     """
 
     resize: int
@@ -65,13 +71,24 @@ class EvalTransform:
     resample: int
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    squash: bool = False
 
     @property
     def in_words(self) -> str:
         """For people: short side, crop, filter."""
-        filters = {BILINEAR: "bilinear", BICUBIC: "bicubic"}
-        name = filters.get(self.resample, f"Pillow filter {self.resample}")
-        return f"short side to {self.resize}, centre crop {self.crop}, {name}"
+        if self.squash:
+            return f"squashed to {self.crop} x {self.crop}, {self.filter_name}"
+        return f"short side to {self.resize}, centre crop {self.crop}, {self.filter_name}"
+
+    @property
+    def filter_name(self) -> str:
+        """The filter's name in :data:`FILTERS`."""
+        return next(name for name, number in FILTERS.items() if number == self.resample)
+
+    def for_channels(self, count: int) -> EvalTransform:
+        """The same for images of so many channels: mean and deviation of another count are none."""
+        fits = len(self.mean) == len(self.std) == count
+        return self if fits else replace(self, mean=(), std=())
 
 
 @dataclass(frozen=True)
@@ -87,8 +104,13 @@ class Source:
         channel_order: The order of the input channels that the stem was trained on.
         transform: The source's own evaluation transform.
         labels: Names of the classes, where the checkpoint says which they are.
+        licence: Of the weights, where it is known.
         decisions: What was decided and why, to be printed.
         skipped: What else is in the file and is left out: name to reason.
+        processor: Settings of `RegNetImageProcessor` that the source states itself, which then say
+            all; empty where ``transform`` does.
+        classifier_norm: A batch norm between pooling and classifier, by leaf, to be folded into
+            the classifier; empty if there is none, as in the reference.
     """
 
     framework: str
@@ -99,8 +121,11 @@ class Source:
     channel_order: ChannelOrder
     transform: EvalTransform
     labels: tuple[str, ...] | None = None
+    licence: str | None = None
     decisions: tuple[Decision, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    processor: Mapping[str, Any] = field(default_factory=dict)
+    classifier_norm: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     @property
     def flips_stem(self) -> bool:
@@ -109,16 +134,24 @@ class Source:
 
     def preprocessor_fields(self) -> dict[str, Any]:
         """Keyword arguments of `RegNetImageProcessor` for the source's evaluation transform."""
-        from regnet.image_processor import SQUASH_FROM, crop_pct_for
+        from regnet.image_processor import crop_pct_for
+        from regnet.images import PILLOW_MODES
 
+        if self.processor:
+            return dict(self.processor)
         transform = self.transform
         fields: dict[str, Any] = {
             "size": transform.crop,
             "crop_pct": crop_pct_for(transform.resize, transform.crop),
             "resample": transform.resample,
         }
-        if transform.crop >= SQUASH_FROM:
+        if not transform.squash:
+            # transformers ignores this: it may crop one pixel off, and squashes from 384 on.
             fields["resize_mode"] = "shortest_edge_then_crop"
+        channels = self.config.num_channels
+        if channels not in PILLOW_MODES:  # no picture has so many, so none can be normalised
+            return fields | {"do_normalize": False}
         if transform.mean:
             return fields | {"image_mean": list(transform.mean), "image_std": list(transform.std)}
-        return fields | {"do_normalize": False}
+        neutral = {"image_mean": [0.0] * channels, "image_std": [1.0] * channels}
+        return fields | neutral | {"do_normalize": False}

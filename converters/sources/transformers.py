@@ -1,18 +1,24 @@
-"""Hugging Face transformers: a folder with its configuration, or a bare file of weights."""
+"""Hugging Face transformers: a folder with its configuration, or a bare file of weights.
+
+Source: transformers ``models/regnet/`` and ``models/convnext/image_processing_convnext.py``, from
+4.18, which brought RegNet, to 5.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint import CheckpointFolder
 from converters.errors import InputError
 from converters.keymaps.reference import REFERENCE
 from converters.sources.family import Family, family_source
 from converters.sources.source import BICUBIC, Decision, EvalTransform
-from regnet.config import RegNetConfig
+from regnet.architecture import Architecture
+from regnet.config import DEFAULT_NUM_LABELS, RegNetConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from converters.checkpoint import AnyCheckpoint
     from converters.sources.source import Source, SourceOptions
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
 FAMILY = Family(
     keymap=REFERENCE,
     transform=EvalTransform(256, 224, BICUBIC),
-    transform_reason="what facebook's RegNets on the Hub say",
+    transform_reason="what facebook's RegNets on the Hub say; there is no preprocessor_config.json",
 )
 
 _FROM_SHAPES = (
@@ -29,10 +35,13 @@ _FROM_SHAPES = (
     "embedding_size",
     "hidden_sizes",
     "depths",
-    "groups_width",
     "layer_type",
     "num_labels",
+    "groups_width",
 )
+
+_NOT_KEPT = ("model_type", "torch_dtype", "_name_or_path")
+"""Of the new file: the type of the old weights, and where they lay."""
 
 
 def read_transformers(
@@ -41,22 +50,73 @@ def read_transformers(
     """Read a transformers folder or file; see :class:`converters.sources.registry.Reader`."""
     where = checkpoint.path.name
     source = family_source(FAMILY, states, options, where)
-    if not checkpoint.config:
-        return source
+    if isinstance(checkpoint, CheckpointFolder) and checkpoint.preprocessor:
+        source = _with_processor(source, checkpoint.preprocessor, where)
+    return _with_config(source, checkpoint.config, where) if checkpoint.config else source
+
+
+def _with_config(source: Source, keys: Mapping[str, Any], where: str) -> Source:
+    """The source with all that its ``config.json`` says, checked against the shapes."""
+    if keys.get("model_type", "regnet") != "regnet":
+        raise InputError(
+            f"{where}: its config.json is that of a {keys['model_type']} where the weights are a "
+            "RegNet's; the folder mixes two models."
+        )
+    kept = {key: value for key, value in keys.items() if key not in _NOT_KEPT}
+    headless = {} if source.has_classifier else {"num_labels": DEFAULT_NUM_LABELS}
     try:
-        stated = RegNetConfig.from_dict(checkpoint.config)
-    except ValueError as error:
+        stated = RegNetConfig.from_dict(kept, **headless)
+    except (TypeError, ValueError) as error:
         raise InputError(f"{where}: its config.json cannot be used: {error}") from error
-    _require_same(source, stated, where)
-    decision = Decision("configuration", "as stored", "the folder's config.json")
-    return replace(source, config=stated, decisions=(*source.decisions, decision))
+    _require_same(source.config, stated, where)
+    decisions = [Decision("configuration", "as stored", "the folder's config.json")]
+    if not stated.downsample_in_first_stage:
+        reason = "as config.json says, and transformers 5 reads it; 4.x computed with stride 2"
+        decisions.append(Decision("stride of the first stage", "1", reason))
+    return replace(source, config=stated, decisions=(*source.decisions, *decisions))
 
 
-def _require_same(source: Source, stated: RegNetConfig, where: str) -> None:
-    for field in _FROM_SHAPES:
-        found, expected = getattr(source.config, field), getattr(stated, field)
-        if found != expected and (field != "num_labels" or source.has_classifier):
-            raise InputError(
-                f"{where}: its config.json says {field} {expected} where the weights have {found}; "
-                "the folder mixes two models."
-            )
+def _require_same(found: RegNetConfig, stated: RegNetConfig, where: str) -> None:
+    """Check every tensor's shape; several group widths may mean the same ones."""
+    strided = found.to_dict() | {"downsample_in_first_stage": stated.downsample_in_first_stage}
+    ours, theirs = (
+        list(Architecture.of(config).tensors(classifier=True))
+        for config in (RegNetConfig.from_dict(strided), stated)
+    )
+    if ours == theirs:
+        return
+    field = next(f for f in _FROM_SHAPES if getattr(found, f) != getattr(stated, f))
+    raise InputError(
+        f"{where}: its config.json says {field} {getattr(stated, field)} where the weights have "
+        f"{getattr(found, field)}; the folder mixes two models."
+    )
+
+
+def _with_processor(source: Source, keys: Mapping[str, Any], where: str) -> Source:
+    """The source with the transform of its ``preprocessor_config.json``, of any version."""
+    from regnet.image_processor import SQUASH_FROM, RegNetImageProcessor
+
+    try:
+        processor = RegNetImageProcessor.from_dict(keys)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{where}: its preprocessor_config.json cannot be used ({str(error).rstrip('.')}); "
+            "remove the file to take the default of the published RegNets."
+        ) from error
+    settings = processor.to_dict()
+    del settings["image_processor_type"]
+    edge = processor.size["shortest_edge"]
+    squash = processor.resize_mode == "convnext" and edge >= SQUASH_FROM
+    transform = EvalTransform(
+        edge if squash else int(edge / processor.crop_pct),
+        edge,
+        int(processor.resample),
+        processor.image_mean,
+        processor.image_std,
+        squash,
+    )
+    decision = Decision(
+        "evaluation transform", transform.in_words, "the folder's preprocessor_config.json"
+    )
+    others = [d for d in source.decisions if d.topic != decision.topic]
+    return replace(source, transform=transform, processor=settings, decisions=(*others, decision))

@@ -1,11 +1,10 @@
-"""The keymaps: real pycls names against real transformers names, for every published network."""
+"""The keymaps: real names against real transformers names, for every published network."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING
 
-import pycls.core.builders as pycls_builders
 import pytest
 import torch
 from hypothesis import given
@@ -13,43 +12,57 @@ from hypothesis import strategies as st
 from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetForImageClassification as TheirClassifier
 
+from converters.keymaps.classy_vision import CLASSY_VISION
 from converters.keymaps.keymap import Keymap, Pattern
+from converters.keymaps.openmmlab import OPENMMLAB
 from converters.keymaps.pycls import PYCLS
 from converters.keymaps.reference import REFERENCE
+from converters.keymaps.timm import TIMM
+from converters.keymaps.torchvision import TORCHVISION
+from converters.recognise import architecture_of
 from regnet.architecture import BASE_PREFIX, BATCH_NORM_LEAVES
-from regnet.design_space import NETWORKS
-from tests.oracles.pycls import published, settings
+from tests.converters.stored import headers, stored
+from tests.oracles.published import published_names, published_network
 
 if TYPE_CHECKING:
     from converters.keymaps.keymap import Fields
 
 Shapes = dict[str, tuple[int, ...]]
 
-EVERY_NETWORK = pytest.mark.parametrize("name", NETWORKS)
-BOTH = pytest.mark.parametrize("keymap", [PYCLS, REFERENCE], ids=["pycls", "reference"])
-KEYMAPS = {"pycls": PYCLS, "reference": REFERENCE}
+CASES = [
+    pytest.param(framework, name, id=f"{framework}-{name}")
+    for framework, names in published_names().items()
+    for name in names
+]
+EVERY_NETWORK = pytest.mark.parametrize(("framework", "name"), CASES)
+KEYMAPS = {
+    "pycls": PYCLS,
+    "timm": TIMM,
+    "torchvision": TORCHVISION,
+    "mmpretrain": OPENMMLAB,
+    "classy-vision": CLASSY_VISION,
+    "reference": REFERENCE,
+}
 
 
 @cache
-def pycls_shapes(name: str) -> Shapes:
-    with torch.device("meta"), settings(published(name)):
-        network = pycls_builders.build_model()
-    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-
-
-@cache
-def transformers_shapes(name: str) -> Shapes:
-    config = NETWORKS[name].config()
-    fields = ("embedding_size", "hidden_sizes", "depths", "groups_width", "layer_type")
-    theirs = TheirConfig(
-        num_labels=config.num_labels, **{field: getattr(config, field) for field in fields}
-    )
-    with torch.device("meta"):
-        network = TheirClassifier(theirs)
+def real_shapes(framework: str, name: str) -> Shapes:
+    """Names and shapes that a real network has, without the level that its head adds."""
     return {
-        key.removeprefix(BASE_PREFIX): tuple(tensor.shape)
-        for key, tensor in network.state_dict().items()
+        key.removeprefix("backbone."): tensor.shape
+        for key, tensor in headers(published_network(framework, name)).items()
     }
+
+
+@cache
+def transformers_shapes(framework: str, name: str) -> Shapes:
+    """What transformers calls the tensors of the same network."""
+    tensors = {key: stored(shape) for key, shape in real_shapes(framework, name).items()}
+    with torch.device("meta"):
+        network = TheirClassifier(
+            TheirConfig(**architecture_of(tensors, KEYMAPS[framework], "a file"))
+        )
+    return {key.removeprefix(BASE_PREFIX): tensor.shape for key, tensor in headers(network).items()}
 
 
 def translate(name: str, source: Keymap, target: Keymap, layer_type: str) -> str:
@@ -59,43 +72,66 @@ def translate(name: str, source: Keymap, target: Keymap, layer_type: str) -> str
     return target.spell(role, fields | {"last": 3 if layer_type == "y" else 2})
 
 
+def layer_type_of(framework: str, name: str) -> str:
+    has_attention = any(".attention." in key for key in transformers_shapes(framework, name))
+    return "y" if has_attention else "x"
+
+
 @EVERY_NETWORK
-def test_each_pycls_tensor_becomes_the_transformers_tensor_of_the_same_shape(name: str) -> None:
-    layer_type = NETWORKS[name].layer_type
+def test_each_real_tensor_becomes_the_transformers_tensor_of_the_same_shape(
+    framework: str, name: str
+) -> None:
+    layer_type = layer_type_of(framework, name)
     translated = {
-        translate(key, PYCLS, REFERENCE, layer_type): shape
-        for key, shape in pycls_shapes(name).items()
+        translate(key, KEYMAPS[framework], REFERENCE, layer_type): shape
+        for key, shape in real_shapes(framework, name).items()
     }
 
-    assert translated == transformers_shapes(name)
-    assert len(translated) == len(pycls_shapes(name))
+    assert translated == transformers_shapes(framework, name)
+    assert len(translated) == len(real_shapes(framework, name))
 
 
 @EVERY_NETWORK
-def test_there_and_back_is_the_identity(name: str) -> None:
-    layer_type = NETWORKS[name].layer_type
+def test_there_and_back_is_the_identity(framework: str, name: str) -> None:
+    keymap, layer_type = KEYMAPS[framework], layer_type_of(framework, name)
 
-    for key in pycls_shapes(name):
-        there = translate(key, PYCLS, REFERENCE, layer_type)
-        assert translate(there, REFERENCE, PYCLS, layer_type) == key
-
-
-@BOTH
-def test_a_name_is_parsed_by_one_row_only(keymap: Keymap) -> None:
-    shapes = pycls_shapes if keymap is PYCLS else transformers_shapes
-    keys = [*shapes("RegNetX-200MF"), *shapes("RegNetY-200MF")]
-
-    for key in keys:
-        rows = [role for role, row in keymap.patterns.items() if row.match(key) is not None]
-        assert len(rows) == 1, f"{key} fits {rows}"
+    for key in real_shapes(framework, name):
+        there = translate(key, keymap, REFERENCE, layer_type)
+        assert translate(there, REFERENCE, keymap, layer_type) == key
 
 
-def test_no_row_is_dead_and_both_keymaps_have_the_same_roles() -> None:
-    parsed = [PYCLS.parse(key) for name in NETWORKS for key in pycls_shapes(name)]
+@EVERY_NETWORK
+def test_a_name_is_parsed_by_one_row_only(framework: str, name: str) -> None:
+    both = [
+        (KEYMAPS[framework], real_shapes(framework, name)),
+        (REFERENCE, transformers_shapes(framework, name)),
+    ]
+
+    for keymap, keys in both:
+        for key in keys:
+            rows = [role for role, row in keymap.patterns.items() if row.match(key) is not None]
+            assert len(rows) == 1, f"{key} fits {rows}"
+
+
+def test_no_published_network_is_forgotten() -> None:
+    counts = {"pycls": 24, "timm": 30, "torchvision": 15, "mmpretrain": 8, "classy-vision": 17}
+
+    found = {framework: len(names) for framework, names in published_names().items()}
+
+    assert found == {framework: counts[framework] for framework in found}
+
+
+@pytest.mark.parametrize("framework", published_names())
+def test_no_row_is_dead(framework: str) -> None:
+    keymap = KEYMAPS[framework]
+    names = published_names()[framework]
+    parsed = [keymap.parse(key) for name in names for key in real_shapes(framework, name)]
 
     used = {entry[0] for entry in parsed if entry is not None}
 
-    assert used == set(PYCLS.rows) == set(REFERENCE.rows)
+    heads_stand_apart = {"classifier"} if framework == "classy-vision" else set()
+    assert used | heads_stand_apart == set(keymap.rows)
+    assert set(keymap.rows) <= set(REFERENCE.rows)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,8 @@ import torch
 import yaml
 from pycls.core.config import cfg as pycls_cfg
 
-from converters.checkpoint import open_checkpoint
 from converters.errors import InputError
-from converters.sources.pycls import read_pycls
+from converters.inspection import inspected
 from converters.sources.source import SourceOptions
 from regnet.image_processor import RegNetImageProcessor
 from tests.oracles.pycls import TINY, TINY_X, build, settings
@@ -76,8 +75,9 @@ def opened(
     """Save a tree, read it as pycls', and give the source with its stem's first weight."""
     path = folder / "net.pyth"
     torch.save(tree, path)
-    with open_checkpoint(path) as checkpoint:
-        source = read_pycls(checkpoint, SourceOptions(channel_order, weights))
+    options = SourceOptions("pycls", channel_order, weights)
+    with inspected(path, options) as (checkpoint, inspection):
+        source = inspection.source
         yield source, float(checkpoint.array(source.tensors[STEM]).flat[0])
 
 
@@ -140,7 +140,10 @@ def test_a_file_without_ema_gives_its_one_set_of_weights(
     with opened(tree, tmp_path, weights=choice) as (source, stem):
         assert stem == RAW
 
-    assert decision(source, "weights") == ("raw", "the file has no ema_state")
+    assert decision(source, "weights") == (
+        "raw",
+        "the file holds one set of weights, at model_state",
+    )
     assert list(source.skipped) == ["optimizer_state"]
 
 
@@ -355,6 +358,4 @@ def test_a_network_for_grey_images_keeps_its_stem_and_is_not_normalised(tmp_path
 
 @pytest.mark.parametrize("tree", [{"model_state": {}}, {"model_state": None}, {}, [1, 2], "text"])
 def test_a_file_without_a_state_is_refused(tmp_path: Path, tree: object) -> None:
-    assert "holds no tensors where a pycls checkpoint has its model_state" in refusal(
-        tree, tmp_path
-    )
+    assert "holds no tensors by name" in refusal(tree, tmp_path)

@@ -17,10 +17,10 @@ from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetForImageClassification as TheirClassifier
 from transformers import RegNetModel as TheirModel
 
-from converters.checkpoint import Opaque
 from converters.errors import InputError
 from converters.keymaps.pycls import PYCLS
-from converters.recognise import architecture_of, framework_of, require_framework, tensors_of
+from converters.recognise import architecture_of, refusal
+from converters.wrapping import all_tensors, find_state_dicts
 from regnet.architecture import Architecture
 from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS
@@ -209,7 +209,7 @@ def test_a_resnet_of_pycls_has_the_names_of_a_regnet_but_another_stem() -> None:
     with torch.device("meta"), pycls_settings({}, **keys):
         tensors = headers(ResNet())
 
-    assert framework_of(tensors) == "pycls"
+    assert [state.framework for state in find_state_dicts(tensors)] == ["pycls"]
     assert_refused(tensors, r"a stem of shape \(64, 3, 7, 7\)")
 
 
@@ -238,17 +238,46 @@ def effnet() -> nn.Module:
     return network
 
 
+def refused(tree: dict[str, Any], framework: str | None = "pycls") -> str:
+    """Return the sentence for a checkpoint without the RegNet that was looked for."""
+    found = [state for state in find_state_dicts(tree) if state.framework != framework]
+    message = str(refusal(framework, found, all_tensors(tree), "net.pyth"))
+    assert message.startswith("net.pyth ")
+    assert message.endswith(".")
+    return message
+
+
+@pytest.mark.parametrize(
+    ("build", "framework"),
+    [
+        (lambda: timm_network("regnety_002"), "timm"),
+        (lambda: timm_network("regnetx_002"), "timm"),
+        (torchvision.models.regnet_y_400mf, "torchvision"),
+        (lambda: theirs(TheirClassifier), "transformers"),
+        (lambda: theirs(TheirModel), "transformers"),
+    ],
+)
+def test_a_regnet_of_another_framework_is_named(
+    build: Callable[[], nn.Module], framework: str
+) -> None:
+    message = refused(headers(build()))
+
+    assert message.startswith("net.pyth is not a pycls RegNet: ")
+    assert f" saved by {framework}; convert it with `regnet convert`" in message
+
+
 @pytest.mark.parametrize(
     ("build", "looks"),
     [
-        (lambda: timm_network("regnety_002"), "a RegNet saved by timm"),
-        (lambda: timm_network("regnetx_002"), "a RegNet saved by timm"),
-        (torchvision.models.regnet_y_400mf, "a RegNet saved by torchvision"),
-        (lambda: theirs(TheirClassifier), "a RegNet saved by Hugging Face transformers"),
-        (lambda: theirs(TheirModel), "a RegNet saved by Hugging Face transformers"),
-        (lambda: timm_network("regnetv_040"), "a RegNetV of timm"),
+        (lambda: timm_network("regnetv_040"), "a RegNetV of timm (pre-activation)"),
+        (lambda: timm_network("regnetv_064"), "a RegNetV of timm (pre-activation)"),
+        (lambda: timm_network("regnetz_b16"), "a RegNetZ of timm's ByobNet"),
+        (lambda: timm_network("regnetz_d8"), "a RegNetZ of timm's ByobNet"),
+        (lambda: timm_network("regnetz_e8"), "a RegNetZ of timm's ByobNet"),
+        (lambda: timm_network("regnetz_c16_evos"), "a RegNetZ of timm's ByobNet"),
         (effnet, "an EfficientNet of pycls"),
         (lambda: timm_network("resnet18"), "a ResNet"),
+        (lambda: timm_network("resnet50"), "a ResNet"),
         (lambda: torchvision_network("resnet18"), "a ResNet"),
         (lambda: timm_network("vit_tiny_patch16_224"), "a vision transformer"),
         (lambda: torchvision_network("vit_b_16"), "a vision transformer"),
@@ -261,58 +290,50 @@ def effnet() -> nn.Module:
         (lambda: torch.nn.Linear(2, 2), "its first parameter is weight"),
     ],
 )
-def test_a_network_of_another_framework_is_named(
-    build: Callable[[], nn.Module], looks: str
+@pytest.mark.parametrize("framework", ["pycls", None])
+def test_another_network_is_named(
+    build: Callable[[], nn.Module], looks: str, framework: str | None
 ) -> None:
-    with pytest.raises(InputError) as caught:
-        require_framework("pycls", headers(build()), "net.pyth")
+    tree = {"state_dict": headers(build()), "epoch": 3}
 
-    message = str(caught.value)
-    assert message.startswith("net.pyth is not a pycls RegNet: ")
-    assert f" {looks}" in message
-    assert message.endswith(".")
+    assert find_state_dicts(tree) == []
+    assert f" {looks}" in refused(tree, framework)
 
 
 @pytest.mark.parametrize(
-    ("names", "framework"),
+    ("name", "framework"),
     [
-        (["trunk._feature_blocks.conv1.stem.0.weight"], "VISSL"),
-        (["_feature_blocks.res2.block1-part0.block1-0.proj.weight"], "VISSL"),
-        (
-            ["stem.stem.0.weight", "trunk_output.block1.block1-0.proj.weight"],
-            "ClassyVision or SWAG",
-        ),
-        (["backbone.conv1.weight", "backbone.layer1.0.conv1.weight"], "OpenMMLab"),
+        ("trunk._feature_blocks.res2.block1-0.f.c.weight", "vissl"),
+        ("_feature_blocks.res2.block1-part0.block1-0.f.c.weight", "vissl"),
+        ("trunk_output.block1.block1-0.f.c.weight", "classy-vision"),
     ],
 )
-def test_a_framework_that_cannot_be_installed_is_known_by_its_names(
-    names: list[str], framework: str
-) -> None:
-    assert framework_of(names) == framework
+def test_a_framework_that_is_not_installed_is_known_by_its_names(name: str, framework: str) -> None:
+    found = find_state_dicts({name: stored((16, 16, 1, 1))})
 
-
-def test_a_checkpoint_without_tensors_is_refused() -> None:
-    with pytest.raises(InputError, match=r"net\.pyth holds no tensors where a pycls checkpoint"):
-        require_framework("pycls", {}, "net.pyth")
+    assert [state.framework for state in found] == [framework]
 
 
 @pytest.mark.parametrize(
-    "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+    ("stem", "expand", "found"),
+    [
+        ((32, 3, 3, 3), (48, 48, 1, 1), ["mmpretrain"]),
+        ((16, 4, 3, 3), (24, 24, 1, 1), ["mmpretrain"]),  # other widths and input channels
+        ((64, 3, 7, 7), (64, 64, 1, 1), []),  # a ResNet's stem
+        ((64, 3, 3, 3), (256, 64, 1, 1), []),  # a ResNet's bottleneck
+        (None, (48, 48, 1, 1), []),
+    ],
 )
-def test_the_wrappers_of_training_are_taken_off_the_names(prefix: str) -> None:
-    tensor = stored((1,))
+def test_a_regnet_of_openmmlab_is_told_from_a_resnet_by_its_shapes(
+    stem: tuple[int, ...] | None, expand: tuple[int, ...], found: list[str]
+) -> None:
+    tensors = {"backbone.layer1.0.conv3.weight": stored(expand)}
+    if stem:
+        tensors["backbone.conv1.weight"] = stored(stem)
 
-    assert tensors_of({f"{prefix}stem.bn.bias": tensor}) == {"stem.bn.bias": tensor}
+    assert [state.framework for state in find_state_dicts(tensors)] == found
 
 
-@pytest.mark.parametrize("tree", [None, 3, "text", [stored((1,))], Opaque("some.Class")])
-def test_what_is_no_state_dict_holds_no_tensors(tree: object) -> None:
-    assert tensors_of(tree) == {}
-
-
-def test_entries_that_are_no_tensors_are_left_out() -> None:
-    tensor = stored((1,))
-
-    assert tensors_of({"a": tensor, "epoch": 3, 7: tensor, "nested": {"b": tensor}}) == {
-        "a": tensor
-    }
+@pytest.mark.parametrize("tree", [{}, {"model_state": {}}, {"model_state": None, "epoch": 3}])
+def test_a_checkpoint_without_tensors_is_refused(tree: dict[str, Any]) -> None:
+    assert refused(tree).startswith("net.pyth holds no tensors by name; ")

@@ -81,7 +81,7 @@ BAD_FILES: dict[str, tuple[Maker, int, str]] = {
     "git-lfs pointer": (partial(_write, LFS), 2, "git lfs pull"),
     "ResNet": (_save_resnet, 2, "(?i)not a regnet|no regnet|not pycls|resnet"),
     "code": (_save_code, 3, r"mkdir"),
-    "folder": (Path.mkdir, 2, "is a folder"),
+    "folder": (Path.mkdir, 2, "holds none of model.safetensors, "),
 }
 
 
@@ -188,7 +188,7 @@ def test_a_full_disk_leaves_everything_as_it_was(nbytes: int, existing: Path) ->
         (["convert", CHECKPOINT, "out", "--nope"], r"--nope.*`regnet convert --help`"),
         (["convert", CHECKPOINT], r"out.*`regnet convert --help`"),
         (["convert", CHECKPOINT, "out", "--weights", "good"], r"--weights.*raw"),
-        (["convert", CHECKPOINT, "out", "--weights", "ema"], "no ema_state"),
+        (["convert", CHECKPOINT, "out", "--weights", "ema"], "no averaged weights"),
         (["convert", CHECKPOINT, "out", "--format", "tflite"], "--format.*onnx"),
         (["convert", CHECKPOINT, "out", "--max-shard-size", "big"], "--max-shard-size"),
         (["convert", CHECKPOINT, "out", "--labels", "absent.json"], r"labels absent\.json"),

@@ -14,7 +14,7 @@ import pytest
 
 from converters import artefacts
 from converters.artefacts import FORMATS, ExportOptions
-from converters.cli.main import run_convert_pycls
+from converters.cli.main import run_convert
 from converters.convert import ConvertOptions, convert
 from converters.parity.verify import VerificationError
 from tests.converters.demo import CHECKPOINT, snapshot
@@ -51,7 +51,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int | st
     """Run ``convert-pycls`` in this process; return its exit status."""
     monkeypatch.setattr(sys, "argv", ["convert-pycls", *map(str, arguments)])
     with pytest.raises(SystemExit) as caught:
-        run_convert_pycls()
+        run_convert()
     return caught.value.code
 
 

@@ -1,0 +1,81 @@
+"""From a checkpoint to our network by the converter's own way, without exports and verification."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from converters.inspection import Inspection, inspected
+from converters.plan import Plan, make_plan
+from converters.sources.registry import FRAMEWORKS
+from converters.sources.source import Source, SourceOptions
+from converters.stream import write_weights
+from converters.wrapping import find_state_dicts
+from regnet.model import RegNetForImageClassification, RegNetModel
+
+TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the converter found out about a checkpoint, and the network it made of it."""
+
+    inspection: Inspection
+    network: RegNetForImageClassification | RegNetModel
+
+    @property
+    def source(self) -> Source:
+        return self.inspection.source
+
+    def decision(self, topic: str) -> str:
+        (value,) = [made.value for made in self.source.decisions if made.topic == topic]
+        return value
+
+
+def load(path: Path, folder: Path, **options: Any) -> Loaded:
+    """Recognise, plan and stream a checkpoint, then load the written weights strictly.
+
+    Args:
+        path: The checkpoint.
+        folder: Where the weights are written; made if it is missing.
+        options: Of :class:`SourceOptions`.
+    """
+    folder.mkdir(exist_ok=True)
+    with inspected(path, SourceOptions(**options)) as (checkpoint, inspection):
+        write_weights(checkpoint, inspection.plan, folder)
+    config = inspection.source.config
+    kind = RegNetForImageClassification if inspection.source.has_classifier else RegNetModel
+    network = kind(config)
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    return Loaded(inspection, network.eval())
+
+
+def planned(tree: Any, **options: Any) -> tuple[Source, Plan]:
+    """Recognise and plan what a checkpoint would hold, from headers that lie in no file."""
+    checkpoint: Any = SimpleNamespace(tree=tree, path=Path("nowhere.torch"), config={})
+    states = find_state_dicts(tree)
+    source = FRAMEWORKS[states[0].framework].read(checkpoint, states, SourceOptions(**options))
+    return source, make_plan(source, "nowhere.torch")
+
+
+@torch.no_grad()
+def relative_error(ours: torch.nn.Module, theirs: torch.nn.Module, dtype: torch.dtype) -> float:
+    """The largest difference of two networks' outputs, relative to the largest output.
+
+    Args:
+        ours: Returns `RegNetOutput` or `ImageClassifierOutput`.
+        theirs: Returns logits, or the last feature map.
+        dtype: What to compute in; the networks are left as they are.
+    """
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    output = deepcopy(ours).to(dtype)(images)
+    found = output.logits if "logits" in output else output.last_hidden_state
+    expected = deepcopy(theirs).to(dtype)(images)
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / expected.abs().max())
