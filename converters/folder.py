@@ -30,6 +30,9 @@ GOLDEN_NAME = "golden.safetensors"
 REPORT_NAME = "conversion.json"
 CARD_NAME = "README.md"
 
+DEFAULT_IMAGE_SIZE = 224
+"""What RegNets were trained on, in pixels, where a folder does not say."""
+
 CLASSIFIER_ARCHITECTURE = "RegNetForImageClassification"
 TRUNK_ARCHITECTURE = "RegNetModel"
 
@@ -82,6 +85,18 @@ class ConvertedFolder:
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read ({error}); convert again.") from error
         return keys
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images that the folder's processor makes, in pixels; 224 without."""
+        if not (self.path / PREPROCESSOR_NAME).is_file():
+            return DEFAULT_IMAGE_SIZE
+        size = self.preprocessing.get("size", DEFAULT_IMAGE_SIZE)
+        if isinstance(size, dict):
+            size = size.get("shortest_edge", size.get("height"))
+        if not isinstance(size, int) or size < 1:
+            raise InputError(f"{self.path / PREPROCESSOR_NAME} states no size in pixels; mend it.")
+        return size
 
     @property
     def weight_files(self) -> list[Path]:

@@ -127,9 +127,7 @@ class Truth:
 
 def fresh_inputs(folder: ConvertedFolder) -> Inputs:
     """The inputs for a folder without golden vectors: its native size, and another."""
-    size = folder.preprocessing["size"]
-    side = size["shortest_edge"] if isinstance(size, dict) else size
-    return verification_inputs(folder.config.num_channels, int(side))
+    return verification_inputs(folder.config.num_channels, folder.image_size)
 
 
 def verify_artefacts(

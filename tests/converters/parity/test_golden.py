@@ -14,14 +14,17 @@ from safetensors.numpy import load_file, save_file
 from converters.errors import InputError
 from converters.folder import ConvertedFolder
 from converters.parity.golden import read_golden, write_golden
-from converters.parity.verify import sha256_of, verify_folder
+from converters.parity.verify import fresh_inputs, sha256_of, verify_folder
+from regnet.config import RegNetConfig
 from tests.converters.demo import FILES
+from tests.converters.exporters.random_folder import random_folder
 from tests.converters.parity.wrong import STATE_MISTAKES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 WEIGHTS = "model.safetensors"
+SMALL: dict[str, Any] = {"hidden_sizes": (16, 24), "depths": (1, 1), "groups_width": 8}
 
 
 def change_a_byte(path: Path) -> None:
@@ -50,6 +53,26 @@ def test_a_moved_folder_passes(folder: Path) -> None:
     ]
     assert steps[-1] == "verifying TorchScript"
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["passed"]
+
+
+@pytest.mark.parametrize(
+    ("processor", "size"),
+    [
+        (None, 224),
+        ({}, 224),
+        ({"size": 64}, 64),
+        ({"size": {"shortest_edge": 64}}, 64),
+        ({"size": {"height": 64, "width": 64}}, 64),
+    ],
+)
+def test_a_folder_of_any_origin_is_verified_at_its_own_size(
+    processor: dict[str, Any] | None, size: int, tmp_path: Path
+) -> None:
+    folder = random_folder(tmp_path, RegNetConfig(**SMALL))
+    if processor is not None:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    assert fresh_inputs(folder)["native"].shape == (1, 3, size, size)
+    assert verify_folder(folder).passed
 
 
 def test_a_conversion_writes_what_it_promises_and_records_it(demo_folder: Path) -> None:
