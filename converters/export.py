@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.artefacts import FORMATS
@@ -49,6 +50,7 @@ def export_artefacts(
         raise InputError(f"{path} is not a folder; convert a checkpoint with `regnet convert`.")
     folder = ConvertedFolder(path)
     record = _read_record(path)
+    options = replace(options, weights_sha256=_recorded_sha256(folder, record))
     report = None
     with ExitStack() as stack:
         staged: dict[str, Path] = {}
@@ -80,10 +82,25 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        dict(record["files"])
+        for entry in dict(record["files"]).values():
+            str(entry["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); convert the checkpoint again.") from error
     return record
+
+
+def _recorded_sha256(folder: ConvertedFolder, record: Mapping[str, Any] | None) -> dict[str, str]:
+    """Digests of the weights files as recorded when they were written.
+
+    They name the weights that an artefact belongs to; whether the files are still those is what
+    `regnet verify` finds out.
+    """
+    files = record["files"] if record else {}
+    return {
+        path.name: files[path.name]["sha256"]
+        for path in folder.weight_files
+        if path.name in files and files[path.name].get("size") == path.stat().st_size
+    }
 
 
 def _record(folder: Path, record: dict[str, Any], file_names: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from converters.folder import CARD_NAME, REPORT_NAME
@@ -42,6 +41,8 @@ def conversion_record(
         folder: Where all other files lie already.
         known: File name to sha256, for files that need not be hashed again.
     """
+    from importlib.metadata import version
+
     files = sorted(path for path in folder.iterdir() if path.name != REPORT_NAME)
     return {
         "schema": SCHEMA,

@@ -8,9 +8,9 @@ drops stages silently when ``depths`` is shorter than ``hidden_sizes``.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+from regnet.json_file import JsonFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ CONFIG_NAME = "config.json"
 DEFAULT_NUM_LABELS = 2
 
 
-class RegNetConfig:
+class RegNetConfig(JsonFile):
     """The architecture and labels of a RegNet.
 
     Args:
@@ -50,6 +50,7 @@ class RegNetConfig:
         ValueError: If no model can be built from the values.
     """
 
+    file_name = CONFIG_NAME
     model_type = "regnet"
     layer_types = get_args(LayerType)
 
@@ -164,60 +165,18 @@ class RegNetConfig:
         """Every field as plain values, including the kept unknown ones."""
         return {"model_type": self.model_type, **vars(self)}
 
-    def to_json_string(self) -> str:
-        """The text of ``config.json``: sorted keys, two-space indent.
+    def _fields_of_file(self) -> dict[str, Any]:
+        """Leave out, as transformers does, what equals the default where nothing is lost by it.
 
-        As in transformers, what equals the default is left out where leaving it out loses nothing:
-        the two default labels and the output switches.
+        These are the two default labels and the output switches.
         """
-        fields = self.to_dict()
         default = RegNetConfig()
         optional = ("id2label", "label2id", "problem_type", "output_hidden_states", "return_dict")
-        for name in optional:
-            if fields[name] == getattr(default, name):
-                del fields[name]
-        return json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write ``config.json`` into ``folder`` and return its path.
-
-        Args:
-            folder: Created if missing.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
-        path = Path(folder) / CONFIG_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json_string(), encoding="utf-8")
-        return path
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:
-        """Read ``config.json`` from a folder, or the file itself.
-
-        Args:
-            folder: A converted folder, a local transformers folder, or a ``config.json``.
-            **overrides: Fields that win over the file's.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it is not a RegNet's ``config.json``.
-        """
-        path = Path(folder)
-        path = path if path.is_file() else path / CONFIG_NAME
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; give a folder with a {CONFIG_NAME}.")
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON ({error}).") from error
-        if not isinstance(fields, dict) or fields.get("model_type", "regnet") != cls.model_type:
-            raise ValueError(f"{path} does not describe a RegNet: its model_type must be 'regnet'.")
-        try:
-            return cls.from_dict(fields, **overrides)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        return {
+            name: value
+            for name, value in self.to_dict().items()
+            if name not in optional or value != getattr(default, name)
+        }
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], **overrides: Any) -> Self:
@@ -231,19 +190,12 @@ class RegNetConfig:
             ValueError: If no model can be built from the values.
         """
         merged = {**fields, **overrides}
-        merged.pop("model_type", None)
+        if merged.pop("model_type", cls.model_type) != cls.model_type:
+            raise ValueError("this does not describe a RegNet; its model_type must be 'regnet'.")
         if "num_labels" in overrides and "id2label" not in overrides:
             merged.pop("id2label", None)
             merged.pop("label2id", None)
         return cls(**merged)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RegNetConfig) and self.to_dict() == other.to_dict()
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"RegNetConfig {self.to_json_string()}"
 
 
 def group_count(width: int, groups_width: int) -> int:

@@ -8,11 +8,9 @@ evaluated with; see :data:`ResizeMode`.
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
@@ -29,6 +27,7 @@ from regnet.images import (
     single_images,
     to_pixels,
 )
+from regnet.json_file import JsonFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +80,7 @@ class BatchFeature(dict[str, Any]):
         return self
 
 
-class RegNetImageProcessor:
+class RegNetImageProcessor(JsonFile):
     """Resize, crop, rescale and normalise, in this order.
 
     The defaults are the evaluation of the published ImageNet models: short side 256, centre crop
@@ -108,6 +107,7 @@ class RegNetImageProcessor:
         ValueError: If a value cannot be used.
     """
 
+    file_name = PREPROCESSOR_NAME
     model_input_names = ("pixel_values",)
 
     def __init__(  # noqa: PLR0913 -- the documented fields
@@ -258,52 +258,6 @@ class RegNetImageProcessor:
             del fields["resize_mode"]
         return fields
 
-    def to_json_string(self) -> str:
-        """The text of the file: sorted keys, two-space indent."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write ``preprocessor_config.json`` into ``folder`` and return its path.
-
-        Args:
-            folder: Created if missing.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
-        path = Path(folder) / PREPROCESSOR_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json_string(), encoding="utf-8")
-        return path
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:
-        """Read ``preprocessor_config.json`` from a folder, or the file itself.
-
-        Args:
-            folder: A converted folder, a local transformers folder, or the file. The old form
-                (``feature_extractor_type``, a number as ``size``) is read too.
-            **overrides: Settings that win over the file's.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it does not describe a processor of this kind.
-        """
-        path = Path(folder)
-        path = path if path.is_file() else path / PREPROCESSOR_NAME
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; give a folder with that file.")
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON ({error}).") from error
-        if not isinstance(fields, dict):
-            raise ValueError(f"{path} does not describe an image processor: it is not an object.")
-        try:
-            return cls.from_dict(fields, **overrides)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], **overrides: Any) -> Self:
         """Build a processor from the keys of a file; absent ones mean transformers' default.
@@ -326,14 +280,6 @@ class RegNetImageProcessor:
             if name not in _NOT_KEPT and (name, value) != ("crop_pct", None)
         }
         return cls(**{**_MEANING_OF_ABSENT_KEYS, **given})
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RegNetImageProcessor) and self.to_dict() == other.to_dict()
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"RegNetImageProcessor {self.to_json_string()}"
 
 
 def crop_pct_for(resize: int, crop: int) -> float:

@@ -19,7 +19,7 @@ from converters.convert import Silent
 from converters.errors import InputError, StorageError
 from converters.export import export_artefacts
 from converters.folder import ConvertedFolder
-from converters.parity.verify import Report, VerificationError, verify_folder
+from converters.parity.verify import Report, VerificationError, sha256_of, verify_folder
 from tests.converters.demo import snapshot
 from tests.converters.parity.wrong import GRAPH_MISTAKES
 from tests.oracles.statistics import randomise
@@ -74,6 +74,17 @@ def test_a_sharing_file_replaces_the_self_contained_one(folder: Path) -> None:
     assert changed == {"model.onnx", "conversion.json"}
     assert (folder / "model.onnx").stat().st_size < 100_000
     assert verify_folder(ConvertedFolder(folder)).passed
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_sharing_file_names_the_weights_it_belongs_to(folder: Path, *, recorded: bool) -> None:
+    weights = folder / "model.safetensors"
+    if not recorded:
+        (folder / "conversion.json").unlink()
+    export(folder, ["onnx"], SHARING, verify=False)
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["weights_sha256"]) == {weights.name: sha256_of(weights)}
 
 
 def test_without_verify_nothing_is_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,7 @@ def test_a_narrow_x_network_needs_no_squeeze() -> None:
     ("text", "message"),
     [
         pytest.param("{", "not valid JSON", id="truncated"),
-        pytest.param("[]", "does not describe a RegNet", id="a list"),
+        pytest.param("[]", "is not a JSON object", id="a list"),
         pytest.param('{"model_type": "resnet"}', "does not describe a RegNet", id="a ResNet"),
         pytest.param('{"depths": [1]}', "1 stages", id="unbuildable"),
         pytest.param("\udcff", "not valid JSON", id="not UTF-8"),
