@@ -100,7 +100,7 @@ def convert(
         VerificationError: If an artefact differs from the oracle; nothing is published.
     """
     options, progress = options or ConvertOptions(), progress or Silent()
-    if out.resolve() in path.resolve().parents:
+    if out.resolve() in (path.resolve(), *path.resolve().parents):
         raise InputError(
             f"{path} lies inside {out}, which would replace it; choose another output."
         )

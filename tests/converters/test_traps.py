@@ -1,6 +1,6 @@
 """What makes a naive converter silently wrong: one test per trap, by its number.
 
-Traps 7, 14 to 17 and 31 are ClassyVision's and VISSL's; their tests stand with those families.
+Traps 7, 14 to 17 and 31 are set by ClassyVision and VISSL alone: test_traps_of_vissl.py.
 """
 
 from __future__ import annotations
