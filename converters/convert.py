@@ -14,7 +14,7 @@ from converters.folder import (
     ConvertedFolder,
 )
 from converters.inspection import Inspection, inspected
-from converters.sources.source import SourceOptions
+from converters.sources.options import SourceOptions
 from converters.staging import staged_folder
 from converters.stream import write_weights
 from regnet.config import RegNetConfig

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from converters.checkpoint import AnyCheckpoint
     from converters.plan import Plan
-    from converters.sources.source import Source, SourceOptions
+    from converters.sources.options import SourceOptions
+    from converters.sources.source import Source
     from converters.wrapping import StateDict
 
 

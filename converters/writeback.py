@@ -19,7 +19,7 @@ from converters.convert import ConvertOptions, Silent, convert
 from converters.errors import ConversionError, InputError
 from converters.folder import REPORT_NAME, ConvertedFolder
 from converters.inspection import inspected
-from converters.sources.source import SourceOptions
+from converters.sources.options import SourceOptions
 from converters.staging import staged_file, staged_folder, storage_errors
 from converters.targets.network import Network, tensor_chunks
 from converters.targets.registry import target_named

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from converters.cli.console import Output
     from converters.convert import ConvertOptions
     from converters.inspection import Inspection
-    from converters.sources.source import SourceOptions
+    from converters.sources.options import SourceOptions
 
 
 def read_labels(path: Path) -> list[str]:

@@ -140,7 +140,7 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     from converters.cli import commands
     from converters.cli.console import Output
     from converters.convert import ConvertOptions
-    from converters.sources.source import SourceOptions
+    from converters.sources.options import SourceOptions
 
     source_options = SourceOptions(framework, channel_order, weights, head)
     output = Output(as_json, quiet)
@@ -181,7 +181,7 @@ def inspect_command(
     """
     from converters.cli import commands
     from converters.cli.console import Output
-    from converters.sources.source import SourceOptions
+    from converters.sources.options import SourceOptions
 
     commands.inspect(source, SourceOptions(), Output(as_json, quiet), with_plan=plan)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from converters.cli.console import Output
     from converters.manifest import Published
-    from converters.sources.source import SourceOptions
+    from converters.sources.options import SourceOptions
 
 
 def located(path: Path, options: SourceOptions, output: Output) -> tuple[Path, SourceOptions]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from converters.errors import InputError
 from converters.recognise import architecture_of
-from converters.sources.source import Decision, EvalTransform, Source, SourceOptions
+from converters.sources.source import Decision, EvalTransform, Source
 from regnet.config import RegNetConfig
 from regnet.imagenet import IMAGENET_MEAN
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from converters.checkpoint import StoredTensor
     from converters.keymaps.keymap import Keymap
+    from converters.sources.options import SourceOptions
     from converters.sources.source import ChannelOrder
     from converters.wrapping import StateDict
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from converters.checkpoint import StoredTensor
     from converters.keymaps.keymap import Keymap
-    from converters.sources.source import SourceOptions
+    from converters.sources.options import SourceOptions
 
 
 @dataclass(frozen=True)

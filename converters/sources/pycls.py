@@ -14,7 +14,7 @@ from converters.labels import IMAGENET_CLASSES, imagenet_labels
 from converters.recognise import architecture_of
 from converters.sources.family import Family, choose_state, tensors_of_state
 from converters.sources.pycls_config import PyclsConfig
-from converters.sources.source import BILINEAR, Decision, EvalTransform, Source, SourceOptions
+from converters.sources.source import BILINEAR, Decision, EvalTransform, Source
 from regnet.config import RegNetConfig
 from regnet.imagenet import IMAGENET_MEAN
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from converters.checkpoint import AnyCheckpoint, StoredTensor
+    from converters.sources.options import SourceOptions
     from converters.sources.source import ChannelOrder
     from converters.wrapping import StateDict
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from converters.checkpoint import StoredTensor
     from converters.keymaps.keymap import Keymap
-    from converters.manifest import Published
     from regnet.config import RegNetConfig
 
 ChannelOrder = Literal["rgb", "bgr"]
@@ -23,25 +22,6 @@ FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "h
 
 BILINEAR = FILTERS["bilinear"]
 BICUBIC = FILTERS["bicubic"]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceOptions:
-    """What the user decides; None leaves it to the checkpoint or the framework's default.
-
-    Attributes:
-        framework: Key of :data:`converters.sources.registry.FRAMEWORKS`; None recognises it.
-        channel_order: Of the images the network was trained on.
-        weights: Which set, where the checkpoint has raw and averaged ones.
-        head: Which head, where the checkpoint has several.
-        published: The entry of the manifest that the checkpoint was fetched as.
-    """
-
-    framework: str | None = None
-    channel_order: ChannelOrder | None = None
-    weights: WeightsChoice = "best"
-    head: str | None = None
-    published: Published | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from converters.checkpoint import AnyCheckpoint
-    from converters.sources.source import Source, SourceOptions
+    from converters.sources.options import SourceOptions
+    from converters.sources.source import Source
     from converters.wrapping import StateDict
 
 FAMILY = Family(

@@ -6,18 +6,21 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
 
 from converters.inspection import Inspection, inspected
 from converters.plan import Plan, make_plan
+from converters.sources.options import SourceOptions
 from converters.sources.registry import FRAMEWORKS
-from converters.sources.source import Source, SourceOptions
 from converters.stream import write_weights
 from converters.wrapping import find_state_dicts
 from regnet.model import RegNetForImageClassification, RegNetModel
+
+if TYPE_CHECKING:
+    from converters.sources.source import Source
 
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12}
 

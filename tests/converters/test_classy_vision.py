@@ -10,7 +10,7 @@ import torch
 from converters.errors import InputError
 from converters.inspection import inspected
 from converters.sources.classy_vision import FAMILY
-from converters.sources.source import SourceOptions
+from converters.sources.options import SourceOptions
 from regnet.architecture import Architecture
 from tests.converters.loading import TOLERANCES, load, relative_error
 from tests.converters.stored import headers

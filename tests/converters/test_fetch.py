@@ -26,7 +26,7 @@ from converters.convert import ConvertOptions, Silent, convert
 from converters.errors import InputError, StorageError
 from converters.fetch import cache_folder, download
 from converters.manifest import find
-from converters.sources.source import SourceOptions
+from converters.sources.options import SourceOptions
 from tests.converters.cli.running import assert_one_sentence, regnet, run
 from tests.converters.server import Site, hub_serving, serving
 

@@ -17,7 +17,7 @@ from transformers import RegNetForImageClassification as TheirClassifier
 from converters.convert import output_config
 from converters.errors import InputError
 from converters.inspection import inspected
-from converters.sources.source import SourceOptions
+from converters.sources.options import SourceOptions
 from converters.stream import write_weights
 from regnet.config import RegNetConfig
 from regnet.model import RegNetForImageClassification, RegNetModel

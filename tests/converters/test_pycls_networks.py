@@ -22,7 +22,7 @@ from torch import nn
 from transformers import RegNetForImageClassification as TheirClassifier
 
 from converters.convert import ConvertOptions, convert
-from converters.sources.source import SourceOptions
+from converters.sources.options import SourceOptions
 from regnet.design_space import NETWORKS
 from regnet.model import RegNetForImageClassification
 from tests.oracles.pycls import TINY, TINY_X, build, published, save

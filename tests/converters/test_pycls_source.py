@@ -14,7 +14,7 @@ from pycls.core.config import cfg as pycls_cfg
 
 from converters.errors import InputError
 from converters.inspection import inspected
-from converters.sources.source import SourceOptions
+from converters.sources.options import SourceOptions
 from regnet.image_processor import RegNetImageProcessor
 from tests.oracles.pycls import TINY, TINY_X, build, settings
 

@@ -12,7 +12,7 @@ from converters.checkpoint import open_any
 from converters.errors import InputError, StorageError
 from converters.inspection import inspected
 from converters.sources.heads import branch
-from converters.sources.source import SourceOptions
+from converters.sources.options import SourceOptions
 from tests.converters.loading import TOLERANCES, load, planned, relative_error
 from tests.converters.stored import headers, stored
 

@@ -16,7 +16,7 @@ from converters.convert import ConvertOptions, convert
 from converters.errors import InputError
 from converters.inspection import inspected
 from converters.keymaps.torchvision import TORCHVISION
-from converters.sources.source import SourceOptions
+from converters.sources.options import SourceOptions
 from converters.stream import write_weights
 from converters.targets import registry
 from converters.targets.target import Target

@@ -16,8 +16,8 @@ from converters.convert import ConvertOptions, convert
 from converters.errors import InputError
 from converters.inspection import inspected
 from converters.recognise import refusal as not_found
+from converters.sources.options import SourceOptions
 from converters.sources.registry import FRAMEWORKS
-from converters.sources.source import SourceOptions
 from converters.wrapping import find_state_dicts
 from regnet import RegNetConfig, RegNetForImageClassification, RegNetImageProcessor, RegNetModel
 
