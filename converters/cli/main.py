@@ -58,12 +58,14 @@ Order = Annotated[
     Literal["rgb", "bgr"] | None,
     typer.Option(
         help="Order of the channels the network was trained on.",
-        show_default="the checkpoint's cfg, else BGR",
+        show_default="as the checkpoint says, else the framework's own",
     ),
 ]
 Weights = Annotated[
     Literal["raw", "ema", "best"],
-    typer.Option(help="Which weights, where the file has several; best is the smaller error."),
+    typer.Option(
+        help="Which weights, where the file has several; best is what its own loader takes."
+    ),
 ]
 From = Annotated[
     FrameworkName | None,
@@ -128,7 +130,7 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001 -- read by _run
+    debug: Debug = False,  # noqa: ARG001 -- read by _fail
 ) -> None:
     """Convert a checkpoint into a folder that every runtime can use, and prove it.
 
