@@ -47,7 +47,7 @@ types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 benchmarks: $(VENV)/.installed-test
-	$(BIN)/python benchmarks/export_and_convert.py
+	$(BIN)/python -m benchmarks.export_and_convert
 
 clean:
 	rm -rf build dist .venv .venv-optimum .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """Conversion and ONNX export of a RegNetY-4.0GF beside ``optimum-cli export onnx``.
 
-``python benchmarks/export_and_convert.py`` makes what it needs (two checkpoints by the real pycls,
+``python -m benchmarks.export_and_convert`` makes what it needs (two checkpoints by the real pycls,
 a converted folder, optimum in a virtual environment of its own), measures whole commands in turn,
 prints the tables and writes them into ``docs/benchmarks.md``. It asserts nothing: times belong to a
 machine, and the page says which.
@@ -90,7 +90,7 @@ def _prepare(work: Path, optimum_environment: Path) -> dict[str, Path]:
         path = work / f"{name}.pyth"
         if not path.is_file():
             _say(path.name)
-            _run(work, sys.executable, "-m", "benchmarks.make_checkpoint", name, str(path))
+            _run(CHECKOUT, sys.executable, "-m", "benchmarks.make_checkpoint", name, str(path))
     _say("the converted folder")
     convert = str(programs["convert-pycls"])
     _run(work, convert, f"{SUBJECT}.pyth", "out/", "--force", "--quiet")

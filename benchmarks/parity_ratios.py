@@ -1,6 +1,6 @@
 """How far right artefacts are from the oracle, in the unit of the verdict, over many networks.
 
-``python benchmarks/parity_ratios.py [--seeds 2] [--size 64]`` prints the table of docs/parity.md.
+``python -m benchmarks.parity_ratios [--seeds 2] [--size 64]`` prints the table of docs/parity.md.
 """
 
 from __future__ import annotations
