@@ -14,7 +14,6 @@ from converters.errors import InputError, StorageError
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     import numpy as np
 
@@ -76,12 +75,7 @@ class SeveralFiles:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _add(self, path: Path) -> Checkpoint:

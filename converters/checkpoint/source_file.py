@@ -11,7 +11,6 @@ from converters.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
 
 class SourceFile:
@@ -79,12 +78,7 @@ class SourceFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _changed(self) -> StorageError:
