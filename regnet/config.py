@@ -121,11 +121,6 @@ class RegNetConfig(JsonFile):
         self.id2label = {index: f"LABEL_{index}" for index in range(count)}
         self.label2id = {name: index for index, name in self.id2label.items()}
 
-    @property
-    def has_default_labels(self) -> bool:
-        """Whether the classes have no names of their own."""
-        return all(name == f"LABEL_{index}" for index, name in self.id2label.items())
-
     def _validate(self) -> None:
         for name in ("num_channels", "embedding_size", "groups_width"):
             _require_int(name, getattr(self, name), minimum=1)

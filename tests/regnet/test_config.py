@@ -126,12 +126,6 @@ def test_labels_follow_the_number_of_labels() -> None:
     assert config.label2id == {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}
 
 
-def test_labels_with_names_of_their_own_are_told_from_numbered_ones() -> None:
-    assert tiny(num_labels=3).has_default_labels
-    assert tiny(id2label={0: "LABEL_0"}).has_default_labels
-    assert not tiny(id2label={0: "LABEL_0", 1: "dog"}).has_default_labels
-
-
 def test_a_number_of_labels_that_agrees_with_their_names_is_accepted() -> None:
     assert tiny(num_labels=1, id2label={0: "cat"}).num_labels == 1
 

@@ -190,7 +190,7 @@ def test_a_headless_folder_is_a_trunk_without_labels(tmp_path: Path) -> None:
     ours = converted(tmp_path / "net")
 
     assert ours.config.architectures == ["RegNetModel"]  # type: ignore[attr-defined]
-    assert ours.config.has_default_labels
+    assert ours.config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
     with torch.inference_mode():
         expected = model(noise()).pooler_output
         assert difference(ours.trunk(noise()).pooler_output, expected) < LIMIT
