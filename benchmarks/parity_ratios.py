@@ -9,23 +9,37 @@ import argparse
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import torch
 
 from converters.artefacts import FORMATS, ExportOptions
 from converters.folder import ConvertedFolder
 from converters.parity.inputs import verification_inputs
-from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT, Verdict
-from converters.parity.verify import Truth, verify_artefacts
+from converters.parity.tensors import certify
+from converters.parity.truth import Truth, run
+from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT, Verdict, judge
+from converters.runtimes.onnxruntime import OnnxRuntime
+from converters.runtimes.torchscript import TorchScriptRuntime
 from regnet import RegNetForImageClassification
 from regnet.design_space import NETWORKS
 from tests.oracles.statistics import randomise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from converters.runtimes.runtime import Runtime
 
 FORMS = {
     "ONNX": ("onnx", ExportOptions()),
     "ONNX, sharing": ("onnx", ExportOptions(share_weights=True)),
     "TorchScript": ("torchscript", ExportOptions()),
 }
+RUNTIMES: dict[str, Callable[..., Runtime]] = {
+    "onnx": OnnxRuntime,
+    "torchscript": TorchScriptRuntime,
+}
+THREADS = (1, 2)
 
 
 def main() -> None:
@@ -33,15 +47,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2, help="draws of weights for each network")
     parser.add_argument("--size", type=int, default=64, help="native image size, in pixels")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), help="names, all if none")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    verdicts: dict[str, list[Verdict]] = {form: [] for form in FORMS}
-    for name in NETWORKS:
+    verdicts: dict[str, list[Verdict]] = {}
+    for name in arguments.networks:
         for seed in range(arguments.seeds):
             with tempfile.TemporaryDirectory() as folder:
-                for form, verdict in judged(Path(folder), name, seed, arguments.size).items():
-                    verdicts[form].append(verdict)
-    count = f"{len(NETWORKS)} networks x {arguments.seeds} seeds, {arguments.size} pixels"
+                for form, verdict in judged(Path(folder), name, seed, arguments.size):
+                    verdicts.setdefault(form, []).append(verdict)
+                    if not verdict.passed:
+                        print(f"FALSE ALARM {name}, seed {seed}, {form}: {verdict.failure}")
+    count = f"{len(arguments.networks)} networks x {arguments.seeds} seeds, {arguments.size} pixels"
     print(f"{count}; limits {RMS_LIMIT:g} (RMS) and {MAX_LIMIT:g} (largest)\n")
     print("| artefact | RMS ratio: smallest, median, largest | largest error's ratio | passed |")
     print("|---|---|---|---|")
@@ -51,19 +68,22 @@ def main() -> None:
         print(f"| {form} | {' | '.join(columns)} | {passed} of {len(found)} |")
 
 
-def judged(folder: Path, name: str, seed: int, size: int) -> dict[str, Verdict]:
-    """Save a network with realistic weights, export every form, judge each."""
+def judged(folder: Path, name: str, seed: int, size: int) -> Iterator[tuple[str, Verdict]]:
+    """Save a network with realistic weights, export every form, judge each on 1 and 2 threads."""
     model = RegNetForImageClassification(NETWORKS[name].config())
     randomise(model, seed=seed)
     model.save_pretrained(folder)
     converted = ConvertedFolder(folder)
-    truth = Truth.compute(converted, verification_inputs(model.config.num_channels, size))
-    verdicts = {}
+    truth = Truth(converted, verification_inputs(model.config.num_channels, size))
     for form, (kind, options) in FORMS.items():
         path = folder / FORMATS[kind].file_name
         FORMATS[kind].export(converted, path, options)
-        verdicts[form] = verify_artefacts(converted, truth, {kind: path}).verdicts[-1]
-    return verdicts
+        tensors = certify(converted, kind, path)
+        for threads in THREADS:
+            runtime = RUNTIMES[kind](path, threads=threads)
+            measured = judge(run(runtime, truth.inputs), truth.units(), truth.oracle)
+            verdict = Verdict(path.name, runtime.name, runtime.precision, measured, tensors)
+            yield f"{form}, {threads} thread{'s' * (threads > 1)}", verdict
 
 
 def spread(verdicts: list[Verdict], ratio: str) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.folder import ConvertedFolder
+    from converters.parity.contents import Contents, ReadContents
     from converters.runtimes.runtime import Runtime
 
 
@@ -37,12 +38,14 @@ class Format:
         file_name: In a converted folder.
         export: Writes it from a folder to a path.
         load: Opens it for running, given the names of its outputs.
+        contents: Takes it apart into tensors, for :func:`converters.parity.tensors.certify`.
     """
 
     title: str
     file_name: str
     export: Callable[[ConvertedFolder, Path, ExportOptions], None]
     load: Callable[[Path, tuple[str, ...]], Runtime]
+    contents: ReadContents
 
 
 def _export_onnx(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
@@ -62,6 +65,12 @@ def _load_onnx(path: Path, _: tuple[str, ...]) -> Runtime:
     return OnnxRuntime(path)
 
 
+def _read_onnx(folder: ConvertedFolder, path: Path) -> Contents:
+    from converters.parity.contents_onnx import read_onnx
+
+    return read_onnx(folder, path)
+
+
 def _export_torchscript(folder: ConvertedFolder, path: Path, _: ExportOptions) -> None:
     from converters.exporters.torchscript import export_torchscript
 
@@ -74,7 +83,19 @@ def _load_torchscript(path: Path, output_names: tuple[str, ...]) -> Runtime:
     return TorchScriptRuntime(path, output_names)
 
 
+def _read_torchscript(folder: ConvertedFolder, path: Path) -> Contents:
+    from converters.parity.contents_torchscript import read_torchscript
+
+    return read_torchscript(folder, path)
+
+
 FORMATS = {
-    "onnx": Format("ONNX", ONNX_NAME, _export_onnx, _load_onnx),
-    "torchscript": Format("TorchScript", TORCHSCRIPT_NAME, _export_torchscript, _load_torchscript),
+    "onnx": Format("ONNX", ONNX_NAME, _export_onnx, _load_onnx, _read_onnx),
+    "torchscript": Format(
+        "TorchScript",
+        TORCHSCRIPT_NAME,
+        _export_torchscript,
+        _load_torchscript,
+        _read_torchscript,
+    ),
 }

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
-    from converters.parity.verify import Report
+    from converters.dtypes import DType
+    from converters.parity.report import Report
 
 
 class Progress(Protocol):
@@ -59,6 +60,8 @@ class ConvertOptions:
 
     Attributes:
         source: What to read from the checkpoint.
+        dtype: What to store the weights in; None is float32, but a converted folder that is
+            written for another framework keeps its own.
         labels: Names of the classes, in order; None leaves them unnamed.
         formats: Artefacts to write, keys of :data:`converters.artefacts.FORMATS`.
         share_weights: Whether ONNX points into ``model.safetensors``.
@@ -67,6 +70,7 @@ class ConvertOptions:
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
+    dtype: DType | None = None
     labels: Sequence[str] | None = None
     formats: Sequence[str] = tuple(FORMATS)
     share_weights: bool = False
@@ -105,7 +109,7 @@ def convert(
             f"{path} lies inside {out}, which would replace it; choose another output."
         )
     with (
-        inspected(path, options.source) as (checkpoint, inspection),
+        inspected(path, options.source, options.dtype) as (checkpoint, inspection),
         staged_folder(out, force=options.force) as folder,
     ):
         config = output_config(inspection, options.labels)
@@ -128,7 +132,7 @@ def output_config(inspection: Inspection, labels: Sequence[str] | None) -> RegNe
     source = inspection.source
     fields = source.config.to_dict()
     kind = CLASSIFIER_ARCHITECTURE if source.has_classifier else TRUNK_ARCHITECTURE
-    fields |= {"architectures": [kind], "dtype": "float32"}
+    fields |= {"architectures": [kind], "dtype": inspection.plan.dtype}
     if labels is None and source.labels is not None and source.has_classifier:
         fields |= {"id2label": dict(enumerate(source.labels)), "label2id": None}
     if labels is not None:
@@ -151,8 +155,10 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     progress: Progress,
 ) -> Report:
     """Write everything into the staging folder and verify it."""
+    from converters.digests import sha256_of
     from converters.parity.golden import write_golden
-    from converters.parity.verify import Truth, fresh_inputs, sha256_of, verify_artefacts
+    from converters.parity.truth import Truth
+    from converters.parity.verify import fresh_inputs, verify_artefacts
     from converters.report import conversion_record, write_card, write_json
     from regnet.image_processor import RegNetImageProcessor
 
@@ -173,9 +179,9 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
         progress.step(FORMATS[name].title)
         FORMATS[name].export(converted, path, export_options)
     progress.step("the oracle in float64")
-    truth = Truth.compute(converted, fresh_inputs(converted))
+    truth = Truth(converted, fresh_inputs(converted))
     write_golden(folder, truth.inputs, truth.oracle)
-    report = verify_artefacts(converted, truth, artefacts, progress.step)
+    report = verify_artefacts(converted, truth, artefacts, progress.step, weights_sha256=digests)
     write_card(folder, inspection, report)
     progress.step("report")
     source_sha256 = {path.name: sha256_of(path) for path in inspection.files}

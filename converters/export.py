@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from converters.artefacts import ExportOptions
     from converters.convert import Progress
-    from converters.parity.verify import Report
+    from converters.parity.report import Report
 
 
 def export_artefacts(
@@ -66,10 +66,11 @@ def export_artefacts(
 
 
 def _verify(folder: ConvertedFolder, staged: Mapping[str, Path], progress: Progress) -> Report:
-    from converters.parity.verify import Truth, fresh_inputs, verify_artefacts
+    from converters.parity.truth import Truth
+    from converters.parity.verify import fresh_inputs, verify_artefacts
 
     progress.step("the oracle in float64")
-    truth = Truth.compute(folder, fresh_inputs(folder))
+    truth = Truth(folder, fresh_inputs(folder))
     report = verify_artefacts(folder, truth, staged, progress.step)
     report.require_pass(f"Nothing in {folder.path} was replaced")
     return report

@@ -35,7 +35,7 @@ class Fold:
     norm: Mapping[str, StoredTensor]
     weight: StoredTensor
 
-    def apply(self, tensor: StoredTensor, read: Read) -> NDArray[np.float32]:
+    def apply(self, tensor: StoredTensor, read: Read) -> NDArray[np.float64]:
         """Compute the linear layer's weight or bias with the batch norm in it.
 
         Args:
@@ -43,7 +43,7 @@ class Fold:
             read: Returns a tensor's numbers in float64.
 
         Returns:
-            Like ``tensor``; computed in float64 and rounded once.
+            Like ``tensor``, in float64, which is where all of it is computed.
         """
         import numpy as np
 
@@ -51,6 +51,6 @@ class Fold:
         scale = norm["weight"] / np.sqrt(norm["running_var"] + NORM_EPS)
         weight = read(self.weight)
         if tensor is self.weight:
-            return (weight * scale).astype(np.float32)
+            return weight * scale
         shift = norm["bias"] - norm["running_mean"] * scale
-        return (read(tensor) + weight @ shift).astype(np.float32)
+        return read(tensor) + weight @ shift

@@ -11,7 +11,7 @@ from converters.checkpoint import open_checkpoint
 from converters.checkpoint.values import NUMPY_CODES
 from converters.errors import InputError
 from converters.recognise import tensors_of
-from regnet.architecture import Architecture
+from regnet.architecture import BUFFER_LEAVES, Architecture
 from regnet.config import CONFIG_NAME, RegNetConfig
 from regnet.safetensors_file import INDEX_NAME, WEIGHTS_NAME
 
@@ -128,6 +128,12 @@ class ConvertedFolder:
                 f"or of another shape, first {missing[0]}; convert the checkpoint again."
             )
         return tensors
+
+    @property
+    def dtype(self) -> str:
+        """What the weights are stored in: torch's name, such as ``float16``."""
+        counter = BUFFER_LEAVES[-1]
+        return next(t.dtype for name, t in self.tensors.items() if not name.endswith(counter))
 
     def array(self, name: str) -> NDArray[np.generic]:
         """Map one tensor from its file, read-only, without reading it.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_any
+from converters.dtypes import DEFAULT
 from converters.plan import make_plan
 from converters.recognise import refusal
 from converters.sources.registry import FRAMEWORKS
+from converters.sources.source import Decision
 from converters.wrapping import all_tensors, find_state_dicts
 from regnet.design_space import named_like
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
+    from converters.dtypes import DType
     from converters.plan import Plan
     from converters.sources.options import SourceOptions
     from converters.sources.source import Source
@@ -51,12 +54,15 @@ class Inspection:
 
 
 @contextmanager
-def inspected(path: Path, options: SourceOptions) -> Iterator[tuple[AnyCheckpoint, Inspection]]:
+def inspected(
+    path: Path, options: SourceOptions, dtype: DType | None = None
+) -> Iterator[tuple[AnyCheckpoint, Inspection]]:
     """Open, recognise and plan a checkpoint; it stays open inside the block.
 
     Args:
         path: The file.
         options: What the user decided.
+        dtype: What to store the weights in; None is float32.
 
     Raises:
         InputError: If it cannot be used.
@@ -68,11 +74,21 @@ def inspected(path: Path, options: SourceOptions) -> Iterator[tuple[AnyCheckpoin
         source = FRAMEWORKS[states[0].framework].read(checkpoint, states, options)
         if options.published:
             source = options.published.describe(source, options.channel_order)
-        plan = make_plan(source, path.name)
+        plan = make_plan(source, path.name, dtype or DEFAULT)
+        source = replace(source, decisions=source.decisions + _dtype_decisions(plan, dtype))
         yield (
             checkpoint,
             Inspection(path, checkpoint.files, checkpoint.container, checkpoint.size, source, plan),
         )
+
+
+def _dtype_decisions(plan: Plan, asked: DType | None) -> tuple[Decision, ...]:
+    """What weights are cast to, and why; nothing where the source stores them so already."""
+    stored = " and ".join(plan.cast_from)
+    if not stored:
+        return ()
+    reason = "as asked for with --dtype" if asked else "the default; --dtype chooses another"
+    return (Decision("dtype", f"{plan.dtype}, cast from {stored}", reason),)
 
 
 def _states(checkpoint: AnyCheckpoint, framework: str | None) -> list[StateDict]:

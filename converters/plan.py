@@ -7,20 +7,24 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.values import printable
+from converters.dtypes import DEFAULT, DTYPES
 from converters.errors import InputError
 from converters.fold import Fold
 from converters.keymaps.reference import REFERENCE
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
-from regnet.safetensors_file import TensorSpec
+from regnet.safetensors_file import SAFETENSORS_TO_TORCH, TORCH_TO_SAFETENSORS, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.checkpoint import StoredTensor
+    from converters.dtypes import DType
     from converters.sources.source import Source
 
 _COUNTER = "num_batches_tracked"
-_FLOATS = {"float16", "bfloat16", "float32", "float64"}
+_COUNTER_DTYPE = "int64"
+"""Whatever the weights are stored in."""
+
 _SHOWN = 5
 
 
@@ -33,7 +37,8 @@ class Step:
         source_name: The source's name for it; None if the source has none and it is made of zeros.
         tensor: Where its bytes lie; None likewise.
         flip: Whether the input channels are reversed (BGR to RGB).
-        cast: Whether the numbers change type; otherwise bytes are copied as they are.
+        cast: torch's name of the type that the numbers are cast to; None if they keep their own,
+            and with it their bytes.
         fold: A batch norm to be folded into the tensor, or None.
     """
 
@@ -41,7 +46,7 @@ class Step:
     source_name: str | None = None
     tensor: StoredTensor | None = None
     flip: bool = False
-    cast: bool = False
+    cast: str | None = None
     fold: Fold | None = None
 
     @property
@@ -51,29 +56,44 @@ class Step:
             return "make zeros"
         if self.fold is not None:
             return "fold batch norm"
-        actions = ["flip channels"] * self.flip + ["cast"] * self.cast
+        actions = ["flip channels"] * self.flip + ["cast"] * (self.cast is not None)
         return " and ".join(actions) or "copy"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All steps, in the order of the target's state dict, and what is left out of the source."""
+    """What a conversion writes.
+
+    Attributes:
+        steps: In the order of the target's state dict.
+        skipped: What is left out of the source: name to reason.
+        dtype: What the weights are stored in.
+    """
 
     steps: tuple[Step, ...]
     skipped: Mapping[str, str]
+    dtype: DType = DEFAULT
 
     @property
     def nbytes(self) -> int:
         """Size of the target's tensors in bytes."""
         return sum(step.target.nbytes for step in self.steps)
 
+    @property
+    def cast_from(self) -> list[str]:
+        """The types, other than ``dtype``, that the source stores weights in."""
+        tensors = {step.target.name: step.tensor for step in self.steps if step.tensor}
+        stored = {tensor.dtype for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
+        return sorted(stored - {self.dtype})
 
-def make_plan(source: Source, where: str) -> Plan:
+
+def make_plan(source: Source, where: str, dtype: DType = DEFAULT) -> Plan:
     """Match the source's tensors with the target's, from headers alone.
 
     Args:
         source: The recognised checkpoint.
         where: What error messages call it.
+        dtype: What to store the weights in.
 
     Raises:
         InputError: If a tensor has no place, none fills a place, or a shape or dtype does not fit.
@@ -96,9 +116,10 @@ def make_plan(source: Source, where: str) -> Plan:
     if unknown or missing:
         raise InputError(_mismatch(source, unknown, missing, where))
     steps = tuple(
-        _step(source, target, shape, names.get(target), where) for target, shape in expected.items()
+        _step(source, _spec(target, shape, dtype), names.get(target), where)
+        for target, shape in expected.items()
     )
-    return Plan(steps, skipped)
+    return Plan(steps, skipped, dtype)
 
 
 def _target_name(source: Source, name: str) -> str | None:
@@ -112,32 +133,36 @@ def _target_name(source: Source, name: str) -> str | None:
     return BASE_PREFIX + target if in_trunk else target
 
 
-def _step(
-    source: Source, target: str, shape: tuple[int, ...], name: str | None, where: str
-) -> Step:
-    is_counter = target.endswith(_COUNTER)
-    spec = TensorSpec(target, "I64" if is_counter else "F32", shape)
+def _spec(target: str, shape: tuple[int, ...], dtype: DType) -> TensorSpec:
+    stored = _COUNTER_DTYPE if target.endswith(_COUNTER) else dtype
+    return TensorSpec(target, TORCH_TO_SAFETENSORS[stored], shape)
+
+
+def _step(source: Source, target: TensorSpec, name: str | None, where: str) -> Step:
     if name is None:
-        return Step(spec)
+        return Step(target)
+    is_counter = target.name.endswith(_COUNTER)
     tensor = source.tensors[name]
-    if tensor.shape != shape:
+    if tensor.shape != target.shape:
         raise InputError(
             f"{where}: {name} has shape {tensor.shape} where the rest of the network asks for "
-            f"{shape}; the file is damaged or mixes two models."
+            f"{target.shape}; the file is damaged or mixes two models."
         )
-    if tensor.dtype not in ({"int64", "int32"} if is_counter else _FLOATS):
+    if tensor.dtype not in ({"int64", "int32"} if is_counter else DTYPES):
         raise InputError(
             f"{where}: {name} is stored as {tensor.dtype}; only float32, float64, float16 and "
             "bfloat16 weights convert (undo the quantisation first)."
         )
     role, _ = source.keymap.parse(name) or ("", {})
+    fold = _fold(source) if role == "classifier" else None
+    dtype = SAFETENSORS_TO_TORCH[target.dtype]
     return Step(
-        target=spec,
+        target=target,
         source_name=name,
         tensor=tensor,
         flip=role == "stem.conv" and source.flips_stem,
-        cast=tensor.dtype != ("int64" if is_counter else "float32"),
-        fold=_fold(source) if role == "classifier" else None,
+        cast=dtype if fold or tensor.dtype != dtype else None,
+        fold=fold,
     )
 
 

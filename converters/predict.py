@@ -54,7 +54,7 @@ def predict_images(
     processor = RegNetImageProcessor.from_pretrained(path)
     predictions = []
     for image in images:
-        pixels = processor(_open(image), return_tensors="np")["pixel_values"]
+        pixels = processor(open_image(image), return_tensors="np")["pixel_values"]
         probabilities = softmax(network(pixels)["logits"])[0]
         best = np.argsort(-probabilities, kind="stable")[:top]
         classes = tuple((folder.config.id2label[int(i)], float(probabilities[i])) for i in best)
@@ -87,7 +87,12 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return probabilities
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """Read a picture.
+
+    Raises:
+        InputError: If Pillow cannot.
+    """
     try:
         with Image.open(path) as image:
             image.load()

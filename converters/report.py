@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from converters.digests import sha256_of
 from converters.folder import CARD_NAME, REPORT_NAME
-from converters.parity.verify import sha256_of
 from regnet.design_space import complexity
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.inspection import Inspection
-    from converters.parity.verify import Report
+    from converters.parity.report import Report
 
 SCHEMA = 1
 """Of conversion.json; it grows when a key changes its meaning."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from converters.dtypes import cast, cast_pieces, dtypes_that_hold, widened
+from converters.errors import InputError
 from regnet.safetensors_file import (
     INDEX_NAME,
     TensorSpec,
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
     from converters.plan import Plan, Step
 
     Buffer = bytes | bytearray | memoryview
-
-_DTYPES = {"F32": "float32", "I64": "int64"}
-"""safetensors' name of a type to NumPy's."""
 
 
 def write_weights(
@@ -48,7 +47,8 @@ def write_weights(
         File name to sha256 of each weights file.
 
     Raises:
-        InputError: If the source turns out damaged (its checksum does not hold).
+        InputError: If the source turns out damaged (its checksum does not hold), or a finite number
+            would become infinite in the plan's dtype.
         OSError: If a file cannot be written.
     """
     steps = {step.target.name: step for step in plan.steps}
@@ -68,27 +68,40 @@ def write_weights(
 
 
 def _chunks(checkpoint: AnyCheckpoint, step: Step) -> Iterable[Buffer]:
-    """The bytes of one tensor; copied as they are unless a quirk asks for arithmetic."""
-    tensor = step.tensor
-    if tensor is None:
+    """The bytes of one tensor; copied as they are unless a quirk or a cast asks for more."""
+    if step.tensor is None:
         return [bytes(step.target.nbytes)]
-    if step.fold is not None:
-        return [step.fold.apply(tensor, lambda t: _cast(checkpoint, t, "float64")).tobytes()]
-    if not (step.flip or step.cast):
-        return checkpoint.chunks(tensor)
-    dtype = _DTYPES[step.target.dtype]
-    array = _cast(checkpoint, tensor, dtype) if step.cast else checkpoint.array(tensor)
+    if not step.flip and step.cast is None:
+        return checkpoint.chunks(step.tensor)
+    array, dtype = _array(checkpoint, step, step.tensor)
     if step.flip:
         array = array[:, ::-1]
-    return [array.tobytes()]
+    return [array.tobytes()] if step.cast is None else _cast(array, dtype, step, checkpoint)
 
 
-def _cast(checkpoint: AnyCheckpoint, tensor: StoredTensor, dtype: str) -> NDArray[Any]:
-    """Read as another type; bfloat16 arrives as the upper half of a float32."""
+def _array(checkpoint: AnyCheckpoint, step: Step, tensor: StoredTensor) -> tuple[NDArray[Any], str]:
+    """A tensor as it is stored, or as its fold computes it, and torch's name of its type."""
+    if step.fold is None:
+        return checkpoint.array(tensor), tensor.dtype
+    folded = step.fold.apply(tensor, lambda t: cast(checkpoint.array(t), t.dtype, "float64"))
+    return folded, "float64"
+
+
+def _cast(
+    array: NDArray[Any], dtype: str, step: Step, checkpoint: AnyCheckpoint
+) -> Iterator[bytes]:
+    """Cast piece by piece to what the step asks for; no finite number may become infinite."""
     import numpy as np
 
-    array = checkpoint.array(tensor)
-    if tensor.dtype == "bfloat16":
-        array = (array.astype(np.uint32) << 16).view(np.float32)
-    with np.errstate(all="ignore"):  # too large becomes infinite, in silence, as in torch
-        return array.astype(dtype)
+    to = str(step.cast)
+    for before, after in cast_pieces(array, dtype, to):
+        numbers = widened(before, dtype)
+        lost = np.isinf(widened(after, to)) & np.isfinite(numbers)
+        if lost.any():
+            number = float(numbers[lost][0])
+            choices = " or ".join(dtypes_that_hold(number))
+            raise InputError(
+                f"{checkpoint.path.name}: {step.source_name} holds {number:.7g}, which is too "
+                f"large for {to}; convert it with --dtype {choices}."
+            )
+        yield after.tobytes()

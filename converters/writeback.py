@@ -19,6 +19,7 @@ from converters.convert import ConvertOptions, Silent, convert
 from converters.errors import ConversionError, InputError
 from converters.folder import REPORT_NAME, ConvertedFolder
 from converters.inspection import inspected
+from converters.keymaps.reference import REFERENCE
 from converters.sources.options import SourceOptions
 from converters.staging import staged_file, staged_folder, storage_errors
 from converters.targets.network import Network, tensor_chunks
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from converters.convert import Progress
-    from converters.parity.verify import Report
+    from converters.parity.report import Report
     from converters.targets.target import Target
 
 
@@ -65,7 +66,8 @@ def write_back(
     """Write a converted folder, or a checkpoint that is converted first, for another framework.
 
     Args:
-        source: A folder that `regnet convert` wrote, taken as it is, or any checkpoint.
+        source: A folder that `regnet convert` wrote, taken as it is unless ``options`` ask for
+            another dtype; or any checkpoint, which is converted first.
         out: The file to be made; for timm, the folder.
         framework: One of :data:`converters.targets.registry.TARGETS`.
         options: How to convert a checkpoint, and whether ``out`` may be replaced.
@@ -102,8 +104,11 @@ def _converted(
         folder = ConvertedFolder(source)
         classifies = folder.has_classifier
         target.require_expressible(folder.config, source.name, has_classifier=classifies)
-        yield folder, None
-        return
+        if options.dtype in {None, folder.dtype}:
+            yield folder, None
+            return
+        # What was recognised and decided is in the folder already, all but the dtype.
+        options = replace(options, source=SourceOptions(REFERENCE.framework))
     with inspected(source, options.source) as (_, inspection):  # refused before hours are spent
         config, classifies = inspection.source.config, inspection.source.has_classifier
         target.require_expressible(config, source.name, has_classifier=classifies)

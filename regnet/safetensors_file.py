@@ -39,6 +39,7 @@ TORCH_TO_SAFETENSORS = {
     "float16": "F16",
     "bfloat16": "BF16",
 }
+SAFETENSORS_TO_TORCH = {code: name for name, code in TORCH_TO_SAFETENSORS.items()}
 
 _ALIGNMENT = 8
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}

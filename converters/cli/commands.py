@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from converters.cli.console import Output
     from converters.convert import ConvertOptions
+    from converters.dtypes import DType
     from converters.inspection import Inspection
     from converters.sources.options import SourceOptions
 
@@ -54,12 +55,19 @@ def shard_size(text: str | None) -> int | None:
         raise InputError(f"--max-shard-size: {error}") from error
 
 
-def inspect(path: Path, options: SourceOptions, output: Output, *, with_plan: bool) -> None:
+def inspect(
+    path: Path,
+    options: SourceOptions,
+    output: Output,
+    *,
+    with_plan: bool,
+    dtype: DType | None = None,
+) -> None:
     """Recognise and plan; print both."""
     from converters.inspection import inspected
 
     path, options = located(path, options, output)
-    with inspected(path, options) as (_, inspection):
+    with inspected(path, options, dtype) as (_, inspection):
         output.result(*inspection_tables(inspection))
         if with_plan:
             output.result(plan_table(inspection))
@@ -71,7 +79,7 @@ def convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> N
     """Convert; print the verdicts and the files."""
     from converters.convert import convert as run_conversion
     from converters.folder import REPORT_NAME
-    from converters.parity.verify import VerificationError
+    from converters.parity.report import VerificationError
 
     path, source = located(path, options.source, output)
     options = replace(options, source=source)
@@ -91,7 +99,7 @@ def write_back(
     path: Path, out: Path, framework: str, options: ConvertOptions, output: Output
 ) -> None:
     """Write another framework's file; print what was proven of it."""
-    from converters.parity.verify import VerificationError
+    from converters.parity.report import VerificationError
     from converters.writeback import write_back as run_write_back
 
     path, source = located(path, options.source, output)
@@ -131,19 +139,6 @@ def export(
         output.result(f"\nNot verified yet; do it with: regnet verify {path}")
     record = {"folder": path.name, "formats": list(formats)}
     output.record(record | ({"verification": report.to_dict()} if report else {}))
-
-
-def verify(path: Path, output: Output) -> None:
-    """Verify a folder; print the verdicts; raise if one is fail."""
-    from converters.folder import ConvertedFolder
-    from converters.parity.verify import verify_folder
-
-    with output.progress() as progress:
-        report = verify_folder(ConvertedFolder(path), progress.step)
-    if report.verdicts:
-        output.result(report_table(report))
-    output.record(report.to_dict())
-    report.require_pass(f"{path} is not to be trusted")
 
 
 def predict(path: Path, images: Sequence[Path], runtime: str, top: int, output: Output) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
+from converters.dtypes import DType
 from converters.errors import ConversionError, InputError
 
 _USAGE_ERROR = 2
@@ -82,6 +83,13 @@ To = Annotated[
 Head = Annotated[
     str | None, typer.Option(help="Which head, where the file has several.", show_default=False)
 ]
+Dtype = Annotated[
+    DType | None,
+    typer.Option(
+        help="What to store the weights in; artefacts compute in float32 whatever it is.",
+        show_default="float32; with --to, a converted folder's own",
+    ),
+]
 Labels = Annotated[
     Path | None, typer.Option(help="Class names: a JSON list, or one per line.", show_default=False)
 ]
@@ -97,6 +105,10 @@ ShardSize = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option("--image", help="A photograph to run as well; repeatable.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -122,6 +134,7 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     weights: Weights = "best",
     head: Head = None,
     to: To = None,
+    dtype: Dtype = None,
     labels: Labels = None,
     formats: Formats = None,
     share_weights: Share = False,
@@ -147,10 +160,11 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     source_options = SourceOptions(framework, channel_order, weights, head)
     output = Output(as_json, quiet)
     if dry_run:
-        commands.inspect(source, source_options, output, with_plan=True)
+        commands.inspect(source, source_options, output, with_plan=True, dtype=dtype)
         return
     options = ConvertOptions(
         source=source_options,
+        dtype=dtype,
         labels=None if labels is None else commands.read_labels(labels),
         formats=tuple(dict.fromkeys(formats or FORMATS)),
         share_weights=share_weights,
@@ -233,21 +247,57 @@ def export_command(  # noqa: PLR0913, PLR0917
 
 
 @app.command("verify")
-def verify_command(
+def verify_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     folder: Folder,
-    *,
+    images: Images = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="The checkpoint it was made from: run it in its own framework as well.",
+            show_default=False,
+        ),
+    ] = None,
+    locate: Annotated[
+        bool, typer.Option("--locate", help="Name the first module that goes wrong.")
+    ] = False,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="Fail on what is worse than in this --json.", show_default=False),
+    ] = None,
+    regression_factor: Annotated[
+        float, typer.Option(min=1, help="How many times the baseline's a ratio may be.")
+    ] = 2.0,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write JUnit XML; - is stdout.", show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write GitHub-flavoured Markdown.", show_default=False)
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a self-contained page.", show_default=False)
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,  # noqa: ARG001
 ) -> None:
     """Give the verdict again, from nothing but the folder; exit status 1 if it is fail.
 
-    Example: regnet verify out/
+    Example: regnet verify out/ --locate --html report.html
     """
-    from converters.cli import commands
     from converters.cli.console import Output
+    from converters.cli.verifying import VerifyOptions, verify
 
-    commands.verify(folder, Output(as_json, quiet))
+    options = VerifyOptions(
+        images=images or (),
+        against=against,
+        locate=locate,
+        baseline=baseline,
+        regression_factor=regression_factor,
+        junit=junit,
+        markdown=markdown,
+        html=html,
+    )
+    verify(folder, options, Output(as_json, quiet))
 
 
 @app.command("predict")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from converters.inspection import Inspection
+    from converters.parity.report import Report
     from converters.parity.verdict import Verdict
-    from converters.parity.verify import Report
 
 
 def human_size(nbytes: int) -> str:
@@ -87,17 +88,21 @@ def plan_table(inspection: Inspection) -> Table:
     return table
 
 
-def report_table(report: Report) -> Table:
-    """One row per artefact: its errors in units of float32 PyTorch's own, and the verdict."""
+def report_table(report: Report) -> Group:
+    """One row per artefact: its errors in units of float32 PyTorch's own, and the verdict.
+
+    Below it the number that decided each.
+    """
     table = Table(title="Verification against the float64 oracle", title_justify="left")
     for column in ("file", "runtime"):
         table.add_column(column)
-    for column in ("max error", "RMS error", "x PyTorch", "top-1", "proven"):
+    for column in ("RMS error", "x PyTorch", "top-1", "proven", "tensors"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
     for verdict in report.verdicts:
         table.add_row(*_report_row(verdict))
-    return table
+    reasons = (Text(f"{v.artefact}, {v.reason}", style="dim") for v in report.verdicts)
+    return Group(table, *reasons)
 
 
 def _report_row(verdict: Verdict) -> list[RenderableType]:
@@ -107,14 +112,25 @@ def _report_row(verdict: Verdict) -> list[RenderableType]:
     passed = Text("pass", style="green") if verdict.passed else Text("FAIL", style="bold red")
     return [
         verdict.artefact,
-        f"{verdict.runtime}, {verdict.precision}",
-        f"{max(e.max for e in errors):.2e}" if errors else "-",
+        verdict.runtime + (f", {verdict.precision}" if verdict.precision != "float32" else ""),
         f"{max(e.rms for e in errors):.2e}" if errors else "-",
         f"{verdict.worst('rms_ratio'):.2f}" if errors else "-",
         f"{sum(t.agree for t in top1)}/{images}" if top1 else "-",
         f"{sum(t.proven for t in top1)}/{images}" if top1 else "-",
+        _tensors(verdict),
         passed,
     ]
+
+
+def _tensors(verdict: Verdict) -> str:
+    """How many of an artefact's tensors are proven, and how."""
+    proof = verdict.tensors
+    if proof is None:
+        return "-"
+    if proof.wrong:
+        return f"{len(proof.wrong)} wrong"
+    folded = f", {proof.recomputed} folded" if proof.recomputed else ""
+    return f"{proof.identical} equal{folded}"
 
 
 def files_table(folder: Path) -> Table:

@@ -7,16 +7,16 @@ allows, and keep batch norms as nodes, which every runtime folds when it loads t
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto, OperatorSetIdProto, helper
 
+from converters.digests import sha256_of
 from converters.errors import InputError
 from converters.exporters.onnx_file import OnnxFile
 from converters.exporters.onnx_graph import OPSET, build_graph
-from converters.exporters.onnx_weights import folded_weights, shared_weights
+from converters.exporters.onnx_weights import cast_names, folded_weights, shared_weights
 from converters.folder import CLASSIFIER_ARCHITECTURE, PREPROCESSOR_NAME, TRUNK_ARCHITECTURE
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ def export_onnx(
 ) -> None:
     """Write the folder's network as ONNX (opset 18, IR 10); two exports give the same bytes.
 
-    Input and outputs are those of :func:`converters.exporters.onnx_graph.build_graph`. A folder of
-    another dtype is cast to float32 in a self-contained file.
+    Input and outputs are those of :func:`converters.exporters.onnx_graph.build_graph`. They compute
+    in float32 whatever the folder stores: a self-contained file carries float32, a sharing one
+    casts what it points to.
 
     Args:
         folder: What to export.
@@ -76,10 +77,11 @@ def _sharing(folder: ConvertedFolder, path: Path, weights_sha256: Mapping[str, s
             f"{path.name} can share weights only with the folder it lies in; write it beside "
             "them, or export it self-contained, which works up to 2 GB."
         )
-    graph = build_graph(folder.config, classifier=folder.has_classifier, fold_norms=False)
+    classifier, casts = folder.has_classifier, cast_names(folder)
+    graph = build_graph(folder.config, classifier=classifier, fold_norms=False, casts=casts)
     graph.initializer.extend(shared_weights(folder))
     digests = {
-        file.name: weights_sha256.get(file.name) or _sha256(file) for file in folder.weight_files
+        file.name: weights_sha256.get(file.name) or sha256_of(file) for file in folder.weight_files
     }
     return OnnxFile(_model(_metadata(folder) | {WEIGHTS_KEY: _json(digests)}), graph)
 
@@ -113,8 +115,3 @@ def _metadata(folder: ConvertedFolder) -> dict[str, str]:
 
 def _json(value: Mapping[Any, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

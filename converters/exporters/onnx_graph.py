@@ -19,7 +19,7 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, NORM_EPS, Architecture, ConvNorm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from regnet.architecture import Block, SqueezeExcite
     from regnet.config import RegNetConfig
@@ -32,7 +32,13 @@ FEATURES = "last_hidden_state"
 POOLED = "pooler_output"
 
 
-def build_graph(config: RegNetConfig, *, classifier: bool, fold_norms: bool) -> GraphProto:
+def build_graph(
+    config: RegNetConfig,
+    *,
+    classifier: bool,
+    fold_norms: bool,
+    casts: Collection[str] = (),
+) -> GraphProto:
     """Lay out nodes, input and outputs; the initialisers are left to the caller.
 
     The input is ``pixel_values``, float32 (batch, num_channels, height, width). With a classifier
@@ -46,9 +52,11 @@ def build_graph(config: RegNetConfig, *, classifier: bool, fold_norms: bool) -> 
         fold_norms: Whether convolutions have taken their batch norm in. Then they read
             ``<module>.folded_weight`` and ``.folded_bias``. Else every initialiser has its name in
             the state dict, and all of that is read but ``num_batches_tracked``.
+        casts: Names of initialisers that are not float32. Before such a one is used a Cast node
+            makes ``<name>.float32`` of it, once; runtimes fold it away when they load the file.
     """
     network = Architecture.of(config)
-    writer = _NodeWriter(BASE_PREFIX if classifier else "", config.hidden_act, fold_norms)
+    writer = _NodeWriter(BASE_PREFIX if classifier else "", config.hidden_act, fold_norms, casts)
     features = writer.trunk(network)
     batch = "batch"
     if classifier:
@@ -77,12 +85,23 @@ class _NodeWriter:
     prefix: str
     hidden_act: str
     fold_norms: bool
+    casts: Collection[str] = ()
     nodes: list[NodeProto] = field(default_factory=list)
     constants: set[str] = field(default_factory=set)
 
     def add(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
+        inputs = tuple(map(self.as_float32, inputs))
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
+
+    def as_float32(self, name: str) -> str:
+        """What a node reads for an input: itself, or its cast; only one node reads a parameter."""
+        if name not in self.casts:
+            return name
+        value = f"{name}.float32"
+        node = helper.make_node("Cast", [name], [value], name=value, to=TensorProto.FLOAT)
+        self.nodes.append(node)
+        return value
 
     def constant(self, name: str, value: float) -> str:
         """One node for each scalar, however many read it."""

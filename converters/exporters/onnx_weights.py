@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import StringStringEntryProto, TensorProto
 
+from converters.dtypes import COMPUTED, cast, widened
 from converters.errors import InputError
 from converters.exporters.onnx_file import Weight
 from converters.exporters.onnx_graph import folded_names
 from regnet.architecture import BATCH_NORM_LEAVES, NORM_EPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -29,7 +30,14 @@ if TYPE_CHECKING:
 _KERNEL = ".convolution.weight"
 _NORM_LEAVES = tuple(f".normalization.{leaf}" for leaf in BATCH_NORM_LEAVES)
 _COUNTER = ".num_batches_tracked"
-_FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+ONNX_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+    "float64": TensorProto.DOUBLE,
+}
+"""torch's name of a type that weights are stored in to ONNX's."""
 
 
 def folded_weights(folder: ConvertedFolder) -> Iterator[Weight]:
@@ -41,7 +49,7 @@ def folded_weights(folder: ConvertedFolder) -> Iterator[Weight]:
     Raises:
         InputError: If a tensor is no float of 16 bits or more.
     """
-    for name, shape in _parameters(folder, _FLOATS, "ONNX wants floats; convert the source again."):
+    for name, shape in _parameters(folder):
         if name.endswith(_KERNEL):
             module = name.removesuffix(_KERNEL)
             weight, bias = folded_names(module)
@@ -55,13 +63,11 @@ def shared_weights(folder: ConvertedFolder) -> Iterator[TensorProto]:
     """List the initialisers of a sharing file: where in the folder's weights files each one lies.
 
     Raises:
-        InputError: If a tensor is not float32, as every operator of the graph wants it.
+        InputError: If a tensor is no float of 16 bits or more.
     """
-    advice = (
-        "only float32 can be shared; convert with `--dtype float32`, or export it self-contained."
-    )
-    for name, shape in _parameters(folder, ("float32",), advice):
-        storage = folder.tensors[name].storage
+    for name, shape in _parameters(folder):
+        tensor = folder.tensors[name]
+        storage = tensor.storage
         place = {
             "location": storage.path.name,
             "offset": str(storage.offset),
@@ -70,23 +76,29 @@ def shared_weights(folder: ConvertedFolder) -> Iterator[TensorProto]:
         yield TensorProto(
             name=name,
             dims=shape,
-            data_type=TensorProto.FLOAT,
+            data_type=ONNX_TYPES[tensor.dtype],
             data_location=TensorProto.EXTERNAL,
             external_data=[StringStringEntryProto(key=k, value=v) for k, v in place.items()],
         )
 
 
-def _parameters(
-    folder: ConvertedFolder, dtypes: Sequence[str], advice: str
-) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of the state dict without its counters, all of a dtype in ``dtypes``."""
+def cast_names(folder: ConvertedFolder) -> frozenset[str]:
+    """Name the initialisers of a sharing file that are not float32, as the operators want them."""
+    parameters = (name for name, _ in _parameters(folder))
+    return frozenset(name for name in parameters if folder.tensors[name].dtype != COMPUTED)
+
+
+def _parameters(folder: ConvertedFolder) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the state dict without its counters."""
     for name, shape in folder.architecture.tensors(classifier=folder.has_classifier):
         if name.endswith(_COUNTER):
             continue
         tensor = folder.tensors[name]
-        if tensor.dtype not in dtypes:
-            file_name = tensor.storage.path.name
-            raise InputError(f"{file_name} holds {name} as {tensor.dtype} where {advice}")
+        if tensor.dtype not in ONNX_TYPES:
+            raise InputError(
+                f"{tensor.storage.path.name} holds {name} as {tensor.dtype} where ONNX wants "
+                "floats; convert the source again."
+            )
         yield name, shape
 
 
@@ -122,13 +134,9 @@ def _norm_leaf(folder: ConvertedFolder, module: str, leaf: str) -> NDArray[np.fl
 
 
 def _float32(folder: ConvertedFolder, name: str) -> NDArray[np.float32]:
-    return _readable(folder, name).astype(np.float32, copy=False)
+    return cast(folder.array(name), folder.tensors[name].dtype, COMPUTED)
 
 
 def _readable(folder: ConvertedFolder, name: str) -> NDArray[np.floating]:
     """Map a tensor, as floats that NumPy can compute with."""
-    array = folder.array(name)
-    if folder.tensors[name].dtype == "bfloat16":
-        # NumPy has no bfloat16: it is the upper half of a float32.
-        return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    return array  # type: ignore[return-value]
+    return widened(folder.array(name), folder.tensors[name].dtype)

@@ -36,12 +36,14 @@ class PickledTensor:
     Attributes:
         key: What the archive calls its elements: the entry ``data/KEY``.
         name: Its whole name in the state dict, for messages.
-        stored: Dtype and shape; contiguous.
+        stored: Where it comes from, and its shape; contiguous.
+        dtype: Of the elements beside the pickle.
     """
 
     key: str
     name: str
     stored: StoredTensor
+    dtype: str
 
 
 Value: TypeAlias = (
@@ -122,9 +124,9 @@ def _tensor(tensor: PickledTensor) -> bytes:
 
 def _storage_class(tensor: PickledTensor) -> str:
     try:
-        return STORAGES[tensor.stored.dtype]
+        return STORAGES[tensor.dtype]
     except KeyError:
         raise InputError(
-            f"{tensor.stored.storage.path.name}: {tensor.name} is {tensor.stored.dtype}, which "
+            f"{tensor.stored.storage.path.name}: {tensor.name} is {tensor.dtype}, which "
             "no RegNet computes in; convert the checkpoint again with `--dtype float32`."
         ) from None

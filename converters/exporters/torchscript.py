@@ -23,6 +23,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_checkpoint
+from converters.dtypes import cast_pieces
 from converters.exporters.torch_archive import TorchArchive
 from converters.exporters.torchscript_module import (
     EMPTY_PICKLE,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from converters.checkpoint import StoredTensor
+    from converters.checkpoint import Checkpoint, StoredTensor
     from converters.folder import ConvertedFolder
     from regnet.architecture import Architecture
 
@@ -74,6 +75,12 @@ def activation(hidden: Tensor) -> Tensor:
   return {activation}
 
 """
+
+CODE = f"code/__torch__/{NAMESPACE}.py"
+"""The entry with the classes, below the root of the archive."""
+
+MARK = _PREAMBLE.splitlines()[0].encode()
+"""How the code of an archive begins that this exporter wrote."""
 
 # In batch_norm: never in training, whatever self.training says; momentum is unused; cuDNN may help.
 _BODIES = {
@@ -140,10 +147,10 @@ return torch.flatten(pooler_output, 1)
 def export_torchscript(folder: ConvertedFolder, path: Path) -> None:
     """Write a folder's network as a TorchScript file, which ``torch.jit.load`` alone can run.
 
-    Its ``forward(pixel_values)`` takes (N, num_channels, H, W) of the weights' dtype, any N, H and
-    W, and returns the logits (N, num_labels); of a headless folder, ``last_hidden_state``
-    (N, C, H/32, W/32) and ``pooler_output`` (N, C, 1, 1). Batch norms use their running statistics
-    even in training mode.
+    Its ``forward(pixel_values)`` takes (N, num_channels, H, W) in float32, any N, H and W, and
+    returns the logits (N, num_labels); of a headless folder, ``last_hidden_state``
+    (N, C, H/32, W/32) and ``pooler_output`` (N, C, 1, 1). Weights that the folder stores in another
+    dtype are float32 here. Batch norms use their running statistics even in training mode.
 
     Args:
         folder: What to export; its tensors pass through memory in pieces.
@@ -155,19 +162,28 @@ def export_torchscript(folder: ConvertedFolder, path: Path) -> None:
         OSError: If the file cannot be written.
     """
     network = script_network(folder)
-    code = _PREAMBLE.format(activation=ACTIVATIONS[folder.config.hidden_act]) + source_code(network)
-    program = {
-        "version": OPERATOR_VERSION,
-        "byteorder": b"little",
-        f"code/__torch__/{NAMESPACE}.py": code.encode(),
-        "constants.pkl": EMPTY_PICKLE,
-        "data.pkl": pickled(network),
-    }
     with TorchArchive(path, NAMESPACE) as archive:
-        for name, data in program.items():
+        for name, data in program_entries(folder).items():
             archive.add(name, len(data), [data])
         for file in folder.weight_files:
             _add_tensors(archive, network, file)
+
+
+def program_entries(folder: ConvertedFolder) -> dict[str, bytes]:
+    """Everything of a folder's archive but the tensors: entry below its root to content.
+
+    Raises:
+        InputError: If the folder is incomplete, or a tensor's dtype is not one torch computes in.
+    """
+    network = script_network(folder)
+    code = _PREAMBLE.format(activation=ACTIVATIONS[folder.config.hidden_act]) + source_code(network)
+    return {
+        "version": OPERATOR_VERSION,
+        "byteorder": b"little",
+        CODE: code.encode(),
+        "constants.pkl": EMPTY_PICKLE,
+        "data.pkl": pickled(network),
+    }
 
 
 def _add_tensors(archive: TorchArchive, network: ScriptModule, file: Path) -> None:
@@ -175,9 +191,17 @@ def _add_tensors(archive: TorchArchive, network: ScriptModule, file: Path) -> No
     with open_checkpoint(file) as weights:
         for module in network.modules():
             for tensor in module.tensors().values():
-                stored = tensor.stored
-                if stored.storage.path == file:
-                    archive.add(f"data/{tensor.name}", stored.nbytes, weights.chunks(stored))
+                if tensor.stored.storage.path == file:
+                    archive.add(f"data/{tensor.name}", tensor.nbytes, _elements(weights, tensor))
+
+
+def _elements(weights: Checkpoint, tensor: ScriptTensor) -> Iterable[bytes]:
+    """A tensor's bytes in pieces, as they are where its dtype is that of the module."""
+    stored = tensor.stored
+    if stored.dtype == tensor.dtype:
+        return weights.chunks(stored)
+    pieces = cast_pieces(weights.array(stored), stored.dtype, tensor.dtype)
+    return (piece.tobytes() for _, piece in pieces)
 
 
 def script_network(folder: ConvertedFolder) -> ScriptModule:

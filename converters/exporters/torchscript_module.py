@@ -11,6 +11,8 @@ import pickle  # for the names of its opcodes; nothing is unpickled
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from converters.checkpoint.values import item_size
+from converters.dtypes import COMPUTED, DTYPES
 from converters.exporters.torch_pickle import PickledTensor, global_name, opcodes, program
 
 if TYPE_CHECKING:
@@ -38,6 +40,16 @@ class ScriptTensor:
     name: str
     stored: StoredTensor
     is_buffer: bool
+
+    @property
+    def dtype(self) -> str:
+        """What the module holds: weights are float32 there, counters and the like as stored."""
+        return COMPUTED if self.stored.dtype in DTYPES else self.stored.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the elements in bytes, as the module holds them."""
+        return self.stored.numel * item_size(self.dtype)
 
 
 Attribute: TypeAlias = "ScriptModule | ScriptTensor | int"
@@ -142,6 +154,6 @@ def _attribute(attribute: Attribute) -> bytes:
             return _module(attribute)
         case ScriptTensor(name, stored):
             # Not asking for gradients is right: the batch norms are frozen, this is for inference.
-            return opcodes(PickledTensor(name, name, stored))
+            return opcodes(PickledTensor(name, name, stored, attribute.dtype))
         case int():
             return opcodes(attribute)

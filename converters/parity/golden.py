@@ -13,11 +13,13 @@ import numpy as np
 from converters.checkpoint import open_checkpoint
 from converters.errors import InputError
 from converters.folder import GOLDEN_NAME
+from converters.parity.metrics import rms
+from converters.parity.verdict import Measurement, Verdict
 from converters.recognise import tensors_of
 from regnet.safetensors_file import TensorSpec, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from converters.parity.verdict import Outputs
 
 _DTYPES = {"float32": "F32", "float64": "F64"}
+_PIXELS = ".pixel_values"
+
+_ORACLE_TOLERANCE = 1e-9
+"""Relative: float64 sums in another order differ by some 1e-13, changed weights by far more."""
 
 
 def write_golden(
@@ -38,7 +44,7 @@ def write_golden(
         oracle: Batch to output name to float64 array, stored as ``<batch>.<output>``.
     """
     arrays: dict[str, NDArray[np.floating]] = {
-        f"{batch}.pixel_values": pixels for batch, pixels in inputs.items()
+        batch + _PIXELS: pixels for batch, pixels in inputs.items()
     }
     for batch, outputs in oracle.items():
         arrays |= {f"{batch}.{name}": output for name, output in outputs.items()}
@@ -65,14 +71,13 @@ def read_golden(
     oracle: dict[str, Outputs] = {}
     with open_checkpoint(path) as checkpoint:
         tensors = tensors_of(checkpoint.tree)
-        batches = [name.removesuffix(".pixel_values") for name in tensors if "pixel" in name]
-        for batch in sorted(batches, reverse=True):
+        for batch in _batches(tensors):
             names = [f"{batch}.{name}" for name in output_names]
             if not set(names) <= set(tensors):
                 raise InputError(
                     f"{path} lacks {names[0]}; it belongs to another folder, convert again."
                 )
-            inputs[batch] = checkpoint.array(tensors[f"{batch}.pixel_values"]).astype(np.float32)
+            inputs[batch] = checkpoint.array(tensors[batch + _PIXELS]).astype(np.float32)
             oracle[batch] = {
                 name: checkpoint.array(tensors[f"{batch}.{name}"]).astype(np.float64)
                 for name in output_names
@@ -80,3 +85,32 @@ def read_golden(
     if not inputs:
         raise InputError(f"{path} holds no inputs; convert the checkpoint again.")
     return inputs, oracle
+
+
+def _batches(names: Iterable[str]) -> list[str]:
+    """Those with pixels; the native size first, as it is written."""
+    batches = [name.removesuffix(_PIXELS) for name in names if name.endswith(_PIXELS)]
+    return sorted(batches, key=lambda batch: (batch != "native", batch))
+
+
+def judge_golden(oracle: Mapping[str, Outputs], golden: Mapping[str, Outputs]) -> Verdict:
+    """Compare the oracle, computed again, with what it gave when the checkpoint was converted."""
+    measurements = tuple(
+        Measurement(batch, name, truth.shape, failure=_differs(oracle[batch][name], truth))
+        for batch, truths in golden.items()
+        for name, truth in truths.items()
+    )
+    return Verdict(GOLDEN_NAME, "oracle", "float64", measurements)
+
+
+def _differs(output: NDArray[np.floating], golden: NDArray[np.floating]) -> str | None:
+    if output.shape != golden.shape:
+        return f"the oracle gives shape {output.shape} where {golden.shape} was recorded"
+    difference = output.astype(np.float64) - golden
+    distance = rms(difference) / max(rms(golden.astype(np.float64)), np.finfo(float).tiny)
+    if not distance <= _ORACLE_TOLERANCE:
+        return (
+            f"the weights no longer give what they gave when they were converted (relative "
+            f"difference {distance:.2g}, limit {_ORACLE_TOLERANCE:g})"
+        )
+    return None

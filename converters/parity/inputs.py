@@ -1,4 +1,4 @@
-"""The images that artefacts are verified on."""
+"""The images that artefacts are verified on: each batch finds a kind of fault."""
 
 from __future__ import annotations
 
@@ -7,22 +7,39 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from numpy.typing import NDArray
+
+    from converters.folder import ConvertedFolder
 
 _SEED = 20200330
 _SMALLEST = 32
 _PATCH = 8
+_GRAIN = 0.05
+_IMPULSE = 10.0
+_EXTREME = 20.0
+_DENORMAL = 1e-40
+
+PHOTOGRAPHS = "photographs"
 
 
 def verification_inputs(num_channels: int, image_size: int) -> dict[str, NDArray[np.float32]]:
-    """Two batches of normalised pixels: one image at the native size, three at another.
+    """Batches of normalised pixels.
 
-    The second size is smaller, not square and odd, so that an artefact with a fixed size, a wrong
-    padding or swapped axes cannot pass. Values have the spread of normalised photographs.
+    - ``native``: one image of noise at the network's own size.
+    - ``odd``: seven images, odd and not square (a fixed batch or size, a wrong padding or swapped
+      axes cannot pass): noise, smooth ramps that differ by channel, coarse patches.
+    - ``checkerboards``: two, fine and coarse; a shift by a pixel shows.
+    - ``impulses``: one bright pixel of one channel each; mixed channels and shifts show.
+    - ``constant``: one grey image; what is left of it at the borders is the padding.
+    - ``extremes``: two, ten times brighter than any photograph; a clipped activation shows.
+    - ``denormals``: half of the pixels; processors may flush them to zero, which must not matter.
 
-    Every image holds noise. On a strictly periodic one, such as a checkerboard, all pixels of a
-    feature map are equal; their rounding errors add up instead of averaging out, and right
-    artefacts differ from the oracle by ten times what float32 PyTorch does.
+    All but the first are small: the same weights are used however large the image. Every image
+    holds some noise. Without it all pixels of a feature map are equal; their rounding errors add up
+    instead of averaging out, and right artefacts differ by ten times what float32 PyTorch does.
 
     Args:
         num_channels: Channels of the network's input.
@@ -32,16 +49,65 @@ def verification_inputs(num_channels: int, image_size: int) -> dict[str, NDArray
         Name to (N, num_channels, H, W), the same on every machine.
     """
     random = np.random.default_rng(_SEED)
-    height = max(_SMALLEST, image_size * 3 // 7)
+    height = max(_SMALLEST, image_size * 2 // 9)
     width = height + 17
-    fine, grain, dust = random.standard_normal((3, num_channels, height, width))
+    shape = (num_channels, height, width)
+    batches = {
+        "native": random.standard_normal((1, num_channels, image_size, image_size)),
+        "odd": np.stack([*random.standard_normal((3, *shape)), *_structured(random, shape)]),
+        "checkerboards": np.stack([_checkerboard(shape, 1), _checkerboard(shape, 5)]),
+        "impulses": _impulses(shape),
+        "constant": np.full((1, *shape), 0.5),
+        "extremes": random.standard_normal((2, *shape)) * _EXTREME,
+    }
+    for name in ("checkerboards", "impulses", "constant"):
+        batches[name] = batches[name] + random.standard_normal(batches[name].shape) * _GRAIN
+    noise = random.standard_normal((1, *shape))
+    batches["denormals"] = noise * random.choice([_DENORMAL, 1], size=shape)
+    return {name: batch.astype(np.float32) for name, batch in batches.items()}
+
+
+def photographs(folder: ConvertedFolder, paths: Sequence[Path]) -> NDArray[np.float32]:
+    """Pictures as the folder's own image processor prepares them, (N, num_channels, H, W).
+
+    Args:
+        folder: Whose processor.
+        paths: Image files.
+
+    Raises:
+        InputError: If a file is no picture.
+    """
+    from converters.predict import open_image
+    from regnet.image_processor import RegNetImageProcessor
+
+    processor = RegNetImageProcessor.from_pretrained(folder.path)
+    pixels = [processor(open_image(path), return_tensors="np")["pixel_values"] for path in paths]
+    return np.concatenate(pixels)
+
+
+def _structured(random: np.random.Generator, shape: tuple[int, ...]) -> list[NDArray[np.float64]]:
+    """Two ramps and two images of patches, with noise over them."""
+    num_channels, height, width = shape
     ramp = np.linspace(-2, 2, height * width).reshape(1, height, width)
     by_channel = np.linspace(1, -1, num_channels).reshape(-1, 1, 1)
-    patches = random.standard_normal((num_channels, height // _PATCH + 1, width // _PATCH + 1))
-    coarse = patches.repeat(_PATCH, axis=1).repeat(_PATCH, axis=2)[:, :height, :width]
-    mixed = [fine, ramp * by_channel + grain / 2, coarse + dust / 2]
-    native = random.standard_normal((1, num_channels, image_size, image_size))
-    return {
-        "native": native.astype(np.float32),
-        "mixed": np.stack(mixed).astype(np.float32),
-    }
+    grid = (2, num_channels, height // _PATCH + 1, width // _PATCH + 1)
+    patches = random.standard_normal(grid).repeat(_PATCH, axis=2).repeat(_PATCH, axis=3)
+    coarse = patches[:, :, :height, :width]
+    grain = random.standard_normal((4, *shape)) / 2
+    smooth = [ramp * by_channel, ramp[:, ::-1, ::-1] * by_channel]
+    return [image + noise for image, noise in zip([*smooth, *coarse], grain, strict=True)]
+
+
+def _checkerboard(shape: tuple[int, ...], side: int) -> NDArray[np.float64]:
+    num_channels, height, width = shape
+    row, column = np.indices((height, width)) // side
+    return np.broadcast_to(1.0 - 2.0 * ((row + column) % 2), (num_channels, height, width))
+
+
+def _impulses(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """One image per channel; the pixel lies off every axis of symmetry."""
+    num_channels, height, width = shape
+    images = np.zeros((num_channels, *shape))
+    channels = range(num_channels)
+    images[channels, channels, height // 2 - 3, width // 3] = _IMPULSE
+    return images

@@ -36,25 +36,32 @@ def rms(values: NDArray[np.float64]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class TopOne:
-    """Whether images keep their class.
+class TopK:
+    """Whether images keep their ``k`` best classes, as a set.
 
     Attributes:
-        images: How many there are.
-        agree: How many have the oracle's top class.
+        k: How many classes.
+        images: How many images there are.
+        agree: How many have the oracle's ``k`` best classes.
         proven: For how many no other outcome was possible: twice the largest error of any logit is
-            below the oracle's margin between its first and second class.
+            below the oracle's margin between its k-th class and the next.
     """
 
+    k: int
     images: int
     agree: int
     proven: int
 
     @classmethod
-    def of(cls, logits: NDArray[np.floating], oracle: NDArray[np.float64]) -> TopOne:
-        """Compare (N, classes) with at least two classes."""
+    def of(cls, logits: NDArray[np.floating], oracle: NDArray[np.float64], k: int) -> TopK:
+        """Compare (N, classes) with more than ``k`` classes."""
         error = np.abs(logits.astype(np.float64) - oracle).max(axis=1)
         ranked = np.sort(oracle, axis=1)
-        margin = ranked[:, -1] - ranked[:, -2]
-        agree = logits.argmax(axis=1) == oracle.argmax(axis=1)
-        return cls(len(oracle), int(agree.sum()), int((2 * error < margin).sum()))
+        margin = ranked[:, -k] - ranked[:, -k - 1]
+        agree = np.all(_best(logits, k) == _best(oracle, k), axis=1)
+        return cls(k, len(oracle), int(agree.sum()), int((2 * error < margin).sum()))
+
+
+def _best(logits: NDArray[np.floating], k: int) -> NDArray[np.intp]:
+    """The ``k`` best classes of each image, in the order of their numbers."""
+    return np.sort(np.argsort(-logits, axis=1, kind="stable")[:, :k], axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from converters.runtimes.reference import single_thread
+from converters.runtimes.reference import torch_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,10 +22,12 @@ class TorchScriptRuntime:
         path: The file.
         output_names: Of what it returns, in order: ``logits``, or ``last_hidden_state`` and
             ``pooler_output``.
+        threads: How many compute.
 
     Attributes:
         name: Runtime and version, such as ``"torch.jit 2.13.0"``.
         precision: In which it computes.
+        module: The loaded module.
 
     Raises:
         RuntimeError: From torch, if the file is none of TorchScript.
@@ -33,18 +35,21 @@ class TorchScriptRuntime:
 
     precision = "float32"
 
-    def __init__(self, path: Path, output_names: Sequence[str] = ("logits",)) -> None:
+    def __init__(
+        self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1
+    ) -> None:
         import torch
 
         # Without what follows a plus sign, which names the build: 2.13.0+cpu.
         self.name = f"torch.jit {torch.__version__.partition('+')[0]}"
         self._output_names = tuple(output_names)
+        self._threads = threads
         with warnings.catch_warnings():
             # TorchScript is deprecated, and written nevertheless because users' runtimes want it.
             for category in (DeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", category)
             module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-        self._module = module.eval()
+        self.module = module.eval()
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Compute every output.
@@ -57,8 +62,8 @@ class TorchScriptRuntime:
         """
         import torch
 
-        with torch.inference_mode(), single_thread():
-            outputs = self._module(torch.tensor(pixel_values))
+        with torch.inference_mode(), torch_threads(self._threads):
+            outputs = self.module(torch.tensor(pixel_values))
         if isinstance(outputs, torch.Tensor):
             outputs = (outputs,)
         arrays = (output.numpy() for output in outputs)

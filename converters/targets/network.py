@@ -110,7 +110,7 @@ class Network:
     def state_dict(self) -> OrderedDict[str, Value]:
         """All tensors, ready to be pickled; where the target nests them is its own affair."""
         return OrderedDict(
-            (name, PickledTensor(str(key), name, tensor))
+            (name, PickledTensor(str(key), name, tensor, tensor.dtype))
             for key, (name, tensor) in enumerate(self.tensors.items())
         )
 

@@ -244,7 +244,7 @@ def test_counters_are_made_where_they_are_missing_and_widened_where_they_are_sho
 
 # NaN, infinities, the two zeros, and numbers beyond and below what the narrower type can hold.
 SPECIAL = torch.tensor(
-    [torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 1e300, -1e300, 1e-40, 1e-310, 65504.0, 6e-8],
+    [torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 3e38, -3e38, 1e-40, 1e-310, 65504.0, 6e-8],
     dtype=torch.float64,
 )
 

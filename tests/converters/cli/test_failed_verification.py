@@ -16,7 +16,7 @@ from converters import artefacts
 from converters.artefacts import FORMATS, ExportOptions
 from converters.cli.main import run_convert
 from converters.convert import ConvertOptions, convert
-from converters.parity.verify import VerificationError
+from converters.parity.report import VerificationError
 from tests.converters.demo import CHECKPOINT, snapshot
 from tests.converters.parity.wrong import GRAPH_MISTAKES
 

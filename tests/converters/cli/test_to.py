@@ -36,6 +36,17 @@ def test_a_converted_folder_is_written_back_without_torch(folder: Path, tmp_path
     assert json.loads(done.out) == record
 
 
+def test_a_framework_gets_the_dtype_that_is_asked_for(tmp_path: Path) -> None:
+    options = ("--to", "torchvision", "--dtype", "float16")
+
+    done = regnet("convert", CHECKPOINT, "net.pth", *options, cwd=tmp_path)
+
+    assert (done.status, done.err) == (0, "")
+    assert "float16, cast from float32 (as asked for with --dtype)" in done.out
+    state = torch.load(tmp_path / "net.pth", weights_only=True)
+    assert state["stem.0.weight"].dtype == torch.float16
+
+
 @pytest.mark.parametrize(
     "options", [["--format", "onnx"], ["--share-weights"], ["--max-shard-size", "1MB"]]
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import openvino
 import torch
 from onnx import numpy_helper
 
@@ -71,6 +72,17 @@ def eager(folder: ConvertedFolder, dtype: torch.dtype) -> Runtime:
         with torch.inference_mode():
             outputs = model(torch.from_numpy(pixels).to(dtype))
         return {name: outputs[name].numpy() for name in outputs}
+
+    return run
+
+
+def openvino_runtime(path: Path) -> Runtime:
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    model = openvino.Core().compile_model(path, "CPU", hints)
+
+    def run(pixels: NDArray[np.float32]) -> Outputs:
+        results = model(pixels)
+        return {output.any_name: results[output] for output in model.outputs}
 
     return run
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 from transformers import RegNetConfig as TheirConfig
@@ -26,6 +25,7 @@ from tests.converters.exporters.onnx_helpers import (
     exported,
     images,
     initializers,
+    openvino_runtime,
     recast,
     state_dict,
 )
@@ -34,10 +34,8 @@ from tests.converters.exporters.random_folder import random_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from numpy.typing import NDArray
-
     from converters.folder import ConvertedFolder
-    from tests.converters.exporters.onnx_helpers import Outputs, Runtime
+    from tests.converters.exporters.onnx_helpers import Runtime
 
 CHECKOUT = Path(__file__).parents[3]
 NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
@@ -72,17 +70,6 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Conve
         return folders[case]
 
     return build
-
-
-def openvino_runtime(path: Path) -> Runtime:
-    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    model = openvino.Core().compile_model(path, "CPU", hints)
-
-    def run(pixels: NDArray[np.float32]) -> Outputs:
-        results = model(pixels)
-        return {output.any_name: results[output] for output in model.outputs}
-
-    return run
 
 
 @FORMS

@@ -27,6 +27,7 @@ from tests.converters.exporters.onnx_helpers import (
     error_ratio,
     exported,
     initializers,
+    openvino_runtime,
     recast,
     reference,
     state_dict,
@@ -34,10 +35,17 @@ from tests.converters.exporters.onnx_helpers import (
 from tests.converters.exporters.random_folder import random_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from tests.converters.exporters.onnx_helpers import Runtime
 
 CHECKOUT = Path(__file__).parents[3]
 WEIGHTS = "model.safetensors"
+DTYPES = {
+    torch.float16: onnx.TensorProto.FLOAT16,
+    torch.bfloat16: onnx.TensorProto.BFLOAT16,
+    torch.float64: onnx.TensorProto.DOUBLE,
+}
 
 EXPORT_AND_MEASURE = """
 import sys
@@ -139,13 +147,34 @@ def test_a_known_digest_is_not_computed_again(folder: ConvertedFolder) -> None:
     assert sha256_in(path) == {WEIGHTS: "0" * 64}
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_floats_are_refused(
-    folder: ConvertedFolder, tmp_path: Path, dtype: torch.dtype
+@pytest.mark.parametrize("runtime", [OnnxRuntime, openvino_runtime])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_other_floats_are_shared_as_they_are_and_cast_once(
+    folder: ConvertedFolder, tmp_path: Path, dtype: torch.dtype, runtime: Callable[[Path], Runtime]
 ) -> None:
-    with pytest.raises(InputError, match=r"only float32 can be shared.*`--dtype float32`.*\.$"):
-        exported(recast(folder, tmp_path, dtype), share=True)
-    assert not list(tmp_path.glob("*.onnx"))
+    stored = recast(folder, tmp_path, dtype)
+    path = exported(stored, share=True)
+
+    onnx.checker.check_model(path, full_check=True)
+    model = onnx.load(path, load_external_data=False)
+    initialisers = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    casts = {node.input[0]: node for node in model.graph.node if node.op_type == "Cast"}
+    readers = [name for node in model.graph.node for name in node.input]
+    assert set(initialisers.values()) == {DTYPES[dtype]}
+    assert casts.keys() == initialisers.keys()
+    assert all(readers.count(name) == 1 for name in casts)
+    assert all(node.name == node.output[0] == f"{n}.float32" for n, node in casts.items())
+    weights = (tmp_path / WEIGHTS).read_bytes()
+    for (name, tensor), place in zip(state(stored).items(), external_data(path), strict=True):
+        begin, length = int(place["offset"]), int(place["length"])
+        assert weights[begin : begin + length] == tensor.view(torch.uint8).numpy().tobytes(), name
+    assert error_ratio(stored, runtime(path)) <= ALLOWED_RATIO
+
+
+def state(folder: ConvertedFolder) -> dict[str, torch.Tensor]:
+    """The state dict without its counters."""
+    tensors = reference(folder).state_dict()
+    return {name: tensor for name, tensor in tensors.items() if "num_batches" not in name}
 
 
 def test_a_file_elsewhere_is_refused(folder: ConvertedFolder, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from converters.artefacts import FORMATS, ExportOptions
 from converters.parity.inputs import verification_inputs
-from converters.parity.verify import Report, Truth, verify_artefacts
+from converters.parity.truth import Truth
+from converters.parity.verify import verify_artefacts
 from regnet.config import RegNetConfig
 from tests.converters.exporters.random_folder import random_folder
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.folder import ConvertedFolder
+    from converters.parity.report import Report
 
 IMAGE_SIZE = 48
 
@@ -61,7 +63,7 @@ class Network:
     @classmethod
     def of(cls, folder: ConvertedFolder) -> Network:
         inputs = verification_inputs(folder.config.num_channels, IMAGE_SIZE)
-        return cls(folder, Truth.compute(folder, inputs))
+        return cls(folder, Truth(folder, inputs))
 
     def report(self, form: str, path: Path) -> Report:
         """Judge a file, which may be another's artefact."""

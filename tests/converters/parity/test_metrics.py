@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from converters.parity.metrics import Errors, TopOne, rms
+from converters.parity.metrics import Errors, TopK, rms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 def top_one(logits: list[list[float]], oracle: list[list[float]]) -> tuple[int, int, int]:
-    found = TopOne.of(np.array(logits, np.float32), np.array(oracle))
+    found = TopK.of(np.array(logits, np.float32), np.array(oracle), 1)
     return found.images, found.agree, found.proven
 
 
@@ -70,7 +70,19 @@ def test_images_are_counted_each_by_its_own_margin() -> None:
 @given(
     oracle=arrays(np.float64, (4, 5), elements=st.floats(-8, 8, width=16)),
     noise=arrays(np.float64, (4, 5), elements=st.floats(-2, 2, width=16)),
+    k=st.integers(1, 4),
 )
-def test_what_is_proven_agrees(oracle: NDArray[np.float64], noise: NDArray[np.float64]) -> None:
-    found = TopOne.of(oracle + noise, oracle)
+def test_what_is_proven_agrees(
+    oracle: NDArray[np.float64], noise: NDArray[np.float64], k: int
+) -> None:
+    found = TopK.of(oracle + noise, oracle, k)
     assert found.proven <= found.agree <= found.images == 4
+
+
+def test_the_best_classes_are_a_set_whose_edge_must_be_clear() -> None:
+    oracle = np.array([[6.0, 5.0, 4.0, 1.0], [6.0, 5.0, 4.0, 3.5]])
+    swapped_inside = oracle[:, [1, 0, 2, 3]]
+    error = np.abs(swapped_inside - oracle).max()
+    assert error == 1
+    assert TopK.of(swapped_inside, oracle, 3) == TopK(3, images=2, agree=2, proven=1)
+    assert TopK.of(oracle[:, [0, 1, 3, 2]], oracle, 3).agree == 0

@@ -1,0 +1,107 @@
+"""What `regnet verify` does once its options are parsed: verify, locate, report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from converters.artefacts import FORMATS
+from converters.cli.reports import write_reports
+from converters.cli.tables import report_table
+from converters.folder import ConvertedFolder
+from converters.reports.baseline import FACTOR, read_baseline, regressions
+from converters.reports.findings import Findings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from converters.cli.console import Output, Steps
+    from converters.parity.locate import Location
+    from converters.parity.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """What `regnet verify` was asked for.
+
+    Attributes:
+        images: Photographs to verify on as well.
+        against: The checkpoint that the folder was made from, to be run by its own framework.
+        locate: Whether to name the first module that goes wrong.
+        baseline: An earlier report, than which nothing may be worse.
+        regression_factor: How many times a ratio may grow.
+        junit: Where JUnit XML goes, or None; likewise the others.
+        markdown: Where GitHub-flavoured Markdown goes.
+        html: Where the page goes.
+    """
+
+    images: Sequence[Path] = ()
+    against: Path | None = None
+    locate: bool = False
+    baseline: Path | None = None
+    regression_factor: float = FACTOR
+    junit: Path | None = None
+    markdown: Path | None = None
+    html: Path | None = None
+
+    @property
+    def takes_stdout(self) -> bool:
+        """Whether a report goes to stdout, so that nothing else may."""
+        return "-" in map(str, (self.junit, self.markdown, self.html))
+
+
+def verify(path: Path, options: VerifyOptions, output: Output) -> None:
+    """Verify a folder; print the verdicts and write the reports.
+
+    Raises:
+        VerificationError: If a verdict is fail or something is worse than the baseline.
+    """
+    from converters.parity.plot import error_by_depth_svg
+    from converters.parity.verify import verify_folder
+
+    before = None if options.baseline is None else read_baseline(options.baseline)
+    folder = ConvertedFolder(path)
+    with output.progress() as progress:
+        report = verify_folder(folder, progress.step, options.images, options.against)
+        locations = list(_locate(folder, report, progress)) if options.locate else []
+    findings = Findings(
+        path.resolve().name,
+        report,
+        None if before is None else regressions(report, before, options.regression_factor),
+        [error_by_depth_svg(location) for location in locations if location.modules],
+    )
+    if not options.takes_stdout:
+        _print(findings, locations, output)
+    write_reports(findings, junit=options.junit, markdown=options.markdown, html=options.html)
+    findings.require_pass(f"{path} is not to be trusted")
+
+
+def _print(findings: Findings, locations: Sequence[Location], output: Output) -> None:
+    from converters.cli.tables_parity import location_table
+
+    if findings.report.verdicts:
+        output.result(report_table(findings.report))
+    output.result(*map(location_table, locations))
+    record = findings.to_dict()
+    if locations:
+        record["locations"] = [location.to_dict() for location in locations]
+    output.record(record)
+
+
+def _locate(folder: ConvertedFolder, report: Report, progress: Steps) -> Iterator[Location]:
+    """Look into each artefact, on the batch that came nearest to a fail."""
+    from converters.parity.locate import locate
+    from converters.parity.verify import recorded_inputs
+
+    inputs, _ = recorded_inputs(folder)
+    verdicts = {verdict.artefact: verdict for verdict in report.verdicts}
+    for kind, form in FORMATS.items():
+        verdict = verdicts.get(form.file_name)
+        if verdict is None:
+            continue
+        progress.step(f"locating in {form.title}")
+        measured = [m for m in verdict.measurements if m.batch in inputs]
+        worst = max(measured, key=lambda m: m.share, default=None)
+        pixels = inputs[worst.batch if worst else "native"]
+        yield locate(folder, kind, folder.path / form.file_name, pixels)

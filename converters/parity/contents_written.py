@@ -1,0 +1,107 @@
+"""Whether an artefact that bears our mark is the one that is written for its folder.
+
+Graph and code follow from the configuration alone, so they can be written again and compared. What
+other tools wrote, or rewrote and signed, is judged by its numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from converters.checkpoint.values import printable
+from converters.exporters.onnx import PRODUCER
+from converters.exporters.onnx_graph import OPSET, build_graph
+from converters.exporters.onnx_weights import cast_names
+from converters.exporters.torchscript import CODE, MARK, program_entries
+from converters.folder import PREPROCESSOR_NAME
+from converters.parity.contents import FOLDED_WEIGHT
+from regnet.config import CONFIG_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from onnx import GraphProto, ModelProto, NodeProto
+
+    from converters.folder import ConvertedFolder
+
+NOT_WRITTEN = "not what is written for this configuration"
+"""How every clause ends that has nothing more precise to say."""
+
+
+def metadata_faults(folder: ConvertedFolder, model: ModelProto) -> Iterator[str]:
+    """Where the metadata of an ONNX file contradicts the files of its folder.
+
+    Runtimes that have nothing but the ONNX file prepare images and name classes by it.
+    """
+    stated = {entry.key: entry.value for entry in model.metadata_props}
+    if (text := stated.get("preprocessing")) and (folder.path / PREPROCESSOR_NAME).is_file():
+        if not _says(text, folder.preprocessing):
+            yield f"its metadata states another preprocessing than {PREPROCESSOR_NAME}"
+    if text := stated.get("id2label"):
+        labels = {str(index): name for index, name in folder.config.id2label.items()}
+        if not _says(text, labels):
+            yield f"its metadata names other classes than {CONFIG_NAME}"
+
+
+def graph_faults(folder: ConvertedFolder, model: ModelProto, graph: GraphProto) -> Iterator[str]:
+    """What in an ONNX file of ours is not what `converters.exporters.onnx_graph` writes.
+
+    The order of nodes and their documentation do not count.
+
+    Args:
+        folder: Whose artefact it is.
+        model: The file; its graph is not looked at.
+        graph: Without the initialisers.
+    """
+    if model.producer_name != PRODUCER:
+        return
+    folded = any(name.endswith(FOLDED_WEIGHT) for node in graph.node for name in node.input)
+    written = build_graph(
+        folder.config,
+        classifier=folder.has_classifier,
+        fold_norms=folded,
+        casts=() if folded else cast_names(folder),
+    )
+    ours, theirs = ({node.name: _plain(node) for node in each.node} for each in (written, graph))
+    for name in dict.fromkeys((*ours, *theirs)):
+        if ours.get(name) != theirs.get(name):
+            yield f"the node {printable(name)} is {NOT_WRITTEN}"
+    if len(theirs) != len(graph.node):
+        yield f"the number of nodes of one name is {NOT_WRITTEN}"
+    if (*graph.input, *graph.output) != (*written.input, *written.output):
+        yield f"the list of inputs and outputs is {NOT_WRITTEN}"
+    if [(opset.domain, opset.version) for opset in model.opset_import] != [("", OPSET)]:
+        yield f"the version of its operators is {NOT_WRITTEN}"
+
+
+def code_faults(folder: ConvertedFolder, entry: Callable[[str], bytes | None]) -> Iterator[str]:
+    """Which entries of a TorchScript archive of ours are not what the exporter writes.
+
+    Args:
+        folder: Whose artefact it is.
+        entry: Gives the bytes of an entry below the root of the archive, None without it.
+    """
+    if not (entry(CODE) or b"").startswith(MARK):
+        return
+    for name, data in program_entries(folder).items():
+        if entry(name) != data:
+            yield f"its {name} is {NOT_WRITTEN}"
+
+
+def _says(text: str, value: object) -> bool:
+    try:
+        return bool(json.loads(text) == value)
+    except ValueError:
+        return False
+
+
+def _plain(node: NodeProto) -> bytes:
+    """What a node computes, in one spelling."""
+    copy = type(node)()
+    copy.CopyFrom(node)
+    copy.ClearField("doc_string")
+    attributes = sorted(copy.attribute, key=lambda attribute: attribute.name)
+    del copy.attribute[:]
+    copy.attribute.extend(attributes)
+    return bytes(copy.SerializeToString(deterministic=True))

@@ -1,0 +1,74 @@
+"""What artefacts are measured against: the oracle, and the unit of error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from converters.parity.units import units_of
+from converters.runtimes.reference import ReferenceRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from converters.folder import ConvertedFolder
+    from converters.parity.units import Units
+    from converters.parity.verdict import Outputs
+    from converters.runtimes.runtime import Runtime
+
+    Inputs = Mapping[str, NDArray[np.float32]]
+
+FLOAT32 = "float32"
+
+
+class Truth:
+    """The oracle's outputs on some inputs, and the unit of each precision there.
+
+    Args:
+        folder: Whose network it is.
+        inputs: Batch to pixels, (N, num_channels, H, W), normalised.
+
+    Attributes:
+        inputs: As given.
+        oracle: Outputs in float64: batch to output name to array.
+        eager: Outputs of float32 PyTorch.
+        runtime: What float32 PyTorch calls itself.
+    """
+
+    def __init__(self, folder: ConvertedFolder, inputs: Inputs) -> None:
+        self._folder = folder
+        self.inputs = inputs
+        self.oracle = run(ReferenceRuntime(folder, "float64"), inputs)
+        eager = ReferenceRuntime(folder)
+        self.runtime = eager.name
+        self.eager = run(eager, inputs)
+        other_order = {batch: eager(pixels, channels_last=True) for batch, pixels in inputs.items()}
+        self._units: dict[str, Units] = {FLOAT32: units_of([self.eager, other_order], self.oracle)}
+
+    def units(self, precision: str = FLOAT32) -> Units:
+        """What an honest computation in a precision gets wrong.
+
+        In float32 that is PyTorch, as the network is written and with the same sums arranged in
+        another way (batch norms folded, channels first in memory); the larger error counts. In
+        float16, bfloat16 and int8 it is the reference with everything rounded that such an artefact
+        has to round (`converters.parity.rounding`).
+
+        Args:
+            precision: As a runtime names it.
+
+        Raises:
+            InputError: If nothing is known of the precision.
+        """
+        if precision not in self._units:
+            from converters.parity.rounding import RoundedRuntime
+
+            rounded = run(RoundedRuntime(self._folder, precision), self.inputs)
+            self._units[precision] = units_of([rounded], self.oracle)
+        return self._units[precision]
+
+
+def run(runtime: Runtime, inputs: Inputs) -> dict[str, Outputs]:
+    """Every batch through a runtime."""
+    return {batch: runtime(pixels) for batch, pixels in inputs.items()}

@@ -1,0 +1,1 @@
+"""What a verification found, in every form that people and their CI read."""

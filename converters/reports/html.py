@@ -1,0 +1,170 @@
+"""One self-contained HTML page: no script, nothing fetched, every text escaped."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT
+from converters.reports.bars import bar
+from converters.reports.findings import classes, number
+from converters.reports.markup import Markup, tag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from converters.parity.verdict import Measurement, Verdict
+    from converters.reports.findings import Findings
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""Whatever slipped in could neither run nor load anything."""
+
+
+def html(findings: Findings) -> str:
+    """The outcome, the verdicts, each artefact's ratios against their limits, and its tensors."""
+    title = f"{findings.folder}: {findings.headline}"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", Markup(files(__package__).joinpath("report.css").read_text("utf-8"))),
+    )
+    body = tag(
+        "body",
+        _outcome(findings),
+        *([_summary(findings)] if findings.report.verdicts else []),
+        *(_artefact(verdict) for verdict in findings.report.verdicts if _has_details(verdict)),
+        *([_plots(findings)] if findings.locations else []),
+        _legend(),
+    )
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _outcome(findings: Findings) -> Markup:
+    word, _, rest = findings.headline.partition(": ")
+    return tag(
+        "header",
+        tag("p", "regnet verify", class_="eyebrow"),
+        tag("h1", findings.folder, " ", _badge(word, passed=findings.passed)),
+        tag("p", rest, class_="lead"),
+        *([_list(findings.failures)] if findings.failures else []),
+    )
+
+
+def _summary(findings: Findings) -> Markup:
+    rows = [
+        tag(
+            "tr",
+            tag("th", verdict.artefact, scope="row"),
+            tag("td", f"{verdict.runtime}, {verdict.precision}"),
+            tag("td", _verdict_badge(verdict)),
+            tag("td", verdict.reason, class_="reason"),
+        )
+        for verdict in findings.report.verdicts
+    ]
+    head = _head(("file", "runtime", "verdict", "decided by"))
+    return tag("section", tag("h2", "Verdicts"), _table("summary", head, rows))
+
+
+def _has_details(verdict: Verdict) -> bool:
+    """Whether there is more to show than stands in the table of verdicts."""
+    return verdict.tensors is not None or any(
+        m.rms_ratio is not None or m.failure for m in verdict.measurements
+    )
+
+
+def _artefact(verdict: Verdict) -> Markup:
+    facts = [("runtime", f"{verdict.runtime}, {verdict.precision}"), ("decided by", verdict.reason)]
+    facts += [
+        (name, shown)
+        for name, what in (("classes kept", "agree"), ("classes proven", "proven"))
+        if (shown := classes(verdict, what)) != "-"
+    ]
+    return tag(
+        "section",
+        tag("h2", verdict.artefact, " ", _verdict_badge(verdict)),
+        tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts)),
+        _measurements(verdict.measurements),
+        _certificate(verdict),
+    )
+
+
+def _measurements(measurements: Iterable[Measurement]) -> Markup:
+    measured = [m for m in measurements if m.rms_ratio is not None]
+    others = [m for m in measurements if m.rms_ratio is None and m.failure]
+    unmeasured = [f"{m.batch} {m.output}: {m.failure}" for m in others]
+    rows = [
+        tag(
+            "tr",
+            tag("th", m.batch, " ", tag("small", m.output), scope="row"),
+            _ratio(m.rms_ratio, RMS_LIMIT, "RMS ratio"),
+            _ratio(m.max_ratio, MAX_LIMIT, "largest ratio"),
+        )
+        for m in measured
+    ]
+    head = _head(
+        ("batch", f"RMS ratio, limit {RMS_LIMIT:g}", f"largest ratio, limit {MAX_LIMIT:g}")
+    )
+    table = [_table("ratios", head, rows)] if rows else []
+    return Markup("".join([*table, *([_list(unmeasured)] if unmeasured else [])]))
+
+
+def _ratio(ratio: float | None, limit: float, what: str) -> Markup:
+    picture = tag("div", bar(ratio, limit, what), tag("span", number(ratio)), class_="bar")
+    return tag("td", picture, data_label=f"{what}, limit {limit:g}")
+
+
+def _certificate(verdict: Verdict) -> Markup:
+    proof = verdict.tensors
+    if proof is None:
+        return Markup()
+    numbers = (
+        ("identical to the weights", proof.identical),
+        ("recomputed in float64", proof.recomputed),
+        ("ulp apart at most", proof.ulps),
+        ("wrong", len(proof.wrong)),
+    )
+    tiles = [tag("li", tag("b", f"{count:,}"), tag("span", name)) for name, count in numbers]
+    parts = [tag("h3", "Tensors"), tag("ul", *tiles, class_="tiles")]
+    if proof.wrong:
+        summary = tag("summary", f"{len(proof.wrong)} wrong")
+        parts.append(tag("details", summary, _list(proof.wrong), open="open"))
+    return Markup("".join(parts))
+
+
+def _plots(findings: Findings) -> Markup:
+    plots = [tag("figure", Markup(svg)) for svg in findings.locations]
+    return tag("section", tag("h2", "Error by depth"), *plots)
+
+
+def _legend() -> Markup:
+    return tag(
+        "footer",
+        "Ratios are errors against the float64 oracle, in units of what an honest computation in "
+        "the artefact's own precision gets wrong on the same input; the line in each bar is the "
+        "limit. A class is proven where no error of the measured size could have changed it.",
+    )
+
+
+def _verdict_badge(verdict: Verdict) -> Markup:
+    return _badge("pass" if verdict.passed else "FAIL", passed=verdict.passed)
+
+
+def _badge(word: str, *, passed: bool) -> Markup:
+    return tag("span", word, class_="badge good" if passed else "badge bad")
+
+
+def _list(clauses: Iterable[str]) -> Markup:
+    return tag("ul", *(tag("li", clause) for clause in clauses), class_="wrong")
+
+
+def _head(columns: Iterable[str]) -> Markup:
+    return tag("tr", *(tag("th", column, scope="col") for column in columns))
+
+
+def _table(kind: str, head: Markup, rows: Iterable[Markup]) -> Markup:
+    table = tag("table", tag("thead", head), tag("tbody", *rows), class_=kind)
+    return tag("div", table, class_="scroll")

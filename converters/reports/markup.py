@@ -1,0 +1,39 @@
+"""HTML that is escaped by construction: text becomes markup only through `tag`."""
+
+from __future__ import annotations
+
+from html import escape
+
+from converters.reports.findings import one_line
+
+_VOID = {"meta", "link", "rect", "line"}
+"""Elements without an end tag, or without content in SVG."""
+
+
+class Markup(str):
+    """A string that is markup already."""
+
+    __slots__ = ()
+
+
+def tag(name: str, /, *content: str, **attributes: str) -> Markup:
+    """Build an element.
+
+    Args:
+        name: Of the element.
+        content: Markup as it is; anything else is text and is escaped.
+        attributes: Their values are text; a trailing ``_`` of a name is dropped and other ``_``
+            become ``-``, so that ``class_`` and ``aria_label`` can be given.
+    """
+    given = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items()
+    )
+    if name in _VOID:
+        return Markup(f"<{name}{given}/>")
+    inner = "".join(part if isinstance(part, Markup) else text(part) for part in content)
+    return Markup(f"<{name}{given}>{inner}</{name}>")
+
+
+def text(content: str) -> Markup:
+    """Escape text, for an element or an attribute in double quotes."""
+    return Markup(escape(one_line(content)))

@@ -1,0 +1,24 @@
+"""Plain text, for an assertion or a log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from converters.reports.findings import COLUMNS, cells, one_line
+
+if TYPE_CHECKING:
+    from converters.reports.findings import Findings
+
+
+def as_text(findings: Findings) -> str:
+    """The outcome, the table of verdicts, and what is wrong; without a line end at its end."""
+    lines = [f"{one_line(findings.folder)}: {findings.headline}"]
+    rows = [COLUMNS, *map(cells, findings.report.verdicts)]
+    if len(rows) > 1:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+    lines += [f"- {one_line(failure)}" for failure in findings.failures]
+    return "\n".join(lines)

@@ -1,0 +1,52 @@
+"""For a user's own tests: ``assert_parity("out")`` fails the test if the folder fails.
+
+Importing this module imports neither torch nor a runtime.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from converters.parity.report import Report
+
+
+def assert_parity(
+    folder: str | os.PathLike[str],
+    *,
+    images: Sequence[str | os.PathLike[str]] = (),
+    baseline: str | os.PathLike[str] | None = None,
+) -> Report:
+    """Verify a converted folder as ``regnet verify`` does.
+
+    Args:
+        folder: The converted folder.
+        images: Photographs to verify on as well.
+        baseline: An earlier ``regnet verify --json``, than which nothing may be worse.
+
+    Returns:
+        The verdicts, for further questions.
+
+    Raises:
+        AssertionError: If a verdict is fail, a file was changed or something got worse; the message
+            is a table.
+        InputError: If the folder or the baseline cannot be read.
+    """
+    from converters.folder import ConvertedFolder
+    from converters.parity.verify import verify_folder
+    from converters.reports.baseline import read_baseline, regressions
+    from converters.reports.findings import Findings
+    from converters.reports.text import as_text
+
+    path = Path(folder).resolve()
+    before = None if baseline is None else read_baseline(Path(baseline))
+    report = verify_folder(ConvertedFolder(path), images=[Path(image) for image in images])
+    worse = None if before is None else regressions(report, before)
+    findings = Findings(path.name, report, worse)
+    if not findings.passed:
+        raise AssertionError(as_text(findings))
+    return report

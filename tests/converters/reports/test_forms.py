@@ -1,0 +1,311 @@
+"""Each form is read back by a parser that is not ours, and shows every text as text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from html.parser import HTMLParser
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from markdown_it import MarkdownIt
+
+from converters import reports
+from converters.reports.bars import bar
+from converters.reports.findings import Findings, one_line
+from converters.reports.html import html
+from converters.reports.junit import junit
+from converters.reports.markdown import markdown
+from converters.reports.text import as_text
+from tests.converters.reports.made import HOSTILE, hostile
+from tests.converters.reports.schema_check import faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from markdown_it.token import Token
+
+SHOWN = one_line(HOSTILE)
+FORMS = {"JUnit": junit, "Markdown": markdown, "HTML": html, "text": as_text}
+VOID = {"meta", "link"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, texts, and whether every element is closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.comments = 0
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def handle_comment(self, _: str) -> None:
+        self.comments += 1
+
+    def names(self) -> set[str]:
+        return {name for name, _ in self.elements}
+
+
+def parsed(xml: str) -> ET.Element:
+    return ET.fromstring(xml)  # noqa: S314 -- our own
+
+
+def rendered(source: str) -> list[Token]:
+    """As GitHub does: tables, strikethrough, bare links."""
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    return parser.parse(source)
+
+
+def inline(tokens: list[Token]) -> list[Token]:
+    return [child for token in tokens for child in token.children or []]
+
+
+def schema() -> dict[str, Any]:
+    text = files(reports).joinpath("report.schema.json").read_text("utf-8")
+    return dict(json.loads(text))
+
+
+def test_junit_has_a_case_for_everything_that_was_judged(passing: Findings) -> None:
+    suite = parsed(junit(passing)).find("testsuite")
+    assert suite is not None
+    names = {(case.get("classname"), case.get("name")) for case in suite.iter("testcase")}
+    assert len(names) == int(suite.get("tests", "")) == len(list(suite.iter("testcase")))
+    expected = {
+        (v.artefact, f"{m.batch} {m.output}")
+        for v in passing.report.verdicts
+        for m in v.measurements
+    }
+    expected |= {(v.artefact, "tensors") for v in passing.report.verdicts if v.tensors}
+    assert names == expected | {(passing.folder, "recorded files")}
+    assert suite.get("failures") == "0"
+    assert not list(suite.iter("failure"))
+
+
+def test_junit_fails_the_cases_that_failed_and_says_why(failing: Findings) -> None:
+    findings = dataclasses.replace(failing, regressions=("worse",))
+    suite = parsed(junit(findings)).find("testsuite")
+    assert suite is not None
+    failed = {
+        (case.get("classname"), case.get("name")): failure.get("message", "")
+        for case in suite.iter("testcase")
+        for failure in case.iter("failure")
+    }
+    assert {name for artefact, name in failed if artefact == "model.onnx"} >= {"tensors"}
+    assert "limit 4" in failed["model.onnx", "native logits"]
+    assert "model.onnx" in failed[findings.folder, "recorded files"]
+    assert failed[findings.folder, "baseline"] == "worse"
+    assert suite.get("failures") == str(len(failed))
+    assert not any(artefact == "model.torchscript.pt" for artefact, _ in failed)
+
+
+def test_junit_states_the_ratios_as_properties_of_the_suite(passing: Findings) -> None:
+    root = parsed(junit(passing))
+    ratios = {p.get("name"): p.get("value") for p in root.findall("testsuite/properties/property")}
+    measurement = passing.report.verdicts[-1].measurements[0]
+    name = f"{passing.report.verdicts[-1].artefact} {measurement.batch} {measurement.output}"
+    assert ratios[f"{name} RMS ratio"] == f"{measurement.rms_ratio:.3g}"
+    assert not root.findall(".//testcase/properties")
+
+
+def test_markdown_is_a_heading_and_a_table_with_a_row_for_each_verdict(passing: Findings) -> None:
+    tokens = rendered(markdown(passing))
+    assert [token.type for token in tokens[:2]] == ["heading_open", "inline"]
+    assert sum(token.type == "tr_open" for token in tokens) == 1 + len(passing.report.verdicts)
+    cells = [token.content for token in tokens if token.type == "inline"]
+    assert passing.report.verdicts[-1].artefact in cells
+
+
+def test_markdown_folds_away_the_details_of_failures_only(
+    passing: Findings, failing: Findings
+) -> None:
+    assert "<details>" not in markdown(passing)
+    source = markdown(failing)
+    assert source.count("<details>") == source.count("</details>") == 1
+    assert "<summary>model.onnx</summary>" in source
+
+
+def test_markdown_stays_below_what_a_step_summary_may_have(failing: Findings) -> None:
+    verdict = failing.report.verdicts[2]
+    assert verdict.tensors
+    proof = dataclasses.replace(verdict.tensors, wrong=("x" * 300,) * 20_000)
+    report = dataclasses.replace(
+        failing.report, verdicts=(dataclasses.replace(verdict, tensors=proof),)
+    )
+    source = markdown(Findings("out", report))
+    assert len(source) < 1 << 20
+    assert "- and 19980 more" in source
+
+
+def test_html_is_one_page_that_loads_nothing(failing: Findings) -> None:
+    plot = "<svg><title>depth</title></svg>"
+    page = Page(html(dataclasses.replace(failing, locations=[plot])))
+    assert page.open == []
+    assert page.names().isdisjoint({"script", "link", "img", "iframe", "object", "base", "form"})
+    attributes = {name for _, given in page.elements for name in given}
+    assert attributes.isdisjoint({"src", "href", "style", "srcset", "onload", "onclick"})
+    assert "url(" not in html(failing)
+    assert "@import" not in html(failing)
+    assert "depth" in page.texts
+
+
+def test_html_draws_a_bar_for_each_ratio_and_a_line_at_its_limit(failing: Findings) -> None:
+    page = Page(html(failing))
+    measured = [m for v in failing.report.verdicts for m in v.measurements if m.rms_ratio]
+    bars = [given for name, given in page.elements if name == "rect" and given["class"] != "rail"]
+    limits = [given for name, given in page.elements if name == "line"]
+    assert len(bars) == len(limits) == 2 * len(measured)
+    for drawn, m in zip(bars[::2], measured, strict=True):
+        assert m.rms_ratio is not None
+        share = float(drawn["width"] or "") / float(limits[0]["x1"] or "")
+        assert share == pytest.approx(min(m.rms_ratio / 4, 1.25), abs=1e-3)
+        assert drawn["class"] == ("good" if m.rms_ratio <= 4 else "bad")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "width", "kind"),
+    [
+        *((0.0, 0, "good"), (2.0, 40, "good"), (4.0, 80, "good"), (4.1, 82, "bad")),
+        *((9e9, 100, "bad"), (None, 100, "bad"), (float("inf"), 100, "bad")),
+        (float("nan"), 100, "bad"),
+    ],
+)
+def test_a_bar_is_as_long_as_its_ratio_and_bad_beyond_the_limit(
+    ratio: float | None, width: float, kind: str
+) -> None:
+    rail, filled = (given for name, given in Page(bar(ratio, 4, "RMS")).elements if name == "rect")
+    assert rail["class"] == "rail"
+    assert (float(filled["width"] or ""), filled["class"]) == (width, kind)
+
+
+def test_text_aligns_its_columns(passing: Findings) -> None:
+    head, *rows = as_text(passing).splitlines()[1:]
+    assert {row.index("pass") for row in rows} == {head.index("verdict")}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_is_a_function_of_the_findings(
+    form: Callable[[Findings], str], failing: Findings
+) -> None:
+    assert form(failing) == form(dataclasses.replace(failing))
+    for text in (form(failing), form(hostile(failing))):
+        text.encode("utf-8")
+        assert "/tmp" not in text  # noqa: S108
+        assert all(mark.isprintable() or mark == "\n" for mark in text)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_can_say_that_nothing_could_be_judged(
+    form: Callable[[Findings], str], failing: Findings
+) -> None:
+    report = dataclasses.replace(failing.report, verdicts=(), changed_files=("model.safetensors",))
+    assert "model.safetensors was changed" in form(Findings("out", report))
+
+
+def test_hostile_names_stay_text_in_junit(failing: Findings) -> None:
+    root = parsed(junit(hostile(failing)))
+    assert {element.tag for element in root.iter()} == {
+        *("testsuites", "testsuite", "properties", "property", "testcase", "failure"),
+    }
+    suite = root.find("testsuite")
+    assert suite is not None
+    assert suite.get("name") == SHOWN
+    assert {case.get("classname") for case in suite.iter("testcase")} == {SHOWN}
+    assert f"{SHOWN}\n{SHOWN}" in {failure.text for failure in suite.iter("failure")}
+
+
+def test_hostile_names_stay_text_in_html(failing: Findings) -> None:
+    page, harmless = Page(html(hostile(failing))), Page(html(failing))
+    assert page.open == []
+    assert page.comments == 0
+    assert page.names() <= harmless.names() | {"details", "summary"}
+    assert page.texts.count(SHOWN) > 10
+    assert page.elements[0] == ("html", {"lang": "en"})
+
+
+def test_hostile_names_stay_text_in_markdown(failing: Findings) -> None:
+    findings = hostile(failing)
+    tokens = rendered(markdown(findings))
+    assert {token.type for token in inline(tokens)} == {"text"}
+    blocks = [token.content for token in tokens if token.type == "html_block"]
+    assert all(block.startswith(("<details>", "</details>", "<summary>&lt;")) for block in blocks)
+    shown = ["".join(child.content for child in t.children or []) for t in tokens if t.children]
+    assert shown.count(SHOWN) > 10
+    rows = sum(token.type == "tr_open" for token in tokens)
+    measured = sum(len(verdict.measurements) for verdict in findings.report.verdicts)
+    assert rows == 1 + 2 * len(findings.report.verdicts) + measured
+    assert sum(token.type == "td_open" for token in tokens) == 9 * 4 + 5 * measured
+
+
+@pytest.mark.parametrize(
+    "name", ["- a", "+ a", "1. a", "12) a", "# a", "     a", " - a", "> a", "1.5", "--- a", "[ ] a"]
+)
+def test_a_name_that_begins_like_a_block_is_one_item_of_a_list(
+    name: str, failing: Findings
+) -> None:
+    report = dataclasses.replace(failing.report, verdicts=(), changed_files=(name,))
+    tokens = rendered(markdown(Findings("out", report)))
+    kinds = [token.type for token in tokens if token.nesting == 1]
+    assert kinds == ["heading_open", "bullet_list_open", "list_item_open", "paragraph_open"]
+    shown = "".join(child.content for child in inline(tokens[-5:]))
+    assert shown == f"{name} was changed after it was written"
+
+
+def test_hostile_addresses_become_no_links_on_github(failing: Findings) -> None:
+    """GitHub links bare addresses, wherever ``://`` or ``www.`` stands unescaped."""
+    lines = markdown(hostile(failing)).splitlines()
+    source = "".join(line for line in lines if not line.startswith("<summary>"))
+    assert "://" not in source
+    assert "www.example" not in source
+
+
+@pytest.mark.parametrize("kind", ["passing", "failing", "hostile", "empty"])
+def test_json_is_what_its_schema_says(kind: str, passing: Findings, failing: Findings) -> None:
+    empty = Findings("out", dataclasses.replace(failing.report, verdicts=()), ())
+    made = {"passing": passing, "failing": failing, "hostile": hostile(failing), "empty": empty}
+    record = json.loads(json.dumps(made[kind].to_dict(), allow_nan=False))
+    assert faults(record, schema(), schema()) == []
+    assert record["passed"] is (kind == "passing")
+
+
+def test_json_writes_null_for_numbers_that_are_not_finite(failing: Findings) -> None:
+    verdict = failing.report.verdicts[2]
+    endless = dataclasses.replace(verdict.measurements[0], rms_ratio=float("inf"))
+    report = dataclasses.replace(
+        failing.report, verdicts=(dataclasses.replace(verdict, measurements=(endless,)),)
+    )
+    record = Findings("out", report).to_dict()
+    assert record["verdicts"][0]["measurements"][0]["rms_ratio"] is None
+    assert faults(record, schema(), schema()) == []
+
+
+def test_the_schema_refuses_what_is_no_report(passing: Findings) -> None:
+    record = passing.to_dict()
+    record["verdicts"][0].pop("reason")
+    record["verdicts"][1]["measurements"][0]["shape"] = [-1, True]
+    record["schema"] = 2
+    assert faults(record | {"new": 1}, schema(), schema()) == [
+        "$.schema is not 1",
+        "$.verdicts[0] lacks reason",
+        "$.verdicts[1].measurements[0].shape[0] is below 0",
+        "$.verdicts[1].measurements[0].shape[1] is no integer",
+        "$.new is not described",
+    ]
