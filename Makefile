@@ -11,17 +11,19 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 ORACLES := pycls timm torchvision classy_vision fairscale fvcore iopath portalocker tabulate \
     scipy omegaconf antlr4-python3-runtime setuptools termcolor \
     mmpretrain mmengine mmcv-lite addict yapf platformdirs opencv-python-headless \
-    importlib-metadata zipp model-index ordered-set markdown einops
+    importlib-metadata zipp model-index ordered-set markdown einops \
+    scikit-image
 
 DEMO := checkpoints/fashion_mnist
 
-.PHONY: help demo test test-all lint format types benchmarks clean
+.PHONY: help demo test test-all lint format types mutation benchmarks clean
 
 help:
 	@echo "make demo        convert the bundled checkpoint and classify with every format"
 	@echo "make test        the tests (minutes)"
 	@echo "make test-all    the tests and the slow sweeps over all published networks"
 	@echo "make lint types  ruff and mypy, as CI runs them"
+	@echo "make mutation    plant 2,000 faults in artefacts and count those the verdict finds"
 	@echo "make benchmarks  measure against optimum in one run; writes docs/benchmarks.md"
 
 demo: $(VENV)/.installed
@@ -45,6 +47,9 @@ format: $(VENV)/.installed-test
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
+
+mutation: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.mutation
 
 benchmarks: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.export_and_convert

@@ -300,6 +300,35 @@ def verify_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     verify(folder, options, Output(as_json, quiet))
 
 
+@app.command("compare")
+def compare_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
+    first: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A", help="A checkpoint, a converted folder or an artefact.", show_default=False
+        ),
+    ],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Likewise.", show_default=False)],
+    images: Images = None,
+    channel_order: Order = None,
+    weights: Weights = "best",
+    head: Head = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Say whether two networks are the same, whatever each is; exit status 1 if they are not.
+
+    Example: regnet compare RegNetY-4.0GF.pyth model.onnx
+    """
+    from converters.cli.comparing import compare
+    from converters.cli.console import Output
+    from converters.sources.options import SourceOptions
+
+    options = SourceOptions(None, channel_order, weights, head)
+    compare(first, second, images or (), options, Output(as_json, quiet))
+
+
 @app.command("predict")
 def predict_command(  # noqa: PLR0913, PLR0917
     folder: Folder,

@@ -161,9 +161,9 @@ def export_torchscript(folder: ConvertedFolder, path: Path) -> None:
         StorageError: If the weights cannot be read or change meanwhile.
         OSError: If the file cannot be written.
     """
-    network = script_network(folder)
+    network, program = script_network(folder), program_entries(folder)
     with TorchArchive(path, NAMESPACE) as archive:
-        for name, data in program_entries(folder).items():
+        for name, data in program.items():
             archive.add(name, len(data), [data])
         for file in folder.weight_files:
             _add_tensors(archive, network, file)

@@ -35,13 +35,12 @@ def metadata_faults(folder: ConvertedFolder, model: ModelProto) -> Iterator[str]
     Runtimes that have nothing but the ONNX file prepare images and name classes by it.
     """
     stated = {entry.key: entry.value for entry in model.metadata_props}
-    if (text := stated.get("preprocessing")) and (folder.path / PREPROCESSOR_NAME).is_file():
-        if not _says(text, folder.preprocessing):
-            yield f"its metadata states another preprocessing than {PREPROCESSOR_NAME}"
-    if text := stated.get("id2label"):
-        labels = {str(index): name for index, name in folder.config.id2label.items()}
-        if not _says(text, labels):
-            yield f"its metadata names other classes than {CONFIG_NAME}"
+    prepared = folder.preprocessing if (folder.path / PREPROCESSOR_NAME).is_file() else None
+    if prepared is not None and not _says(stated.get("preprocessing"), prepared):
+        yield f"its metadata states another preprocessing than {PREPROCESSOR_NAME}"
+    labels = {str(index): name for index, name in folder.config.id2label.items()}
+    if not _says(stated.get("id2label"), labels):
+        yield f"its metadata names other classes than {CONFIG_NAME}"
 
 
 def graph_faults(folder: ConvertedFolder, model: ModelProto, graph: GraphProto) -> Iterator[str]:
@@ -89,9 +88,10 @@ def code_faults(folder: ConvertedFolder, entry: Callable[[str], bytes | None]) -
             yield f"its {name} is {NOT_WRITTEN}"
 
 
-def _says(text: str, value: object) -> bool:
+def _says(text: str | None, value: object) -> bool:
+    """Whether JSON, where there is any, says this."""
     try:
-        return bool(json.loads(text) == value)
+        return text is None or bool(json.loads(text) == value)
     except ValueError:
         return False
 

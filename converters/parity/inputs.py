@@ -19,10 +19,14 @@ _SMALLEST = 32
 _PATCH = 8
 _GRAIN = 0.05
 _IMPULSE = 10.0
-_EXTREME = 20.0
+_EXTREME = 1e6
 _DENORMAL = 1e-40
 
 PHOTOGRAPHS = "photographs"
+EXTREMES = "extremes"
+
+NATURAL = ("native", "odd", PHOTOGRAPHS)
+"""Batches with the spread of normalised photographs."""
 
 
 def verification_inputs(num_channels: int, image_size: int) -> dict[str, NDArray[np.float32]]:
@@ -34,7 +38,7 @@ def verification_inputs(num_channels: int, image_size: int) -> dict[str, NDArray
     - ``checkerboards``: two, fine and coarse; a shift by a pixel shows.
     - ``impulses``: one bright pixel of one channel each; mixed channels and shifts show.
     - ``constant``: one grey image; what is left of it at the borders is the padding.
-    - ``extremes``: two, ten times brighter than any photograph; a clipped activation shows.
+    - ``extremes``: two, a million times brighter; a clipped activation shows.
     - ``denormals``: half of the pixels; processors may flush them to zero, which must not matter.
 
     All but the first are small: the same weights are used however large the image. Every image
@@ -58,7 +62,7 @@ def verification_inputs(num_channels: int, image_size: int) -> dict[str, NDArray
         "checkerboards": np.stack([_checkerboard(shape, 1), _checkerboard(shape, 5)]),
         "impulses": _impulses(shape),
         "constant": np.full((1, *shape), 0.5),
-        "extremes": random.standard_normal((2, *shape)) * _EXTREME,
+        EXTREMES: random.standard_normal((2, *shape)) * _EXTREME,
     }
     for name in ("checkerboards", "impulses", "constant"):
         batches[name] = batches[name] + random.standard_normal(batches[name].shape) * _GRAIN

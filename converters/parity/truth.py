@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from converters.parity.inputs import EXTREMES, NATURAL
 from converters.parity.units import units_of
 from converters.runtimes.reference import ReferenceRuntime
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     Inputs = Mapping[str, NDArray[np.float32]]
 
 FLOAT32 = "float32"
+FLOAT16 = "float16"
+INT8 = "int8"
 
 
 class Truth:
@@ -47,6 +50,19 @@ class Truth:
         other_order = {batch: eager(pixels, channels_last=True) for batch, pixels in inputs.items()}
         self._units: dict[str, Units] = {FLOAT32: units_of([self.eager, other_order], self.oracle)}
 
+    def inputs_for(self, precision: str = FLOAT32) -> Inputs:
+        """The batches that an artefact of a precision is judged on.
+
+        In float16 not the extremes, which it cannot hold. In int8 only those that look like
+        photographs: its ranges are set for them, and to clip what lies outside is what it is meant
+        to do.
+        """
+        if precision == FLOAT16:
+            return {name: pixels for name, pixels in self.inputs.items() if name != EXTREMES}
+        if precision == INT8:
+            return {name: pixels for name, pixels in self.inputs.items() if name in NATURAL}
+        return self.inputs
+
     def units(self, precision: str = FLOAT32) -> Units:
         """What an honest computation in a precision gets wrong.
 
@@ -64,8 +80,9 @@ class Truth:
         if precision not in self._units:
             from converters.parity.rounding import RoundedRuntime
 
-            rounded = run(RoundedRuntime(self._folder, precision), self.inputs)
-            self._units[precision] = units_of([rounded], self.oracle)
+            rounded = run(RoundedRuntime(self._folder, precision), self.inputs_for(precision))
+            oracle = {batch: self.oracle[batch] for batch in rounded}
+            self._units[precision] = units_of([rounded], oracle)
         return self._units[precision]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from converters.parity.metrics import Errors, rms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -51,8 +51,8 @@ def units_of(runs: Sequence[Batches], oracle: Batches) -> dict[str, dict[str, Er
             worst = {batch: _worst(runs, batch, name, truth) for batch, truth in truths.items()}
             scales = _scales(truths)
             pooled = Errors(
-                max=_mean_square([worst[batch].max / scale for batch, scale in scales.items()]),
-                rms=_mean_square([worst[batch].rms / scale for batch, scale in scales.items()]),
+                max=_usual(worst[batch].max / scale for batch, scale in scales.items()),
+                rms=_usual(worst[batch].rms / scale for batch, scale in scales.items()),
             )
             for batch, truth in truths.items():
                 units[batch][name] = _unit(worst[batch], pooled, scales[batch], truth.size)
@@ -65,7 +65,7 @@ def _scales(truths: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
     A single logit is now and then almost zero, while the sums behind it, and so its error, are not.
     """
     sizes = {batch: rms(truth) for batch, truth in truths.items()}
-    usual = float(np.median(list(sizes.values())))
+    usual = _usual(sizes.values())
     return {batch: max(size, usual) or 1.0 for batch, size in sizes.items()}
 
 
@@ -85,5 +85,6 @@ def _unit(worst: Errors, pooled: Errors, scale: float, size: int) -> Errors:
     return Errors(mixed(worst.max, pooled.max), mixed(worst.rms, pooled.rms))
 
 
-def _mean_square(values: list[float]) -> float:
-    return rms(np.array(values))
+def _usual(values: Iterable[float]) -> float:
+    """The median, which one batch that amplifies rounding does not move."""
+    return float(np.median(list(values)))

@@ -145,12 +145,12 @@ def judge(
         precision: What the artefact computes in, for the words.
 
     Returns:
-        A measurement for each output that the oracle has.
+        A measurement for each output that the oracle has, on each batch that has a unit.
     """
     return tuple(
-        _measure(batch, name, outputs[batch].get(name), units[batch][name], truth, precision)
-        for batch, truths in oracle.items()
-        for name, truth in truths.items()
+        _measure(batch, name, outputs[batch].get(name), unit, oracle[batch][name], precision)
+        for batch, by_output in units.items()
+        for name, unit in by_output.items()
     )
 
 

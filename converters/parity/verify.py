@@ -149,7 +149,8 @@ def _judge_artefact(
     try:
         runtime = FORMATS[name].load(path, folder.output_names)
         units = truth.units(runtime.precision)
-        measured = judge(run(runtime, truth.inputs), units, truth.oracle, runtime.precision)
+        outputs = run(runtime, truth.inputs_for(runtime.precision))
+        measured = judge(outputs, units, truth.oracle, runtime.precision)
     except ConversionError:
         raise
     except Exception as error:  # noqa: BLE001 -- runtimes raise classes of their own

@@ -65,7 +65,7 @@ class ReferenceRuntime:
         return {name: outputs[name].contiguous().numpy() for name in self.output_names}
 
     def fold_norms(self) -> None:
-        """Take every batch norm into its convolution, in float64; the outputs stay what they are.
+        """Take every batch norm into its convolution; the outputs stay what they are.
 
         Every deployment runtime does this, so its rounding is part of an honest computation.
         """
@@ -76,10 +76,8 @@ class ReferenceRuntime:
 
         for module in self.model.modules():
             if isinstance(module, RegNetConvLayer):
-                folded = fuse_conv_bn_eval(
-                    module.convolution.double(), module.normalization.double()
-                )
-                module.convolution = folded.to(self._dtype)
+                folded = fuse_conv_bn_eval(module.convolution, module.normalization)
+                module.convolution = folded
                 module.normalization = torch.nn.Identity()  # type: ignore[assignment]
 
 

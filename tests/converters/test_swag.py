@@ -64,22 +64,6 @@ def test_a_file_without_head_becomes_a_trunk_at_224(tmp_path: Path, dtype: torch
     assert relative_error(loaded.network, network, dtype) <= TOLERANCES[dtype]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("size", ["16gf", "32gf"])
-def test_every_published_file_that_fits_into_memory_computes_the_same(
-    size: str, tmp_path: Path
-) -> None:
-    trunk = build({"name": f"regnet_y_{size}"})
-    width = trunk.trunk_output[-1][-1].f.c.out_channels
-    network = Swag(trunk, head("unused", width, 1000))
-    torch.save(network.state_dict(), tmp_path / "regnety_in1k.torch")
-
-    loaded = load(tmp_path / "regnety_in1k.torch", tmp_path / "out")
-
-    assert relative_error(loaded.network, network, torch.float64) <= 1e-12
-    assert relative_error(loaded.network, network, torch.float32, size=224) <= 1e-5
-
-
 @PUBLISHED
 @pytest.mark.parametrize("classes", [0, 1000])
 def test_every_published_file_is_planned_from_its_names_and_shapes(size: str, classes: int) -> None:

@@ -26,9 +26,6 @@ EXPRESSIBLE = [
 ]
 """Every entrypoint that the reference can be."""
 
-BIG = ("regnety_640", "regnety_1280", "regnety_2560", "regnety_320", "regnetx_320")
-"""From 100 million parameters on."""
-
 
 def build(*, attention: bool = True, seed: int = 0, **arguments: Any) -> nn.Module:
     """A small network of timm with weights like a trained one's; it calls itself regnety_002."""

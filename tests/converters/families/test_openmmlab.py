@@ -168,17 +168,3 @@ def test_every_published_network_is_read_whole(mmpretrain: ModuleType) -> None:
         source = source_of_headers(headers(network))
 
         assert len(make_plan(source, name).steps) == len(network.state_dict())
-
-
-@pytest.mark.slow
-def test_every_published_network_computes_what_mmpretrain_computes(
-    tmp_path: Path, mmpretrain: ModuleType
-) -> None:
-    for name in mmpretrain.ARCHITECTURES:
-        network = mmpretrain.build(name, classes=1000)
-        torch.save({"meta": {}, "state_dict": network.state_dict()}, tmp_path / "net.pth")
-
-        ours = converted(tmp_path / "net.pth")
-
-        pixels = noise(1, 3, 224, 224)
-        assert difference(ours.logits(pixels), on_bgr(network, pixels)) < LIMIT

@@ -23,7 +23,6 @@ from tests.converters.families.conversion import (
     source_of_headers,
 )
 from tests.converters.stored import headers
-from tests.oracles.statistics import randomise
 from tests.oracles.torchvision import (
     BUILDERS,
     V1,
@@ -167,18 +166,3 @@ def test_every_builder_is_read_whole(name: str) -> None:
 
     assert len(plan.steps) == len(network.state_dict())
     assert source.config.layer_type == name[7]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", BUILDERS)
-def test_every_builder_computes_what_torchvision_computes(tmp_path: Path, name: str) -> None:
-    network = randomise(torchvision.models.get_model(name))
-    path = tmp_path / "regnet.pth"
-    torch.save(network.state_dict(), path)
-
-    ours = converted(path)
-
-    path.unlink()
-    pixels = noise(1, 3, 224, 224)
-    assert difference(ours.logits(pixels), theirs(network, pixels)) < LIMIT
-    (ours.out / "model.safetensors").unlink()

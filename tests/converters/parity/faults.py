@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
+    Change = Callable[[NDArray[Any]], NDArray[Any]]
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -86,11 +88,16 @@ OPERATIONS = {
 }
 
 
-def change_tensor(model: ModelProto, folder: Path, name: str, channel: int) -> None:
-    """Change one output channel of an initialiser, which then lies in the file itself."""
+def replace_tensor(model: ModelProto, folder: Path, name: str, change: Change) -> None:
+    """Change an initialiser, which then lies in the file itself, even if it was shared."""
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
-    array = changed_channel(numpy_helper.to_array(tensor, str(folder)), channel)
-    tensor.CopyFrom(numpy_helper.from_array(array, name))
+    array = change(numpy_helper.to_array(tensor, str(folder)))
+    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
+
+
+def change_tensor(model: ModelProto, folder: Path, name: str, channel: int) -> None:
+    """Change one output channel of an initialiser."""
+    replace_tensor(model, folder, name, lambda array: changed_channel(array, channel))
 
 
 def changed_channel(array: NDArray[Any], channel: int) -> NDArray[Any]:

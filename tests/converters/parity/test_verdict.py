@@ -102,26 +102,35 @@ def test_the_unit_is_the_largest_error_of_all_honest_runs() -> None:
 
 def test_a_few_values_that_are_right_by_luck_do_not_shrink_the_unit() -> None:
     right, off = Outputs(logits=ORACLE), Outputs(logits=ORACLE + STEP)
-    truth = {"lucky": right, "other": right}
-    units = units_of([{"lucky": right, "other": off}], truth)
-    pooled = STEP / np.sqrt(2)
+    truth = {"lucky": right, "other": right, "third": right}
+    units = units_of([{"lucky": right, "other": off, "third": off}], truth)
     doubt = 1.5
     borrowed = 16 / 20
-    assert units["lucky"]["logits"].rms == pytest.approx(doubt * pooled * np.sqrt(borrowed))
-    assert units["other"]["logits"].rms > STEP
+    assert units["lucky"]["logits"].rms == pytest.approx(doubt * STEP * np.sqrt(borrowed))
+    assert units["other"]["logits"].rms == pytest.approx(doubt * STEP)
 
 
 def test_many_values_speak_for_themselves() -> None:
-    truth = np.linspace(1, 2, 10_000).reshape(1, -1)
-    runs = {"good": {"logits": truth + STEP}, "bad": {"logits": truth + 10 * STEP}}
-    units = units_of([runs], {"good": {"logits": truth}, "bad": {"logits": truth}})
-    assert STEP < units["good"]["logits"].rms < 1.05 * STEP
+    truth = {name: Outputs(logits=np.linspace(1, 2, 10_000)[None]) for name in "abc"}
+    runs = {name: Outputs(logits=truth[name]["logits"] + 10 * STEP) for name in "bc"}
+    units = units_of([runs | {"a": Outputs(logits=truth["a"]["logits"] + STEP)}], truth)
+    assert STEP < units["a"]["logits"].rms < 1.1 * STEP
+
+
+def test_one_batch_that_amplifies_rounding_does_not_widen_the_others() -> None:
+    truth = {name: Outputs(logits=ORACLE) for name in "abcd"}
+    calm = {name: Outputs(logits=ORACLE + STEP) for name in "abc"}
+    before = units_of([calm | {"d": Outputs(logits=ORACLE + STEP)}], truth)
+    after = units_of([calm | {"d": Outputs(logits=ORACLE + 1e6 * STEP)}], truth)
+    assert before["a"] == after["a"]
 
 
 def test_what_is_borrowed_scales_with_the_output() -> None:
-    truth = {name: Outputs(logits=ORACLE) for name in ("a", "b", "c")}
-    truth["large"] = Outputs(logits=1000 * ORACLE)
-    units = units_of([truth | {"large": Outputs(logits=1001 * ORACLE)}], truth)
+    truth = {name: Outputs(logits=ORACLE) for name in "abc"} | {
+        "large": Outputs(logits=1000 * ORACLE)
+    }
+    off = {name: Outputs(logits=outputs["logits"] * 1.001) for name, outputs in truth.items()}
+    units = units_of([off | {"large": truth["large"]}], truth)
     assert units["large"]["logits"].rms > 500 * units["a"]["logits"].rms
 
 

@@ -7,17 +7,17 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, numpy_helper
 
 from regnet.architecture import NORM_EPS
+from tests.converters.parity.faults import becomes, replace_tensor, sets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from onnx import ModelProto, NodeProto
 
-    Change = Callable[[NDArray[Any]], NDArray[Any]]
     GraphMistake = Callable[[ModelProto, Path], None]
     State = dict[str, NDArray[Any]]
     StateMistake = Callable[[State], None]
@@ -25,17 +25,6 @@ if TYPE_CHECKING:
 
 def _nodes(model: ModelProto, operator: str) -> Iterator[NodeProto]:
     return (node for node in model.graph.node if node.op_type == operator)
-
-
-def _attribute(node: NodeProto, name: str) -> Any:
-    return next(attribute for attribute in node.attribute if attribute.name == name)
-
-
-def _replace(model: ModelProto, folder: Path, name: str, change: Change) -> None:
-    """Change an initialiser, which then lies in the file even if it was shared."""
-    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
-    array = change(numpy_helper.to_array(tensor, str(folder)))
-    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
 
 
 def _swap_equal_tensors(model: ModelProto, _: Path) -> None:
@@ -47,21 +36,21 @@ def _swap_equal_tensors(model: ModelProto, _: Path) -> None:
 def _drop_bias(model: ModelProto, folder: Path) -> None:
     """Of the first batch norm, or of the convolution that has taken it in."""
     node = next(node for node in model.graph.node if len(node.input) > 2)
-    _replace(model, folder, node.input[2], np.zeros_like)
+    replace_tensor(model, folder, node.input[2], np.zeros_like)
 
 
 def _drop_classifier_bias(model: ModelProto, folder: Path) -> None:
-    _replace(model, folder, next(_nodes(model, "Gemm")).input[2], np.zeros_like)
+    replace_tensor(model, folder, next(_nodes(model, "Gemm")).input[2], np.zeros_like)
 
 
 def _reverse_classes(model: ModelProto, folder: Path) -> None:
     for name in next(_nodes(model, "Gemm")).input[1:]:
-        _replace(model, folder, name, np.flip if name.endswith("bias") else np.flipud)
+        replace_tensor(model, folder, name, np.flip if name.endswith("bias") else np.flipud)
 
 
 def _flip_channels(model: ModelProto, folder: Path) -> None:
     stem = next(_nodes(model, "Conv")).input[1]
-    _replace(model, folder, stem, partial(np.flip, axis=1))
+    replace_tensor(model, folder, stem, partial(np.flip, axis=1))
 
 
 def _plant_nan(model: ModelProto, folder: Path) -> None:
@@ -70,16 +59,16 @@ def _plant_nan(model: ModelProto, folder: Path) -> None:
         array.flat[0] = np.nan
         return array
 
-    _replace(model, folder, next(_nodes(model, "Conv")).input[1], change)
+    replace_tensor(model, folder, next(_nodes(model, "Conv")).input[1], change)
 
 
 def _change_stride(model: ModelProto, _: Path) -> None:
-    _attribute(next(_nodes(model, "Conv")), "strides").ints[:] = [1, 1]
+    sets(strides=[1, 1])(next(_nodes(model, "Conv")))
 
 
 def _change_padding(model: ModelProto, _: Path) -> None:
     """As other frameworks pad: all at the end, which leaves every shape as it is."""
-    _attribute(next(_nodes(model, "Conv")), "pads").ints[:] = [0, 0, 2, 2]
+    sets(pads=[0, 0, 2, 2])(next(_nodes(model, "Conv")))
 
 
 def _forget_activation(model: ModelProto, _: Path, which: int) -> None:
@@ -89,14 +78,13 @@ def _forget_activation(model: ModelProto, _: Path, which: int) -> None:
 def _forget_gate(model: ModelProto, _: Path) -> None:
     """Of squeeze-and-excitation, or where there is none the residual sum."""
     node = next(_nodes(model, "Mul"), None) or next(_nodes(model, "Add"))
-    del node.input[1:], node.attribute[:]
-    node.op_type = "Identity"
+    becomes("Identity")(node)
 
 
 def set_epsilon(model: ModelProto, value: float, which: slice) -> None:
     """In the batch norms of a sharing file."""
     for node in list(_nodes(model, "BatchNormalization"))[which]:
-        _attribute(node, "epsilon").f = value
+        sets(epsilon=value)(node)
 
 
 GRAPH_MISTAKES: dict[str, GraphMistake] = {

@@ -1,0 +1,1 @@
+"""The checker is checked: faults planted on purpose, and who notices them."""

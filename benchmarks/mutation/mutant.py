@@ -1,0 +1,39 @@
+"""Mutants: artefacts with one fault each, and where the fault was put."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+
+    from benchmarks.mutation.artefact import Artefact
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A fault that is to be planted.
+
+    Attributes:
+        kind: What the table counts it under.
+        place: The tensor, module or node.
+        plant: Changes the right artefact.
+    """
+
+    kind: str
+    place: str
+    plant: Callable[[Artefact], None]
+
+
+def spread(candidates: Sequence[T], count: int, random: np.random.Generator) -> list[T]:
+    """Draw so many places, one from each stretch of the network, from the stem to its end."""
+    if len(candidates) <= count:
+        return list(candidates)
+    ends = [len(candidates) * part // count for part in range(count + 1)]
+    return [candidates[int(random.integers(start, end))] for start, end in pairwise(ends)]

@@ -1,0 +1,148 @@
+"""The networks that faults are planted in, with their right artefacts."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from safetensors.numpy import load_file, save_file
+
+from benchmarks.mutation.artefact import OnnxArtefact, ScriptArtefact
+from benchmarks.mutation.contenders import Contenders
+from benchmarks.parity_ratios import FORMS
+from converters.artefacts import FORMATS
+from converters.digests import sha256_of
+from converters.folder import ONNX_NAME, ConvertedFolder
+from converters.parity.golden import write_golden
+from converters.parity.inputs import verification_inputs
+from converters.parity.truth import Truth, run
+from converters.parity.verify import verify_artefacts
+from regnet import RegNetForImageClassification, RegNetImageProcessor
+from regnet.config import RegNetConfig
+from regnet.design_space import NETWORKS
+from regnet.safetensors_file import WEIGHTS_NAME
+from tests.converters.exporters.random_folder import random_folder
+from tests.converters.parity.networks import _SMALL
+from tests.oracles.statistics import randomise
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.mutation.artefact import Artefact
+    from converters.parity.verdict import Outputs, Verdict
+
+SMALL = {
+    "X": {"layer_type": "x"},
+    "Y": {"layer_type": "y"},
+    "X, gelu": {"layer_type": "x", "hidden_act": "gelu"},
+    "Y, silu": {"layer_type": "y", "hidden_act": "silu"},
+    "Y, trunk": {"layer_type": "y"},
+}
+"""Fields of small networks: wide enough for every kind of fault to have a place."""
+
+DEAD = "X, dead layer"
+"""A small network one of whose norms has the weight zero, as some trainings begin."""
+
+PUBLISHED = ("RegNetX-200MF", "RegNetY-400MF")
+
+SUBJECTS = (*SMALL, *PUBLISHED)
+
+_SIZES = {"small": 48, "published": 64}
+"""Native height and width, in pixels."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network.
+
+    Attributes:
+        name: Of :data:`SUBJECTS`.
+        folder: Its folder, with golden vectors.
+        truth: What its artefacts are measured against.
+        contenders: The rules of other tools, on its float32 outputs.
+        right: Form to the path of the right artefact.
+        digests: Of the weights files, by name.
+    """
+
+    name: str
+    folder: ConvertedFolder
+    truth: Truth
+    contenders: Contenders
+    right: dict[str, Path]
+    digests: dict[str, str]
+
+    @classmethod
+    def build(cls, name: str, path: Path, seed: int = 0) -> Subject:
+        """Make the network, its truth and its right artefacts.
+
+        Args:
+            name: Of :data:`SUBJECTS`, or of a published network.
+            path: Of its folder; created.
+            seed: Of the weights.
+        """
+        folder, size = _saved(name, path, seed)
+        RegNetImageProcessor(size={"shortest_edge": size}).save_pretrained(path)
+        inputs = verification_inputs(folder.config.num_channels, size)
+        truth = Truth(folder, inputs)
+        write_golden(path, inputs, truth.oracle)
+        right = {}
+        for form, (kind, options) in FORMS.items():
+            right[form] = path / f"{form}, {FORMATS[kind].file_name}"
+            FORMATS[kind].export(folder, right[form], options)
+        digests = {file.name: sha256_of(file) for file in folder.weight_files}
+        return cls(name, folder, truth, Contenders(folder), right, digests)
+
+    def artefact(self, form: str) -> Artefact:
+        """The right artefact, taken apart."""
+        if kind_of(form) == "onnx":
+            return OnnxArtefact(self.right[form].read_bytes(), self.folder)
+        return ScriptArtefact(self.right[form], self.folder)
+
+    def planted(self, form: str) -> Path:
+        """Where an artefact with a fault is written: beside the weights that it may share."""
+        return self.folder.path / f"mutant-{FORMATS[kind_of(form)].file_name}"
+
+    def verdict(self, form: str, path: Path) -> Verdict:
+        """Judge an artefact as a folder's verification does, without any checksum."""
+        return verify_artefacts(
+            self.folder, self.truth, {kind_of(form): path}, weights_sha256=self.digests
+        ).verdicts[-1]
+
+    def outputs(self, form: str, path: Path) -> dict[str, Outputs]:
+        """What an artefact computes on every batch."""
+        return run(FORMATS[kind_of(form)].load(path, self.folder.output_names), self.truth.inputs)
+
+    def copy(self, path: Path) -> None:
+        """A whole folder with golden vectors and an ONNX file, but no record of checksums."""
+        path.mkdir()
+        for file in self.folder.path.iterdir():
+            if file.suffix in {".json", ".safetensors"}:
+                shutil.copy(file, path)
+        shutil.copy(self.right["ONNX"], path / ONNX_NAME)
+
+
+def kind_of(form: str) -> str:
+    """Key of :data:`converters.artefacts.FORMATS`."""
+    return FORMS[form][0]
+
+
+def _saved(name: str, path: Path, seed: int) -> tuple[ConvertedFolder, int]:
+    """A network of random weights in a folder, and its size in pixels."""
+    if name == DEAD or name in SMALL:
+        config = RegNetConfig(**_SMALL | SMALL.get(name, SMALL["X"]))
+        folder = random_folder(path, config, classifier=not name.endswith("trunk"), seed=seed)
+        if name == DEAD:
+            _kill_a_layer(path / WEIGHTS_NAME)
+        return folder, _SIZES["small"]
+    model = RegNetForImageClassification(NETWORKS[name].config())
+    randomise(model, seed=seed)
+    model.save_pretrained(path)
+    return ConvertedFolder(path), _SIZES["published"]
+
+
+def _kill_a_layer(weights: Path) -> None:
+    """Set the weight of the last norm of the first block to zero."""
+    state = load_file(weights)
+    state["regnet.encoder.stages.0.layers.0.layer.2.normalization.weight"][:] = 0
+    save_file(state, weights)

@@ -1,0 +1,116 @@
+"""What `regnet compare` prints for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from converters.reports.findings import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from converters.parity.compare import Comparison
+    from converters.parity.distances import Distance
+    from converters.parity.metrics import TopK
+    from converters.parity.weights import Weights
+
+_SHOWN = 10
+"""Tensors and fields listed; --json has them all."""
+
+
+def comparison_tables(comparison: Comparison) -> list[RenderableType]:
+    """The sides and what decided, then the numbers, then what is listed one by one."""
+    tables: list[RenderableType] = [_summary(comparison)]
+    if comparison.distances:
+        tables.append(_distances(comparison.distances))
+    if comparison.weights.differences:
+        tables.append(_listed("tensors that differ", comparison.weights.differences))
+    if comparison.fields:
+        tables.append(_fields(comparison))
+    return tables
+
+
+def _summary(comparison: Comparison) -> Table:
+    facts = Table.grid(padding=(0, 2))
+    verdict = comparison.verdict
+    rows = [
+        ("A", f"{one_line(comparison.a.name)}, {comparison.a.title}"),
+        ("B", f"{one_line(comparison.b.name)}, {comparison.b.title}"),
+        ("tensors", _weights(comparison.weights)),
+        ("oracle", comparison.oracle),
+    ]
+    if verdict:
+        rows.append((f"{verdict.artefact}'s outputs", f"{verdict.reason} ({verdict.runtime})"))
+    rows.append(("fields", _field_count(comparison)))
+    for topic, value in rows:
+        facts.add_row(Text(topic, style="bold"), Text(value))
+    same = Text("same network", style="green")
+    facts.add_row(
+        Text("verdict", style="bold"), same if comparison.same else Text("DIFFERENT", "bold red")
+    )
+    return facts
+
+
+def _weights(weights: Weights) -> str:
+    counts = [
+        (weights.identical, "identical"),
+        (weights.recomputed, "folded or cast, as float64 gives them"),
+        (len(weights.differences), "different"),
+        (weights.counters, "counters of batches different, which does not matter"),
+    ]
+    parts = [f"{count} {words}" for count, words in counts if count]
+    return "; ".join([*parts, *([weights.note] if weights.note else [])])
+
+
+def _field_count(comparison: Comparison) -> str:
+    if comparison.fields is None:
+        return "none that both state"
+    count = len(comparison.fields)
+    return f"{count} different, which does not decide" if count else "equal"
+
+
+def _distances(distances: Sequence[Distance]) -> Table:
+    table = Table(title="B's outputs against A's", title_justify="left")
+    table.add_column("batch")
+    table.add_column("output")
+    for column in ("largest", "RMS", "relative", "SQNR", "top-1", "top-5", "proven"):
+        table.add_column(column, justify="right")
+    for distance in distances:
+        table.add_row(
+            distance.batch,
+            distance.output,
+            f"{distance.errors.max:.2e}",
+            f"{distance.errors.rms:.2e}",
+            f"{distance.relative:.2e}",
+            "equal" if distance.sqnr_db is None else f"{distance.sqnr_db:.1f} dB",
+            _kept(distance.top1),
+            _kept(distance.top5),
+            f"{distance.top1.proven}/{distance.top1.images}" if distance.top1 else "-",
+        )
+    return table
+
+
+def _kept(classes: TopK | None) -> str:
+    return f"{classes.agree}/{classes.images}" if classes else "-"
+
+
+def _listed(title: str, clauses: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
+    for clause in clauses[:_SHOWN]:
+        table.add_row(Text(clause))
+    if len(clauses) > _SHOWN:
+        table.add_row(f"... and {len(clauses) - _SHOWN} more; --json lists all")
+    return table
+
+
+def _fields(comparison: Comparison) -> Table:
+    table = Table("file", "field", "A", "B", box=None, pad_edge=False)
+    for field in comparison.fields or ():
+        values = (one_line(value or "-") for value in (field.a, field.b))
+        table.add_row(field.file, one_line(field.field), *map(Text, values))
+    return table

@@ -1,0 +1,116 @@
+"""A folder against its source: the real network of the framework that saved the checkpoint.
+
+The oracle is the reference model with the folder's own weights, so whatever went wrong before they
+were written is in the oracle too: two tensors of one shape swapped by a mapping, a forgotten flip,
+another epsilon, the wrong set of weights. The framework's own code knows nothing of our mapping. It
+is an honest float32 PyTorch network, so its outputs must lie as near to the oracle as those of any
+artefact; if they do not, the folder is another network than the checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from converters.dtypes import COMPUTED, DTYPES
+from converters.errors import ConversionError
+from converters.frameworks.network import NotRunError
+from converters.frameworks.runtime import SourceRuntime
+from converters.inspection import inspected
+from converters.parity.source_tensors import certify_source
+from converters.parity.truth import run
+from converters.parity.verdict import Measurement, Verdict, judge
+from converters.sources.options import SourceOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from converters.checkpoint import AnyCheckpoint
+    from converters.dtypes import DType
+    from converters.folder import ConvertedFolder
+    from converters.inspection import Inspection
+    from converters.parity.tensors import TensorCertificate
+    from converters.parity.truth import Truth
+
+_ROUNDED = ("float16", "bfloat16")
+"""What weights may have been rounded to when they were converted."""
+
+
+class NotRunVerdict(Verdict):
+    """On a checkpoint whose real network could not be run: its tensors alone decide.
+
+    That nothing was run says nothing against a folder; ``runtime`` says why.
+    """
+
+    @property
+    def passed(self) -> bool:
+        """Whether the folder holds the checkpoint's tensors."""
+        return self.failure is None
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with the tensors, else that they were all there was to judge."""
+        return self.failure or f"the tensors are the checkpoint's; {self.runtime}"
+
+
+def judge_source(
+    folder: ConvertedFolder,
+    truth: Truth,
+    checkpoint: Path,
+    options: SourceOptions | None = None,
+) -> Verdict:
+    """Judge a folder by the checkpoint it was converted from.
+
+    Every tensor is compared with the checkpoint's. Then the framework's own network, where it is
+    installed, runs on the truth's inputs and must be within the limits of an artefact. Where the
+    folder stores float16 or bfloat16, which the source was rounded to, the unit is that of the
+    precision.
+
+    Args:
+        folder: The converted folder.
+        truth: Of the folder.
+        checkpoint: The file or folder it was converted from.
+        options: What the user decided when it was converted; by default nothing, so that the
+            source's own choice of weights and channel order is what counts.
+
+    Returns:
+        A verdict named after the checkpoint; a `NotRunVerdict` if the framework is not there.
+
+    Raises:
+        InputError: If the checkpoint cannot be used.
+        UnsafeInputError: If it would run code.
+        StorageError: If it cannot be read.
+    """
+    options = options or SourceOptions()
+    with inspected(checkpoint, options, _dtype(folder)) as (opened, inspection):
+        tensors = certify_source(folder, opened, inspection.plan)
+        return _judge(folder, truth, opened, inspection, tensors)
+
+
+def _dtype(folder: ConvertedFolder) -> DType:
+    return next(dtype for dtype in DTYPES if dtype == folder.dtype)
+
+
+def _judge(
+    folder: ConvertedFolder,
+    truth: Truth,
+    checkpoint: AnyCheckpoint,
+    inspection: Inspection,
+    tensors: TensorCertificate,
+) -> Verdict:
+    """Run the real network; one that its own framework cannot load fails with torch's words."""
+    name = inspection.path.name
+    precision = folder.dtype if folder.dtype in _ROUNDED else COMPUTED
+    try:
+        runtime = SourceRuntime(inspection.source, checkpoint)
+        units = truth.units(precision)
+        outputs = run(runtime, truth.inputs_for(precision))
+        measured = judge(outputs, units, truth.oracle, precision)
+    except NotRunError as error:
+        return NotRunVerdict(name, f"not run: {error}", COMPUTED, (), tensors)
+    except ConversionError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- frameworks raise classes of their own
+        words = " ".join(str(error).split())[:300]
+        failed = Measurement("all", "all", (), failure=f"its own framework cannot run it ({words})")
+        return Verdict(name, inspection.source.framework, COMPUTED, (failed,), tensors)
+    return Verdict(name, runtime.name, runtime.precision, measured, tensors)

@@ -1,0 +1,109 @@
+"""What runtimes of anybody's artefacts share.
+
+Ours have a runtime of their own (`converters.runtimes`), which knows their names. Those of other
+tools have one image input of any name, perhaps of a fixed size, and return logits, or what
+`RegNetModel` returns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from converters.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+    from typing import Any
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Layout = tuple[int | None, int | None, int | None, int | None]
+    Outputs = dict[str, NDArray[np.floating]]
+
+IMAGE_AXES = 4
+TRUNK = ("last_hidden_state", "pooler_output")
+_WORDS = 300
+
+
+class Foreign(Protocol):
+    """Runs an artefact whose names are not known beforehand.
+
+    Attributes:
+        name: Runtime and version.
+        precision: What it computes in.
+        layout: The axes of its input (N, C, H, W) that are fixed.
+        producer: What says that it wrote the file; empty if nothing does.
+        metadata: What it states of itself, by key.
+        evaluator: What computes it in float64, in words.
+        noise: What its own error in float32 is called.
+    """
+
+    name: str
+    precision: str
+    layout: Layout
+    producer: str
+    metadata: dict[str, str]
+    evaluator: str
+    noise: str
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> Outputs:
+        """Compute the outputs by the reference model's names.
+
+        Args:
+            pixel_values: (N, C, H, W), normalised.
+
+        Raises:
+            InputError: If it does not take them.
+        """
+        ...
+
+    def in_another_order(self, pixel_values: NDArray[np.float32]) -> Outputs:
+        """The same with the same sums arranged in another way, which rounds otherwise."""
+        ...
+
+    def in_float64(self, pixel_values: NDArray[np.float32]) -> Outputs:
+        """The same with every float a float64.
+
+        Raises:
+            InputError: If it does not run so.
+        """
+        ...
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """What it holds, by its own names."""
+        ...
+
+
+def named(where: str, outputs: Mapping[str, NDArray[np.floating]]) -> Outputs:
+    """The outputs by the names that the reference model has for them.
+
+    Args:
+        where: What a message calls the artefact.
+        outputs: By the artefact's own names, in order.
+
+    Raises:
+        InputError: If they are neither logits nor what a trunk returns.
+    """
+    if set(TRUNK) <= outputs.keys():
+        return {name: outputs[name] for name in TRUNK}
+    logits = [array for array in outputs.values() if array.ndim == 2]  # noqa: PLR2004 -- (N, classes)
+    if len(logits) != 1:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        raise InputError(
+            f"{where} returns {shapes or 'nothing'}, among which there is not one (N, classes); "
+            "compare networks that return logits."
+        )
+    return {"logits": logits[0]}
+
+
+def words_of(error: Exception, path: Path) -> str:
+    """What a library says of its failure with a file, in one line and without the way to it."""
+    words = " ".join(str(error).replace(str(path), path.name).split())
+    return words[:_WORDS].rstrip(".")
+
+
+def by(shape: Iterable[int]) -> str:
+    """A shape in words."""
+    return " x ".join(map(str, shape))

@@ -1,0 +1,87 @@
+"""`regnet compare` as a user runs it: exit status, tables, JSON, one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.converters.cli.running import assert_one_sentence, regnet
+from tests.converters.demo import CHECKPOINT, sample_images
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def other(demo_folder: Path, tmp_path: Path) -> Path:
+    """The converted demo with one weight changed."""
+    folder = shutil.copytree(demo_folder, tmp_path / "other")
+    state = load_file(folder / "model.safetensors")
+    state["classifier.1.bias"][0] += 1
+    save_file(state, folder / "model.safetensors")
+    return folder
+
+
+def test_a_checkpoint_and_its_artefact_are_the_same_network(
+    demo_folder: Path, tmp_path: Path
+) -> None:
+    finished = regnet("compare", CHECKPOINT, demo_folder / "model.onnx", cwd=tmp_path)
+
+    assert (finished.status, finished.err) == (0, "")
+    assert "RegNetY-FashionMNIST.pyth, checkpoint of pycls" in finished.out
+    assert "the reference model with A's weights in float64" in finished.out
+    assert "same network" in finished.out
+
+
+def test_a_difference_ends_with_status_one_and_says_which(
+    demo_folder: Path, other: Path, tmp_path: Path
+) -> None:
+    finished = regnet("compare", demo_folder, other, cwd=tmp_path)
+
+    assert finished.status == 1
+    assert "DIFFERENT" in finished.out
+    sentence = "A (out) and B (other) differ: classifier.1.bias differs in 1 of 10 values, first at"
+    assert finished.err.startswith(sentence)
+
+    quiet = regnet("compare", demo_folder, other, "-q", cwd=tmp_path)
+    assert assert_one_sentence(quiet, 1) == finished.err.strip()
+
+
+def test_json_is_one_object_that_says_everything(
+    demo_folder: Path, other: Path, tmp_path: Path
+) -> None:
+    ((picture, _),) = sample_images(tmp_path / "pictures", 1)
+
+    finished = regnet("compare", demo_folder, other, "--image", picture, "--json", cwd=tmp_path)
+
+    record = json.loads(finished.out)
+    assert record["schema"] == 1
+    assert (record["a"]["name"], record["b"]["kind"]) == ("out", "folder")
+    assert record["same"] is False
+    assert len(record["weights"]["differences"]) == 1
+    assert record["verdict"]["artefact"] == "B"
+    assert {"native", "photographs"} <= {entry["batch"] for entry in record["distances"]}
+    assert record["fields"] == []
+
+
+def test_what_is_no_network_is_refused(demo_folder: Path, tmp_path: Path) -> None:
+    for name in ("README.md", "nothing.onnx"):
+        finished = regnet("compare", demo_folder, demo_folder / name, cwd=tmp_path)
+
+        assert assert_one_sentence(finished, 2).startswith(f"{name}: ")
+
+
+def test_nothing_is_left_in_the_folder_for_temporary_files(
+    demo_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    env = {"TMPDIR": str(tmp_path / "temporary")}
+
+    finished = regnet("compare", CHECKPOINT, demo_folder, "-q", cwd=tmp_path, env=env)
+
+    assert (finished.status, finished.out, finished.err) == (0, "", "")
+    assert not list((tmp_path / "temporary").iterdir())

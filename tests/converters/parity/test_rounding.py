@@ -1,0 +1,146 @@
+"""Reduced precision has its own unit: real half and int8 artefacts pass, wrong ones fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from converters.errors import InputError
+from converters.parity.rounding import RoundedRuntime
+from converters.parity.truth import run
+from converters.parity.verdict import Measurement, Verdict, judge
+from converters.runtimes.onnxruntime import OnnxRuntime
+from converters.runtimes.reference import ReferenceRuntime
+from tests.converters.parity.networks import Network, export, random_network
+from tests.converters.parity.wrong import GRAPH_MISTAKES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from converters.runtimes.runtime import Runtime
+
+NAMES = pytest.mark.parametrize("name", ["X", "Y", "deep", "thousand classes"])
+
+
+class Calibration(CalibrationDataReader):  # type: ignore[misc]
+    """The network's own verification inputs."""
+
+    def __init__(self, network: Network) -> None:
+        self._batches: Iterator[dict[str, NDArray[Any]]] = iter(
+            {"pixel_values": pixels} for pixels in network.truth.inputs_for("int8").values()
+        )
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        return next(self._batches, None)
+
+
+def to_float16(path: Path, _: Network) -> None:
+    model = convert_float_to_float16(onnx.load(path), keep_io_types=True)
+    onnx.save(model, path)
+
+
+def to_int8(path: Path, network: Network) -> None:
+    prepared = path.with_suffix(".prepared.onnx")
+    quant_pre_process(path, prepared, skip_symbolic_shape=True)
+    quantize_static(
+        prepared,
+        path,
+        Calibration(network),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+
+
+REDUCED: dict[str, Callable[[Path, Network], None]] = {"float16": to_float16, "int8": to_int8}
+
+
+MISTAKES = (
+    "two tensors of equal shape swapped",
+    "classes reversed",
+    "another stride",
+    "the BGR flip forgotten",
+)
+
+
+def judged(network: Network, runtime: Runtime, precision: str) -> Verdict:
+    truth = network.truth
+    outputs = run(runtime, truth.inputs_for(precision))
+    measured = judge(outputs, truth.units(precision), truth.oracle, precision)
+    return Verdict("artefact", runtime.name, precision, measured)
+
+
+def worst(measurements: tuple[Measurement, ...]) -> float:
+    return max(m.rms_ratio or np.inf for m in measurements)
+
+
+@NAMES
+@pytest.mark.parametrize("precision", REDUCED)
+def test_a_real_reduced_artefact_passes_in_its_unit_and_not_in_float32s(
+    name: str, precision: str, tmp_path: Path
+) -> None:
+    network = random_network(tmp_path, name)
+    path = export(network.folder, "self-contained")
+    REDUCED[precision](path, network)
+    runtime = OnnxRuntime(path)
+    verdict = judged(network, runtime, precision)
+    assert verdict.passed, verdict.failure
+    assert worst(verdict.measurements) > 0.1
+    assert not judged(network, runtime, "float32").passed
+
+
+@pytest.mark.parametrize(
+    ("precision", "mistake"),
+    [
+        *((p, m) for p in REDUCED for m in MISTAKES),
+        ("float16", "a NaN"),  # ONNX Runtime's quantiser refuses it
+    ],
+)
+def test_a_wrong_reduced_artefact_fails(precision: str, mistake: str, tmp_path: Path) -> None:
+    network = random_network(tmp_path, "thousand classes")
+    path = export(network.folder, "self-contained")
+    model = onnx.load(path)
+    GRAPH_MISTAKES[mistake](model, path.parent)
+    onnx.save(model, path)
+    REDUCED[precision](path, network)
+    assert not judged(network, OnnxRuntime(path), precision).passed
+
+
+@NAMES
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_pytorchs_own_half_precision_passes(name: str, precision: str, tmp_path: Path) -> None:
+    network = random_network(tmp_path, name)
+    verdict = judged(network, Half(network, precision), precision)
+    assert verdict.passed, verdict.failure
+
+
+class Half:
+    """The reference in PyTorch's own half precision."""
+
+    def __init__(self, network: Network, precision: str) -> None:
+        reference = ReferenceRuntime(network.folder)
+        self.name, self.precision = reference.name, precision
+        self._dtype: torch.dtype = getattr(torch, precision)
+        self._model = reference.model.to(self._dtype)
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
+        with torch.inference_mode():
+            logits = self._model(torch.from_numpy(pixel_values).to(self._dtype)).logits
+        return {"logits": logits.float().numpy()}
+
+
+def test_precisions_without_a_rule_are_refused(tmp_path: Path) -> None:
+    network = random_network(tmp_path, "X")
+    with pytest.raises(InputError, match=r"compute in int4; verify one in float32 or float16"):
+        RoundedRuntime(network.folder, "int4")
