@@ -123,8 +123,6 @@ EXPLAINED = {
     "checksums in conversion.json know better",
     "config.json: labels off by one": "names of classes are no output of the network; rewritten "
     "together with the artefact, only the checksums in conversion.json know better",
-    "weights: lowest mantissa bit": "the oracle itself moves by less than 1e-9, the tolerance of "
-    "golden vectors, and the artefact was written from the same weights",
 }
 """Why a kind can survive that begins so, where the artefact was exported again."""
 

@@ -1,4 +1,4 @@
-"""The commands: `regnet convert|inspect|list|export|verify|predict`, and `convert-pycls`.
+"""The commands: `regnet convert|inspect|list|export|verify|compare|predict`, and `convert-pycls`.
 
 Exit status: 0 done and verified; 1 verification failed, nothing published; 2 bad input or usage;
 3 refused as unsafe; 4 environment or I/O.

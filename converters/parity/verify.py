@@ -94,7 +94,7 @@ def verify_folder(
     paths = {name: folder.path / kind.file_name for name, kind in FORMATS.items()}
     present = {name: path for name, path in paths.items() if path.is_file()}
     report = verify_artefacts(folder, truth, present, tick, weights_sha256=digests)
-    verdicts = [] if golden is None else [judge_golden(truth.oracle, golden)]
+    verdicts = [] if golden is None else [judge_golden(truth.oracle, golden, truth.units())]
     verdicts.extend(report.verdicts)
     if against is not None:
         from converters.parity.against import judge_source

@@ -118,9 +118,23 @@ def test_other_weights_fail_even_with_fresh_checksums(mistake: str, folder: Path
     assert not report.changed_files
     assert re.match(
         r"golden\.safetensors, native: the weights no longer give what they gave when they "
-        r"were converted \(relative difference \S+, limit 1e-09\)$",
+        r"were converted \(they differ by \S+ times float64's own error, limit 16\)$",
         report.failures[0],
     )
+
+
+@pytest.mark.parametrize("end", ["embedder.convolution.weight", "classifier.1.weight"])
+def test_one_lowest_bit_of_one_weight_fails_even_with_fresh_checksums(
+    end: str, folder: Path
+) -> None:
+    state = {name: array.copy() for name, array in load_file(folder / WEIGHTS).items()}
+    name = next(name for name in state if name.endswith(end))
+    largest = np.abs(state[name]).argmax()
+    state[name].reshape(-1).view(np.uint32)[largest] ^= 1
+    save_file(state, folder / WEIGHTS)
+    record_again(folder, WEIGHTS)
+    report = verify_folder(ConvertedFolder(folder))
+    assert report.failures[0].startswith("golden.safetensors, native: the weights no longer give")
 
 
 def test_a_folder_without_golden_vectors_or_record_is_verified_on_fresh_inputs(
