@@ -109,7 +109,7 @@ def _report_row(verdict: Verdict) -> list[RenderableType]:
     errors = [m.errors for m in verdict.measurements if m.errors]
     top1 = [m.top1 for m in verdict.measurements if m.top1]
     images = sum(t.images for t in top1)
-    passed = Text("pass", style="green") if verdict.passed else Text("FAIL", style="bold red")
+    outcome = Text(verdict.outcome, style="green" if verdict.passed else "bold red")
     return [
         verdict.artefact,
         verdict.runtime + (f", {verdict.precision}" if verdict.precision != "float32" else ""),
@@ -118,7 +118,7 @@ def _report_row(verdict: Verdict) -> list[RenderableType]:
         f"{sum(t.agree for t in top1)}/{images}" if top1 else "-",
         f"{sum(t.proven for t in top1)}/{images}" if top1 else "-",
         _tensors(verdict),
-        passed,
+        outcome,
     ]
 
 

@@ -47,6 +47,11 @@ class NotRunVerdict(Verdict):
         return self.failure is None
 
     @property
+    def outcome(self) -> str:
+        """``not run`` unless the tensors are wrong: equal tensors are no run of the network."""
+        return "not run" if self.passed else "FAIL"
+
+    @property
     def reason(self) -> str:
         """What is wrong with the tensors, else that they were all there was to judge."""
         return self.failure or f"the tensors are the checkpoint's; {self.runtime}"

@@ -100,6 +100,11 @@ class Verdict:
         return bool(self.measurements) and self.failure is None
 
     @property
+    def outcome(self) -> str:
+        """What tables show: ``pass`` or ``FAIL``."""
+        return "pass" if self.passed else "FAIL"
+
+    @property
     def reason(self) -> str:
         """The number that decided: of a fail what is wrong, of a pass what came nearest to it."""
         if self.failure:

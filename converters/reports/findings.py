@@ -114,7 +114,7 @@ def cells(verdict: Verdict) -> tuple[str, ...]:
     row = (
         verdict.artefact,
         f"{verdict.runtime}, {verdict.precision}",
-        "pass" if verdict.passed else "FAIL",
+        verdict.outcome,
         number(verdict.worst("rms_ratio")),
         number(verdict.worst("max_ratio")),
         classes(verdict, "agree"),

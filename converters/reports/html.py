@@ -150,7 +150,7 @@ def _legend() -> Markup:
 
 
 def _verdict_badge(verdict: Verdict) -> Markup:
-    return _badge("pass" if verdict.passed else "FAIL", passed=verdict.passed)
+    return _badge(verdict.outcome, passed=verdict.passed)
 
 
 def _badge(word: str, *, passed: bool) -> Markup:

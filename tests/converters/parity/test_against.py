@@ -328,6 +328,7 @@ def test_a_framework_that_is_not_installed_is_said_and_no_failure(
     verdict = verdict_on(folder, checkpoint)
 
     why = "not run: timm_of_nowhere is not installed (pip install timm-of-nowhere)"
+    assert verdict.outcome == "not run"
     assert verdict.runtime == why
     assert verdict.reason == f"the tensors are the checkpoint's; {why}"
     assert Report((verdict,)).passed
