@@ -26,10 +26,10 @@ from tests.oracles.vissl import (
     Pooled,
     consolidated,
     eval_mlp,
+    in_parts,
     mlp,
     save_shards,
     save_slices,
-    sharded_network,
     swav,
     trunk,
     unfilled_trunk,
@@ -387,9 +387,10 @@ def test_one_of_many_files_asks_for_the_list(tmp_path: Path, kind: str) -> None:
 def test_shards_of_a_real_fsdp_run_consolidate_to_the_unsharded_network(
     tmp_path: Path, world: int, flatten: bool
 ) -> None:
-    network = sharded_network()
+    network = Pooled(trunk(2), [mlp(WIDTH, 10), eval_mlp(WIDTH, WIDTH, 10)])
     (tmp_path / "run").mkdir()
-    save_shards(tmp_path / "run", world, flatten=flatten)
+    model = {"trunk": network.trunk.state_dict(), "heads": as_list(network)}
+    save_shards(tmp_path / "run", world, in_parts(), model, flatten=flatten)
     folder = (tmp_path / "run").rename(tmp_path / "moved")
     path = folder / "model_final_checkpoint_phase0.torch"
 

@@ -15,7 +15,7 @@ import torch
 from pycls.core.config import cfg, reset_cfg
 
 from regnet.design_space import NETWORKS
-from tests.oracles.statistics import randomise
+from tests.oracles.statistics import _calibrate, randomise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +64,26 @@ def build(
     """A pycls network with weights and statistics like a trained one's, in evaluation mode."""
     with settings(regnet, classes, **others):
         return randomise(pycls_builders.build_model(), seed=seed)
+
+
+@torch.no_grad()
+def halve_branches(network: nn.Module) -> nn.Module:
+    """Let every block add half as much to its input, with statistics measured anew.
+
+    Up to 27 branches that are drawn independently amplify each other, and rounding errors with
+    them. Over eight draws of RegNetY-1.6GF, logits of a picture with its channels added in another
+    order change by 6e-6 to 7e-5 of the largest in float32, in float64 by less than 3e-12. With half
+    of each branch it is 1e-6 to 3e-6 over six draws.
+
+    Args:
+        network: From :func:`build`; changed in place, and left in evaluation mode.
+    """
+    for name, module in network.named_modules():
+        if name.endswith(".c_bn"):
+            module.weight /= 2
+            module.bias /= 2
+    _calibrate(network, 64, torch.Generator().manual_seed(0))
+    return network.eval()
 
 
 def save(  # noqa: PLR0913 -- what a checkpoint depends on

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock, patch
@@ -23,6 +24,7 @@ from tests.oracles.statistics import randomise
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torchvision's deprecated video transforms, and others
+    from fairscale.nn.data_parallel import auto_wrap_bn
     from vissl.config import AttrDict
     from vissl.models.heads.linear_eval_mlp import FSDPLinearEvalMLP, LinearEvalMLP
     from vissl.models.heads.mlp import MLP, MLP_FSDP
@@ -40,6 +42,9 @@ TINY: dict[str, Any] = {"depth": 4, "w_0": 16, "w_a": 8.0, "w_m": 1.6, "group_wi
 WIDTH = 40
 PARTS = [[1], [1], []]
 """Where :data:`TINY`'s stages are cut; its second has two blocks, in a part each."""
+
+_WHOLE = "whole.torch"
+"""What the processes of a training run start from."""
 
 
 def settings(regnet: dict[str, Any], **fsdp: Any) -> Any:
@@ -96,14 +101,20 @@ def without_cuda() -> Iterator[None]:
         yield
 
 
+def in_parts(
+    regnet: dict[str, Any] = TINY, parts: Sequence[Sequence[int]] = PARTS
+) -> dict[str, Any]:
+    """Settings of the second version's trunk, which appends to the lists of a stage's ends."""
+    return regnet | {"stage_checkpoints": [list(ends) for ends in parts]}
+
+
 def unfilled_trunk(
-    version: int, regnet: dict[str, Any] = TINY, parts: list[list[int]] = PARTS
+    version: int, regnet: dict[str, Any] = TINY, parts: Sequence[Sequence[int]] = PARTS
 ) -> nn.Module:
     """A trunk as VISSL initialises it; version 2 has its stages cut into parts."""
-    cut = {"stage_checkpoints": [list(ends) for ends in parts]} if version > 1 else {}
-    kind = RegNet if version == 1 else RegNetV2
+    kind, given = (RegNet, regnet) if version == 1 else (RegNetV2, in_parts(regnet, parts))
     with without_cuda():
-        made: nn.Module = kind(settings(regnet | cut), "regnet")
+        made: nn.Module = kind(settings(given), "regnet")
     return made.eval()
 
 
@@ -178,70 +189,91 @@ def save_slices(path: Path, weights: dict[str, torch.Tensor]) -> dict[str, str]:
     }
 
 
-def save_shards(folder: Path, world: int, *, flatten: bool) -> Path:
-    """Train nothing in as many processes, each of which saves its shard; return the list's path."""
+def save_shards(
+    folder: Path, world: int, regnet: dict[str, Any], model: dict[str, Any], *, flatten: bool
+) -> Path:
+    """Shard a network under FSDP in as many processes, each of which saves its shard.
+
+    Args:
+        folder: Exists.
+        world: Number of processes.
+        regnet: The trunk's settings, of :func:`in_parts`.
+        model: State dicts as VISSL nests them: ``trunk``, of the second version, and a list of
+            ``heads``, each an :func:`mlp` or :func:`eval_mlp` of one layer.
+        flatten: Whether FSDP joins the parameters of a block before it cuts them.
+
+    Returns:
+        The path of the list of shards.
+    """
+    whole = folder / _WHOLE
+    torch.save({"regnet": regnet, "model": model}, whole)
     command = [sys.executable, "-m", "tests.oracles.vissl"]
     processes = [
         subprocess.Popen([*command, str(rank), str(world), str(folder), str(int(flatten))])
         for rank in range(world)
     ]
-    assert [process.wait(timeout=300) for process in processes] == [0] * world
+    try:
+        assert [process.wait(timeout=300) for process in processes] == [0] * world
+    finally:
+        for process in processes:  # one waits for the others in vain when they have failed
+            process.kill()
+        whole.unlink()
     (path,) = folder.glob("model_final_checkpoint_phase0.torch")
     return path
 
 
 def _save_shard(rank: int, world: int, folder: Path, *, flatten: bool) -> None:
-    """Build the network of :func:`sharded_network` under FSDP, and save this rank's shard."""
+    """Save this rank's shard of the network that :func:`save_shards` was given."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world
     )
+    given = torch.load(folder / _WHOLE, mmap=True, weights_only=True)
     wrapping = {"flatten_parameters": flatten, "mixed_precision": False}
-    network = sharded_network(RegNetFSDP, (MLP_FSDP, FSDPLinearEvalMLP), **wrapping)
+    wrapped_trunk, heads = _sharded(settings(given["regnet"], **wrapping), given["model"])
     state = {
         "model": {
-            "trunk": network.trunk.local_state_dict(),
-            "heads": [head.local_state_dict() for head in network.heads],
+            "trunk": wrapped_trunk.local_state_dict(),
+            "heads": [head.local_state_dict() for head in heads],
         },
         "meta": {
-            "trunk": network.trunk.local_metadata_dict(),
-            "heads": [head.local_metadata_dict() for head in network.heads],
+            "trunk": wrapped_trunk.local_metadata_dict(),
+            "heads": [head.local_metadata_dict() for head in heads],
         },
     }
     writer = CheckpointWriter(str(folder), True, "phase", 0, "disk")
     writer.save_sharded_checkpoint({"classy_state_dict": {"base_model": state}}, rank, world)
 
 
-def sharded_network(
-    trunk_of: Any = RegNetV2, heads_of: Any = (MLP, _with_statistics), **fsdp: Any
-) -> Pooled:
-    """A network in one piece, or with the same weights as FSDP cuts it.
+def _sharded(config: Any, model: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """VISSL's trunk and heads under FSDP, each piece filled before it is cut.
 
-    Args:
-        trunk_of: VISSL's class, or its function that wraps it.
-        heads_of: Likewise of a linear classifier, and of one behind a batch norm.
-        fsdp: Of ``FSDP_CONFIG``.
+    FSDP cuts a block as soon as VISSL has made it, so no process ever holds the whole network. The
+    wrapping of its batch norms comes just before, and gets a piece with all of its weights.
     """
-    config = settings(TINY | {"stage_checkpoints": [list(ends) for ends in PARTS]}, **fsdp)
-    with (
-        without_cuda(),
-        patch("vissl.models.trunks.regnet_fsdp.init_weights", _fill),
-        patch("vissl.models.heads.linear_eval_mlp.LinearEvalMLP", _with_statistics),
-    ):
-        made = trunk_of(config, "regnet")
-        torch.manual_seed(11)
-        linear, normed = heads_of
-        heads = [linear(config, [WIDTH, 10]), normed(config, WIDTH, [WIDTH, 10])]
-    return Pooled(made, heads).eval()
+    weights = chain(*(state.items() for state in (model["trunk"], *model["heads"])))
+
+    def fill_and_wrap(piece: nn.Module, **options: Any) -> nn.Module:
+        for name, tensor in piece.state_dict().items():
+            full_name, value = next(weights)
+            assert full_name.endswith(name)
+            tensor.copy_(value)
+        wrapped: nn.Module = auto_wrap_bn(piece, **options)
+        return wrapped
+
+    with without_cuda(), patch("vissl.utils.fsdp_utils.fairscale_auto_wrap_bn", fill_and_wrap):
+        wrapped_trunk = RegNetFSDP(config, "regnet")
+        heads = [_sharded_head(config, state) for state in model["heads"]]
+    assert not list(weights)
+    return wrapped_trunk, heads
 
 
-@torch.no_grad()
-def _fill(module: nn.Module) -> None:
-    """In place of VISSL's initialisation, whose batch norms are all alike."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.is_floating_point():
-            tensor.uniform_(0.1, 0.9)
-        else:
-            tensor.random_(1000)
+def _sharded_head(config: Any, state: dict[str, torch.Tensor]) -> Any:
+    """The head that has such weights."""
+    if "channel_bn.weight" in state:
+        classes, width = state["clf.clf.0.weight"].shape
+        return FSDPLinearEvalMLP(config, width, [width, classes])
+    classes, width = state["clf.0.weight"].shape
+    return MLP_FSDP(config, [width, classes])
 
 
 if __name__ == "__main__":

@@ -137,6 +137,14 @@ def picture(width: int = 400, height: int = 300) -> Image.Image:
     return Image.fromarray(np.clip(smooth + fine, 0, 255).astype(np.uint8))
 
 
+@torch.inference_mode()
+def theirs(network: Any, pixels: Tensor) -> Tensor:
+    """What a real network makes of pixels, also where it names the logits in its output."""
+    output = network(pixels)
+    logits: Tensor = getattr(output, "logits", output)
+    return logits
+
+
 def difference(ours: Tensor, theirs: Tensor) -> float:
     """Largest difference, in units of the largest logit of theirs."""
     assert ours.shape == theirs.shape

@@ -76,7 +76,7 @@ def _pycls_pixels(picture: Image.Image, _: Built, __: Path) -> Tensor:
 
 PYCLS = Family(
     framework="pycls",
-    build=lambda name: Built(name, pycls.build(pycls.published(name))),
+    build=lambda name: Built(name, pycls.halve_branches(pycls.build(pycls.published(name)))),
     names=tuple(sorted(NETWORKS, key=lambda name: "-200MF" not in name)),
     layouts={
         "model zoo": Layout(partial(_save_pycls, legacy=True), _pycls_pixels),

@@ -154,11 +154,14 @@ def _vissl_build(name: str) -> Built:
     return Built(name, network.eval())
 
 
+_PARTS = ((2,), (), (9,), ())
+"""Where the second version cuts the stages; only the third is in two parts."""
+
+
 def _in_parts(built: Built) -> State:
     """The trunk's weights as the version whose stages are cut into parts names them."""
     with torch.device("meta"):
-        parts = [[2], [], [9], []]
-        names = list(vissl.unfilled_trunk(2, _trunk_settings(built.name), parts).state_dict())
+        names = list(vissl.unfilled_trunk(2, _trunk_settings(built.name), _PARTS).state_dict())
     return dict(zip(names, built.network.trunk.state_dict().values(), strict=True))
 
 
@@ -182,6 +185,13 @@ def _save_slices(built: Built, folder: Path) -> Path:
     content = {"type": "slice_list", "classy_state_dict": {"base_model": {"model": model}}}
     torch.save(content, path)
     return path
+
+
+def _save_shards(built: Built, folder: Path) -> Path:
+    """The real FSDP's, of two processes."""
+    regnet = vissl.in_parts(_trunk_settings(built.name), _PARTS)
+    model = {"trunk": _in_parts(built), "heads": test_vissl.as_list(built.network)}
+    return vissl.save_shards(folder, 2, regnet, model, flatten=True)
 
 
 def _linear_evaluation(built: Built) -> Any:
@@ -234,6 +244,7 @@ VISSL = Family(
         },
         "parts": Layout(_save_in_parts, _fine_tuned),
         "slices": Layout(_save_slices, _fine_tuned),
+        "shards": Layout(_save_shards, _fine_tuned),
         "linear evaluation": Layout(_save_linear_evaluation, _linear, network=_linear_evaluation),
         "SwAV": Layout(partial(_save_vissl, make=_pre_trained), _linear, trunk=True),
         "bare trunk": Layout(

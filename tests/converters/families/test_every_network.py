@@ -38,7 +38,7 @@ PIXEL_LIMIT = 1e-6
 """Normalised pixels go to 2.6; most frameworks normalise them in the very same steps."""
 
 ROUNDING_LIMIT = 5e-5
-"""What rounding in float32 comes to in the worst of networks with such weights."""
+"""No more than this is put down to another processor's rounding, with float64 as witness."""
 
 DOUBLE_LIMIT = 1e-12
 
@@ -110,9 +110,10 @@ def require_same_logits(
 ) -> None:
     """Two networks agree on a picture, each on its own pixels of it.
 
-    A flipped stem, or a tensor that lies elsewhere in memory, is added in another order. Now and
-    then a network makes more than `LIMIT` of the last bits that this changes; then its agreement in
-    float64, on pixels equal to the bit, tells rounding from error.
+    A flipped stem, or a tensor that lies elsewhere in memory, is added in another order, which
+    changes last bits. Where this was written no network makes as much as `LIMIT` of them. Another
+    processor rounds otherwise; should one go beyond, its agreement in float64, on pixels equal to
+    the bit, tells rounding from error.
     """
     found = difference(*both_logits(family, network, real, ours, theirs))
     if found >= LIMIT:

@@ -18,6 +18,7 @@ from tests.converters.families.conversion import (
     picture,
     source_of,
     source_of_headers,
+    theirs,
 )
 from tests.converters.stored import headers
 from tests.oracles import pycls
@@ -56,11 +57,9 @@ def renamed(network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-@torch.inference_mode()
 def on_bgr(network: nn.Module, pixels: Tensor) -> Tensor:
     """What a network that takes BGR computes of RGB pixels."""
-    logits: Tensor = network(pixels.flip(1))
-    return logits
+    return theirs(network, pixels.flip(1))
 
 
 def test_what_mmdetection_renamed_is_flipped_and_computes_the_same(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tests.converters.families.conversion import (
     refusal,
     source_of,
     source_of_headers,
+    theirs,
 )
 from tests.converters.stored import headers
 from tests.oracles.timm import EXPRESSIBLE, build, logits_of_picture, save_hub_folder
@@ -37,12 +38,6 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
     return build()
-
-
-@torch.inference_mode()
-def theirs(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    logits: torch.Tensor = network(pixels)
-    return logits
 
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])

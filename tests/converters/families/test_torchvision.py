@@ -21,6 +21,7 @@ from tests.converters.families.conversion import (
     refusal,
     source_of,
     source_of_headers,
+    theirs,
 )
 from tests.converters.stored import headers
 from tests.oracles.torchvision import (
@@ -37,12 +38,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
-
-
-@torch.inference_mode()
-def theirs(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    logits: torch.Tensor = network(pixels)
-    return logits
 
 
 @pytest.mark.parametrize("attention", [True, False], ids=["Y", "X"])

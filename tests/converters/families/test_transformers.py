@@ -18,6 +18,7 @@ from tests.converters.families.conversion import (
     picture,
     refusal,
     source_of,
+    theirs,
 )
 from tests.oracles.transformers import classifier, trunk, twin
 
@@ -73,12 +74,6 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "sharded safetensors": lambda folder: as_shards(folder, "safetensors"),
     "sharded bin": lambda folder: as_shards(folder, "bin"),
 }
-
-
-@torch.inference_mode()
-def theirs(model: Any, pixels: torch.Tensor) -> torch.Tensor:
-    logits: torch.Tensor = model(pixels).logits
-    return logits
 
 
 @pytest.mark.parametrize("layer_type", ["x", "y"])

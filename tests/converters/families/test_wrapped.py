@@ -17,6 +17,7 @@ from tests.converters.families.conversion import (
     noise,
     refusal,
     source_of,
+    theirs,
 )
 from tests.oracles import pycls, timm, torchvision
 from tests.oracles import transformers as transformers_oracle
@@ -38,12 +39,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 EVERY_FRAMEWORK = pytest.mark.parametrize("framework", NETWORKS)
 
 
-@torch.inference_mode()
-def theirs(framework: str, network: nn.Module, pixels: Tensor) -> Tensor:
+def on_rgb(framework: str, network: nn.Module, pixels: Tensor) -> Tensor:
     """What the real network computes of RGB pixels."""
-    output: Any = network(pixels.flip(1) if framework == "pycls" else pixels)
-    logits: Tensor = getattr(output, "logits", output)
-    return logits
+    return theirs(network, pixels.flip(1) if framework == "pycls" else pixels)
 
 
 def prefixed(prefix: str, state: State) -> State:
@@ -74,7 +72,7 @@ def test_a_wrapped_network_computes_the_same(tmp_path: Path, framework: str, wra
 
     assert ours.framework == framework
     assert set(ours.record["skipped"]) == ({"criterion"} if wrapper == "Lightning" else set())
-    assert difference(ours.logits(noise()), theirs(framework, network, noise())) < LIMIT
+    assert difference(ours.logits(noise()), on_rgb(framework, network, noise())) < LIMIT
 
 
 @EVERY_FRAMEWORK
@@ -92,7 +90,7 @@ def test_another_precision_becomes_float32_and_counters_stay(
     assert {t.dtype for name, t in written.items() if "num_batches" not in name} == {torch.float32}
     counters = [t for name, t in written.items() if "num_batches" in name]
     assert min(int(counter) for counter in counters) >= 1000
-    assert difference(ours.logits(noise()), theirs(framework, network.float(), noise())) < LIMIT
+    assert difference(ours.logits(noise()), on_rgb(framework, network.float(), noise())) < LIMIT
 
 
 @EVERY_FRAMEWORK
