@@ -6,13 +6,13 @@ The layout is that of torch's ``caffe2/serialize/inline_container.cc``.
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import ZipFile, ZipInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
-    from typing import Self
+    from typing import BinaryIO, Self
 
 ALIGNMENT = 64
 """Where an entry's data begins, in bytes: a mapped tensor can be used in place."""
@@ -29,16 +29,16 @@ class TorchArchive:
     """Writes a zip front to back; a context manager that completes it.
 
     Args:
-        path: Created or replaced.
+        place: A path, created or replaced; or a file open for writing, which is closed in the end.
         root: The folder inside the zip that holds every entry.
 
     Raises:
         OSError: From any method, if the file cannot be written.
     """
 
-    def __init__(self, path: Path, root: str) -> None:
+    def __init__(self, place: Path | BinaryIO, root: str) -> None:
         self._root = root
-        self._file = path.open("wb")
+        self._file = place.open("wb") if isinstance(place, Path) else place
         self._zip = ZipFile(self._file, "w")
 
     def add(self, name: str, size: int, chunks: Iterable[bytes]) -> None:

@@ -38,12 +38,15 @@ class PickledTensor:
         name: Its whole name in the state dict, for messages.
         stored: Where it comes from, and its shape; contiguous.
         dtype: Of the elements beside the pickle.
+        legacy: Whether it is for the container of torch before 1.6, which says of a storage also
+            of which other one it is a part; of none, here.
     """
 
     key: str
     name: str
     stored: StoredTensor
     dtype: str
+    legacy: bool = False
 
 
 Value: TypeAlias = (
@@ -114,6 +117,7 @@ def _tensor(tensor: PickledTensor) -> bytes:
         + opcodes(tensor.key)
         + opcodes("cpu")
         + opcodes(stored.numel)
+        + (pickle.NONE if tensor.legacy else b"")
         + pickle.TUPLE
         + pickle.BINPERSID
     )

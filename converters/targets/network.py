@@ -20,6 +20,7 @@ from regnet.imagenet import IMAGENET_MEAN
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+    from typing import BinaryIO
 
     from converters.checkpoint import AnyCheckpoint, StoredTensor
     from converters.exporters.torch_pickle import Value
@@ -125,13 +126,34 @@ class Network:
             InputError: If a tensor is of a dtype that no RegNet computes in.
             OSError: If the file cannot be written.
         """
-        content = program(opcodes(tree))
-        with TorchArchive(path, _ARCHIVE_ROOT) as archive:
-            archive.add("data.pkl", len(content), [content])
-            archive.add("byteorder", len(b"little"), [b"little"])
-            for key, (name, tensor) in enumerate(self.tensors.items()):
-                archive.add(f"data/{key}", tensor.nbytes, self.chunks(name))
-            archive.add("version", len(_ARCHIVE_VERSION), [_ARCHIVE_VERSION])
+        elements = ((tensor.nbytes, self.chunks(name)) for name, tensor in self.tensors.items())
+        save_archive(path, tree, elements)
+
+
+def save_archive(
+    place: Path | BinaryIO,
+    tree: dict[str, Value],
+    elements: Iterable[tuple[int, Iterable[bytes]]],
+) -> None:
+    """Write a zip as ``torch.save`` does, front to back.
+
+    Args:
+        place: A path, created or replaced; or a file open for writing, which is closed in the end.
+        tree: What ``torch.load`` is to give; its tensors are called "0", "1" and so on.
+        elements: Of the tensors in that order: how many bytes, and the bytes. Each is asked for
+            when the file stands where the bytes belong.
+
+    Raises:
+        InputError: If a tensor is of a dtype that no RegNet computes in.
+        OSError: If the file cannot be written.
+    """
+    content = program(opcodes(tree))
+    with TorchArchive(place, _ARCHIVE_ROOT) as archive:
+        archive.add("data.pkl", len(content), [content])
+        archive.add("byteorder", len(b"little"), [b"little"])
+        for key, (size, chunks) in enumerate(elements):
+            archive.add(f"data/{key}", size, chunks)
+        archive.add("version", len(_ARCHIVE_VERSION), [_ARCHIVE_VERSION])
 
 
 def tensor_chunks(

@@ -1,0 +1,111 @@
+"""A giant: a network without weights under a framework's names, and how it is written."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.giants.content import Part
+from converters.checkpoint import open_any
+from converters.folder import ConvertedFolder
+from converters.targets.network import Network
+from regnet.architecture import BUFFER_LEAVES, Architecture
+from regnet.image_processor import RegNetImageProcessor
+from regnet.safetensors_file import (
+    TORCH_TO_SAFETENSORS,
+    WEIGHTS_NAME,
+    TensorSpec,
+    header_bytes,
+    in_file_order,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.giants.containers import Writer
+    from converters.checkpoint import StoredTensor
+    from converters.exporters.torch_pickle import Value
+    from converters.targets.target import Target
+    from regnet.config import RegNetConfig
+
+
+@dataclass(frozen=True)
+class Giant(Network):
+    """A network that a target writes as any other, but for its numbers, which are made meanwhile.
+
+    Attributes:
+        writer: Writes its files.
+    """
+
+    writer: Writer
+
+    def state_dict(self) -> OrderedDict[str, Value]:
+        """Every tensor under the target's name, in the order of its state dict."""
+        return OrderedDict((name, self.part(name)) for name in self.tensors)
+
+    def part(self, name: str) -> Part:
+        """A whole tensor.
+
+        Args:
+            name: The target's.
+        """
+        stored = self.tensors[name]
+        is_stem = name == self.target.keymap.spell("stem.conv", {})
+        flipped = is_stem and self.target.channel_order == "bgr"
+        source = self._sources[stored]
+        return Part("", name, stored, stored.dtype, source=source, flipped=flipped)
+
+    def save(self, path: Path, tree: dict[str, Any]) -> None:
+        """Write a file in the giant's container."""
+        self.writer.write(path, tree)
+
+    @cached_property
+    def _sources(self) -> dict[StoredTensor, str]:
+        return {stored: ours for ours, stored in self.folder.tensors.items()}
+
+
+@contextmanager
+def giant(
+    config: RegNetConfig, dtype: str, classes: int, target: Target, writer: Writer
+) -> Iterator[Giant]:
+    """Lay out a network as a converted folder whose weights are one hole, for as long as needed.
+
+    Args:
+        config: The network.
+        dtype: Of all but the counters, torch's name.
+        classes: Of its classifier; 0 for a trunk alone.
+        target: Whose names it gets.
+        writer: Writes its files.
+
+    Raises:
+        InputError: If the framework has no such network.
+    """
+    target.require_expressible(config, "The network", has_classifier=classes > 0)
+    with tempfile.TemporaryDirectory(prefix="giant-") as name:
+        folder = Path(name)
+        config.save_pretrained(folder)
+        RegNetImageProcessor().save_pretrained(folder)
+        _write_hole(folder / WEIGHTS_NAME, config, dtype, classes)
+        with open_any(folder) as checkpoint:
+            yield Giant(ConvertedFolder(folder), checkpoint, target, writer)
+
+
+def _write_hole(path: Path, config: RegNetConfig, dtype: str, classes: int) -> None:
+    """Write a safetensors file's header, and nothing behind it."""
+    specs = in_file_order(
+        TensorSpec(
+            name,
+            TORCH_TO_SAFETENSORS["int64" if name.endswith(BUFFER_LEAVES[-1]) else dtype],
+            shape,
+        )
+        for name, shape in Architecture.of(config).tensors(classifier=classes > 0)
+    )
+    header = header_bytes(specs)
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + sum(spec.nbytes for spec in specs))
