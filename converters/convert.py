@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from converters.artefacts import FORMATS, ExportOptions
+from converters.artefacts import DEFAULT_FORMATS, FORMATS, ExportOptions
 from converters.errors import InputError
 from converters.folder import (
     CLASSIFIER_ARCHITECTURE,
@@ -16,16 +16,17 @@ from converters.folder import (
 from converters.inspection import Inspection, inspected
 from converters.sources.options import SourceOptions
 from converters.staging import staged_folder
-from converters.stream import write_weights
+from converters.stream import planned_shards, write_weights
 from regnet.config import RegNetConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
     from converters.dtypes import DType
     from converters.parity.report import Report
+    from converters.stream import Written
 
 
 class Progress(Protocol):
@@ -67,29 +68,33 @@ class ConvertOptions:
         share_weights: Whether ONNX points into ``model.safetensors``.
         max_shard_size: Split weights into files of at most so many bytes.
         force: Whether an existing output may be replaced.
+        verify: Whether the network is run and every artefact judged before ``out`` appears.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
     dtype: DType | None = None
     labels: Sequence[str] | None = None
-    formats: Sequence[str] = tuple(FORMATS)
+    formats: Sequence[str] = DEFAULT_FORMATS
     share_weights: bool = False
     max_shard_size: int | None = None
     force: bool = False
+    verify: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """A finished conversion: what was converted and what was measured."""
+    """A finished conversion: what was converted and what was measured, None if nothing was."""
 
     inspection: Inspection
-    report: Report
+    report: Report | None
 
 
 def convert(
     path: Path, out: Path, options: ConvertOptions | None = None, progress: Progress | None = None
 ) -> Conversion:
     """Convert a checkpoint; ``out`` appears only when every verdict is pass.
+
+    Weights of a conversion into ``out`` that was killed are taken up.
 
     Args:
         path: The checkpoint.
@@ -110,12 +115,13 @@ def convert(
         )
     with (
         inspected(path, options.source, options.dtype) as (checkpoint, inspection),
-        staged_folder(out, force=options.force) as folder,
+        staged_folder(out, force=options.force, keep=_weight_names(inspection, options)) as folder,
     ):
         config = output_config(inspection, options.labels)
         progress.planned(inspection)
         report = _fill(folder, checkpoint, inspection, config, options, progress)
-        report.require_pass(f"{path.name} was converted but not published")
+        if report:
+            report.require_pass(f"{path.name} was converted but not published")
     return Conversion(inspection, report)
 
 
@@ -146,6 +152,11 @@ def output_config(inspection: Inspection, labels: Sequence[str] | None) -> RegNe
     return RegNetConfig.from_dict(fields)
 
 
+def _weight_names(inspection: Inspection, options: ConvertOptions) -> set[str]:
+    shards = planned_shards(inspection.plan, options.max_shard_size)
+    return {shard.file_name for shard in shards}
+
+
 def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     folder: Path,
     checkpoint: AnyCheckpoint,
@@ -153,17 +164,15 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     config: RegNetConfig,
     options: ConvertOptions,
     progress: Progress,
-) -> Report:
+) -> Report | None:
     """Write everything into the staging folder and verify it."""
-    from converters.digests import sha256_of
-    from converters.parity.golden import write_golden
-    from converters.parity.truth import Truth
-    from converters.parity.verify import fresh_inputs, verify_artefacts
     from converters.report import conversion_record, write_card, write_json
     from regnet.image_processor import RegNetImageProcessor
 
-    progress.step("weights", inspection.plan.nbytes)
-    digests = write_weights(
+    resumes = any(folder.iterdir())
+    title = "taking up an interrupted conversion" if resumes else "weights"
+    progress.step(title, inspection.plan.nbytes)
+    written = write_weights(
         checkpoint,
         inspection.plan,
         folder,
@@ -173,19 +182,34 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     config.save_pretrained(folder)
     RegNetImageProcessor(**inspection.source.preprocessor_fields()).save_pretrained(folder)
     converted = ConvertedFolder(folder)
-    export_options = ExportOptions(options.share_weights, digests)
+    export_options = ExportOptions(options.share_weights, written.weights)
     artefacts = {name: folder / FORMATS[name].file_name for name in options.formats}
     for name, path in artefacts.items():
         progress.step(FORMATS[name].title)
         FORMATS[name].export(converted, path, export_options)
-    progress.step("the oracle in float64")
-    truth = Truth(converted, fresh_inputs(converted))
-    write_golden(folder, truth.inputs, truth.oracle)
-    report = verify_artefacts(converted, truth, artefacts, progress.step, weights_sha256=digests)
+    report = _verify(converted, artefacts, written, progress) if options.verify else None
     write_card(folder, inspection, report)
     progress.step("report")
-    source_sha256 = {path.name: sha256_of(path) for path in inspection.files}
-    if report.passed:
-        record = conversion_record(inspection, source_sha256, report, folder, digests)
+    if report is None or report.passed:
+        record = conversion_record(inspection, written, report, folder)
         write_json(folder / REPORT_NAME, record)
     return report
+
+
+def _verify(
+    converted: ConvertedFolder,
+    artefacts: Mapping[str, Path],
+    written: Written,
+    progress: Progress,
+) -> Report:
+    """Run the oracle, store the golden vectors, judge every artefact."""
+    from converters.parity.golden import write_golden
+    from converters.parity.truth import Truth
+    from converters.parity.verify import fresh_inputs, verify_artefacts
+
+    progress.step("the oracle in float64")
+    truth = Truth(converted, fresh_inputs(converted))
+    write_golden(converted.path, truth.inputs, truth.oracle)
+    return verify_artefacts(
+        converted, truth, artefacts, progress.step, weights_sha256=written.weights
+    )

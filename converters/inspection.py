@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_any
 from converters.dtypes import DEFAULT
+from converters.manifest import network_like
 from converters.plan import make_plan
 from converters.recognise import refusal
 from converters.sources.registry import FRAMEWORKS
 from converters.sources.source import Decision
 from converters.wrapping import all_tensors, find_state_dicts
-from regnet.design_space import named_like
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ class Inspection:
     @property
     def network_name(self) -> str | None:
         """The published network with this architecture, or None."""
-        return named_like(self.source.config)
+        return network_like(self.source.config)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import InputError
 from converters.sources.source import FILTERS, Decision, EvalTransform
 from regnet.config import RegNetConfig
-from regnet.design_space import NETWORKS
+from regnet.design_space import NETWORKS, named_like
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -141,6 +141,15 @@ def find(name: str) -> Published | None:
         if wanted in {published.name.casefold(), published.full_name.casefold()}:
             return published
     return None
+
+
+def network_like(config: RegNetConfig) -> str | None:
+    """Name the published network with this architecture, whatever its classes; None if none."""
+    for name, fields in _content()["architectures"].items():
+        published = RegNetConfig(**fields, num_labels=0)
+        if all(getattr(config, field) == getattr(published, field) for field in _ARCHITECTURE):
+            return str(name)
+    return named_like(config)
 
 
 def nearest(name: str) -> list[str]:

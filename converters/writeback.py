@@ -7,11 +7,8 @@ network, every tensor of the same bytes.
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_any
@@ -21,16 +18,20 @@ from converters.folder import REPORT_NAME, ConvertedFolder
 from converters.inspection import inspected
 from converters.keymaps.reference import REFERENCE
 from converters.sources.options import SourceOptions
-from converters.staging import staged_file, staged_folder, storage_errors
+from converters.staging import partial_name, staged_file, staged_folder, working_folder
 from converters.targets.network import Network, tensor_chunks
 from converters.targets.registry import target_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from converters.convert import Progress
     from converters.parity.report import Report
     from converters.targets.target import Target
+
+_CONVERTED = "converted"
+"""The folder in between, of a checkpoint that is converted first."""
 
 
 class ReadBackError(ConversionError):
@@ -47,7 +48,8 @@ class WrittenBack:
         path: The file or folder of the framework.
         framework: Whose.
         tensors: How many were written, and compared when they were read back.
-        report: The verdicts on the conversion; None if the source was converted before.
+        report: The verdicts on the conversion; None if the source was converted before, or nothing
+            was verified.
     """
 
     path: Path
@@ -112,13 +114,10 @@ def _converted(
     with inspected(source, options.source) as (_, inspection):  # refused before hours are spent
         config, classifies = inspection.source.config, inspection.source.has_classifier
         target.require_expressible(config, source.name, has_classifier=classifies)
-    with storage_errors(out):
-        parent = Path(tempfile.mkdtemp(prefix=f".{out.name}.regnet-", dir=out.absolute().parent))
-    try:
-        conversion = convert(source, parent / "out", replace(options, formats=()), progress)
-        yield ConvertedFolder(parent / "out"), conversion.report
-    finally:
-        shutil.rmtree(parent, ignore_errors=True)
+    with working_folder(out, keep={partial_name(_CONVERTED)}) as work:
+        converted = work / _CONVERTED
+        conversion = convert(source, converted, replace(options, formats=()), progress)
+        yield ConvertedFolder(converted), conversion.report
 
 
 @contextmanager

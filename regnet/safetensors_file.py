@@ -68,12 +68,13 @@ class Shard:
 
 
 def in_file_order(specs: Iterable[TensorSpec]) -> list[TensorSpec]:
-    """Order of the data in a file: widest dtype first, so that every tensor is aligned, then name.
+    """Order of the data in a file: widest dtype first, so that every tensor is aligned.
 
-    This is the safetensors library's own order.
+    Within a dtype tensors stay in the order given. The safetensors library sorts them by name; the
+    order of a state dict, which checkpoints have too, lets a conversion read from front to back.
     """
     ranks = {dtype: rank for rank, dtype in enumerate(ITEM_SIZES)}
-    return sorted(specs, key=lambda spec: (ranks[spec.dtype], spec.name))
+    return sorted(specs, key=lambda spec: ranks[spec.dtype])
 
 
 def header_bytes(specs: Sequence[TensorSpec]) -> bytes:
@@ -102,7 +103,7 @@ def write_file(
 
     Args:
         path: Created or replaced, with the mode that the umask gives.
-        specs: The tensors, in any order.
+        specs: The tensors; :func:`in_file_order` says how they are laid out.
         data: Gives a tensor's bytes, row-major and little-endian, in chunks of any size; called
             once per tensor, in the order of the file.
 

@@ -23,6 +23,11 @@ class JoinedTensor(StoredTensor):
 
     pieces: tuple[StoredTensor, ...] = ()
 
+    @property
+    def parts(self) -> tuple[StoredTensor, ...]:
+        """The pieces."""
+        return self.pieces
+
 
 def join(pieces: Sequence[StoredTensor], shape: tuple[int, ...]) -> StoredTensor:
     """Make one tensor of pieces, without reading any.

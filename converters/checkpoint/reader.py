@@ -41,6 +41,7 @@ class Checkpoint:
         metadata: The text a safetensors header carries beside its tensors; else empty.
         config: Empty; a folder's is the content of ``config.json``.
         files: The files that hold the weights: this one.
+        stamps: By file; see :class:`SourceFile`.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Checkpoint:
         self.metadata = metadata
         self.config: dict[str, Any] = {}  # a file has no config.json beside it
         self.files = (file.path,)
+        self.stamps = {file.path: file.stamp}
         self._file = file
         self._verified: set[int] = set()  # the offsets of storages whose checksum was right
 
@@ -111,6 +113,19 @@ class Checkpoint:
         view = np.lib.stride_tricks.as_strided(flat, tensor.shape, steps)
         return np.array(view, order="C")
 
+    def verify(self, tensor: StoredTensor) -> None:
+        """Compare the checksum of a tensor's storage, if it has one and was not compared yet.
+
+        Raises:
+            InputError: The checksum is wrong.
+            StorageError: The file cannot be read or has changed.
+        """
+        self._verify(tensor.storage)
+
+    def source_file(self, _: Path) -> SourceFile:
+        """Return the open file, for who reads :attr:`StoredTensor.runs` without checksums."""
+        return self._file
+
     def close(self) -> None:
         """Close the file; tensors can no longer be read."""
         self._file.close()
@@ -144,7 +159,7 @@ class Checkpoint:
             yield chunk
         if pending:
             if checksum != storage.crc32:
-                raise checksum_error(self._file, storage)
+                raise checksum_error(storage)
             self._verified.add(storage.offset)
 
     def _read(self, offset: int, length: int, chunk_size: int) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from converters.checkpoint.joined import JoinedTensor
 from converters.checkpoint.reader import CHUNK_SIZE, open_checkpoint
-from converters.errors import InputError, StorageError
+from converters.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from converters.checkpoint.reader import Checkpoint
+    from converters.checkpoint.source_file import SourceFile, Stamp
     from converters.checkpoint.values import StoredTensor, Tree
 
 _MAX_OPEN = 128
@@ -38,7 +39,7 @@ class SeveralFiles:
         tree: What they hold together.
         config: Empty, unless there is a ``config.json``.
         preprocessor: Likewise of ``preprocessor_config.json``.
-        files: The files, in the order they were opened.
+        stamps: By file, in the order they were opened; see :class:`SourceFile`.
     """
 
     container = ""
@@ -49,14 +50,18 @@ class SeveralFiles:
         self.preprocessor: dict[str, Any] = {}
         self.tree: Tree = {}
         self.size = 0
-        self.files: tuple[Path, ...] = ()
+        self.stamps: dict[Path, Stamp] = {}
         self._open: OrderedDict[Path, Checkpoint] = OrderedDict()
-        self._times: dict[Path, int] = {}
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files, in the order they were opened."""
+        return tuple(self.stamps)
 
     def chunks(self, tensor: StoredTensor, chunk_size: int = CHUNK_SIZE) -> Iterator[bytes]:
         """Yield a tensor's bytes; see :meth:`Checkpoint.chunks`."""
-        for piece in tensor.pieces if isinstance(tensor, JoinedTensor) else (tensor,):
-            yield from self._file(piece.storage.path).chunks(piece, chunk_size)
+        for part in tensor.parts:
+            yield from self._file(part.storage.path).chunks(part, chunk_size)
 
     def array(self, tensor: StoredTensor) -> np.ndarray:
         """Return a tensor as an array; see :meth:`Checkpoint.array`."""
@@ -66,6 +71,15 @@ class SeveralFiles:
             return self._file(tensor.storage.path).array(tensor)
         pieces = [self._file(piece.storage.path).array(piece) for piece in tensor.pieces]
         return np.concatenate(pieces).reshape(tensor.shape)
+
+    def verify(self, tensor: StoredTensor) -> None:
+        """Check the storages of a tensor; see :meth:`Checkpoint.verify`."""
+        for part in tensor.parts:
+            self._file(part.storage.path).verify(part)
+
+    def source_file(self, path: Path) -> SourceFile:
+        """Return one of the files, open until another one is asked for."""
+        return self._file(path).source_file(path)
 
     def close(self) -> None:
         """Close every file."""
@@ -88,10 +102,9 @@ class SeveralFiles:
         """Take over an open file."""
         path = checkpoint.path
         self._hold(checkpoint)
-        if path not in self._times:
-            self._times[path] = path.stat().st_mtime_ns
+        if path not in self.stamps:
+            self.stamps |= checkpoint.stamps
             self.size += checkpoint.size
-            self.files = (*self.files, path)
 
     def _hold(self, checkpoint: Checkpoint) -> None:
         """Hold a file open; of too many, the one unused for longest is closed."""
@@ -106,11 +119,7 @@ class SeveralFiles:
         """One of the files, opened again if there were too many."""
         if path not in self._open:
             self._hold(open_checkpoint(path))
-            if path.stat().st_mtime_ns != self._times[path]:
-                raise StorageError(
-                    f"{path.name}: changed while it was being read; wait until it is complete, "
-                    "then retry."
-                )
+            self._open[path].source_file(path).require_stamp(self.stamps[path])
         self._open.move_to_end(path)
         return self._open[path]
 

@@ -12,6 +12,9 @@ from converters.errors import InputError, StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+Stamp = tuple[int, int]
+"""Size in bytes, and time of change in nanoseconds."""
+
 
 class SourceFile:
     """A regular file, opened for reading, whose size and time of change are remembered.
@@ -20,6 +23,7 @@ class SourceFile:
         path: As given by the caller.
         name: What messages call it: the last component of the path.
         size: In bytes, when it was opened.
+        stamp: Size and time of change then; a file that has another one now has changed.
         stream: A buffered reader; :meth:`read` does not move it.
 
     Raises:
@@ -39,8 +43,8 @@ class SourceFile:
         except OSError as error:
             raise StorageError(f"{self.name}: cannot be opened ({error.strerror}).") from error
         self._fd = self.stream.fileno()
-        self._opened_as = os.fstat(self._fd)
-        self.size = self._opened_as.st_size
+        self.stamp = self._stamp_now()
+        self.size = self.stamp[0]
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the ``length`` bytes at ``offset``.
@@ -67,9 +71,20 @@ class SourceFile:
         Raises:
             StorageError: Someone has written to the file since.
         """
-        now, then = os.fstat(self._fd), self._opened_as
-        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+        self.require_stamp(self._stamp_now())
+
+    def require_stamp(self, stamp: Stamp) -> None:
+        """Check that the file is the one with ``stamp``.
+
+        Raises:
+            StorageError: Someone has written to the file meanwhile.
+        """
+        if stamp != self.stamp:
             raise self._changed()
+
+    def fileno(self) -> int:
+        """Return the descriptor, for copies that the kernel makes."""
+        return self._fd
 
     def close(self) -> None:
         """Close the file."""
@@ -80,6 +95,10 @@ class SourceFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _stamp_now(self) -> Stamp:
+        status = os.fstat(self._fd)
+        return status.st_size, status.st_mtime_ns
 
     def _changed(self) -> StorageError:
         return StorageError(

@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
     from pathlib import Path
 
 NUMPY_CODES = {
@@ -85,6 +85,31 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """Bytes that lie one behind another in a file.
+
+    Attributes:
+        path: The file.
+        offset: Where they begin, in bytes.
+        length: How many they are.
+    """
+
+    path: Path
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """The offset behind the last byte."""
+        return self.offset + self.length
+
+    def pieces(self, size: int) -> Iterator[Run]:
+        """Cut the run into pieces of ``size`` bytes; the last may be shorter."""
+        for start in range(self.offset, self.end, size):
+            yield Run(self.path, start, min(size, self.end - start))
+
+
+@dataclass(frozen=True, slots=True)
 class StoredTensor:
     """A strided view of a :class:`Storage`, as torch defines it.
 
@@ -130,6 +155,25 @@ class StoredTensor:
         """Whether the elements lie in row-major order without gaps."""
         expected = zip(self.shape, self.stride, contiguous_stride(self.shape), strict=True)
         return self.numel == 0 or all(size == 1 or step == row for size, step, row in expected)
+
+    @property
+    def parts(self) -> tuple[StoredTensor, ...]:
+        """The tensors of a single storage that it is made of: itself."""
+        return (self,)
+
+    @property
+    def runs(self) -> tuple[Run, ...] | None:
+        """Where its bytes lie, in row-major order; None if they lie in another order."""
+        if not all(part.is_contiguous for part in self.parts):
+            return None
+        return tuple(
+            Run(
+                part.storage.path,
+                part.storage.offset + part.storage_offset * part.itemsize,
+                part.nbytes,
+            )
+            for part in self.parts
+        )
 
 
 @dataclass(slots=True, eq=False)

@@ -56,15 +56,15 @@ def read_zip(file: SourceFile) -> Tree:
     pickle = file.read(place.offset, place.length)
     file.require_unchanged()
     if crc32(pickle) != place.crc32:
-        raise checksum_error(file, place)
+        raise checksum_error(place)
     return read_pickle(PickleSource(BytesIO(pickle), 0, len(pickle), label), archive.find_storage)
 
 
-def checksum_error(file: SourceFile, storage: Storage) -> InputError:
+def checksum_error(storage: Storage) -> InputError:
     """Return the error for bytes that do not have the checksum the archive states for them."""
     return InputError(
-        f"{file.name}, {storage.label}: is damaged, its bytes do not have the checksum the file "
-        "states; download or copy it again."
+        f"{printable(storage.path.name)}, {storage.label}: is damaged, its bytes do not have the "
+        "checksum the file states; download or copy it again."
     )
 
 

@@ -17,7 +17,14 @@ from torchvision.models import get_model_weights, list_models
 
 from converters.errors import InputError
 from converters.keymaps.pycls import PYCLS
-from converters.manifest import MANIFEST, Published, find, manifest, nearest
+from converters.manifest import (
+    MANIFEST,
+    Published,
+    find,
+    manifest,
+    nearest,
+    network_like,
+)
 from converters.sources.registry import FRAMEWORKS
 from converters.sources.source import BICUBIC, BILINEAR, Decision, EvalTransform, Source
 from regnet.design_space import NETWORKS, complexity
@@ -254,3 +261,9 @@ def test_a_file_with_another_network_than_its_name_says_is_refused() -> None:
     assert published
     with pytest.raises(InputError, match=r"^pycls/RegNetY-4\.0GF: its file has depths \[2, 5, 14"):
         published.describe(recognised(NETWORKS["RegNetX-4.0GF"].config(layer_type="y")), None)
+
+
+@pytest.mark.parametrize("published", manifest(), ids=lambda published: published.full_name)
+def test_a_published_network_is_known_by_its_architecture(published: Published) -> None:
+    if published.config is not None:
+        assert network_like(published.config) == published.architecture

@@ -77,7 +77,7 @@ def stream(
     torch.save(tree, path, _use_new_zipfile_serialization=not legacy)
     reported: list[int] = []
     with inspected(path, SourceOptions()) as (checkpoint, inspection):
-        digests = write_weights(
+        written = write_weights(
             checkpoint,
             inspection.plan,
             out,
@@ -85,7 +85,7 @@ def stream(
             advance=reported.append,
         )
         output_config(inspection, None).save_pretrained(out)
-    return Written(out, inspection.plan, digests, sum(reported))
+    return Written(out, inspection.plan, dict(written.weights), sum(reported))
 
 
 def refusal(tree: Any, folder: Path) -> str:

@@ -12,6 +12,7 @@ import torch
 from regnet.safetensors_file import (
     WEIGHTS_NAME,
     TensorSpec,
+    in_file_order,
     parse_size,
     plan_shards,
     write_file,
@@ -42,7 +43,7 @@ def test_the_format_is_that_of_the_safetensors_library(tmp_path: Path) -> None:
     }
     specs = [
         TensorSpec(name, names[str(tensor.dtype)[6:]], tuple(tensor.shape))
-        for name, tensor in tensors.items()
+        for name, tensor in sorted(tensors.items())  # the library's order; ours is the one given
     ]
     path = tmp_path / "some.safetensors"
 
@@ -56,6 +57,15 @@ def test_the_format_is_that_of_the_safetensors_library(tmp_path: Path) -> None:
     assert identical(
         dict(sorted(safetensors.torch.load_file(path).items())), dict(sorted(tensors.items()))
     )
+
+
+def test_wider_dtypes_come_first_and_the_order_given_is_kept_within_one() -> None:
+    specs = [
+        TensorSpec(name, dtype, (1,))
+        for name, dtype in [("z", "F32"), ("half", "F16"), ("count", "I64"), ("a", "F32")]
+    ]
+
+    assert [spec.name for spec in in_file_order(specs)] == ["count", "z", "a", "half"]
 
 
 @pytest.mark.parametrize("given", [15, 17], ids=["too few", "too many"])
