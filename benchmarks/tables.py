@@ -1,18 +1,20 @@
-"""What was measured, as Markdown, between two marks of ``docs/benchmarks.md``."""
+"""What was measured, and where, as Markdown between two marks of ``docs/benchmarks.md``."""
 
 from __future__ import annotations
 
+import os
+import platform
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from benchmarks.measure import Spread, Summary
 
-BEGIN = "<!-- measured by benchmarks/export_and_convert.py: begin -->"
-END = "<!-- measured by benchmarks/export_and_convert.py: end -->"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 _MEBIBYTE = 2**20
 
@@ -58,14 +60,14 @@ def measurements_table(
         rows.append(
             [
                 f"`{title}`",
-                _spread(summary.wall, 1, ".2f"),
-                _spread(summary.cpu, 1, ".2f"),
-                _spread(summary.peak, _MEBIBYTE, ".0f"),
+                in_words(summary.wall),
+                in_words(summary.cpu),
+                in_words(summary.peak, _MEBIBYTE, ".0f"),
                 f"{other.wall.median / summary.wall.median:.1f} x",
                 f"{summary.peak.median / other.peak.median:.0%}",
             ]
         )
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def targets_table(targets: Sequence[Target]) -> str:
@@ -74,28 +76,55 @@ def targets_table(targets: Sequence[Target]) -> str:
     for target in targets:
         measured = f"{target.value:.2f} {target.unit}"
         rows.append([target.title, measured, "met" if target.met else "not met"])
-    return _markdown(rows)
+    return markdown(rows)
 
 
-def replace_measured(page: Path, text: str) -> None:
-    """Put ``text`` between the marks of a page.
+def replace_measured(script: str, text: str) -> None:
+    """Put ``text`` between the marks of a script on the page.
+
+    Args:
+        script: Name in ``benchmarks/``, without its ending.
+        text: Markdown.
 
     Raises:
         ValueError: If the page lacks a mark.
     """
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{page.name} lacks the lines {BEGIN} and {END}; put them back.")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    begin, end = (
+        f"<!-- measured by benchmarks/{script}.py: {side} -->" for side in ("begin", "end")
+    )
+    before, found, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"{PAGE.name} lacks the lines {begin} and {end}; put them back.")
+    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
-def _spread(spread: Spread, unit: float, digits: str) -> str:
+def machine() -> str:
+    """The machine, and how busy it is before the first run."""
+    return (
+        f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[0]:.1f} before the first run. Python {platform.python_version()}."
+    )
+
+
+def installed(*packages: str) -> str:
+    """Versions of packages of this environment, in a sentence."""
+    return listed({package: version(package) for package in packages})
+
+
+def listed(versions: Mapping[str, str]) -> str:
+    """Versions in a sentence, without what says how torch was built."""
+    return ", ".join(f"{name} {number.partition('+')[0]}" for name, number in versions.items())
+
+
+def in_words(spread: Spread, unit: float = 1, digits: str = ".2f") -> str:
+    """Median (smallest to largest), in a unit."""
     values = (spread.median, spread.smallest, spread.largest)
     middle, smallest, largest = (format(value / unit, digits) for value in values)
     return f"{middle} ({smallest} to {largest})"
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table, whose first row is its head."""
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])

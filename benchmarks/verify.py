@@ -2,25 +2,36 @@
 
 ``python -m benchmarks.verify [--network RegNetY-4.0GF]`` builds the network, converts it with all
 artefacts, and measures in turn, in one process: `verify_folder` on the folder, and nothing but the
-passes through the open networks (the oracle, two honest float32 runs, each artefact).
+passes through its networks (the oracle, two honest float32 runs, each artefact). It prints the
+tables and writes them into ``docs/benchmarks.md``.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.make_checkpoint import make_checkpoint
+from benchmarks.measure import Spread
+from benchmarks.tables import (
+    Target,
+    in_words,
+    installed,
+    machine,
+    markdown,
+    replace_measured,
+    targets_table,
+)
 from converters.artefacts import FORMATS
 from converters.convert import convert
 from converters.folder import ConvertedFolder
 from converters.parity.truth import run
 from converters.parity.verify import recorded_inputs, verify_folder
-from converters.runtimes.reference import ReferenceRuntime
+from converters.runtimes.lockstep import EAGER, ORACLE, OTHER_ORDER, run_in_lockstep
 
 if TYPE_CHECKING:
     from converters.parity.truth import Inputs
@@ -30,48 +41,64 @@ LIMIT = 2.0
 
 
 def main() -> None:
-    """Prepare, measure, print."""
+    """Prepare, measure, print, and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--network", default="RegNetY-4.0GF")
     parser.add_argument("--runs", type=int, default=5, help="rounds that count, after a warm-up")
     arguments = parser.parse_args()
+    conditions = (
+        f"{arguments.network}. {machine()} "
+        f"{installed('torch', 'onnxruntime')}. {arguments.runs} rounds in "
+        "turn after a warm-up; median (smallest to largest)."
+    )
     with tempfile.TemporaryDirectory() as work:
         source, out = Path(work) / f"{arguments.network}.pyth", Path(work) / "out"
         make_checkpoint(arguments.network, source)
         convert(source, out)
-        measure(ConvertedFolder(out), arguments.runs)
+        text = f"{conditions}\n\n{tables(measured(ConvertedFolder(out), arguments.runs))}"
+    sys.stdout.write(f"{text}\n")
+    replace_measured("verify", text)
 
 
-def measure(folder: ConvertedFolder, runs: int) -> None:
-    """Time both in turn and print medians, spread and ratio."""
+def measured(folder: ConvertedFolder, runs: int) -> tuple[Spread, Spread]:
+    """Time both in turn.
+
+    Returns:
+        Seconds of the passes alone, and of a verification.
+    """
     inputs, _ = recorded_inputs(folder)
     passes = Passes(folder)
-    seconds: dict[str, list[float]] = {"forward passes": [], "verify": []}
+    alone, verifying = [], []
     for _ in range(runs + 1):
         begin = time.perf_counter()
         passes.run(inputs)
         middle = time.perf_counter()
         verify_folder(ConvertedFolder(folder.path)).require_pass("The benchmark means nothing")
         end = time.perf_counter()
-        seconds["forward passes"].append(middle - begin)
-        seconds["verify"].append(end - middle)
-    print("| what | median, smallest, largest in seconds |")
-    print("|---|---|")
-    for name, values in seconds.items():
-        counted = values[1:]  # the first warms the file cache
-        print(f"| {name} | {median(counted):.2f}, {min(counted):.2f}, {max(counted):.2f} |")
-    ratio = median(seconds["verify"][1:]) / median(seconds["forward passes"][1:])
-    print(f"\nratio {ratio:.2f}; target: at most {LIMIT:g}")
+        alone.append(middle - begin)
+        verifying.append(end - middle)
+    return Spread.of(alone[1:]), Spread.of(verifying[1:])  # the first warms the file cache
+
+
+def tables(spreads: tuple[Spread, Spread]) -> str:
+    """Both, and what the project promises of them."""
+    alone, verifying = spreads
+    rows = [
+        ["what", "seconds"],
+        ["the forward passes alone", in_words(alone)],
+        ["`verify_folder`", in_words(verifying)],
+    ]
+    ratio = verifying.median / alone.median
+    title = f"verifying in at most {LIMIT:g} times the time of its forward passes"
+    target = Target(title, ratio, LIMIT, "times", at_least=False)
+    return f"{markdown(rows)}\n\n{targets_table([target])}"
 
 
 class Passes:
-    """Every network that a verification runs, open."""
+    """Every network that a verification runs; the artefacts are open."""
 
     def __init__(self, folder: ConvertedFolder) -> None:
-        self._oracle = ReferenceRuntime(folder, "float64")
-        self._eager = ReferenceRuntime(folder)
-        self._folded = ReferenceRuntime(folder)
-        self._folded.fold_norms()
+        self._folder = folder
         self._artefacts = [
             form.load(folder.path / form.file_name, folder.output_names)
             for form in FORMATS.values()
@@ -79,10 +106,10 @@ class Passes:
 
     def run(self, inputs: Inputs) -> None:
         """All batches through all networks."""
-        for network in (self._oracle, self._eager, *self._artefacts):
-            run(network, inputs)
-        for pixels in inputs.values():
-            self._folded(pixels, channels_last=True)
+        for arithmetic in (ORACLE, EAGER, OTHER_ORDER):
+            run_in_lockstep(self._folder, inputs, arithmetic)
+        for artefact in self._artefacts:
+            run(artefact, inputs)
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def _summands_exchanged(_: ModelProto, node: NodeProto) -> None:
 def _documented(artefact: Artefact, _: Subject) -> None:
     model = model_of(artefact)
     model.doc_string = model.graph.doc_string = "Written for a test."
-    model.producer_version, model.model_version = "9", 9
+    model.model_version = 9
     stated = {entry.key: entry.value for entry in model.metadata_props}
     helper.set_model_props(model, stated | {"author": "a test"})
     for node in model.graph.node:
@@ -227,7 +227,7 @@ def _recoded(old: str, new: str) -> Plant:
 
     def plant(artefact: Artefact, _: Subject) -> None:
         if isinstance(artefact, ScriptArtefact) and old.encode() in artefact.entries[CODE]:
-            replace_code(artefact, MARK.decode(), "# Written by another tool.")
+            replace_code(artefact, MARK, "# Written by another tool.")
             replace_code(artefact, old, new)
 
     return plant
@@ -237,7 +237,7 @@ _transpose = feed_through("Transpose", perm=[0, 1, 3, 2])
 _RELU = "return torch.relu(hidden)"
 
 EQUIVALENTS: dict[str, Equivalent] = {
-    "documentation, versions, more metadata": Equivalent(
+    "documentation, file version, more metadata": Equivalent(
         _ONNX, "no operator reads them", _documented
     ),
     "attributes and initialisers reordered": Equivalent(

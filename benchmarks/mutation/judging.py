@@ -12,7 +12,7 @@ from benchmarks.mutation.graphs import graph_mutants
 from benchmarks.mutation.scripts import script_mutants
 from benchmarks.mutation.subjects import kind_of
 from benchmarks.mutation.weights import Weights, weight_mutants
-from converters.parity.contents_written import NOT_WRITTEN
+from converters.parity.contents.written import NOT_WRITTEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -67,8 +67,15 @@ ACTIVATIONS = {
 
 _BATCH_NORM_BUFFERS = BATCH_NORM_LEAVES[2:]
 
+REVISION = "1"
+"""Of the programs written here, kept in each file. Raise it with every change of what is written
+for a configuration: a file of another revision is not held to the programs of this one."""
+
+MARK = f"# A RegNet, written from its configuration by regnet-converters, revision {REVISION}."
+"""How the code of an archive begins that this revision wrote."""
+
 _PREAMBLE = """\
-# A RegNet, written by regnet-converters from its configuration.
+{mark}
 # data/ holds each tensor under its name in the state dict.
 
 def activation(hidden: Tensor) -> Tensor:
@@ -78,9 +85,6 @@ def activation(hidden: Tensor) -> Tensor:
 
 CODE = f"code/__torch__/{NAMESPACE}.py"
 """The entry with the classes, below the root of the archive."""
-
-MARK = _PREAMBLE.splitlines()[0].encode()
-"""How the code of an archive begins that this exporter wrote."""
 
 # In batch_norm: never in training, whatever self.training says; momentum is unused; cuDNN may help.
 _BODIES = {
@@ -176,7 +180,8 @@ def program_entries(folder: ConvertedFolder) -> dict[str, bytes]:
         InputError: If the folder is incomplete, or a tensor's dtype is not one torch computes in.
     """
     network = script_network(folder)
-    code = _PREAMBLE.format(activation=ACTIVATIONS[folder.config.hidden_act]) + source_code(network)
+    activation = ACTIVATIONS[folder.config.hidden_act]
+    code = _PREAMBLE.format(mark=MARK, activation=activation) + source_code(network)
     return {
         "version": OPERATOR_VERSION,
         "byteorder": b"little",

@@ -16,7 +16,7 @@ from converters.errors import ConversionError
 from converters.frameworks.network import NotRunError
 from converters.frameworks.runtime import SourceRuntime
 from converters.inspection import inspected
-from converters.parity.source_tensors import certify_source
+from converters.parity.contents.source import certify_source
 from converters.parity.truth import run
 from converters.parity.verdict import Measurement, Verdict, judge
 from converters.sources.options import SourceOptions
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from converters.dtypes import DType
     from converters.folder import ConvertedFolder
     from converters.inspection import Inspection
-    from converters.parity.tensors import TensorCertificate
+    from converters.parity.contents.tensors import TensorCertificate
     from converters.parity.truth import Truth
 
 _ROUNDED = ("float16", "bfloat16")
@@ -50,6 +50,11 @@ class NotRunVerdict(Verdict):
     def outcome(self) -> str:
         """``not run`` unless the tensors are wrong: equal tensors are no run of the network."""
         return "not run" if self.passed else "FAIL"
+
+    @property
+    def skipped(self) -> str:
+        """Why the real network was not run, whatever the tensors are."""
+        return self.runtime
 
     @property
     def reason(self) -> str:

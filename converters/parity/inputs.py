@@ -71,6 +71,25 @@ def verification_inputs(num_channels: int, image_size: int) -> dict[str, NDArray
     return {name: batch.astype(np.float32) for name, batch in batches.items()}
 
 
+def fitted(pixels: NDArray[np.float32], sizes: Sequence[int | None]) -> NDArray[np.float32]:
+    """Cut a batch, or repeat it, to sizes that an artefact fixes.
+
+    Args:
+        pixels: (N, num_channels, H, W).
+        sizes: N, H and W as wanted; None is as it is.
+
+    Returns:
+        ``pixels`` itself, if nothing has to be done.
+    """
+    for axis, size in zip((0, 2, 3), sizes, strict=True):
+        if size is not None and size != pixels.shape[axis]:
+            pixels = pixels.take(np.arange(size), axis, mode="wrap")
+    shifts = range(len(pixels)) if sizes[0] is not None else ()
+    for image in shifts[1:]:  # repeated ones, on which agreement would prove nothing, become others
+        pixels[image] = np.roll(pixels[image], image, axis=-1)
+    return pixels
+
+
 def photographs(folder: ConvertedFolder, paths: Sequence[Path]) -> NDArray[np.float32]:
     """Pictures as the folder's own image processor prepares them, (N, num_channels, H, W).
 
@@ -81,7 +100,7 @@ def photographs(folder: ConvertedFolder, paths: Sequence[Path]) -> NDArray[np.fl
     Raises:
         InputError: If a file is no picture.
     """
-    from converters.predict import open_image
+    from converters.images import open_image
     from regnet.image_processor import RegNetImageProcessor
 
     processor = RegNetImageProcessor.from_pretrained(folder.path)

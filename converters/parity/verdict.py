@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.parity.tensors import TensorCertificate
+    from converters.parity.contents.tensors import TensorCertificate
     from converters.parity.units import Units
 
 RMS_LIMIT = 4.0
@@ -103,6 +103,11 @@ class Verdict:
     def outcome(self) -> str:
         """What tables show: ``pass`` or ``FAIL``."""
         return "pass" if self.passed else "FAIL"
+
+    @property
+    def skipped(self) -> str | None:
+        """Why nothing was run, where that is no fault; None if something was, or should have."""
+        return None
 
     @property
     def reason(self) -> str:

@@ -9,12 +9,13 @@ from converters.artefacts import FORMATS
 from converters.digests import sha256_of
 from converters.errors import ConversionError
 from converters.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
+from converters.parity.contents.tensors import certify
 from converters.parity.golden import judge_golden, read_golden
 from converters.parity.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.parity.report import Report
-from converters.parity.tensors import certify
 from converters.parity.truth import FLOAT32, Truth, run
 from converters.parity.verdict import Measurement, Verdict, judge
+from converters.runtimes.memory import MemoryShortError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from converters.parity.truth import Inputs
     from converters.parity.verdict import Outputs
 
-_JUDGED = {CARD_NAME, *(kind.file_name for kind in FORMATS.values())}
+_JUDGED = {
+    CARD_NAME,
+    *(name for kind in FORMATS.values() for name in (kind.file_name, *kind.companion_names)),
+}
 """Files that the oracle does not depend on."""
 
 
@@ -143,16 +147,26 @@ def _judge_artefact(
     path: Path,
     weights_sha256: Mapping[str, str] | None,
 ) -> Verdict:
-    """Run one artefact; one that cannot be loaded or run fails with the runtime's own words."""
+    """Run one artefact; one that cannot be loaded or run fails with the runtime's own words.
+
+    For one that does not fit into memory its tensors alone decide.
+    """
     file_name = FORMATS[name].file_name
     tensors = certify(folder, name, path, weights_sha256=weights_sha256)
     try:
         runtime = FORMATS[name].load(path, folder.output_names)
+        truth = truth.fitted(getattr(runtime, "sizes", (None, None, None)))
         units = truth.units(runtime.precision)
         outputs = run(runtime, truth.inputs_for(runtime.precision))
         measured = judge(outputs, units, truth.oracle, runtime.precision)
+        if further := FORMATS[name].further:
+            measured = (*measured, *further(folder, path))
     except ConversionError:
         raise
+    except MemoryShortError as error:
+        from converters.parity.too_large import TooLargeVerdict
+
+        return TooLargeVerdict(file_name, f"not run: {error}", FLOAT32, (), tensors)
     except Exception as error:  # noqa: BLE001 -- runtimes raise classes of their own
         words = " ".join(str(error).split())[:300]
         failed = Measurement("all", "all", (), failure=f"it cannot be run ({words})")

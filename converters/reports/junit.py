@@ -6,7 +6,7 @@ so the ratios of all artefacts stand there. Times and host names are optional an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as ET
 
 from converters.reports.findings import number, one_line
@@ -17,55 +17,79 @@ if TYPE_CHECKING:
     from converters.parity.verdict import Verdict
     from converters.reports.findings import Findings
 
-    Case = tuple[str, str, Sequence[str]]
-    """Class name, name, and what is wrong, one clause each."""
+
+class Case(NamedTuple):
+    """A test case.
+
+    Attributes:
+        class_name: What was judged: the folder or one of its artefacts.
+        name: In which respect.
+        wrong: What is wrong, one clause each.
+        skipped: Why it was not judged, where that is no fault.
+    """
+
+    class_name: str
+    name: str
+    wrong: Sequence[str] = ()
+    skipped: str | None = None
 
 
 def junit(findings: Findings) -> str:
     """One test suite for the folder; a test case for every output on every batch of an artefact.
 
-    Further cases stand for the tensors of an artefact, the recorded files, and the baseline.
+    Further cases stand for the tensors of an artefact, the recorded files, and the baseline. The
+    outputs of a framework that was not run are one case, which is skipped.
     """
     cases = list(_cases(findings))
     counts = {
         "tests": str(len(cases)),
-        "failures": str(sum(bool(wrong) for _, _, wrong in cases)),
+        "failures": str(sum(bool(case.wrong) for case in cases)),
         "errors": "0",
     }
+    skipped = {"skipped": str(sum(case.skipped is not None for case in cases))}
     root = ET.Element("testsuites", {"name": "regnet verify", **counts})
-    suite = ET.SubElement(root, "testsuite", {"name": one_line(findings.folder), **counts})
+    own = {"name": one_line(findings.folder), **counts, **skipped}
+    suite = ET.SubElement(root, "testsuite", own)  # the schema knows ``skipped`` here only
     properties = list(_properties(findings))
     if properties:  # the schema wants at least one
         parent = ET.SubElement(suite, "properties")
         for name, value in properties:
             ET.SubElement(parent, "property", {"name": one_line(name), "value": one_line(value)})
-    for class_name, name, wrong in cases:
-        attributes = {"classname": one_line(class_name), "name": one_line(name)}
-        case = ET.SubElement(suite, "testcase", attributes)
-        if wrong:
-            message = {"message": one_line(wrong[0]), "type": "verdict"}
-            ET.SubElement(case, "failure", message).text = "\n".join(map(one_line, wrong))
+    suite.extend(map(_element, cases))
     ET.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+
+
+def _element(case: Case) -> ET.Element:
+    attributes = {"classname": one_line(case.class_name), "name": one_line(case.name)}
+    element = ET.Element("testcase", attributes)
+    if case.wrong:
+        message = {"message": one_line(case.wrong[0]), "type": "verdict"}
+        ET.SubElement(element, "failure", message).text = "\n".join(map(one_line, case.wrong))
+    elif case.skipped is not None:
+        ET.SubElement(element, "skipped", {"message": one_line(case.skipped)})
+    return element
 
 
 def _cases(findings: Findings) -> Iterator[Case]:
     folder, report = findings.folder, findings.report
     changed = [f"{name} was changed after it was written" for name in report.changed_files]
-    yield folder, "recorded files", changed
+    yield Case(folder, "recorded files", changed)
     for verdict in report.verdicts:
         yield from _verdict_cases(verdict)
     if findings.regressions is not None:
-        yield folder, "baseline", findings.regressions
+        yield Case(folder, "baseline", findings.regressions)
 
 
 def _verdict_cases(verdict: Verdict) -> Iterator[Case]:
-    if not verdict.measurements:
-        yield verdict.artefact, "outputs", [verdict.reason]
+    if verdict.skipped is not None:
+        yield Case(verdict.artefact, "outputs", skipped=verdict.skipped)
+    elif not verdict.measurements:
+        yield Case(verdict.artefact, "outputs", [verdict.reason])
     for m in verdict.measurements:
-        yield verdict.artefact, f"{m.batch} {m.output}", [m.failure] if m.failure else []
+        yield Case(verdict.artefact, f"{m.batch} {m.output}", [m.failure] if m.failure else [])
     if verdict.tensors:
-        yield verdict.artefact, "tensors", verdict.tensors.wrong
+        yield Case(verdict.artefact, "tensors", verdict.tensors.wrong)
 
 
 def _properties(findings: Findings) -> Iterator[tuple[str, str]]:

@@ -19,9 +19,9 @@ from converters.folder import ConvertedFolder
 from converters.frameworks.runtime import INSTALLED, Installed
 from converters.inspection import inspected
 from converters.parity.against import judge_source
+from converters.parity.contents.source import certify_source
 from converters.parity.inputs import verification_inputs
 from converters.parity.report import Report
-from converters.parity.source_tensors import certify_source
 from converters.parity.truth import Truth
 from converters.sources.options import SourceOptions
 from tests.converters.parity.wrong import STATE_MISTAKES

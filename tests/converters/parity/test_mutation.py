@@ -26,7 +26,7 @@ from benchmarks.mutation.mutant import spread
 from benchmarks.mutation.scripts import CODE_FAULTS, replace_code
 from benchmarks.mutation.subjects import DEAD, Subject
 from benchmarks.parity_ratios import FORMS
-from converters.parity.contents_written import NOT_WRITTEN
+from converters.parity.contents.written import NOT_WRITTEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from converters.errors import InputError
-from converters.parity.rounding import RoundedRuntime
+from converters.parity.rounding import rounded
 from converters.parity.truth import run
 from converters.parity.verdict import Measurement, Verdict, judge
 from converters.runtimes.onnxruntime import OnnxRuntime
@@ -140,7 +140,6 @@ class Half:
         return {"logits": logits.float().numpy()}
 
 
-def test_precisions_without_a_rule_are_refused(tmp_path: Path) -> None:
-    network = random_network(tmp_path, "X")
+def test_precisions_without_a_rule_are_refused() -> None:
     with pytest.raises(InputError, match=r"compute in int4; verify one in float32 or float16"):
-        RoundedRuntime(network.folder, "int4")
+        rounded("int4")

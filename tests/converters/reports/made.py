@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from converters.folder import ConvertedFolder
-from converters.parity.tensors import TensorCertificate
+from converters.parity.contents.tensors import TensorCertificate
 from converters.parity.verify import verify_folder
 from converters.reports.findings import Findings
 from tests.converters.parity.wrong import GRAPH_MISTAKES

@@ -13,6 +13,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from converters import reports
+from converters.parity.against import NotRunVerdict
+from converters.parity.contents.tensors import TensorCertificate
 from converters.reports.bars import bar
 from converters.reports.findings import Findings, one_line
 from converters.reports.html import html
@@ -115,6 +117,28 @@ def test_junit_fails_the_cases_that_failed_and_says_why(failing: Findings) -> No
     assert failed[findings.folder, "baseline"] == "worse"
     assert suite.get("failures") == str(len(failed))
     assert not any(artefact == "model.torchscript.pt" for artefact, _ in failed)
+
+
+@pytest.mark.parametrize("wrong", [(), ("stem is missing",)], ids=["right", "wrong"])
+def test_junit_skips_a_framework_that_was_not_run(
+    wrong: tuple[str, ...], passing: Findings
+) -> None:
+    why = "not run: timm is not installed (pip install timm)"
+    certificate = TensorCertificate(3, 0, 0, wrong)
+    verdict = NotRunVerdict("source.pyth", why, "float32", (), certificate)
+    report = dataclasses.replace(passing.report, verdicts=(verdict,))
+    root = parsed(junit(dataclasses.replace(passing, report=report)))
+    suite = root.find("testsuite")
+    assert suite is not None
+    cases = {case.get("name"): [child.tag for child in case] for case in suite.iter("testcase")}
+    assert cases == {
+        "recorded files": [],
+        "outputs": ["skipped"],
+        "tensors": ["failure"] * len(wrong),
+    }
+    assert [skipped.get("message") for skipped in suite.iter("skipped")] == [why]
+    counts = {name: suite.get(name) for name in ("tests", "failures", "skipped")}
+    assert counts == {"tests": "3", "failures": str(len(wrong)), "skipped": "1"}
 
 
 def test_junit_states_the_ratios_as_properties_of_the_suite(passing: Findings) -> None:

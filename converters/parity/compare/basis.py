@@ -1,0 +1,147 @@
+"""What the outputs of two sides are judged by: an oracle, and the unit of error.
+
+A side with weights has the reference model, and so the oracle and the unit of docs/parity.md. Two
+artefacts have neither. Then one of them is run in float64 itself: TorchScript by doubling its
+module, ONNX in ONNX's own reference evaluator. That is the oracle, and what the same artefact gets
+wrong in float32 is the unit: as the noise of one honest computation, which the other must not
+exceed by more than the limits. It says nothing of whether that artefact is right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.folder import DEFAULT_IMAGE_SIZE
+from converters.parity.compare.sides import TORCHSCRIPT, folder_of
+from converters.parity.inputs import PHOTOGRAPHS, photographs, verification_inputs
+from converters.parity.truth import Truth, run
+from converters.parity.units import units_of
+from converters.parity.verdict import Verdict, judge
+from regnet.imagenet import IMAGENET_MEAN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from converters.parity.compare.sides import Side
+    from converters.parity.verdict import Outputs
+
+    Inputs = Mapping[str, NDArray[np.float32]]
+    Results = Mapping[str, Outputs]
+
+_SEED = 20200330
+_IMAGES = 3
+_NATIVE = "native"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The outputs of both sides, and the verdict on one of them.
+
+    Attributes:
+        oracle: What the oracle is, in words.
+        verdict: On the other side; its ``artefact`` is ``A`` or ``B``.
+        a: A's outputs: batch to name to array.
+        b: B's.
+    """
+
+    oracle: str
+    verdict: Verdict
+    a: Results
+    b: Results
+
+
+def shared_inputs(a: Side, b: Side, images: Sequence[Path]) -> Inputs:
+    """The verification inputs, as both sides take them.
+
+    Where an artefact fixes height and width, there is noise of that size instead of other sizes.
+
+    Args:
+        a: A side.
+        b: The other.
+        images: Photographs to run as well.
+
+    Raises:
+        InputError: If a photograph cannot be read, or no side says how to prepare it.
+    """
+    _, channels, height, width = (x or y for x, y in zip(a.layout, b.layout, strict=True))
+    channels = channels or len(IMAGENET_MEAN)
+    if height and width:
+        random = np.random.default_rng(_SEED)
+        noise = random.standard_normal((_IMAGES, channels, height, width))
+        inputs = {_NATIVE: noise.astype(np.float32)}
+    else:
+        folders = [side.folder for side in (a, b) if side.folder]
+        size = folders[0].image_size if folders else DEFAULT_IMAGE_SIZE
+        inputs = verification_inputs(channels, size)
+        if not folders and not _torchscript(a, b):
+            del inputs[_NATIVE]  # the reference evaluator takes seconds for an image of that size
+    if images:
+        inputs[PHOTOGRAPHS] = photographs(folder_of(a, b), images)
+    return inputs
+
+
+def obstacle(a: Side, b: Side) -> str | None:
+    """Why no image fits both sides, or None."""
+    for axis, x, y in zip(
+        ("images", "channels", "rows", "columns"), a.layout, b.layout, strict=True
+    ):
+        if x and y and x != y and axis != "images":
+            return f"A takes {x} {axis} and B {y}"
+    return None
+
+
+def judge_outputs(a: Side, b: Side, inputs: Inputs) -> Judged:
+    """Run both sides and judge one by the other.
+
+    Raises:
+        InputError: If a side cannot be run.
+    """
+    for side, other in ((a, b), (b, a)):
+        if side.folder is not None:
+            truth = Truth(side.folder, inputs)
+            precision = other.runtime.precision
+            outputs = run(other.runtime, truth.inputs_for(precision))
+            measured = judge(outputs, truth.units(precision), truth.oracle, precision)
+            letter = "A" if side is a else "B"
+            verdict = Verdict(_letter(other, a), other.runtime.name, precision, measured)
+            oracle = f"the reference model with {letter}'s weights in float64"
+            return Judged(oracle, verdict, *_ordered(side is a, truth.eager, outputs))
+    return _judge_artefacts(a, b, inputs)
+
+
+def _judge_artefacts(a: Side, b: Side, inputs: Inputs) -> Judged:
+    """Judge B by A, or A by B where B alone runs quickly in float64."""
+    side = _torchscript(a, b) or a
+    other = b if side is a else a
+    artefact = side.artefact
+    assert artefact is not None  # noqa: S101 -- neither side has weights
+    noisy = run(artefact, inputs)
+    other_order = {batch: artefact.in_another_order(pixels) for batch, pixels in inputs.items()}
+    exact = {batch: artefact.in_float64(pixels) for batch, pixels in inputs.items()}
+    outputs = run(other.runtime, inputs)
+    measured = judge(outputs, units_of([noisy, other_order], exact), exact, artefact.noise)
+    verdict = Verdict(_letter(other, a), other.runtime.name, artefact.noise, measured)
+    letter = _letter(side, a)
+    oracle = (
+        f"{letter} itself in float64, by {artefact.evaluator}; the unit is {letter}'s own float32 "
+        "error"
+    )
+    return Judged(oracle, verdict, *_ordered(side is a, noisy, outputs))
+
+
+def _torchscript(a: Side, b: Side) -> Side | None:
+    return next((side for side in (a, b) if side.kind == TORCHSCRIPT), None)
+
+
+def _letter(side: Side, a: Side) -> str:
+    return "A" if side is a else "B"
+
+
+def _ordered(first: bool, x: Results, y: Results) -> tuple[Results, Results]:
+    return (x, y) if first else (y, x)

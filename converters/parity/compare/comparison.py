@@ -1,0 +1,153 @@
+"""`regnet compare`: whether two networks are the same, whatever each is stored as.
+
+Three questions, in the order of their weight: do both hold the same tensors, do both compute the
+same, do both say the same of themselves. The first two decide; see docs/compare.md.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from converters.errors import ConversionError
+from converters.parity.compare.basis import judge_outputs, obstacle, shared_inputs
+from converters.parity.compare.distances import Distance
+from converters.parity.compare.fields import FieldDifference, compare_fields
+from converters.parity.compare.weights import Weights, compare_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from converters.parity.compare.basis import Judged
+    from converters.parity.compare.sides import Side
+    from converters.parity.verdict import Verdict
+
+SCHEMA = 1
+"""Of what `regnet compare --json` prints; it grows when a key changes its meaning."""
+
+
+class DifferentError(ConversionError):
+    """The two sides are not the same network."""
+
+    exit_status = 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found out about two sides.
+
+    Attributes:
+        a: The first.
+        b: The second.
+        weights: How their tensors compare.
+        fields: What they state differently; None if there is nothing that both state.
+        verdict: On the outputs of one side, by an oracle; None if no image fits both.
+        oracle: What that is, or why there is none.
+        distances: Between the outputs, in plain numbers.
+    """
+
+    a: Side
+    b: Side
+    weights: Weights
+    fields: tuple[FieldDifference, ...] | None
+    verdict: Verdict | None
+    oracle: str
+    distances: tuple[Distance, ...]
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """One clause for each reason why the sides are not the same network."""
+        found = []
+        weights = self.weights
+        if weights.decides and weights.differences:
+            more = len(weights.differences) - 1
+            found.append(weights.differences[0] + (f" (and {more} tensors more)" if more else ""))
+        if self.verdict is None:
+            found.append(self.oracle)
+        elif self.verdict.failure:
+            found.append(f"{self.verdict.artefact}, {self.verdict.failure}")
+        return tuple(found)
+
+    @property
+    def same(self) -> bool:
+        """Whether both are the same network within the rule of docs/parity.md."""
+        return not self.differences
+
+    def require_same(self) -> None:
+        """Do nothing if both sides are the same network.
+
+        Raises:
+            DifferentError: If they are not.
+        """
+        if not self.same:
+            reasons = "; ".join(self.differences)
+            raise DifferentError(f"A ({self.a.name}) and B ({self.b.name}) differ: {reasons}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints: plain values, numbers that are not finite being None."""
+        record = {
+            "schema": SCHEMA,
+            "a": _side_record(self.a),
+            "b": _side_record(self.b),
+            "same": self.same,
+            "differences": self.differences,
+            "weights": asdict(self.weights),
+            "oracle": self.oracle,
+            "verdict": self.verdict.to_dict() if self.verdict else None,
+            "distances": [asdict(distance) for distance in self.distances],
+            "fields": None if self.fields is None else [asdict(field) for field in self.fields],
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(record), parse_constant=lambda _: None)
+        return plain
+
+
+def compare(
+    a: Side,
+    b: Side,
+    images: Sequence[Path] = (),
+    tick: Callable[[str], None] = lambda _: None,
+) -> Comparison:
+    """Compare two opened sides.
+
+    Args:
+        a: From :func:`converters.parity.compare.sides.opened`.
+        b: Likewise.
+        images: Photographs to run beside the verification inputs.
+        tick: Called with a title before each step.
+
+    Raises:
+        InputError: If a side or a photograph cannot be used.
+    """
+    tick("comparing tensors")
+    weights = compare_weights(a, b)
+    fields = compare_fields(a, b)
+    mismatch = obstacle(a, b)
+    if mismatch:
+        return Comparison(a, b, weights, fields, None, mismatch, ())
+    tick("running both sides")
+    judged = judge_outputs(a, b, shared_inputs(a, b, images))
+    distances = tuple(_distances(judged))
+    return Comparison(a, b, weights, fields, judged.verdict, judged.oracle, distances)
+
+
+def _distances(judged: Judged) -> list[Distance]:
+    found = (
+        Distance.of(batch, name, array, judged.b[batch][name])
+        for batch, outputs in judged.a.items()
+        for name, array in outputs.items()
+        if name in judged.b.get(batch, {})
+    )
+    return [distance for distance in found if distance]
+
+
+def _side_record(side: Side) -> dict[str, Any]:
+    runtime = side.runtime
+    return {
+        "name": side.name,
+        "kind": side.kind,
+        "framework": side.framework,
+        "runtime": runtime.name,
+        "precision": runtime.precision,
+    }

@@ -1,0 +1,108 @@
+"""Comparing what two sides say of themselves: configuration and preprocessing, field by field."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from converters.folder import PREPROCESSOR_NAME
+from regnet.config import CONFIG_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from converters.folder import ConvertedFolder
+    from converters.parity.compare.sides import Side
+
+_BOOKKEEPING = frozenset({"transformers_version", "_name_or_path", "torch_dtype"})
+"""Fields of who wrote a file and when."""
+
+_LABELS, _PREPROCESSING = "id2label", "preprocessing"
+_METADATA = (_LABELS, _PREPROCESSING)
+"""Keys of an ONNX file's metadata, each JSON (`converters.exporters.onnx`)."""
+
+_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class FieldDifference:
+    """A field that two sides state differently.
+
+    Attributes:
+        file: ``config.json`` or ``preprocessor_config.json``.
+        field: Its key.
+        a: A's value as JSON, shortened; None if it has none.
+        b: B's.
+    """
+
+    file: str
+    field: str
+    a: str | None
+    b: str | None
+
+
+def compare_fields(a: Side, b: Side) -> tuple[FieldDifference, ...] | None:
+    """List what two sides state differently.
+
+    Two folders state everything; an ONNX file of this project states in its metadata how images
+    are prepared and what the classes are called, and is compared in what both sides state.
+
+    Returns:
+        None if there is nothing that both state.
+
+    Raises:
+        InputError: If a file cannot be read.
+    """
+    ours, theirs = _stated(a), _stated(b)
+    whole = a.folder is not None and b.folder is not None
+    found: list[FieldDifference] = []
+    shared = [file for file in ours if file in theirs]
+    for file in shared:
+        fields = [*ours[file], *theirs[file]]
+        both = ours[file].keys() & theirs[file].keys()
+        for field in dict.fromkeys(fields if whole else filter(both.__contains__, fields)):
+            if field not in _BOOKKEEPING and _differ(field, ours[file], theirs[file]):
+                values = _shown(ours[file], field), _shown(theirs[file], field)
+                found.append(FieldDifference(file, field, *values))
+    return tuple(found) if shared else None
+
+
+def _stated(side: Side) -> dict[str, dict[str, Any]]:
+    """File name to field to value, as JSON reads them."""
+    if side.folder is not None:
+        stated = {
+            CONFIG_NAME: side.folder.config.to_dict(),
+            PREPROCESSOR_NAME: _preprocessing(side.folder),
+        }
+        plain: dict[str, dict[str, Any]] = json.loads(json.dumps(stated))
+        return plain
+    metadata = side.artefact.metadata if side.artefact else {}
+    try:
+        values = {key: json.loads(metadata[key]) for key in _METADATA if key in metadata}
+    except ValueError:
+        return {}
+    found = {
+        CONFIG_NAME: {"id2label": values[_LABELS]} if _LABELS in values else {},
+        PREPROCESSOR_NAME: values.get(_PREPROCESSING, {}),
+    }
+    return {file: fields for file, fields in found.items() if fields and isinstance(fields, dict)}
+
+
+def _differ(field: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return (field in a) != (field in b) or a.get(field) != b.get(field)
+
+
+def _preprocessing(folder: ConvertedFolder) -> dict[str, Any]:
+    return folder.preprocessing if (folder.path / PREPROCESSOR_NAME).is_file() else {}
+
+
+def _shown(values: Mapping[str, Any], field: str) -> str | None:
+    if field not in values:
+        return None
+    value = values[field]
+    text = json.dumps(value)
+    if len(text) <= _SHOWN:
+        return text
+    count = f" ({len(value)} entries)" if isinstance(value, dict | list) else ""
+    return f"{text[:_SHOWN]}...{count}"

@@ -1,0 +1,176 @@
+"""The two sides of a comparison, each opened by what it is; a file's name does not matter."""
+
+from __future__ import annotations
+
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file
+from converters.errors import InputError, StorageError
+from converters.folder import REPORT_NAME, ConvertedFolder
+from converters.parity.compare.foreign_onnx import ForeignOnnx
+from converters.parity.compare.foreign_torchscript import ForeignTorchScript
+from converters.runtimes.reference import ReferenceRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from converters.parity.compare.foreign import Foreign, Layout
+    from converters.runtimes.runtime import Runtime
+    from converters.sources.options import SourceOptions
+
+ONNX, TORCHSCRIPT = "onnx", "torchscript"
+"""Kinds of artefacts; keys of :data:`converters.artefacts.FORMATS`."""
+
+_TITLES = {ONNX: "ONNX file", TORCHSCRIPT: "TorchScript file", "folder": "converted folder"}
+_ZIP = b"PK\x03\x04"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison.
+
+    Attributes:
+        path: What the user named.
+        kind: ``folder``, ``checkpoint``, ``onnx`` or ``torchscript``.
+        folder: Its weights under the reference's names; None of an artefact.
+        framework: Who saved it; None but of a checkpoint.
+    """
+
+    path: Path
+    kind: str
+    folder: ConvertedFolder | None = None
+    framework: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.resolve().name
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return _TITLES.get(self.kind, f"checkpoint of {self.framework}")
+
+    @cached_property
+    def artefact(self) -> Foreign | None:
+        """What runs it, if it is an artefact.
+
+        Raises:
+            InputError: If it cannot be loaded.
+        """
+        if self.kind == ONNX:
+            return ForeignOnnx(self.path)
+        return ForeignTorchScript(self.path) if self.kind == TORCHSCRIPT else None
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """What runs it: of weights, the reference model in float32.
+
+        Raises:
+            InputError: If it cannot be loaded.
+        """
+        if self.folder is not None:
+            return ReferenceRuntime(self.folder)
+        assert self.artefact is not None  # noqa: S101 -- a side is one or the other
+        return self.artefact
+
+    @property
+    def layout(self) -> Layout:
+        """The axes of its input (N, C, H, W) that are fixed."""
+        if self.artefact is not None:
+            return self.artefact.layout
+        assert self.folder is not None  # noqa: S101 -- a side is one or the other
+        return (None, self.folder.config.num_channels, None, None)
+
+
+@contextmanager
+def opened(path: Path, options: SourceOptions) -> Iterator[Side]:
+    """Open a side; a checkpoint is converted, its weights alone, for as long as the block lasts.
+
+    Args:
+        path: A converted folder, an ONNX or TorchScript file, or a checkpoint of any framework.
+        options: What the user decided about checkpoints.
+
+    Raises:
+        InputError: If it is none of these or cannot be used.
+        UnsafeInputError: If it would run code.
+        StorageError: If it cannot be read, or there is no room for its weights.
+    """
+    kind = _kind(path)
+    if kind == "folder":
+        yield Side(path, kind, ConvertedFolder(path))
+    elif kind != "checkpoint":
+        yield Side(path, kind)
+    else:
+        with TemporaryDirectory(prefix="regnet-compare-") as temporary:
+            folder, framework = _converted(path, Path(temporary), options)
+            yield Side(path, kind, folder, framework)
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        return "folder" if (path / REPORT_NAME).is_file() else "checkpoint"
+    if not path.is_file():
+        return "checkpoint"  # whose reader says best what is wrong
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_SIZE)
+    except OSError:
+        return "checkpoint"
+    if head.startswith(_ZIP) and _is_program(path):
+        return TORCHSCRIPT
+    return ONNX if "protobuf" in (describe_wrong_file(head) or "") else "checkpoint"
+
+
+def _is_program(path: Path) -> bool:
+    """Whether a zip archive is one of torch.jit's, which has a folder of code."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = [name.partition("/")[2] for name in archive.namelist()]
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        return False
+    return any(name.startswith("code/") for name in inside) and "constants.pkl" in inside
+
+
+def _converted(path: Path, folder: Path, options: SourceOptions) -> tuple[ConvertedFolder, str]:
+    """Write a checkpoint's weights and configuration, and nothing else; who saved it."""
+    from converters.convert import output_config
+    from converters.inspection import inspected
+    from converters.stream import write_weights
+    from regnet.image_processor import RegNetImageProcessor
+
+    with inspected(path, options) as (checkpoint, inspection):
+        try:
+            write_weights(checkpoint, inspection.plan, folder)
+            output_config(inspection, None).save_pretrained(folder)
+            processor = RegNetImageProcessor(**inspection.source.preprocessor_fields())
+            processor.save_pretrained(folder)
+        except OSError as error:
+            raise StorageError(
+                f"The weights of {path.name} cannot be unpacked into a temporary folder "
+                f"({(error.strerror or str(error)).lower()}); make room, or set TMPDIR to a place "
+                "that has some."
+            ) from error
+        return ConvertedFolder(folder), inspection.source.framework
+
+
+def folder_of(*sides: Side) -> ConvertedFolder:
+    """The first side's weights, configuration and processor that there are.
+
+    Raises:
+        InputError: If all sides are artefacts.
+    """
+    for side in sides:
+        if side.folder is not None:
+            return side.folder
+    names = " and ".join(side.name for side in sides)
+    raise InputError(
+        f"Neither {names} says how pictures are prepared; leave out --images, or compare with a "
+        "checkpoint or a converted folder."
+    )

@@ -1,0 +1,245 @@
+"""Comparing the weights of two sides, tensor by tensor, under the reference's names."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.artefacts import FORMATS
+from converters.checkpoint.values import printable
+from converters.dtypes import DTYPES, cast, widened
+from converters.exporters.onnx import PRODUCER
+from converters.folder import ConvertedFolder
+from converters.parity.compare.sides import ONNX
+from converters.parity.contents.elements import compare_bits
+from converters.parity.contents.held import COUNTER
+from converters.parity.contents.tensors import certify
+from converters.parity.metrics import rms
+from regnet.architecture import BASE_PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from converters.parity.compare.sides import Side
+    from converters.parity.contents.held import Contents
+    from converters.parity.contents.tensors import TensorCertificate
+
+_STEM = "embedder.embedder.convolution.weight"
+_IMAGE_AXES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How the tensors of two sides compare.
+
+    Attributes:
+        identical: How many have the same bits.
+        recomputed: How many are folds or casts, and what float64 gives.
+        counters: How many counters of batches differ, which only training asks for.
+        differences: One clause each, a name first.
+        decides: Whether a difference means that the sides are not the same.
+        note: Why they were not compared, or what is special about how.
+    """
+
+    identical: int = 0
+    recomputed: int = 0
+    counters: int = 0
+    differences: tuple[str, ...] = ()
+    decides: bool = True
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Tensors by name, read one at a time.
+
+    Attributes:
+        dtypes: Name to torch's name of the element type.
+        array: Gives one; bfloat16 as its bits.
+    """
+
+    dtypes: Mapping[str, str]
+    array: Callable[[str], NDArray[Any]]
+
+    @classmethod
+    def of_folder(cls, folder: ConvertedFolder) -> Tensors:
+        """A folder's, without the prefix that a trunk has inside a classifier."""
+        stored = {name.removeprefix(BASE_PREFIX): name for name in folder.tensors}
+        dtypes = {short: folder.tensors[name].dtype for short, name in stored.items()}
+        return cls(dtypes, lambda short: folder.array(stored[short]))
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Arrays in memory."""
+        return cls({name: array.dtype.name for name, array in arrays.items()}, arrays.__getitem__)
+
+
+def compare_weights(a: Side, b: Side) -> Weights:
+    """Compare what two sides hold.
+
+    Two sides with weights are compared bit by bit. An artefact of this project is compared with
+    weights as its certificate has it, folds recomputed; two artefacts, by the names they share.
+    """
+    if a.folder and b.folder:
+        return compare_tensors(Tensors.of_folder(a.folder), Tensors.of_folder(b.folder))
+    for weights, artefact in ((a.folder, b), (b.folder, a)):
+        if weights is not None:
+            return _with_artefact(weights, artefact)
+    return _two_artefacts(a, b)
+
+
+def compare_tensors(a: Tensors, b: Tensors) -> Weights:
+    """Compare two sets of tensors by name.
+
+    Args:
+        a: What a clause calls A.
+        b: What it calls B.
+    """
+    identical = counters = 0
+    differences = [f"{printable(name)} is in A alone" for name in a.dtypes if name not in b.dtypes]
+    differences += [f"{printable(name)} is in B alone" for name in b.dtypes if name not in a.dtypes]
+    twins = _Twins(a, b)
+    for name in a.dtypes:
+        if name not in b.dtypes:
+            continue
+        words = _difference(name, a, b, twins)
+        if words is None:
+            identical += 1
+        elif name.endswith(COUNTER):
+            counters += 1
+        else:
+            differences.append(f"{printable(name)} {words}")
+    return Weights(identical, 0, counters, tuple(differences))
+
+
+def _difference(name: str, a: Tensors, b: Tensors, twins: _Twins) -> str | None:
+    """How B's tensor differs from A's of the same name, or None."""
+    ours, theirs = a.array(name), b.array(name)
+    if ours.shape != theirs.shape:
+        return f"has shape {list(theirs.shape)} where A has {list(ours.shape)}"
+    if a.dtypes[name] != b.dtypes[name]:
+        return _in_another_type(ours, a.dtypes[name], theirs, b.dtypes[name])
+    difference = compare_bits(memoryview(theirs.tobytes()), np.ascontiguousarray(ours))
+    if not difference.count:
+        return None
+    if name == _STEM and np.array_equal(ours[:, ::-1], theirs):
+        return "has its input channels reversed (BGR against RGB)"
+    twin = twins.of(name, theirs)
+    if twin:
+        return f"holds what A calls {printable(twin)}"
+    return f"differs {difference.describe(ours.shape)}{_size(ours, theirs, a.dtypes[name])}"
+
+
+def _in_another_type(ours: NDArray[Any], dtype: str, theirs: NDArray[Any], other: str) -> str:
+    """Whether the one rounds to the other."""
+    words = f"is {other} where A has {dtype}"
+    if dtype not in DTYPES or other not in DTYPES:
+        return words
+    down = np.array_equal(cast(ours, dtype, other), theirs)
+    same = down or np.array_equal(cast(theirs, other, dtype), ours)
+    return f"{words}, the same numbers rounded" if same else f"{words}, and other numbers"
+
+
+def _size(ours: NDArray[Any], theirs: NDArray[Any], dtype: str) -> str:
+    """How large a difference of floats is."""
+    if dtype not in DTYPES:
+        return ""
+    exact = widened(ours, dtype).astype(np.float64)
+    error = np.abs(widened(theirs, dtype).astype(np.float64) - exact)
+    if not np.isfinite(error).all():
+        return ", and not all are finite"
+    scale = rms(exact)
+    relative = f", {rms(error) / scale:.2g} relative RMS" if scale else ""
+    return f", by at most {error.max():.3g}{relative}"
+
+
+class _Twins:
+    """Finds which of A's tensors B holds under another name: two that were swapped, mostly."""
+
+    def __init__(self, a: Tensors, b: Tensors) -> None:
+        self._a = a
+        self._names = [name for name in a.dtypes if name in b.dtypes and not name.endswith(COUNTER)]
+        self._by_content: dict[tuple[tuple[int, ...], bytes], str] | None = None
+
+    def of(self, name: str, theirs: NDArray[Any]) -> str | None:
+        """Which of A's, other than ``name``, has these elements; None of tensors all alike."""
+        if theirs.size < 2 or (theirs == theirs.flat[0]).all():  # noqa: PLR2004
+            return None
+        if self._by_content is None:
+            self._by_content = {_content(self._a.array(other)): other for other in self._names}
+        found = self._by_content.get(_content(theirs))
+        return found if found != name else None
+
+
+def _content(array: NDArray[Any]) -> tuple[tuple[int, ...], bytes]:
+    return array.shape, hashlib.sha256(array.tobytes()).digest()
+
+
+def _with_artefact(folder: ConvertedFolder, artefact: Side) -> Weights:
+    """Compare weights with an artefact that was, or was not, written by this project."""
+    try:
+        contents = FORMATS[artefact.kind].contents(folder, artefact.path)
+    except Exception:  # noqa: BLE001 -- what another tool's file leads to has any class
+        return Weights(decides=False, note="not compared: the artefact's tensors cannot be read")
+    if not _is_ours(artefact, contents, folder):
+        return Weights(decides=False, note="not compared: another tool wrote the artefact")
+    if contents.weights_sha256 is not None:
+        return _sharing(folder, artefact, contents)
+    proof = certify(folder, artefact.kind, artefact.path)
+    return Weights(proof.identical, proof.recomputed, differences=_of_tensors(proof, contents))
+
+
+def _of_tensors(proof: TensorCertificate, contents: Contents) -> tuple[str, ...]:
+    """What is wrong with tensors; the graph is judged by what it computes, and fields apart."""
+    return tuple(clause for clause in proof.wrong if clause not in contents.faults)
+
+
+def _sharing(folder: ConvertedFolder, artefact: Side, contents: Contents) -> Weights:
+    """Compare weights with those that an artefact points at."""
+    home = ConvertedFolder(artefact.path.parent)
+    proof = certify(home, artefact.kind, artefact.path)
+    held = compare_tensors(Tensors.of_folder(folder), Tensors.of_folder(home))
+    return Weights(
+        held.identical,
+        counters=held.counters,
+        differences=_of_tensors(proof, contents) + held.differences,
+        note="the artefact shares the weights of its folder",
+    )
+
+
+def _is_ours(side: Side, contents: Contents, folder: ConvertedFolder) -> bool:
+    """Whether an artefact holds tensors as this project writes them.
+
+    An ONNX file says who wrote it, which matters: exporters fold batch norms and keep the names. A
+    TorchScript module keeps both names and values, so most names decide.
+    """
+    if side.kind == ONNX:
+        return side.artefact is not None and side.artefact.producer == PRODUCER
+    known = sum(held.name in folder.tensors for held in contents.tensors)
+    return 2 * known > len(contents.tensors)
+
+
+def _two_artefacts(a: Side, b: Side) -> Weights:
+    ours, theirs = _arrays(a), _arrays(b)
+    shared = ours.keys() & theirs.keys()
+    if 2 * len(shared) < max(len(ours), len(theirs)) or not shared:
+        return Weights(decides=False, note="not compared: the artefacts name their tensors apart")
+    found = compare_tensors(Tensors.of_arrays(ours), Tensors.of_arrays(theirs))
+    return Weights(
+        found.identical,
+        counters=found.counters,
+        differences=found.differences,
+        decides=False,
+        note="by the names that the artefacts share; their outputs decide",
+    )
+
+
+def _arrays(side: Side) -> dict[str, NDArray[Any]]:
+    """The tensors of an artefact by its own names."""
+    artefact = side.artefact
+    return artefact.tensors() if artefact else {}

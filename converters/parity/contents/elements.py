@@ -1,0 +1,111 @@
+"""Comparing the elements of two tensors exactly, a block at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from converters.parity.contents.recomputed import Recomputed
+
+_BLOCK = 1 << 18
+"""Elements compared at a time: what is computed on the way fits into the processor's cache."""
+
+
+@dataclass(slots=True)
+class Difference:
+    """Where two tensors differ.
+
+    Attributes:
+        count: In how many elements.
+        first: Index of the first of them, in row-major order; None if there is none.
+        ulps: How far the elements that count as equal are apart at most, in units in the last place
+            of their type.
+    """
+
+    count: int = 0
+    first: int | None = None
+    ulps: int = 0
+
+    def add(self, differs: NDArray[np.bool_], start: int) -> None:
+        """Count a block in, which begins at index ``start``."""
+        if not differs.any():
+            return
+        self.count += int(np.count_nonzero(differs))
+        if self.first is None:
+            self.first = start + int(differs.argmax())
+
+    def describe(self, shape: tuple[int, ...]) -> str:
+        """The difference of two tensors of ``shape`` in words."""
+        index = [int(axis) for axis in np.unravel_index(self.first or 0, shape)]
+        where = f", first at {index}" if shape else ""
+        return f"in {self.count} of {math.prod(shape)} values{where}"
+
+
+def compare_bits(held: memoryview, own: NDArray[np.generic]) -> Difference:
+    """Compare elements by their bits: NaN equals itself, and zeros of two signs differ.
+
+    Args:
+        held: As many bytes as ``own`` has, row-major.
+        own: Row-major.
+    """
+    unsigned = f"<u{own.itemsize}"
+    ours, theirs = own.reshape(-1).view(unsigned), np.frombuffer(held, unsigned)
+    difference = Difference()
+    for start in range(0, ours.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        difference.add(ours[block] != theirs[block], start)
+    return difference
+
+
+def compare_values(
+    held: memoryview, shape: tuple[int, ...], truth: Recomputed, dtype: str = "float32"
+) -> Difference:
+    """Compare elements with what they should be.
+
+    Args:
+        held: Elements of a tensor of ``shape``, which has one axis or more.
+        shape: Its sizes.
+        truth: What they should be.
+        dtype: Their type, ``float32`` or ``float16``.
+    """
+    tensor = np.frombuffer(held, np.dtype(dtype).newbyteorder("<")).reshape(shape)
+    row = max(1, math.prod(shape[1:]))
+    step = max(1, _BLOCK // row)
+    difference = Difference()
+    # What damaged weights fold into need not be a number; that is wrong without NumPy's warning.
+    with np.errstate(all="ignore"):
+        for start in range(0, shape[0], step):
+            rows = slice(start, start + step)
+            wrong, ulps = _judge(tensor[rows], truth, rows)
+            difference.add(wrong, start * row)
+            difference.ulps = max(difference.ulps, ulps)
+    return difference
+
+
+def _judge(
+    held: NDArray[np.floating], truth: Recomputed, rows: slice
+) -> tuple[NDArray[np.bool_], int]:
+    """Which elements of some rows are wrong, and how many ulps off the others are at most."""
+    exact = truth.exact(rows)
+    nearest = exact.astype(held.dtype)
+    unequal = nearest != held
+    if not unequal.any():
+        return unequal, 0
+    reach = truth.reach(rows)
+    lowest, highest = (exact - reach).astype(held.dtype), (exact + reach).astype(held.dtype)
+    in_reach = unequal & (lowest <= held) & (held <= highest)
+    distances = np.abs(_ordinal(held[in_reach]) - _ordinal(nearest[in_reach]))
+    return unequal & ~in_reach, int(distances.max(initial=0))
+
+
+def _ordinal(floats: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Numbers that count up by one from each float to the next; both zeros are 0."""
+    size = floats.dtype.itemsize
+    bits = floats.view(f"i{size}").astype(np.int64)
+    return np.where(bits < 0, -(1 << (8 * size - 1)) - bits, bits)

@@ -1,0 +1,104 @@
+"""What an artefact holds, as its reader hands it to :mod:`converters.parity.contents.tensors`.
+
+Each kind of artefact has one reader beside this file, named in
+:data:`converters.artefacts.FORMATS`. A reader maps the file and takes its structure apart; the
+elements of the tensors stay on disk until they are compared, one tensor after another.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from converters.dtypes import COMPUTED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from converters.folder import ConvertedFolder
+
+FOLDED_WEIGHT = ".folded_weight"
+FOLDED_BIAS = ".folded_bias"
+"""What follows a module's name where a convolution has taken in its batch norm."""
+
+COUNTER = ".num_batches_tracked"
+"""How many batches a norm has seen; only training asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldTensor:
+    """A tensor of an artefact.
+
+    Attributes:
+        name: That of the state dict, or ``<module>.folded_weight`` or ``<module>.folded_bias``.
+        dtype: torch's name of the element type, without ``torch.``.
+        shape: The sizes.
+        data: The elements, little-endian and row-major, without gaps; mapped rather than read.
+        fault: What is wrong with the way it is held, as a clause that follows its name; then the
+            elements do not matter.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All that an artefact holds.
+
+    Attributes:
+        tensors: In the order of the file.
+        counters: Whether ``num_batches_tracked`` must be among them.
+        weights_sha256: Digests of the weights files that the artefact says it belongs to, by file
+            name; None if it needs none of them.
+        faults: What else is wrong, one clause each.
+        precision: What folded and cast tensors are rounded to: ``float32`` or ``float16``.
+    """
+
+    tensors: tuple[HeldTensor, ...]
+    counters: bool = False
+    weights_sha256: Mapping[str, str] | None = None
+    faults: tuple[str, ...] = ()
+    precision: str = COMPUTED
+
+
+class ReadContents(Protocol):
+    """A reader of one kind of artefact."""
+
+    def __call__(self, folder: ConvertedFolder, path: Path) -> Contents:
+        """Take an artefact apart.
+
+        Args:
+            folder: Whose artefact it is.
+            path: The file; what it holds is neither trusted nor executed.
+
+        Raises:
+            Exception: Of any class, if it cannot be read.
+        """
+
+
+def mapped(path: Path) -> memoryview:
+    """Map a file that is not empty, read-only; the map lasts as long as a view of it.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If it is empty.
+    """
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def part(view: memoryview, offset: int, length: int) -> memoryview:
+    """Take a stretch of a view.
+
+    Raises:
+        ValueError: If it does not lie inside.
+    """
+    if not 0 <= offset <= offset + length <= len(view):
+        raise ValueError(f"it ends at byte {len(view)}, where {offset + length} are needed")
+    return view[offset : offset + length]

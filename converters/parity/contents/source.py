@@ -1,0 +1,89 @@
+"""Proof that a folder holds a checkpoint's weights: every tensor against the bytes it came from.
+
+What a tensor should be is worked out here from the plan once more, and on purpose not by the code
+that writes weights, which this checks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.checkpoint.values import printable
+from converters.dtypes import cast
+from converters.parity.contents.elements import compare_bits
+from converters.parity.contents.tensors import TensorCertificate
+from regnet.safetensors_file import SAFETENSORS_TO_TORCH
+
+if TYPE_CHECKING:
+    from converters.checkpoint import AnyCheckpoint
+    from converters.folder import ConvertedFolder
+    from converters.plan import Plan, Step
+
+
+def certify_source(
+    folder: ConvertedFolder, checkpoint: AnyCheckpoint, plan: Plan
+) -> TensorCertificate:
+    """Compare every tensor of a folder with the checkpoint's, one in memory at a time.
+
+    Args:
+        folder: What was converted.
+        checkpoint: The open checkpoint.
+        plan: Of the checkpoint, in the folder's own dtype.
+
+    Returns:
+        ``identical`` counts tensors with the checkpoint's numbers, copied or their channels
+        reversed; ``recomputed`` those that were cast or folded.
+
+    Raises:
+        InputError: If the checkpoint is damaged.
+    """
+    wrong: list[str] = []
+    counts = {True: 0, False: 0}
+    for step in plan.steps:
+        fault = _fault(folder, checkpoint, step)
+        if fault:
+            wrong.append(f"{step.target.name} {fault}")
+        else:
+            counts[step.cast is not None] += 1
+    planned = {step.target.name for step in plan.steps}
+    extra = (name for name in folder.tensors if name not in planned)
+    wrong.extend(f"{printable(name)} is no tensor of the checkpoint" for name in extra)
+    return TensorCertificate(counts[False], counts[True], ulps=0, wrong=tuple(wrong))
+
+
+def _fault(folder: ConvertedFolder, checkpoint: AnyCheckpoint, step: Step) -> str | None:
+    """What is wrong with one of the folder's tensors."""
+    name = step.target.name
+    held = folder.tensors.get(name)
+    if held is None:
+        return "is missing"
+    if held.shape != step.target.shape:
+        return f"has shape {list(held.shape)} where {list(step.target.shape)} belongs"
+    dtype = SAFETENSORS_TO_TORCH[step.target.dtype]
+    if held.dtype != dtype:
+        return f"is {printable(held.dtype)} where the plan has {dtype}"
+    planned = planned_bytes(checkpoint, step)
+    difference = compare_bits(memoryview(planned), folder.array(name))
+    if not difference.count:
+        return None
+    origin = f"the checkpoint's {printable(step.source_name)}" if step.source_name else "zeros"
+    return f"differs from {origin} {difference.describe(held.shape)}"
+
+
+def planned_bytes(checkpoint: AnyCheckpoint, step: Step) -> bytes:
+    """The elements that a step gives, row-major and little-endian."""
+    if step.tensor is None:
+        return bytes(step.target.nbytes)
+    array, dtype = checkpoint.array(step.tensor), step.tensor.dtype
+    if step.fold is not None:
+        dtype = "float64"
+        array = step.fold.apply(
+            step.tensor, lambda tensor: cast(checkpoint.array(tensor), tensor.dtype, dtype)
+        )
+    if step.flip:
+        array = array[:, ::-1]
+    if step.cast is not None:
+        array = cast(np.ascontiguousarray(array), dtype, step.cast)
+    return array.tobytes()

@@ -1,0 +1,155 @@
+"""Whether an artefact that bears our mark is the one that is written for its folder.
+
+Graph and code follow from the configuration and the exporter's revision alone, so they can be
+written again and compared. What other revisions or tools wrote, or rewrote and signed, is judged by
+its numbers and tensors.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from onnx import TensorProto
+
+from converters.checkpoint.values import printable
+from converters.dtypes import COMPUTED
+from converters.exporters.onnx import PRODUCER, REVISION
+from converters.exporters.onnx_form import (
+    NEWEST_OPSET,
+    OLDEST_OPSET,
+    OPSET,
+    PRECISION_KEY,
+    GraphForm,
+)
+from converters.exporters.onnx_graph import build_graph
+from converters.exporters.onnx_preprocessing import IMAGE, with_preprocessing
+from converters.exporters.onnx_weights import cast_names
+from converters.exporters.torchscript import CODE, MARK, program_entries
+from converters.folder import PREPROCESSOR_NAME
+from converters.parity.contents.held import FOLDED_WEIGHT
+from regnet.config import CONFIG_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from onnx import GraphProto, ModelProto, NodeProto
+
+    from converters.folder import ConvertedFolder
+
+NOT_WRITTEN = "not what is written for this configuration"
+"""How every clause ends that has nothing more precise to say."""
+
+
+def metadata_faults(folder: ConvertedFolder, model: ModelProto) -> Iterator[str]:
+    """Where the metadata of an ONNX file contradicts the files of its folder.
+
+    Runtimes that have nothing but the ONNX file prepare images and name classes by it.
+    """
+    stated = {entry.key: entry.value for entry in model.metadata_props}
+    prepared = folder.preprocessing if (folder.path / PREPROCESSOR_NAME).is_file() else None
+    if prepared is not None and not _says(stated.get("preprocessing"), prepared):
+        yield f"its metadata states another preprocessing than {PREPROCESSOR_NAME}"
+    labels = {str(index): name for index, name in folder.config.id2label.items()}
+    if not _says(stated.get("id2label"), labels):
+        yield f"its metadata names other classes than {CONFIG_NAME}"
+
+
+def graph_faults(folder: ConvertedFolder, model: ModelProto, graph: GraphProto) -> Iterator[str]:
+    """What in an ONNX file of today's revision is not what is written today.
+
+    The order of nodes and their documentation do not count.
+
+    Args:
+        folder: Whose artefact it is.
+        model: The file; its graph is not looked at.
+        graph: Without the initialisers.
+    """
+    if (model.producer_name, model.producer_version) != (PRODUCER, REVISION):
+        return
+    form = form_of(model, graph)
+    written = _written(folder, graph, form)
+    ours, theirs = ({node.name: _plain(node) for node in each.node} for each in (written, graph))
+    for name in dict.fromkeys((*ours, *theirs)):
+        if ours.get(name) != theirs.get(name):
+            yield f"the node {printable(name)} is {NOT_WRITTEN}"
+    if len(theirs) != len(graph.node):
+        yield f"the number of nodes of one name is {NOT_WRITTEN}"
+    if (*graph.input, *graph.output) != (*written.input, *written.output):
+        yield f"the list of inputs and outputs is {NOT_WRITTEN}"
+    if [(opset.domain, opset.version) for opset in model.opset_import] != [("", form.opset)]:
+        yield f"the version of its operators is {NOT_WRITTEN}"
+
+
+def form_of(model: ModelProto, graph: GraphProto) -> GraphForm:
+    """In which form a file is: of its opset, sizes and types those that a form can have."""
+    opsets = {opset.version for opset in model.opset_import if not opset.domain}
+    opset = max(opsets & set(range(OLDEST_OPSET, NEWEST_OPSET + 1)), default=OPSET)
+    if not graph.input:
+        return GraphForm(opset)
+    kind = graph.input[0].type.tensor_type
+    channels = 3 if graph.input[0].name == IMAGE else 1
+    sizes = [max(0, dim.dim_value) or None for dim in kind.shape.dim]
+    batch, height, width = (*sizes[:channels], *sizes[channels + 1 :], None, None, None)[:3]
+    half = kind.elem_type == TensorProto.FLOAT16
+    return GraphForm(
+        opset,
+        batch,
+        height,
+        width,
+        precision="float16" if stated_precision(model) == "float16" else "float32",
+        io_precision="float16" if half else "float32",
+    )
+
+
+def stated_precision(model: ModelProto) -> str:
+    """What a file says that it computes in; ``float32`` unless it says otherwise."""
+    stated = {entry.key: entry.value for entry in model.metadata_props}
+    return str(stated.get(PRECISION_KEY, COMPUTED))
+
+
+def _written(folder: ConvertedFolder, graph: GraphProto, form: GraphForm) -> GraphProto:
+    """What is written today in a form; folded and with preprocessing where the file is."""
+    folded = any(name.endswith(FOLDED_WEIGHT) for node in graph.node for name in node.input)
+    written = build_graph(
+        folder.config,
+        classifier=folder.has_classifier,
+        fold_norms=folded,
+        casts=() if folded else cast_names(folder),
+        form=form,
+    )
+    prepares = any(value.name == IMAGE for value in graph.input)
+    return with_preprocessing(folder, written, form) if prepares else written
+
+
+def code_faults(folder: ConvertedFolder, entry: Callable[[str], bytes | None]) -> Iterator[str]:
+    """Which entries of a TorchScript archive of today's revision are not what is written.
+
+    Args:
+        folder: Whose artefact it is.
+        entry: Gives the bytes of an entry below the root of the archive, None without it.
+    """
+    if not (entry(CODE) or b"").startswith(MARK.encode()):
+        return
+    for name, data in program_entries(folder).items():
+        if entry(name) != data:
+            yield f"its {name} is {NOT_WRITTEN}"
+
+
+def _says(text: str | None, value: object) -> bool:
+    """Whether JSON, where there is any, says this."""
+    try:
+        return text is None or bool(json.loads(text) == value)
+    except ValueError:
+        return False
+
+
+def _plain(node: NodeProto) -> bytes:
+    """What a node computes, in one spelling."""
+    copy = type(node)()
+    copy.CopyFrom(node)
+    copy.ClearField("doc_string")
+    attributes = sorted(copy.attribute, key=lambda attribute: attribute.name)
+    del copy.attribute[:]
+    copy.attribute.extend(attributes)
+    return bytes(copy.SerializeToString(deterministic=True))

@@ -1,0 +1,1 @@
+"""Where an artefact goes wrong: every value inside it, module by module."""

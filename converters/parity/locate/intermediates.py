@@ -1,0 +1,100 @@
+"""Every value that an artefact computes on the way, from one run of one session.
+
+Values are called as in :mod:`converters.parity.locate.walk`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from converters.artefacts import FORMATS
+from converters.errors import ConversionError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from converters.folder import ConvertedFolder
+
+_SHOWN = 300
+"""Characters of a library's own error that a message shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intermediates:
+    """What an artefact computed, and how it says it does.
+
+    Attributes:
+        values: By name, float32; empty if the artefact cannot be run.
+        folded: Whether convolutions have taken in their batch norms.
+        differences: What the file says to do otherwise than it should, a clause by the name of the
+            value; not everything can be seen this way.
+        failure: Why it cannot be run, in the runtime's words; None if it was.
+    """
+
+    values: Mapping[str, NDArray[np.float32]]
+    folded: bool
+    differences: Mapping[str, str]
+    failure: str | None = None
+
+
+def run_with_intermediates(
+    folder: ConvertedFolder, kind: str, path: Path, pixels: NDArray[np.float32]
+) -> Intermediates:
+    """Run an artefact that this project wrote, and keep every value.
+
+    Args:
+        folder: Whose artefact it is.
+        kind: Key of :data:`converters.artefacts.FORMATS`.
+        path: The artefact; one that shares weights lies beside them.
+        pixels: (N, num_channels, H, W), normalised.
+
+    Raises:
+        InputError: If it is of a kind whose values cannot be had, cannot be opened, or does not
+            compute in float32.
+    """
+    if kind not in READERS:
+        raise InputError(
+            f"{path.name} shows no values inside; locate faults in {' or '.join(READERS)} instead."
+        )
+    try:
+        return READERS[kind](folder, path, pixels)
+    except ConversionError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{path.name} cannot be opened as {FORMATS[kind].title} ({in_short(error)}); "
+            "export it again."
+        ) from error
+
+
+def in_short(error: Exception) -> str:
+    """A library's own words on one line: the last of torch's, which follows its traceback."""
+    lines = str(error).strip().splitlines()
+    words = lines[-1:] if lines and lines[-1].startswith("RuntimeError") else lines
+    return " ".join(" ".join(words).split())[:_SHOWN]
+
+
+def _onnx(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -> Intermediates:
+    from converters.parity.locate.intermediates_onnx import run_onnx
+
+    return run_onnx(folder, path, pixels)
+
+
+def _torchscript(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -> Intermediates:
+    from converters.parity.locate.intermediates_torchscript import run_torchscript
+
+    return run_torchscript(folder, path, pixels)
+
+
+READERS: dict[str, Callable[[ConvertedFolder, Path, NDArray[np.float32]], Intermediates]] = {
+    "onnx": _onnx,
+    "onnx-web": _onnx,
+    "torchscript": _torchscript,
+}
+"""Format to what runs it, of those whose values can be had; keys of
+:data:`converters.artefacts.FORMATS`."""

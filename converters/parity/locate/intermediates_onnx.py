@@ -1,0 +1,115 @@
+"""Every value inside an ONNX file: a copy of the graph in memory with all of them as outputs.
+
+One session computes them all, as the nodes say: with the optimiser off, since what it fuses would
+be other values, and what it may not fuse, because they are outputs, gains nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+import onnxruntime
+from onnx import helper
+
+from converters.dataflow import PIXELS
+from converters.errors import InputError
+from converters.exporters.onnx_graph import build_graph
+from converters.parity.locate.intermediates import Intermediates, in_short
+from converters.parity.locate.walk import steps_of
+from converters.runtimes.onnxruntime import PROVIDERS, session_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from onnx import ModelProto, NodeProto
+
+    from converters.folder import ConvertedFolder
+
+_CONVOLUTION = ".convolution"
+_NORM = "BatchNormalization"
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+def run_onnx(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -> Intermediates:
+    """Run an ONNX file and keep the value of every node.
+
+    Args:
+        folder: Whose artefact it is.
+        path: The file; a sharing one beside its weights.
+        pixels: (N, num_channels, H, W), normalised.
+
+    Raises:
+        InputError: If this project's exporter did not write it.
+    """
+    model = onnx.load(path, load_external_data=False)
+    nodes = {node.name: node for node in model.graph.node}
+    folded = all(node.op_type != _NORM for node in model.graph.node)
+    names = {_module(name, folded): node.output[0] for name, node in nodes.items()}
+    names |= {output.name: output.name for output in model.graph.output}
+    modules = [step.module for step in steps_of(folder, folded=folded)]
+    if 2 * len(names.keys() & set(modules)) < len(modules):
+        raise InputError(
+            f"{path.name} calls its nodes otherwise than this project's exporter, so that none can "
+            "be told; export it with `regnet export`."
+        )
+    differences = dict(_differences(folder, nodes, set(modules), folded=folded))
+    try:
+        computed = _run(model, path.parent, pixels)
+    except Exception as error:  # noqa: BLE001 -- ONNX Runtime raises classes of its own
+        return Intermediates({}, folded, differences, failure=in_short(error))
+    values = {name: computed[value] for name, value in names.items() if value in computed}
+    return Intermediates(values, folded, differences)
+
+
+def _run(
+    model: ModelProto, folder: Path, pixels: NDArray[np.float32]
+) -> dict[str, NDArray[np.float32]]:
+    """Every value of the graph by its own name."""
+    outputs = {output.name for output in model.graph.output}
+    made = dict.fromkeys(name for node in model.graph.node for name in node.output)
+    hidden = (helper.make_empty_tensor_value_info(name) for name in made if name not in outputs)
+    model.graph.output.extend(hidden)
+    options = session_options()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
+    program = model.SerializeToString()
+    session = onnxruntime.InferenceSession(program, options, providers=PROVIDERS)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {PIXELS: pixels}), strict=True))
+
+
+def _module(node: str, folded: bool) -> str:
+    """The module around a convolution that has taken in its batch norm, else the node's own."""
+    return node.removesuffix(_CONVOLUTION) if folded else node
+
+
+def _differences(
+    folder: ConvertedFolder, nodes: Mapping[str, NodeProto], modules: set[str], *, folded: bool
+) -> Iterator[tuple[str, str]]:
+    """What nodes say otherwise than the exporter's, by the value they take part in."""
+    graph = build_graph(folder.config, classifier=folder.has_classifier, fold_norms=folded)
+    for expected in reversed(graph.node):  # of several parts of a value the first counts
+        found = nodes.get(expected.name)
+        difference = _difference(found, expected) if found else "its node is missing"
+        if difference:
+            module = _module(expected.name, folded)
+            yield (module if module in modules else module.rpartition(".")[0]), difference
+
+
+def _difference(found: NodeProto, expected: NodeProto) -> str | None:
+    if found.op_type != expected.op_type:
+        return f"its operator is {found.op_type} where {expected.op_type} belongs"
+    if found.input != expected.input:
+        return f"it reads {', '.join(found.input)} where {', '.join(expected.input)} belongs"
+    stated, due = (
+        {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        for node in (found, expected)
+    )
+    for name in due | stated:
+        if stated.get(name) != due.get(name):
+            return f"its {name} is {stated.get(name)} where {due.get(name)} belongs"
+    return None

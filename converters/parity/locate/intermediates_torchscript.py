@@ -1,0 +1,118 @@
+"""Every value inside a TorchScript file: its graph, inlined, with all of them as outputs.
+
+Inlining leaves on each operator the path of modules it was called through, which names its value.
+What a module computes itself, and not by a module below it, is told by its order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from converters.errors import InputError
+from converters.parity.locate.intermediates import Intermediates, in_short
+from converters.parity.locate.walk import steps_of
+from converters.runtimes.reference import torch_threads
+from converters.runtimes.torchscript import TorchScriptRuntime
+from regnet.architecture import CLASSIFIER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from converters.folder import ConvertedFolder
+
+_OWN_VALUES = {
+    "Attention": ("1", "3"),
+    "RegNetBlock": ("add",),
+    "RegNetModel": ("pooler",),
+    "RegNetProjectionBlock": ("add",),
+    "RegNetSELayer": ("pooler", "mul"),
+}
+"""Names of what a module of a class computes itself, in order; of others it is the module's."""
+
+_FLATTEN = CLASSIFIER.rpartition(".")[0] + ".0"
+
+_FUNCTION = "UNKNOWN_INSTANCE"
+"""Last in the path of an operator inside a function: ours has but one, the activation."""
+
+_MODULE = re.compile(r"([^.()]+)\(([^()]*)\)")
+
+
+def run_torchscript(
+    folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]
+) -> Intermediates:
+    """Run a TorchScript file and keep the value of every operator.
+
+    Args:
+        folder: Whose artefact it is.
+        path: The file.
+        pixels: (N, num_channels, H, W), normalised.
+
+    Raises:
+        InputError: If this project's exporter did not write it, or not in float32.
+        RuntimeError: From torch, if it is no TorchScript file.
+    """
+    import torch
+
+    module = TorchScriptRuntime(path).module
+    dtypes = {tensor.dtype for tensor in module.parameters()}
+    if dtypes != {torch.float32}:
+        raise InputError(
+            f"{path.name} holds {', '.join(sorted(map(str, dtypes)))}, and errors are told in "
+            "units of float32's; convert with `--dtype float32` to locate a fault."
+        )
+    graph = module.graph.copy()
+    torch._C._jit_pass_inline(graph)  # noqa: SLF001 -- TorchScript has no public way in
+    nodes = _values(graph, folder)
+    modules = {step.module for step in steps_of(folder, folded=False)}
+    if 2 * len(nodes.keys() & modules) < len(modules):
+        raise InputError(
+            f"{path.name} calls its modules otherwise than this project's exporter, so that none "
+            "can be told; export it with `regnet export`."
+        )
+    try:
+        with torch.inference_mode(), torch_threads():
+            computed = _run(module, graph, list(nodes.values()), torch.tensor(pixels))
+    except RuntimeError as error:
+        return Intermediates({}, folded=False, differences={}, failure=in_short(error))
+    names = (*nodes, *folder.output_names)
+    values = {name: tensor.numpy() for name, tensor in zip(names, computed, strict=True)}
+    return Intermediates(values, folded=False, differences={})
+
+
+def _run(module: Any, graph: Any, nodes: list[Any], pixels: Tensor) -> list[Tensor]:
+    """The values of ``nodes``, then the outputs."""
+    import torch
+
+    for node in nodes:
+        graph.registerOutput(node.output())
+    graph.makeMultiOutputIntoTuple()
+    function = torch._C._create_function_from_graph("intermediates", graph)  # noqa: SLF001
+    outputs, *inner = function(module._c, pixels)  # noqa: SLF001
+    return [*inner, *((outputs,) if isinstance(outputs, torch.Tensor) else outputs)]
+
+
+def _values(graph: Any, folder: ConvertedFolder) -> dict[str, Any]:
+    """The operators by the names of their values, in execution order."""
+    own_of_the_top = (_FLATTEN,) if folder.has_classifier else _OWN_VALUES["RegNetModel"]
+    found: dict[str, Any] = {}
+    seen: Counter[str] = Counter()
+    for node in graph.nodes():
+        if not node.kind().startswith("aten::"):
+            continue
+        parts = _MODULE.findall(node.getModuleHierarchy())
+        path = [name for name, _ in parts]
+        if path and path[-1] == _FUNCTION:
+            found[".".join((*path[:-1], "activation"))] = node  # the last operator of several
+            continue
+        module = ".".join(path)
+        own = _OWN_VALUES.get(parts[-1][1], ("",)) if parts else own_of_the_top
+        if seen[module] < len(own):
+            found[".".join(filter(None, (module, own[seen[module]])))] = node
+        seen[module] += 1
+    return found

@@ -1,0 +1,149 @@
+"""Where an artefact goes wrong: the first module whose output is wrong, *given its own input*.
+
+See :mod:`converters.parity.locate.module_errors` for how that is measured. Weights that no value
+shows, say because a ReLU before them is silent on the image, are found by
+:func:`converters.parity.contents.tensors.certify`, which also names the tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from converters.dataflow import PIXELS
+from converters.errors import InputError
+from converters.parity.contents.held import COUNTER
+from converters.parity.contents.tensors import certify
+from converters.parity.locate.intermediates import run_with_intermediates
+from converters.parity.locate.module_errors import measure
+from converters.parity.locate.walk import steps_of
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from converters.folder import ConvertedFolder
+    from converters.parity.locate.intermediates import Intermediates
+    from converters.parity.locate.module_errors import ModuleError
+    from converters.parity.locate.walk import Step
+
+    _Seen = Mapping[str, tuple[str | None, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where an artefact goes wrong, and how the error travels from there.
+
+    Attributes:
+        artefact: File name.
+        modules: Every value in the order of execution, the outputs last; none if the artefact
+            cannot be run.
+        culprit: The first module at fault, None if there is none.
+        tensor: The tensor of the artefact that makes it wrong; None if it is the operation.
+        channel: The output channel with the largest error; None if it cannot be told.
+        why: One clause for people.
+    """
+
+    artefact: str
+    modules: tuple[ModuleError, ...]
+    culprit: str | None
+    tensor: str | None
+    channel: int | None
+    why: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        modules = [module.to_dict() for module in self.modules]
+        return {**asdict(self), "modules": modules}
+
+
+def locate(folder: ConvertedFolder, kind: str, path: Path, pixels: NDArray[np.float32]) -> Location:
+    """Name the first module of an artefact that computes something else than the reference model.
+
+    Args:
+        folder: Whose artefact it is; its weights are the truth.
+        kind: Key of :data:`converters.artefacts.FORMATS`.
+        path: The artefact.
+        pixels: (N, num_channels, H, W), normalised. Noise: on a constant image rounding errors add
+            up instead of averaging out.
+
+    Raises:
+        InputError: If the artefact is of a kind that shows no values inside, was not written by
+            this project, or cannot be run for no reason that can be seen.
+    """
+    computed = run_with_intermediates(folder, kind, path, pixels)
+    steps = steps_of(folder, folded=computed.folded)
+    seen = _seen_faults(folder, kind, path, steps)
+    if computed.failure is not None:
+        return _unrunnable(path, steps, seen, computed)
+    measured = measure(folder, steps, {PIXELS: pixels, **computed.values})
+    modules = tuple(module for module, _ in measured)
+    channels = {module.module: channel for module, channel in measured if module.at_fault}
+    culprit = _first(steps, channels or seen)
+    if culprit is None:
+        return Location(path.name, modules, None, None, None, _innocence(modules))
+    channel = channels.get(culprit)
+    if culprit in seen:
+        tensor, why = seen[culprit]
+        why += "" if channels else ", though no value shows it on this image"
+        return Location(path.name, modules, culprit, tensor, channel, why)
+    local = next(m.local for m in modules if m.module == culprit)
+    why = computed.differences.get(culprit) or _operation(local)
+    return Location(path.name, modules, culprit, None, channel, why)
+
+
+def _first(steps: Sequence[Step], faults: Container[str]) -> str | None:
+    return next((step.module for step in steps if step.module in faults), None)
+
+
+def _unrunnable(
+    path: Path, steps: Sequence[Step], seen: _Seen, computed: Intermediates
+) -> Location:
+    """What can be said of a file that no runtime runs: where it looks wrong."""
+    culprit = _first(steps, seen.keys() | computed.differences.keys())
+    if culprit is None:
+        raise InputError(
+            f"{path.name} cannot be run ({computed.failure}), though no module of it looks wrong; "
+            "export it again."
+        )
+    tensor, clause = seen.get(culprit, (None, ""))
+    why = clause or computed.differences[culprit]
+    why += f", and the file cannot be run ({computed.failure})"
+    return Location(path.name, (), culprit, tensor, None, why)
+
+
+def _seen_faults(folder: ConvertedFolder, kind: str, path: Path, steps: Sequence[Step]) -> _Seen:
+    """What the certificate finds wrong: by module, the tensor if it is one, and a clause."""
+    modules = {step.module for step in steps}
+    found: dict[str, tuple[str | None, str]] = {}
+    for clause in certify(folder, kind, path).wrong:
+        name, _, what = clause.partition(" ")
+        owner, _, _ = name.rpartition(".")
+        if name.endswith(COUNTER):
+            continue  # which no value depends on
+        if name in modules:
+            found.setdefault(name, (None, f"it {what}"))
+        elif owner in modules:
+            found.setdefault(owner, (name, f"its {name} {what}"))
+    return found
+
+
+def _operation(local: float | None) -> str:
+    if local is None or not math.isfinite(local):
+        return "it gives no finite value of the reference's shape, though its tensors are right"
+    return (
+        f"given its own input it is {local:.3g} times as far from the reference as float32 "
+        "PyTorch, though its tensors are right: the operation differs"
+    )
+
+
+def _innocence(modules: Sequence[ModuleError]) -> str:
+    """Why no module is the culprit."""
+    lost = next((m.module for m in modules if not math.isfinite(m.ratio)), None)
+    if lost is not None:
+        return f"the reference itself is not finite at {lost}, so the folder's weights are damaged"
+    return "every module is right, given its own input"

@@ -1,0 +1,198 @@
+"""The errors of a module: against the oracle, and given the module's own input.
+
+Comparing every value of an artefact with the oracle's shows how an error travels, but not where it
+begins: rounding adds up with depth, so that a small fault hides, and whatever follows a fault is
+wrong as well. So each module of the reference model is also run in float64 on the very input that
+the artefact's module had. What differs then is this module's doing, and it is judged in units of
+what float32 PyTorch gets wrong at the same module on the same input: one module's rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.dataflow import PIXELS
+from converters.parity.metrics import Errors, rms
+from converters.runtimes.reference import ReferenceRuntime, torch_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from converters.folder import ConvertedFolder
+    from converters.parity.locate.walk import Step
+
+    Values = Mapping[str, NDArray[np.float32]]
+    _Pair = tuple[Tensor, Tensor]
+
+BAND = 24.0
+"""How many times float32 PyTorch's own error a module may make by itself, in its worst channel.
+Right artefacts stay below 9 (`python -m benchmarks.locate --calibrate 16`)."""
+
+_LEAST_UNIT = 2 * float(np.finfo(np.float32).eps)
+"""Relative to a value: two roundings."""
+
+_UNKNOWN = Errors(math.nan, math.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleError:
+    """One value inside an artefact.
+
+    Attributes:
+        module: The module of the reference model that computes it; see
+            :mod:`converters.parity.locate.walk`.
+        depth: Its place in the order of execution, from 0.
+        errors: Against the oracle's value; NaN where the artefact has none of this shape.
+        ratio: The RMS error in units of float32 PyTorch's at this depth; infinite where there is
+            none.
+        local: The RMS error of the worst channel given the module's own input, in units of float32
+            PyTorch's on that input; None where that input, or the reference's output, is not
+            finite or missing.
+    """
+
+    module: str
+    depth: int
+    errors: Errors
+    ratio: float
+    local: float | None
+
+    @property
+    def at_fault(self) -> bool:
+        """Whether the module itself is wrong."""
+        return self.local is not None and not self.local <= BAND
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, which knows no infinity: what is not finite becomes None."""
+        return {
+            "module": self.module,
+            "depth": self.depth,
+            "errors": {"max": _finite(self.errors.max), "rms": _finite(self.errors.rms)},
+            "ratio": _finite(self.ratio),
+            "local": _finite(self.local),
+        }
+
+
+def measure(
+    folder: ConvertedFolder, steps: Sequence[Step], values: Values
+) -> list[tuple[ModuleError, int | None]]:
+    """Measure every value of an artefact.
+
+    Args:
+        folder: Whose weights are the truth.
+        steps: Of its network.
+        values: Of the artefact by name, ``pixel_values`` among them.
+
+    Returns:
+        For each step its errors, and the channel in which the module itself errs most.
+    """
+    import torch
+
+    reference = _Reference(folder)
+    uses = Counter(name for step in steps for name in step.inputs)
+    pairs = {PIXELS: reference.pair(values[PIXELS])}
+    measured = []
+    with torch.inference_mode(), torch_threads():
+        for depth, step in enumerate(steps):
+            pairs[step.module] = reference.compute(step, [pairs[name] for name in step.inputs])
+            measured.append(_module_error(reference, depth, step, values, pairs[step.module]))
+            uses.subtract(step.inputs)
+            for name in step.inputs:
+                if not uses[name]:  # memory for what is still to be read, not for the network
+                    pairs.pop(name, None)
+    return measured
+
+
+class _Reference:
+    """The reference model in float64, the truth, and in float32, whose errors are the unit."""
+
+    def __init__(self, folder: ConvertedFolder) -> None:
+        self._oracle = ReferenceRuntime(folder, "float64").model
+        self._eager = ReferenceRuntime(folder, "float32").model
+
+    @staticmethod
+    def pair(value: NDArray[np.float32]) -> _Pair:
+        """The same value for both."""
+        import torch
+
+        return torch.tensor(value, dtype=torch.float64), torch.tensor(value)
+
+    def compute(self, step: Step, inputs: Sequence[_Pair]) -> _Pair:
+        """One step in both."""
+        truths, eagers = zip(*inputs, strict=True)
+        return step.compute(self._oracle, truths), step.compute(self._eager, eagers)
+
+    def given(self, step: Step, values: Values) -> _Pair | None:
+        """One step on the artefact's own input; None if that is missing or of no use."""
+        inputs = [values.get(name) for name in step.inputs]
+        if any(value is None or not np.isfinite(value).all() for value in inputs):
+            return None
+        try:
+            return self.compute(step, [self.pair(value) for value in inputs if value is not None])
+        except RuntimeError:  # shapes that do not fit, after an earlier fault
+            return None
+
+
+def _module_error(
+    reference: _Reference, depth: int, step: Step, values: Values, pair: _Pair
+) -> tuple[ModuleError, int | None]:
+    value = values.get(step.module)
+    truth, eager = (tensor.numpy() for tensor in pair)
+    if value is None or value.ndim != truth.ndim:
+        return ModuleError(step.module, depth, _UNKNOWN, math.inf, math.inf), None
+    own = reference.given(step, values)
+    local, channel = (None, None) if own is None else _local(value, *own)
+    if value.shape != truth.shape:
+        return ModuleError(step.module, depth, _UNKNOWN, math.inf, local), channel
+    with np.errstate(invalid="ignore", over="ignore"):
+        errors = Errors.of(value, truth)
+        unit = max(Errors.of(eager, truth).rms, _LEAST_UNIT * rms(truth))
+    return ModuleError(step.module, depth, errors, float(_ratio(errors.rms, unit)), local), channel
+
+
+def _local(
+    value: NDArray[np.float32], truth_tensor: Tensor, eager_tensor: Tensor
+) -> tuple[float | None, int | None]:
+    """The RMS error of the worst channel in units of float32 PyTorch's, and which one that is.
+
+    The unit of a channel is no less than that of all, for a channel may have but one value (as in
+    squeeze-and-excitation), on which PyTorch is right by luck.
+    """
+    truth, eager = truth_tensor.numpy(), eager_tensor.numpy()
+    if value.shape != truth.shape:
+        return math.inf, None
+    if not np.isfinite(truth).all():
+        return None, None
+    with np.errstate(invalid="ignore", over="ignore"):
+        errors, units = _by_channel(value - truth), _by_channel(eager - truth)
+    pooled = float(np.sqrt(np.mean(np.square(units))))
+    ratios = _ratio(errors, np.maximum(np.maximum(units, pooled), _LEAST_UNIT * _by_channel(truth)))
+    return float(ratios.max()), int(np.argmax(np.nan_to_num(errors, nan=np.inf)))
+
+
+def _by_channel(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """RMS of each channel, the second axis."""
+    axes = tuple(axis for axis in range(values.ndim) if axis != 1)
+    result: NDArray[np.float64] = np.sqrt(np.mean(np.square(values), axis=axes))
+    return result
+
+
+def _ratio(
+    error: float | NDArray[np.float64], unit: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Nothing wrong is 0 in any unit; what is not finite is infinitely wrong."""
+    errors, units = np.asarray(error, np.float64), np.asarray(unit, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(errors == 0, 0.0, errors / units)
+    return np.where(np.isfinite(ratios), ratios, np.inf)
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
