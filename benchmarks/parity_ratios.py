@@ -15,8 +15,8 @@ import torch
 
 from converters.artefacts import FORMATS, ExportOptions
 from converters.folder import ConvertedFolder
+from converters.parity.contents.tensors import certify
 from converters.parity.inputs import verification_inputs
-from converters.parity.tensors import certify
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT, Verdict, judge
 from converters.runtimes.onnxruntime import OnnxRuntime

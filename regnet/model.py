@@ -297,10 +297,10 @@ def _either(override: bool | None, default: bool) -> bool:
 
 def _initialise(module: nn.Module) -> None:
     """Draw fresh weights as the paper's code does (pycls, ``init_weights``)."""
-    if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
-        return  # about to be replaced; drawing on meta would import all of torch's compiler
+    if not isinstance(module, nn.Conv2d | nn.Linear) or module.weight.is_meta:
+        return  # on meta weights are about to be replaced
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif isinstance(module, nn.Linear):
+    else:
         nn.init.normal_(module.weight, std=0.01)
         nn.init.zeros_(module.bias)

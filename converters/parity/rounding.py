@@ -1,7 +1,7 @@
 """What an honest artefact of reduced precision computes: the reference, with everything rounded.
 
 Whoever computes in float16 must round weights and what passes between layers to float16; whoever
-computes in int8 must round them to 255 steps. This runtime does exactly that and nothing else, so
+computes in int8 must round them to 255 steps. This arithmetic is exactly that and nothing else, so
 its error is the least that such an artefact can be asked for, and the unit of its verdict.
 """
 
@@ -9,20 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from converters.errors import InputError
-from converters.runtimes.reference import ReferenceRuntime, torch_threads
+from converters.runtimes.lockstep import Arithmetic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
     from torch import Tensor
 
-    from converters.folder import ConvertedFolder
-
-    Rounding = Callable[[Tensor], Tensor]
+    from converters.runtimes.lockstep import Rounding
 
 PRECISIONS = ("float16", "bfloat16", "int8")
 
@@ -30,8 +25,8 @@ _STEPS = 255
 """Of eight bits: 127 to each side of zero for weights, 255 from least to most for activations."""
 
 
-class RoundedRuntime:
-    """The reference model with weights and activations rounded to a precision.
+def rounded(precision: str) -> Arithmetic:
+    """The arithmetic of the reference model with weights and activations rounded to a precision.
 
     Additions run in float32, as the accumulators of processors do. In int8 a weight has the scale
     of its output channel, symmetric, and an activation one that spans what the batch holds, as
@@ -39,51 +34,25 @@ class RoundedRuntime:
     what gets rounded.
 
     Args:
-        folder: A converted folder.
         precision: ``float16``, ``bfloat16`` or ``int8``.
 
     Raises:
         InputError: If it is another.
     """
-
-    def __init__(self, folder: ConvertedFolder, precision: str) -> None:
-        if precision not in PRECISIONS:
-            raise InputError(
-                f"There is no rule for artefacts that compute in {precision}; verify one in "
-                f"float32 or {', '.join(PRECISIONS)}."
-            )
-        reference = ReferenceRuntime(folder)
-        self.name = reference.name
-        self.precision = precision
-        self._reference = reference
-        reference.fold_norms()
-        with torch_threads():
-            _round_model(reference.model, precision)
-
-    def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
-        """Run the rounded model on (N, C, H, W); outputs by name."""
-        return self._reference(pixel_values)
-
-
-def _round_model(model: torch.nn.Module, precision: str) -> None:
-    import torch
-
-    round_weight, round_activation = _roundings(precision)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-            with torch.no_grad():
-                module.weight = torch.nn.Parameter(round_weight(module.weight), False)
-            module.register_forward_pre_hook(lambda _, inputs: (round_activation(inputs[0]),))
-            module.register_forward_hook(lambda _, __, output: round_activation(output))
+    if precision not in PRECISIONS:
+        raise InputError(
+            f"There is no rule for artefacts that compute in {precision}; verify one in "
+            f"float32 or {', '.join(PRECISIONS)}."
+        )
+    weight, activation = _roundings(precision)
+    return Arithmetic(torch.float32, folded=True, weight=weight, activation=activation)
 
 
 def _roundings(precision: str) -> tuple[Rounding, Rounding]:
     """How weights and how activations are rounded; both stay float32 tensors."""
-    import torch
-
     if precision == "int8":
         return _per_channel, _per_tensor
-    dtype: torch.dtype = getattr(torch, precision)
+    dtype = getattr(torch, precision)
 
     def to_half(values: Tensor) -> Tensor:
         return values.to(dtype).float()

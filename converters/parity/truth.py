@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.parity.inputs import EXTREMES, NATURAL
+from converters.parity.inputs import EXTREMES, NATURAL, fitted
+from converters.parity.rounding import rounded
 from converters.parity.units import units_of
-from converters.runtimes.reference import ReferenceRuntime
+from converters.runtimes.lockstep import EAGER, ORACLE, OTHER_ORDER, run_in_lockstep
+from converters.runtimes.reference import torch_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -43,11 +45,11 @@ class Truth:
     def __init__(self, folder: ConvertedFolder, inputs: Inputs) -> None:
         self._folder = folder
         self.inputs = inputs
-        self.oracle = run(ReferenceRuntime(folder, "float64"), inputs)
-        eager = ReferenceRuntime(folder)
-        self.runtime = eager.name
-        self.eager = run(eager, inputs)
-        other_order = {batch: eager(pixels, channels_last=True) for batch, pixels in inputs.items()}
+        self.oracle = run_in_lockstep(folder, inputs, ORACLE)
+        self.runtime = torch_name()
+        self.eager = run_in_lockstep(folder, inputs, EAGER)
+        other_order = run_in_lockstep(folder, inputs, OTHER_ORDER)
+        self._fitted: dict[tuple[int | None, ...], Truth] = {}
         self._units: dict[str, Units] = {FLOAT32: units_of([self.eager, other_order], self.oracle)}
 
     def inputs_for(self, precision: str = FLOAT32) -> Inputs:
@@ -62,6 +64,23 @@ class Truth:
         if precision == INT8:
             return {name: pixels for name, pixels in self.inputs.items() if name in NATURAL}
         return self.inputs
+
+    def fitted(self, sizes: Sequence[int | None]) -> Truth:
+        """The truth for an artefact that fixes sizes of its input.
+
+        Args:
+            sizes: Batch, height and width; None is open.
+
+        Returns:
+            Itself, if all batches have these sizes; else one on batches cut or repeated to them.
+        """
+        inputs = {name: fitted(pixels, sizes) for name, pixels in self.inputs.items()}
+        if all(inputs[name] is pixels for name, pixels in self.inputs.items()):
+            return self
+        key = tuple(sizes)
+        if key not in self._fitted:
+            self._fitted[key] = Truth(self._folder, inputs)
+        return self._fitted[key]
 
     def units(self, precision: str = FLOAT32) -> Units:
         """What an honest computation in a precision gets wrong.
@@ -78,11 +97,10 @@ class Truth:
             InputError: If nothing is known of the precision.
         """
         if precision not in self._units:
-            from converters.parity.rounding import RoundedRuntime
-
-            rounded = run(RoundedRuntime(self._folder, precision), self.inputs_for(precision))
-            oracle = {batch: self.oracle[batch] for batch in rounded}
-            self._units[precision] = units_of([rounded], oracle)
+            inputs = self.inputs_for(precision)
+            outputs = run_in_lockstep(self._folder, inputs, rounded(precision))
+            oracle = {batch: self.oracle[batch] for batch in outputs}
+            self._units[precision] = units_of([outputs], oracle)
         return self._units[precision]
 
 

@@ -1,7 +1,7 @@
 """The unit of error: what an honest computation in the same precision gets wrong.
 
 One run is a single draw from a distribution: another order of the same additions rounds otherwise.
-So the unit comes from several honest runs (see :func:`converters.parity.truth.honest_runs`), and
+So the unit comes from several honest runs (see :class:`converters.parity.truth.Truth`), and
 where an output has few values, from the other batches as well.
 """
 

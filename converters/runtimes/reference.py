@@ -1,4 +1,4 @@
-"""The reference model as a runtime: the oracle in float64, and eager PyTorch in float32."""
+"""The reference model as a runtime, whole in memory: for one batch, and to look into."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.folder import ConvertedFolder
+    from regnet.model import RegNetForImageClassification, RegNetModel
 
 
 class ReferenceRuntime:
@@ -21,6 +22,7 @@ class ReferenceRuntime:
     Args:
         folder: A converted folder.
         precision: ``float64`` for the oracle.
+        threads: How many compute.
 
     Attributes:
         name: torch, with version.
@@ -30,55 +32,58 @@ class ReferenceRuntime:
     """
 
     def __init__(
-        self, folder: ConvertedFolder, precision: Literal["float32", "float64"] = "float32"
+        self,
+        folder: ConvertedFolder,
+        precision: Literal["float32", "float64"] = "float32",
+        threads: int = 1,
     ) -> None:
         import torch
 
-        from regnet.model import RegNetForImageClassification, RegNetModel
-
-        kind = RegNetForImageClassification if folder.has_classifier else RegNetModel
-        self.name = f"torch {torch.__version__.split('+')[0]}"
+        self.name = torch_name()
         self.precision: str = precision
         self.output_names = folder.output_names
         self._dtype: torch.dtype = getattr(torch, precision)
+        self._threads = threads
         with torch_threads():
-            self.model = kind.from_pretrained(folder.path, dtype=self._dtype)
+            self.model = reference_model(folder, self._dtype)
 
-    def __call__(
-        self, pixel_values: NDArray[np.float32], *, channels_last: bool = False
-    ) -> dict[str, NDArray[np.floating]]:
+    def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
         """Run the model.
 
         Args:
             pixel_values: (N, num_channels, H, W), normalised.
-            channels_last: Whether memory runs over channels first: the same sums in another order.
 
         Returns:
             Outputs by name, in the runtime's precision.
         """
         import torch
 
-        order = torch.channels_last if channels_last else torch.contiguous_format
-        with torch.inference_mode(), torch_threads():
-            pixels = torch.from_numpy(pixel_values).to(self._dtype, memory_format=order)
+        with torch.inference_mode(), torch_threads(self._threads):
+            pixels = torch.from_numpy(pixel_values).to(self._dtype)
             outputs = self.model(pixels)
         return {name: outputs[name].contiguous().numpy() for name in self.output_names}
 
-    def fold_norms(self) -> None:
-        """Take every batch norm into its convolution; the outputs stay what they are.
 
-        Every deployment runtime does this, so its rounding is part of an honest computation.
-        """
-        import torch
-        from torch.nn.utils.fusion import fuse_conv_bn_eval
+def reference_model(
+    folder: ConvertedFolder, dtype: torch.dtype | None = None
+) -> RegNetModel | RegNetForImageClassification:
+    """The reference model with a folder's weights.
 
-        from regnet.model import RegNetConvLayer
+    Args:
+        folder: A converted folder.
+        dtype: Of weights; by default they stay as they are stored, mapped from their file.
+    """
+    from regnet import model
 
-        for module in self.model.modules():
-            if isinstance(module, RegNetConvLayer):
-                folded = fuse_conv_bn_eval(module.convolution, module.normalization)
-                module.convolution = folded
-                module.normalization = torch.nn.Identity()  # type: ignore[assignment]
+    kind = model.RegNetForImageClassification if folder.has_classifier else model.RegNetModel
+    return kind.from_pretrained(folder.path, dtype=dtype)
+
+
+def torch_name() -> str:
+    """What torch calls itself in verdicts, such as ``torch 2.13.0``."""
+    import torch
+
+    return f"torch {torch.__version__.split('+')[0]}"
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
+from converters.runtimes.memory import require_memory
 from converters.runtimes.reference import torch_threads
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+_COPIES = 1.25
+"""How many times the file's size it takes: torch reads it whole, and packs a tensor at a time."""
 
 
 class TorchScriptRuntime:
@@ -30,6 +34,7 @@ class TorchScriptRuntime:
         module: The loaded module.
 
     Raises:
+        MemoryShortError: If the file would not fit into memory.
         RuntimeError: From torch, if the file is none of TorchScript.
     """
 
@@ -40,6 +45,7 @@ class TorchScriptRuntime:
     ) -> None:
         import torch
 
+        require_memory(round(_COPIES * path.stat().st_size))
         # Without what follows a plus sign, which names the build: 2.13.0+cpu.
         self.name = f"torch.jit {torch.__version__.partition('+')[0]}"
         self._output_names = tuple(output_names)

@@ -1,0 +1,47 @@
+"""Whether there is memory for what a runtime is about to load."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_MEMINFO = Path("/proc/meminfo")
+_CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
+_GB = 10**9
+
+
+class MemoryShortError(Exception):
+    """Why an artefact is not run, as words that follow "not run: ".
+
+    It says nothing against the artefact: the machine is too small.
+    """
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without others having to go.
+
+    On Linux what the kernel estimates (``MemAvailable`` of proc(5)), or a control group's limit if
+    that is less; elsewhere all the machine has.
+    """
+    if not _MEMINFO.is_file():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lines = dict(line.split(":") for line in _MEMINFO.read_text(encoding="ascii").splitlines())
+    available = int(lines["MemAvailable"].split()[0]) * 1024
+    limit = _CONTROL_GROUP.read_text(encoding="ascii").strip() if _CONTROL_GROUP.is_file() else ""
+    return min(available, int(limit)) if limit.isdecimal() else available
+
+
+def require_memory(needed: int) -> None:
+    """Do nothing if there is so much memory.
+
+    Args:
+        needed: In bytes.
+
+    Raises:
+        MemoryShortError: If there is less.
+    """
+    available = available_memory()
+    if needed > available:
+        raise MemoryShortError(
+            f"it needs about {needed / _GB:.1f} GB of memory and {available / _GB:.1f} GB are free"
+        )
