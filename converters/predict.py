@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from converters.artefacts import FORMATS
 from converters.errors import InputError
 from converters.folder import ConvertedFolder
+from converters.images import UnreadableImagesError, read_in_batches
 from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 EAGER = "torch"
 """The runtime that needs no artefact: the reference model itself."""
 
+BATCH_SIZE = 8
+"""Images that go through the network at once, unless somebody asks for another number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -31,6 +34,26 @@ class Prediction:
 
     image: Path
     classes: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        classes = [{"label": label, "probability": score} for label, score in self.classes]
+        return {"image": str(self.image), "classes": classes}
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """How images are classified.
+
+    Attributes:
+        runtime: A key of :data:`converters.artefacts.FORMATS`, or ``torch``.
+        top: How many classes to give.
+        batch_size: Images that go through the network at once.
+    """
+
+    runtime: str = "onnx"
+    top: int = 5
+    batch_size: int = BATCH_SIZE
 
 
 def predict_images(
@@ -41,43 +64,135 @@ def predict_images(
     Args:
         path: A converted folder with a classifier.
         images: Files that Pillow reads.
-        runtime: ``onnx``, ``torchscript`` or ``torch``.
+        runtime: A key of :data:`converters.artefacts.FORMATS`, or ``torch``.
         top: How many classes to give.
 
     Raises:
-        InputError: If the folder has no classifier or artefact, or an image cannot be read.
+        InputError: If the folder has no classifier or artefact.
+        UnreadableImagesError: If images cannot be read.
+    """
+    unreadable: list[str] = []
+    predictions = list(predict_each(path, images, PredictOptions(runtime, top), unreadable))
+    if unreadable:
+        raise UnreadableImagesError(unreadable)
+    return predictions
+
+
+def predict_each(
+    path: Path, images: Sequence[Path], options: PredictOptions, unreadable: list[str]
+) -> Iterator[Prediction]:
+    """Classify image files, one batch in memory at a time.
+
+    Args:
+        path: A converted folder with a classifier.
+        images: Files that Pillow reads.
+        options: How.
+        unreadable: Gets one sentence for each file that cannot be read; it is left out.
+
+    Yields:
+        What each image shows, in their order.
+
+    Raises:
+        InputError: If the folder has no classifier or artefact, or that takes no such batch.
+    """
+    folder = classifier_folder(path)
+    network = open_runtime(folder, options.runtime)
+    processor = processor_of(folder)
+    for files, pixels in read_in_batches(images, processor, options.batch_size, unreadable):
+        probabilities = softmax(logits_of(network, pixels))
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, : options.top]
+        for file, scores, ranking in zip(files, probabilities, best, strict=True):
+            classes = ((folder.config.id2label[int(i)], float(scores[i])) for i in ranking)
+            yield Prediction(file, tuple(classes))
+
+
+def classifier_folder(path: Path) -> ConvertedFolder:
+    """Open a folder that predicts classes.
+
+    Raises:
+        InputError: If it is none, or a trunk.
     """
     folder = ConvertedFolder(path)
     if not folder.has_classifier:
         raise InputError(f"{path} has no classifier, so it predicts no classes.")
-    network = open_runtime(folder, runtime)
-    processor = RegNetImageProcessor.from_pretrained(path)
-    predictions = []
-    for image in images:
-        pixels = processor(open_image(image), return_tensors="np")["pixel_values"]
-        probabilities = softmax(network(pixels)["logits"])[0]
-        best = np.argsort(-probabilities, kind="stable")[:top]
-        classes = tuple((folder.config.id2label[int(i)], float(probabilities[i])) for i in best)
-        predictions.append(Prediction(image, classes))
-    return predictions
+    return folder
 
 
-def open_runtime(folder: ConvertedFolder, name: str) -> Runtime:
-    """Open a folder's artefact, or the reference model for ``torch``.
+def processor_of(folder: ConvertedFolder) -> RegNetImageProcessor:
+    """The folder's own image processor.
 
     Raises:
-        InputError: If the folder lacks the artefact.
+        InputError: If the folder has none, or it cannot be used.
     """
+    try:
+        return RegNetImageProcessor.from_pretrained(folder.path)
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(str(error)) from error
+
+
+def present_runtimes(folder: ConvertedFolder) -> list[str]:
+    """``torch``, and the key of every format whose artefact the folder holds."""
+    artefacts = (name for name, kind in FORMATS.items() if (folder.path / kind.file_name).is_file())
+    return [EAGER, *artefacts]
+
+
+def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Runtime:
+    """Open a folder's artefact, or the reference model for ``torch``.
+
+    Args:
+        folder: A converted folder.
+        name: A key of :data:`converters.artefacts.FORMATS`, or ``torch``.
+        threads: How many compute.
+
+    Raises:
+        InputError: If there is no such runtime, or the folder lacks the artefact.
+    """
+    require_known(name)
     if name == EAGER:
         from converters.runtimes.reference import ReferenceRuntime
 
-        return ReferenceRuntime(folder)
+        return ReferenceRuntime(folder, threads=threads)
     path = folder.path / FORMATS[name].file_name
     if not path.is_file():
         raise InputError(
-            f"{folder.path} has no {path.name}; write it with `regnet export --format {name}`."
+            f"{folder.path} has no {FORMATS[name].file_name}; write it with "
+            f"`regnet export --format {name}`."
         )
-    return FORMATS[name].load(path, folder.output_names)
+    return FORMATS[name].load(path, folder.output_names, threads)
+
+
+def require_known(name: str) -> None:
+    """Do nothing if there is such a runtime.
+
+    Raises:
+        InputError: If it is neither ``torch`` nor a key of :data:`converters.artefacts.FORMATS`.
+    """
+    known = (EAGER, *FORMATS)
+    if name not in known:
+        raise InputError(f"--runtime {name} is not known; choose one of {', '.join(known)}.")
+
+
+def logits_of(network: Runtime, pixels: NDArray[np.float32]) -> NDArray[np.floating]:
+    """Run a classifier on a batch.
+
+    Args:
+        network: What runs it.
+        pixels: (N, num_channels, H, W), normalised.
+
+    Returns:
+        (N, classes).
+
+    Raises:
+        InputError: If it cannot run such a batch, as one of a fixed shape cannot.
+    """
+    try:
+        return network(pixels)["logits"]
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        shape = " x ".join(map(str, pixels.shape))
+        raise InputError(
+            f"{network.name} cannot run a batch of {shape} ({words}); try another --batch-size."
+        ) from error
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -85,19 +200,3 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
     return probabilities
-
-
-def open_image(path: Path) -> Image.Image:
-    """Read a picture.
-
-    Raises:
-        InputError: If Pillow cannot.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not an image that Pillow can read.") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}).") from error

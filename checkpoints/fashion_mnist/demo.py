@@ -14,45 +14,95 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from converters.artefacts import FORMATS
+from converters.bench_folder import BenchOptions, bench_folder
+from converters.evaluate import evaluate
 from converters.folder import ConvertedFolder
 from converters.predict import EAGER, open_runtime, softmax
 from regnet import RegNetImageProcessor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 SAMPLES = Path(__file__).parent / "samples.npz"
+
+COLUMNS = (
+    "format",
+    "computes in",
+    "verdict",
+    "accuracy",
+    "agreement",
+    "difference",
+    "size",
+    "ms/image",
+)
+"""Agreement is that of the best class with eager PyTorch, difference the largest of any logit."""
+
 _TILE = 112
 _CAPTION = 26
 _COLUMNS = 5
+_BATCH = 100
+_ROUNDS = 20
 
 
 def main() -> None:
-    """Print accuracies and write a picture of a few predictions beside the folder."""
+    """Print a table of the formats and write a picture of a few predictions beside the folder."""
     folder = ConvertedFolder(Path(sys.argv[1]))
     with np.load(SAMPLES) as samples:
         images, labels = samples["images"], samples["labels"]
-    processor = RegNetImageProcessor.from_pretrained(folder.path)
-    pixels = np.stack(processor([Image.fromarray(image) for image in images])["pixel_values"])
-    names = {EAGER: "PyTorch"} | {name: kind.title for name, kind in FORMATS.items()}
-    logits = {name: open_runtime(folder, name)(pixels)["logits"] for name in names}
-
-    table = Table(title=f"{len(images)} held-out images", title_justify="left")
-    for column in ("format", "accuracy", "agrees with PyTorch", "largest difference in logits"):
-        table.add_column(column)
-    for name, title in names.items():
-        accuracy = np.mean(logits[name].argmax(axis=1) == labels)
-        agreement = np.mean(logits[name].argmax(axis=1) == logits[EAGER].argmax(axis=1))
-        difference = np.abs(logits[name] - logits[EAGER]).max()
-        table.add_row(title, f"{accuracy:.1%}", f"{agreement:.1%}", f"{difference:.1e}")
+    title = f"{len(images)} held-out images; agreement and largest difference are with PyTorch"
+    table = Table(*COLUMNS, title=title, title_justify="left")
+    for row in format_rows(folder, images, labels):
+        table.add_row(*row)
     Console().print(table)
 
     picture = folder.path.with_name(f"{folder.path.name}-predictions.png")
     chosen = np.arange(0, len(images), len(images) // (2 * _COLUMNS))
+    ((pixels, _),) = batches(folder, images[chosen], labels[chosen])
+    logits = open_runtime(folder, "onnx")(pixels)["logits"]
     id2label = folder.config.id2label
-    contact_sheet(images[chosen], labels[chosen], logits["onnx"][chosen], id2label).save(picture)
+    contact_sheet(images[chosen], labels[chosen], logits, id2label).save(picture)
     Console().print(f"A few predictions as a picture: {picture}")
+
+
+def format_rows(
+    folder: ConvertedFolder, images: NDArray[np.uint8], labels: NDArray[np.int64]
+) -> Iterator[list[str]]:
+    """What is to be said of every format in a folder, as `COLUMNS` name it.
+
+    Latency is of one image on one thread, everything in turn (see docs/predict.md).
+
+    Args:
+        folder: A converted folder.
+        images: (N, H, W, 3), RGB.
+        labels: (N,), the true classes.
+    """
+    timed = bench_folder(folder.path, BenchOptions(batches=(1,), rounds=_ROUNDS))
+    runtimes = {name: open_runtime(folder, name) for name in timed.runtimes}
+    evaluation = evaluate(runtimes, batches(folder, images, labels))
+    for entry in timed.entries:
+        name, (timing,) = entry.contender.runtime, entry.timings
+        score, same, largest = evaluation.scores[name], evaluation.images, 0.0
+        if name != EAGER:
+            agreement = evaluation.between(EAGER, name)
+            same, largest = agreement.same, agreement.largest
+        yield [
+            *(entry.title, entry.precision, entry.verdict),
+            *(f"{score.top1 / score.images:.2%}", f"{same / score.images:.2%}", f"{largest:.1e}"),
+            f"{entry.size / 1e6:.2f} MB",
+            timing if isinstance(timing, str) else f"{timing.median * 1e3:.2f}",
+        ]
+
+
+def batches(
+    folder: ConvertedFolder, images: NDArray[np.uint8], labels: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """Pixels (N, 3, S, S) as the folder's processor makes them, and classes (N,)."""
+    processor = RegNetImageProcessor.from_pretrained(folder.path)
+    for start in range(0, len(images), _BATCH):
+        pictures = [Image.fromarray(image) for image in images[start : start + _BATCH]]
+        yield np.stack(processor(pictures)["pixel_values"]), labels[start : start + _BATCH]
 
 
 def contact_sheet(

@@ -12,7 +12,6 @@ from converters.errors import InputError
 from regnet.safetensors_file import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from converters.cli.console import Output
@@ -76,7 +75,7 @@ def inspect(
 
 
 def convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> None:
-    """Convert; print the verdicts and the files."""
+    """Convert; print the verdicts, if there are any, and the files."""
     from converters.convert import convert as run_conversion
     from converters.folder import REPORT_NAME
     from converters.parity.report import VerificationError
@@ -90,8 +89,12 @@ def convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> N
             output.result(report_table(error.report))
             output.record({"verification": error.report.to_dict()})
             raise
-    output.result(report_table(conversion.report), files_table(out))
-    output.result(f"\n{out} is ready; check it anywhere with: regnet verify {out}")
+    if conversion.report:
+        output.result(report_table(conversion.report), files_table(out))
+        output.result(f"\n{out} is ready; check it anywhere with: regnet verify {out}")
+    else:
+        output.result(files_table(out))
+        output.result(f"\n{out} is not verified; run: regnet verify {out}")
     output.record(json.loads((out / REPORT_NAME).read_text(encoding="utf-8")))
 
 
@@ -118,55 +121,10 @@ def write_back(
         f"\n{out} is ready for {framework}; read back, its {written.tensors} tensors are those of "
         "the converted network"
     )
+    if not options.verify:
+        output.result("which was not verified; to have it verified, leave out --no-verify")
     record = {"path": out.name, "framework": framework, "tensors": written.tensors}
     output.record(record | ({"verification": report.to_dict()} if report else {}))
-
-
-def export(
-    path: Path, formats: Sequence[str], output: Output, *, share_weights: bool, verify: bool
-) -> None:
-    """Write artefacts into a converted folder; print the files."""
-    from converters.artefacts import ExportOptions
-    from converters.export import export_artefacts
-
-    options = ExportOptions(share_weights=share_weights)
-    with output.progress() as progress:
-        report = export_artefacts(path, formats, options, verify=verify, progress=progress)
-    if report:
-        output.result(report_table(report))
-    output.result(files_table(path))
-    if not report:
-        output.result(f"\nNot verified yet; do it with: regnet verify {path}")
-    record = {"folder": path.name, "formats": list(formats)}
-    output.record(record | ({"verification": report.to_dict()} if report else {}))
-
-
-def predict(path: Path, images: Sequence[Path], runtime: str, top: int, output: Output) -> None:
-    """Classify images; print the best classes."""
-    from rich.table import Table
-
-    from converters.predict import predict_images
-
-    predictions = predict_images(path, images, runtime, top)
-    table = Table("image", "class", "probability", box=None, pad_edge=False)
-    for prediction in predictions:
-        for rank, (label, score) in enumerate(prediction.classes):
-            table.add_row(prediction.image.name if rank == 0 else "", label, f"{score:.4f}")
-    output.result(table)
-    output.record(
-        {
-            "predictions": [
-                {
-                    "image": str(prediction.image),
-                    "classes": [
-                        {"label": label, "probability": score}
-                        for label, score in prediction.classes
-                    ],
-                }
-                for prediction in predictions
-            ]
-        }
-    )
 
 
 def _inspection_record(inspection: Inspection) -> dict[str, Any]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.cli.console import Output
-    from converters.parity.sides import Side
+    from converters.parity.compare.sides import Side
     from converters.sources.options import SourceOptions
 
 
@@ -32,8 +32,8 @@ def compare(
     Raises:
         DifferentError: If they are not the same network.
     """
-    from converters.parity.compare import compare as compare_sides
-    from converters.parity.sides import opened
+    from converters.parity.compare.comparison import compare as compare_sides
+    from converters.parity.compare.sides import opened
 
     places = [located(path, options, output) for path in (first, second)]
     with ExitStack() as stack, output.progress() as progress:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,10 +62,15 @@ class Output:
             sys.stdout.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
     @contextmanager
-    def progress(self) -> Iterator[Steps]:
+    def progress(self, unit: Literal["bytes", "items"] = "bytes") -> Iterator[Steps]:
         """Show a bar on stderr while the block works, if a person is watching."""
         console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        done = (
+            (DownloadColumn(),)
+            if unit == "bytes"
+            else (MofNCompleteColumn(), TimeRemainingColumn())
+        )
+        columns = (TextColumn("{task.description}"), BarColumn(), *done)
         hidden = self.quiet or not console.is_terminal
         bar = Progress(*columns, console=console, transient=True, disable=hidden)
         steps = Steps(bar, self)
@@ -84,17 +96,17 @@ class Steps:
 
         self._output.result(*inspection_tables(inspection))
 
-    def step(self, title: str, nbytes: int | None = None) -> None:
-        """Replace the bar by the next step's."""
+    def step(self, title: str, total: int | None = None) -> None:
+        """Replace the bar by the next step's, of so many bytes or items."""
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(title, total=nbytes)
+        self._task = self._bar.add_task(title, total=total)
         self._show()
 
-    def advance(self, nbytes: int) -> None:
-        """Move the bar."""
+    def advance(self, amount: int) -> None:
+        """Move the bar by so many bytes or items."""
         if self._task is not None:
-            self._bar.advance(self._task, nbytes)
+            self._bar.advance(self._task, amount)
         self._show()
 
     def _show(self) -> None:

@@ -1,4 +1,7 @@
-"""The commands: `regnet convert|inspect|list|export|verify|compare|predict`, and `convert-pycls`.
+"""The commands: `regnet convert|inspect|list|export|verify|compare`, and `convert-pycls`.
+
+`regnet export` is in `converters.cli.exporting`, `regnet push` in `converters.cli.publishing`, and
+those that run a folder, `regnet predict|evaluate|bench`, in `converters.cli.running`.
 
 Exit status: 0 done and verified; 1 verification failed, nothing published; 2 bad input or usage;
 3 refused as unsafe; 4 environment or I/O.
@@ -14,8 +17,13 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
+from converters.cli.arguments import Debug, Folder, Json, Quiet  # noqa: TC001 -- typer reads them
+from converters.cli.exporting import export_command
+from converters.cli.publishing import push_command
+from converters.cli.running import bench_command, evaluate_command, predict_command
 from converters.dtypes import DType
 from converters.errors import ConversionError, InputError
+from converters.reports.baseline import FACTOR
 
 _USAGE_ERROR = 2
 _INTERNAL_ERROR = 4
@@ -26,7 +34,7 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 class FormatName(StrEnum):
-    """What ``--format`` takes."""
+    """What ``--format`` of a conversion takes: `converters.artefacts.DEFAULT_FORMATS`."""
 
     ONNX = "onnx"
     TORCHSCRIPT = "torchscript"
@@ -54,7 +62,6 @@ Out = Annotated[
     Path,
     typer.Argument(help="The folder (with --to perhaps file) to be made.", show_default=False),
 ]
-Folder = Annotated[Path, typer.Argument(help="A converted folder.", show_default=False)]
 Order = Annotated[
     Literal["rgb", "bgr"] | None,
     typer.Option(
@@ -104,14 +111,14 @@ ShardSize = Annotated[
     str | None, typer.Option(help="Split the weights, for example 5GB.", show_default=False)
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+NoVerify = Annotated[
+    bool, typer.Option("--no-verify", help="Publish without running the network; needs no torch.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
 Images = Annotated[
     list[Path] | None,
     typer.Option("--image", help="A photograph to run as well; repeatable.", show_default=False),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 app = typer.Typer(
     name="regnet",
@@ -140,6 +147,7 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     share_weights: Share = False,
     max_shard_size: ShardSize = None,
     force: Force = False,
+    no_verify: NoVerify = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -151,7 +159,7 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
 
     Example: regnet convert RegNetY-4.0GF.pyth out/
     """
-    from converters.artefacts import FORMATS
+    from converters.artefacts import DEFAULT_FORMATS
     from converters.cli import commands
     from converters.cli.console import Output
     from converters.convert import ConvertOptions
@@ -166,10 +174,11 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
         source=source_options,
         dtype=dtype,
         labels=None if labels is None else commands.read_labels(labels),
-        formats=tuple(dict.fromkeys(formats or FORMATS)),
+        formats=tuple(dict.fromkeys(formats or DEFAULT_FORMATS)),
         share_weights=share_weights,
         max_shard_size=commands.shard_size(max_shard_size),
         force=force,
+        verify=not no_verify,
     )
     if to is None:
         commands.convert(source, out, options, output)
@@ -221,29 +230,7 @@ def list_command(
     list_published(text, framework, Output(as_json, quiet))
 
 
-@app.command("export")
-def export_command(  # noqa: PLR0913, PLR0917
-    folder: Folder,
-    formats: Formats = None,
-    share_weights: Share = False,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Verify each artefact before it is published.")
-    ] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001
-) -> None:
-    """Write artefacts of a converted folder, again or in another form.
-
-    Example: regnet export out/ --format onnx --share-weights --verify
-    """
-    from converters.artefacts import FORMATS
-    from converters.cli import commands
-    from converters.cli.console import Output
-
-    chosen = tuple(dict.fromkeys(formats or FORMATS))
-    output = Output(as_json, quiet)
-    commands.export(folder, chosen, output, share_weights=share_weights, verify=verify)
+app.command("export")(export_command)
 
 
 @app.command("verify")
@@ -266,7 +253,7 @@ def verify_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     ] = None,
     regression_factor: Annotated[
         float, typer.Option(min=1, help="How many times the baseline's a ratio may be.")
-    ] = 2.0,
+    ] = FACTOR,
     junit: Annotated[
         Path | None, typer.Option(help="Write JUnit XML; - is stdout.", show_default=False)
     ] = None,
@@ -329,26 +316,10 @@ def compare_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     compare(first, second, images or (), options, Output(as_json, quiet))
 
 
-@app.command("predict")
-def predict_command(  # noqa: PLR0913, PLR0917
-    folder: Folder,
-    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
-    runtime: Annotated[
-        Literal["onnx", "torchscript", "torch"], typer.Option(help="What runs the network.")
-    ] = "onnx",
-    top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = 5,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001
-) -> None:
-    """Classify images with a converted folder, through any runtime.
-
-    Example: regnet predict out/ cat.jpg
-    """
-    from converters.cli import commands
-    from converters.cli.console import Output
-
-    commands.predict(folder, images, runtime, top, Output(as_json, quiet))
+app.command("predict")(predict_command)
+app.command("evaluate")(evaluate_command)
+app.command("bench")(bench_command)
+app.command("push")(push_command)
 
 
 def run() -> NoReturn:

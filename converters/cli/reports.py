@@ -45,10 +45,15 @@ def write_reports(
     )
     for target, form in forms:
         if target is not None:
-            _write(target, form(findings))
+            write_text(target, form(findings))
 
 
-def _write(target: Path, text: str) -> None:
+def write_text(target: Path, text: str) -> None:
+    """Write a text whole or not at all; ``-`` is stdout.
+
+    Raises:
+        StorageError: If the file cannot be written.
+    """
     if str(target) == _STDOUT:
         sys.stdout.write(text)
     elif target.is_symlink() or (target.exists() and not target.is_file()):

@@ -138,6 +138,6 @@ def files_table(folder: Path) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for path in sorted(folder.iterdir()):
-        table.add_row(path.name, human_size(path.stat().st_size))
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        table.add_row(str(path.relative_to(folder)), human_size(path.stat().st_size))
     return table

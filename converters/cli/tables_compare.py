@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from converters.parity.compare import Comparison
-    from converters.parity.distances import Distance
+    from converters.parity.compare.comparison import Comparison
+    from converters.parity.compare.distances import Distance
+    from converters.parity.compare.weights import Weights
     from converters.parity.metrics import TopK
-    from converters.parity.weights import Weights
 
 _SHOWN = 10
 """Tensors and fields listed; --json has them all."""

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from converters.parity.locate import Location
-    from converters.parity.module_errors import ModuleError
+    from converters.parity.locate.location import Location
+    from converters.parity.locate.module_errors import ModuleError
 
 _BEFORE, _AFTER = 3, 3
 """Modules shown on either side of the culprit."""

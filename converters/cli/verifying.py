@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.cli.console import Output, Steps
-    from converters.parity.locate import Location
+    from converters.parity.locate.location import Location
     from converters.parity.report import Report
 
 
@@ -57,7 +57,7 @@ def verify(path: Path, options: VerifyOptions, output: Output) -> None:
     Raises:
         VerificationError: If a verdict is fail or something is worse than the baseline.
     """
-    from converters.parity.plot import error_by_depth_svg
+    from converters.parity.locate.plot import error_by_depth_svg
     from converters.parity.verify import verify_folder
 
     before = None if options.baseline is None else read_baseline(options.baseline)
@@ -91,14 +91,15 @@ def _print(findings: Findings, locations: Sequence[Location], output: Output) ->
 
 def _locate(folder: ConvertedFolder, report: Report, progress: Steps) -> Iterator[Location]:
     """Look into each artefact, on the batch that came nearest to a fail."""
-    from converters.parity.locate import locate
+    from converters.parity.locate.intermediates import READERS
+    from converters.parity.locate.location import locate
     from converters.parity.verify import recorded_inputs
 
     inputs, _ = recorded_inputs(folder)
     verdicts = {verdict.artefact: verdict for verdict in report.verdicts}
     for kind, form in FORMATS.items():
         verdict = verdicts.get(form.file_name)
-        if verdict is None:
+        if verdict is None or kind not in READERS:
             continue
         progress.step(f"locating in {form.title}")
         measured = [m for m in verdict.measurements if m.batch in inputs]

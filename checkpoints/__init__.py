@@ -1,0 +1,1 @@
+"""The published checkpoints' manifest, and a trained checkpoint to start with."""

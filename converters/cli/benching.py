@@ -1,0 +1,96 @@
+"""What `regnet bench` does once its options are parsed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from converters.bench_folder import bench_folder
+from converters.cli.tables import human_size
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from converters.bench import Timing
+    from converters.bench_choice import Choice, Entry
+    from converters.bench_folder import Bench, BenchOptions
+    from converters.cli.console import Output
+
+_MILLISECOND = 1e-3
+_STYLES = {"pass": "green", "FAIL": "bold red", "changed": "bold red", "not verified": "yellow"}
+_GOALS = {"latency": "For one answer soon", "throughput": "For many images"}
+
+
+def bench(path: Path, options: BenchOptions, output: Output) -> None:
+    """Time a folder's artefacts; print the times and what to deploy.
+
+    Raises:
+        InputError: If the folder cannot be used or lacks an artefact that was asked for.
+    """
+    with output.progress("items") as progress:
+        result = bench_folder(
+            path, options, lambda count: progress.step("timing", count), progress.advance
+        )
+    output.result(timing_table(result))
+    output.result(*(Text(f"{name}: {reason}", "yellow") for name, reason in result.absent.items()))
+    output.result(*map(_advice, result.choices))
+    if not result.choices:
+        output.result(f"Nothing here has a recorded pass; run: regnet verify {path}")
+    output.record(result.to_dict())
+
+
+def timing_table(result: Bench) -> Table:
+    """One row for each contender and batch."""
+    size = f"{result.image_size} x {result.image_size}"
+    title = f"{size} pixels on {result.cores} cores, load {result.load:.1f} before"
+    table = Table(title=title, title_justify="left")
+    for column in ("runtime", "computes in", "verdict"):
+        table.add_column(column)
+    for column in ("size", "threads", "batch", "ms (quartiles)", "images/s"):
+        table.add_column(column, justify="right")
+    for entry in result.entries:
+        for index, timing in enumerate(entry.timings):
+            facts = _facts(entry) if index == 0 else [Text()] * 5
+            table.add_row(*facts, *_times(timing))
+    return table
+
+
+def _facts(entry: Entry) -> list[Text]:
+    return [
+        Text(entry.title),
+        Text(entry.precision),
+        Text(entry.verdict, _STYLES[entry.verdict]),
+        Text(human_size(entry.size)),
+        Text(str(entry.contender.threads)),
+    ]
+
+
+def _times(timing: Timing | str) -> list[Text]:
+    if isinstance(timing, str):
+        return [Text("-"), Text(timing), Text("-")]
+    milliseconds = [value / _MILLISECOND for value in (timing.median, timing.lower, timing.upper)]
+    middle, lower, upper = (f"{value:.2f}" for value in milliseconds)
+    return [
+        Text(str(timing.batch)),
+        Text(f"{middle} ({lower} to {upper})"),
+        Text(f"{timing.throughput:.1f}"),
+    ]
+
+
+def _advice(choice: Choice) -> str:
+    entry, timing = choice.entry, choice.timing
+    speed = (
+        f"{timing.median / _MILLISECOND:.2f} ms"
+        if choice.goal == "latency"
+        else f"{timing.throughput:.0f} images/s in batches of {timing.batch}"
+    )
+    equals = ", ".join(f"{runtime} on {_threads(count)}" for runtime, count in choice.equals)
+    doubt = f"; no slower within the spread: {equals}" if equals else ""
+    threads = _threads(entry.contender.threads)
+    return f"{_GOALS[choice.goal]}: {entry.contender.runtime} on {threads}, {speed}{doubt}."
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"

@@ -1,0 +1,178 @@
+"""`regnet export`: artefacts of a converted folder, in any format and form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path  # noqa: TC003 -- typer reads it
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from converters.cli.arguments import Debug, Folder, Json, Quiet  # noqa: TC001 -- typer reads them
+from converters.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from converters.artefacts import ExportOptions
+    from converters.cli.console import Output
+
+_PREPROCESSING = "onnx-preprocessing"
+
+
+def export_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
+    folder: Folder,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="Artefact to write, see docs/export.md; repeat for several, or put commas.",
+            show_default="onnx,torchscript",
+        ),
+    ] = None,
+    share_weights: Annotated[
+        bool, typer.Option("--share-weights", help="Let model.onnx point into model.safetensors.")
+    ] = False,
+    with_preprocessing: Annotated[
+        bool, typer.Option("--with-preprocessing", help="The same as --format onnx-preprocessing.")
+    ] = False,
+    dynamic: Annotated[
+        str | None,
+        typer.Option(
+            help="ONNX: axes whose size stays open; the others are fixed.",
+            show_default="batch,height,width",
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(help="ONNX: fixed sizes, for example 1,3,224,224.", show_default=False),
+    ] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="ONNX: version of the operators.", show_default="18")
+    ] = None,
+    io_fp16: Annotated[
+        bool, typer.Option("--io-fp16", help="onnx-fp16: float16 input and outputs too.")
+    ] = False,
+    external_data: Annotated[
+        bool,
+        typer.Option("--external-data", help="onnx-web, onnx-fp16: weights in a file beside it."),
+    ] = False,
+    calibration_images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--calibration-images",
+            help="onnx-int8: images to set ranges by: a file, folder or pattern; repeatable.",
+            show_default="OUT/calibration/",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Verify each artefact before it is published.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001 -- read where errors end
+) -> None:
+    """Write artefacts of a converted folder, again or in another form.
+
+    Example: regnet export out/ --format onnx-fp16 --verify
+    """
+    from converters.artefacts import ExportOptions
+    from converters.cli.console import Output
+
+    chosen = _formats(formats, with_preprocessing=with_preprocessing)
+    options = ExportOptions(
+        share_weights=share_weights,
+        io_float16=io_fp16,
+        external_data=external_data,
+        calibration_images=calibration_images or (),
+    )
+    if opset is not None:
+        options = replace(options, form=replace(options.form, opset=opset))
+    if dynamic is not None or shape is not None:
+        options = _with_sizes(options, folder, dynamic, shape)
+    _export(folder, chosen, options, Output(as_json, quiet), verify=verify)
+
+
+def _formats(given: Sequence[str] | None, *, with_preprocessing: bool) -> tuple[str, ...]:
+    """Keys of :data:`converters.artefacts.FORMATS`, each once."""
+    from converters.artefacts import DEFAULT_FORMATS, FORMATS
+
+    names = [name for text in given or () for name in _listed(text)]
+    if with_preprocessing:
+        names.append(_PREPROCESSING)
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown:
+        raise InputError(f"--format {unknown[0]} is not known; choose among {', '.join(FORMATS)}.")
+    return tuple(dict.fromkeys(names or DEFAULT_FORMATS))
+
+
+def _with_sizes(
+    options: ExportOptions, path: Path, dynamic: str | None, shape: str | None
+) -> ExportOptions:
+    from converters.exporters.onnx_form import with_sizes
+    from converters.folder import ConvertedFolder
+
+    axes = None if dynamic is None else _listed(dynamic)
+    sizes = None if shape is None else _numbers(shape)
+    return replace(options, form=with_sizes(options.form, ConvertedFolder(path), axes, sizes))
+
+
+def _listed(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in _listed(text))
+    except ValueError:
+        raise InputError(
+            f"--shape {text} is no list of numbers; give for example 1,3,224,224."
+        ) from None
+
+
+def _export(
+    path: Path, formats: Sequence[str], options: ExportOptions, output: Output, *, verify: bool
+) -> None:
+    """Write artefacts into a converted folder; print the files."""
+    from converters.cli.tables import files_table, report_table
+    from converters.export import export_artefacts
+
+    with output.progress() as progress:
+        report = export_artefacts(path, formats, options, verify=verify, progress=progress)
+    if report:
+        output.result(report_table(report))
+    output.result(files_table(path))
+    details = {name: own for name in formats if (own := _details(path, name))}
+    for own in details.values():
+        output.result(_quantisation_in_words(**own["quantisation"]))
+    if not report:
+        output.result(f"\nNot verified yet; do it with: regnet verify {path}")
+    record = {"folder": path.name, "formats": list(formats)}
+    output.record(
+        record
+        | ({"details": details} if details else {})
+        | ({"verification": report.to_dict()} if report else {})
+    )
+
+
+def _details(path: Path, name: str) -> dict[str, Any]:
+    """What is recorded of a format's artefact beside its digest."""
+    from converters.artefacts import FORMATS
+
+    kind = FORMATS[name]
+    return kind.details(path / kind.file_name) if kind.details else {}
+
+
+def _quantisation_in_words(
+    calibration_images: int,
+    agreement: float | None,
+    top1_loss: float | None,
+    float_layers: Sequence[str],
+) -> str:
+    """The fields of :class:`converters.exporters.onnx_int8.Quantisation`."""
+    words = f"\nint8, calibrated on {calibration_images} images"
+    if agreement is not None and top1_loss is not None:
+        words += f": {agreement:.1%} keep their best class, expected loss {top1_loss:.2%} of top-1"
+    if float_layers:
+        return f"{words}; these layers stay in float32: {', '.join(float_layers)}."
+    return f"{words}; no layer had to stay in float32."
