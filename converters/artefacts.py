@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
+from converters.exporters.onnx_form import DEFAULT_FORM, GraphForm
 from converters.folder import ONNX_NAME, TORCHSCRIPT_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from converters.folder import ConvertedFolder
-    from converters.parity.contents import Contents, ReadContents
+    from converters.parity.contents.held import Contents, ReadContents
+    from converters.parity.verdict import Measurement
     from converters.runtimes.runtime import Runtime
 
 
@@ -23,10 +25,31 @@ class ExportOptions:
     Attributes:
         share_weights: Whether ONNX points into ``model.safetensors`` instead of holding a copy.
         weights_sha256: Digests of the weights files, where they are known already.
+        form: Opset and sizes of ONNX graphs.
+        io_float16: Whether ``onnx-fp16`` takes and gives float16 instead of float32.
+        external_data: Whether ``onnx-web`` and ``onnx-fp16`` put their weights into a file of their
+            own, named like the artefact with ``_data`` appended; beyond 2 GB they always do.
+        calibration_images: What ``onnx-int8`` is calibrated on: files, folders, patterns; empty for
+            the folder's own ``calibration/``.
+        largest_loss: How much of top-1 ``onnx-int8`` may be expected to cost, 0 to 1; None for half
+            a point.
     """
 
     share_weights: bool = False
     weights_sha256: Mapping[str, str] | None = None
+    form: GraphForm = DEFAULT_FORM
+    io_float16: bool = False
+    external_data: bool = False
+    calibration_images: Sequence[Path] = ()
+    largest_loss: float | None = None
+
+
+class Load(Protocol):
+    """Opens an artefact for running."""
+
+    def __call__(self, path: Path, output_names: tuple[str, ...], threads: int = 1, /) -> Runtime:
+        """Open a file that returns the named outputs, to compute on so many threads."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +60,30 @@ class Format:
         title: For people.
         file_name: In a converted folder.
         export: Writes it from a folder to a path.
-        load: Opens it for running, given the names of its outputs.
-        contents: Takes it apart into tensors, for :func:`converters.parity.tensors.certify`.
+        load: Opens it for running, given the names of its outputs and the number of threads.
+        contents: Takes it apart into tensors, for
+            :func:`converters.parity.contents.tensors.certify`; None of compiled ones, whose weights
+            are packed for a processor, and which are judged by their numbers alone.
+        companions: Files that ``export`` may write beside its path; they and the artefact need each
+            other, and are staged and recorded together.
+        further: What is measured of it beyond its outputs on normalised pixels, if anything.
+        details: What ``conversion.json`` records of the file beside its digest, if anything.
     """
 
     title: str
     file_name: str
     export: Callable[[ConvertedFolder, Path, ExportOptions], None]
-    load: Callable[[Path, tuple[str, ...]], Runtime]
-    contents: ReadContents
+    load: Load
+    contents: ReadContents | None
+    companions: tuple[str, ...] = ()
+    further: Callable[[ConvertedFolder, Path], tuple[Measurement, ...]] | None = None
+    details: Callable[[Path], dict[str, Any]] | None = None
+
+    @property
+    def companion_names(self) -> tuple[str, ...]:
+        """The companions' names in a converted folder."""
+        above, slash, _ = self.file_name.rpartition("/")
+        return tuple(above + slash + name for name in self.companions)
 
 
 def _export_onnx(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
@@ -56,17 +94,68 @@ def _export_onnx(folder: ConvertedFolder, path: Path, options: ExportOptions) ->
         path,
         share_weights=options.share_weights,
         weights_sha256=options.weights_sha256,
+        form=options.form,
     )
 
 
-def _load_onnx(path: Path, _: tuple[str, ...]) -> Runtime:
+def _export_onnx_web(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
+    from converters.exporters.onnx import export_onnx_alone
+
+    export_onnx_alone(folder, path, options.form, external_data=options.external_data)
+
+
+def _export_onnx_fp16(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
+    from converters.exporters.onnx import export_onnx_alone
+
+    form = options.form.in_float16(io=options.io_float16)
+    export_onnx_alone(folder, path, form, external_data=options.external_data)
+
+
+def _export_onnx_int8(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
+    from converters.exporters.onnx_int8 import LARGEST_LOSS, export_int8
+
+    loss = LARGEST_LOSS if options.largest_loss is None else options.largest_loss
+    export_int8(folder, path, options.form, options.calibration_images, loss)
+
+
+def _read_onnx_int8(folder: ConvertedFolder, path: Path) -> Contents:
+    from converters.parity.contents.onnx_int8 import read_onnx_int8
+
+    return read_onnx_int8(folder, path)
+
+
+def _details_of_int8(path: Path) -> dict[str, Any]:
+    from converters.exporters.onnx_int8 import read_quantisation
+
+    return {"quantisation": read_quantisation(path)}
+
+
+def _export_onnx_preprocessing(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
+    from converters.exporters.onnx_preprocessing import export_with_preprocessing
+
+    export_with_preprocessing(folder, path, options.form)
+
+
+def _load_onnx_preprocessing(path: Path, _: tuple[str, ...], threads: int = 1) -> Runtime:
+    from converters.runtimes.onnx_preprocessing import NetworkOfPreprocessing
+
+    return NetworkOfPreprocessing(path, threads)
+
+
+def _measure_preprocessing(folder: ConvertedFolder, path: Path) -> tuple[Measurement, ...]:
+    from converters.parity.preprocessing import measure_preprocessing
+
+    return measure_preprocessing(folder, path)
+
+
+def _load_onnx(path: Path, _: tuple[str, ...], threads: int = 1) -> Runtime:
     from converters.runtimes.onnxruntime import OnnxRuntime
 
-    return OnnxRuntime(path)
+    return OnnxRuntime(path, threads)
 
 
 def _read_onnx(folder: ConvertedFolder, path: Path) -> Contents:
-    from converters.parity.contents_onnx import read_onnx
+    from converters.parity.contents.onnx import read_onnx
 
     return read_onnx(folder, path)
 
@@ -77,20 +166,112 @@ def _export_torchscript(folder: ConvertedFolder, path: Path, _: ExportOptions) -
     export_torchscript(folder, path)
 
 
-def _load_torchscript(path: Path, output_names: tuple[str, ...]) -> Runtime:
+def _load_torchscript(path: Path, output_names: tuple[str, ...], threads: int = 1) -> Runtime:
     from converters.runtimes.torchscript import TorchScriptRuntime
 
-    return TorchScriptRuntime(path, output_names)
+    return TorchScriptRuntime(path, output_names, threads)
 
 
 def _read_torchscript(folder: ConvertedFolder, path: Path) -> Contents:
-    from converters.parity.contents_torchscript import read_torchscript
+    from converters.parity.contents.torchscript import read_torchscript
 
     return read_torchscript(folder, path)
 
 
+def _export_pt2(folder: ConvertedFolder, path: Path, _: ExportOptions) -> None:
+    from converters.exporters.pt2 import export_pt2
+
+    export_pt2(folder, path)
+
+
+def _load_pt2(path: Path, output_names: tuple[str, ...], threads: int = 1) -> Runtime:
+    from converters.runtimes.torch_program import Pt2Runtime
+
+    return Pt2Runtime(path, output_names, threads)
+
+
+def _read_pt2(folder: ConvertedFolder, path: Path) -> Contents:
+    from converters.parity.contents.pt2 import read_pt2
+
+    return read_pt2(folder, path)
+
+
+def _export_aotinductor(folder: ConvertedFolder, path: Path, _: ExportOptions) -> None:
+    from converters.exporters.aotinductor import export_aotinductor
+
+    export_aotinductor(folder, path)
+
+
+def _load_aotinductor(path: Path, output_names: tuple[str, ...], threads: int = 1) -> Runtime:
+    from converters.runtimes.torch_program import AotInductorRuntime
+
+    return AotInductorRuntime(path, output_names, threads)
+
+
+def _export_openvino(folder: ConvertedFolder, path: Path, _: ExportOptions) -> None:
+    from converters.exporters.openvino import export_openvino
+
+    export_openvino(folder, path)
+
+
+def _load_openvino(path: Path, output_names: tuple[str, ...], threads: int = 1) -> Runtime:
+    from converters.runtimes.openvino import OpenVinoRuntime
+
+    return OpenVinoRuntime(path, output_names, threads)
+
+
+def _read_openvino(folder: ConvertedFolder, path: Path) -> Contents:
+    from converters.parity.contents.openvino import read_openvino
+
+    return read_openvino(folder, path)
+
+
+def _export_executorch(folder: ConvertedFolder, path: Path, _: ExportOptions) -> None:
+    from converters.exporters.executorch import export_executorch
+
+    export_executorch(folder, path)
+
+
+def _load_executorch(path: Path, output_names: tuple[str, ...], threads: int = 1) -> Runtime:
+    from converters.runtimes.executorch import ExecuTorchRuntime
+
+    return ExecuTorchRuntime(path, output_names, threads)
+
+
 FORMATS = {
     "onnx": Format("ONNX", ONNX_NAME, _export_onnx, _load_onnx, _read_onnx),
+    "onnx-fp16": Format(
+        "ONNX in float16",
+        "onnx/model_fp16.onnx",
+        _export_onnx_fp16,
+        _load_onnx,
+        _read_onnx,
+        companions=("model_fp16.onnx_data",),
+    ),
+    "onnx-int8": Format(
+        "ONNX in int8",
+        "onnx/model_quantized.onnx",
+        _export_onnx_int8,
+        _load_onnx,
+        _read_onnx_int8,
+        details=_details_of_int8,
+    ),
+    "onnx-web": Format(
+        "ONNX for transformers.js",
+        "onnx/model.onnx",
+        _export_onnx_web,
+        _load_onnx,
+        _read_onnx,
+        companions=("model.onnx_data",),
+    ),
+    "onnx-preprocessing": Format(
+        "ONNX with preprocessing",
+        "onnx/model_with_preprocessing.onnx",
+        _export_onnx_preprocessing,
+        _load_onnx_preprocessing,
+        _read_onnx,
+        further=_measure_preprocessing,
+    ),
     "torchscript": Format(
         "TorchScript",
         TORCHSCRIPT_NAME,
@@ -98,4 +279,22 @@ FORMATS = {
         _load_torchscript,
         _read_torchscript,
     ),
+    "pt2": Format("torch.export", "model.pt2", _export_pt2, _load_pt2, _read_pt2),
+    "aotinductor": Format(
+        "AOTInductor", "model.aoti.pt2", _export_aotinductor, _load_aotinductor, contents=None
+    ),
+    "openvino": Format(
+        "OpenVINO",
+        "openvino_model.xml",
+        _export_openvino,
+        _load_openvino,
+        _read_openvino,
+        companions=("openvino_model.bin",),
+    ),
+    "executorch": Format(
+        "ExecuTorch", "model.pte", _export_executorch, _load_executorch, contents=None
+    ),
 }
+
+DEFAULT_FORMATS = ("onnx", "torchscript")
+"""What a conversion writes; the others are written by `regnet export`."""

@@ -8,15 +8,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.artefacts import FORMATS
+from converters.digests import sha256_of
 from converters.errors import InputError
 from converters.folder import REPORT_NAME, ConvertedFolder
-from converters.staging import staged_file
+from converters.staging import staged_file, staged_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from converters.artefacts import ExportOptions
+    from converters.artefacts import ExportOptions, Format
     from converters.convert import Progress
     from converters.parity.report import Report
 
@@ -56,13 +58,35 @@ def export_artefacts(
         staged: dict[str, Path] = {}
         for name in formats:
             progress.step(FORMATS[name].title)
-            staged[name] = stack.enter_context(staged_file(path / FORMATS[name].file_name))
+            staged[name] = stack.enter_context(_staged(path, FORMATS[name]))
             FORMATS[name].export(folder, staged[name], options)
         if verify:
             report = _verify(folder, staged, progress)
+    link_equal_files(path)
     if record is not None:
-        _record(path, record, [FORMATS[name].file_name for name in formats])
+        written = [FORMATS[name] for name in formats]
+        names = [name for kind in written for name in (kind.file_name, *kind.companion_names)]
+        _enter_verdicts(record, names, report)
+        _record(path, record, names)
     return report
+
+
+def _staged(folder: Path, kind: Format) -> AbstractContextManager[Path]:
+    """Where an artefact is written; one with companions has its own name there."""
+    target = folder / kind.file_name
+    return staged_files(target, kind.companions) if kind.companions else staged_file(target)
+
+
+def link_equal_files(folder: Path) -> None:
+    """Let ``onnx/model.onnx`` and ``model.onnx`` be one file on the disk where they are equal.
+
+    Artefacts are replaced and never written into, so neither changes with the other.
+    """
+    web, root = (folder / FORMATS[name].file_name for name in ("onnx-web", "onnx"))
+    both = web.is_file() and root.is_file() and web.stat().st_size == root.stat().st_size
+    if both and not web.samefile(root) and sha256_of(web) == sha256_of(root):
+        with staged_files(web, FORMATS["onnx-web"].companions) as staging:
+            staging.hardlink_to(root)
 
 
 def _verify(folder: ConvertedFolder, staged: Mapping[str, Path], progress: Progress) -> Report:
@@ -104,10 +128,26 @@ def _recorded_sha256(folder: ConvertedFolder, record: Mapping[str, Any] | None) 
     }
 
 
+def _enter_verdicts(record: dict[str, Any], names: Sequence[str], report: Report | None) -> None:
+    """Put new verdicts in the place of those on files that are no more; none if there are none."""
+    from converters.report import NOT_VERIFIED
+
+    verification = record.setdefault("verification", dict(NOT_VERIFIED))
+    kept = [v for v in verification["verdicts"] if v["artefact"] not in names]
+    new = [v.to_dict() for v in report.verdicts if v.artefact in names] if report else []
+    verification["verdicts"] = kept + new
+
+
 def _record(folder: Path, record: dict[str, Any], file_names: Sequence[str]) -> None:
-    """Enter the new files' sha256 into ``conversion.json``."""
+    """Enter the new files' sha256 into ``conversion.json``, and strike companions that are gone."""
     from converters.report import file_record, write_json
 
-    record["files"] |= {name: file_record(folder / name) for name in file_names}
+    details = {kind.file_name: kind.details for kind in FORMATS.values() if kind.details}
+    for name in file_names:
+        if (folder / name).is_file():
+            own = details[name](folder / name) if name in details else {}
+            record["files"][name] = file_record(folder / name) | own
+        else:
+            record["files"].pop(name, None)
     with staged_file(folder / REPORT_NAME) as staging:
         write_json(staging, record)

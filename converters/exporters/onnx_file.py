@@ -1,4 +1,4 @@
-"""Writing an ONNX file whose weights are computed one at a time.
+"""Writing an ONNX file, or a pair with external data, whose weights are computed one at a time.
 
 ``onnx.save`` wants every weight in memory, and copies them all once more to serialise them. But
 weights are nearly all of the file, and protobuf's wire format is simple: a message is its fields in
@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,28 +22,44 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from converters.exporters.onnx_form import Element
+
+DATA_SUFFIX = "_data"
+"""What follows an ONNX file's name in that of its external data, where optimum and transformers.js
+look for it; PyTorch's exporter appends ``.data``."""
+
+ELEMENTS = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
+"""ONNX's names of the types that graphs compute in."""
+
 _LENGTH_DELIMITED = 2
-_FLOAT32_SIZE = 4
+_SIZES = {"float32": 4, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A float32 initialiser, computed when it is written.
+    """An initialiser, computed when it is written.
 
     Attributes:
         name: Of the initialiser.
         shape: Its sizes.
-        compute: Gives the array, float32 and row-major, of this shape.
+        compute: Gives the array, row-major, of this shape and type.
+        element: Its type.
     """
 
     name: str
     shape: tuple[int, ...]
-    compute: Callable[[], NDArray[np.float32]]
+    compute: Callable[[], NDArray[np.floating]]
+    element: Element = "float32"
 
     @property
     def nbytes(self) -> int:
         """Size of the data in bytes."""
-        return math.prod(self.shape) * _FLOAT32_SIZE
+        return math.prod(self.shape) * _SIZES[self.element]
+
+    def described(self) -> TensorProto:
+        """The initialiser without its data."""
+        kind = ELEMENTS[self.element]
+        return TensorProto(name=self.name, dims=self.shape, data_type=kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +100,30 @@ class OnnxFile:
                 file.write(head)
                 file.write(weight.compute().data)
 
+    def write_pair(self, path: Path) -> None:
+        """Write the graph to one file and the weights, without gaps, to another beside it.
+
+        Args:
+            path: Of the graph. Its name with :data:`DATA_SUFFIX` appended is that of the weights,
+                which is in the graph, so neither can be renamed.
+
+        Raises:
+            OSError: If one cannot be written.
+        """
+        data, graph = path.with_name(path.name + DATA_SUFFIX), GraphProto()
+        graph.CopyFrom(self.graph)
+        with data.open("wb") as file:
+            for weight in self.weights:
+                tensor = weight.described()
+                tensor.data_location = TensorProto.EXTERNAL
+                place = {"location": data.name, "offset": file.tell(), "length": weight.nbytes}
+                for key, value in place.items():
+                    entry = StringStringEntryProto(key=key, value=str(value))
+                    tensor.external_data.append(entry)
+                graph.initializer.append(tensor)
+                file.write(weight.compute().data)
+        OnnxFile(self.model, graph).write(path)
+
     def _heads(self) -> tuple[bytes, bytes, list[bytes]]:
         """The bytes of the model without graph, of the graph, and before each weight's data."""
         weight_heads = [_weight_head(weight) for weight in self.weights]
@@ -95,8 +135,7 @@ class OnnxFile:
 
 
 def _weight_head(weight: Weight) -> bytes:
-    tensor = TensorProto(name=weight.name, dims=weight.shape, data_type=TensorProto.FLOAT)
-    head: bytes = tensor.SerializeToString(deterministic=True)
+    head: bytes = weight.described().SerializeToString(deterministic=True)
     head += _opening(TensorProto, "raw_data", weight.nbytes)
     return _opening(GraphProto, "initializer", len(head) + weight.nbytes) + head
 

@@ -4,8 +4,8 @@ A node and the value it computes are called like the module of the reference mod
 work, so a difference found in one is looked up in the other. An operation without a module of its
 own has its operator appended: ``...layers.1.add`` is the residual sum.
 
-Operators are those of opset 18, the newest that every runtime of the last years takes; it has no
-Gelu (opset 20), so that is spelled out in the form which ONNX Runtime recognises and fuses.
+Operators say the same in every opset from 17 on. Gelu, which came with 20, is spelled out in each,
+in the form which ONNX Runtime recognises and fuses.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
+import numpy as np
+from onnx import GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
-from regnet.architecture import BASE_PREFIX, CLASSIFIER, NORM_EPS, Architecture, ConvNorm
+from converters.dataflow import PIXELS, Dataflow
+from converters.exporters.onnx_file import ELEMENTS
+from converters.exporters.onnx_form import DEFAULT_FORM
+from regnet.architecture import BASE_PREFIX, CLASSIFIER, NORM_EPS, Architecture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from regnet.architecture import Block, SqueezeExcite
+    from converters.exporters.onnx_form import Element, GraphForm
+    from regnet.architecture import ConvNorm, SqueezeExcite
     from regnet.config import RegNetConfig
 
-OPSET = 18
-
-INPUT = "pixel_values"
 LOGITS = "logits"
 FEATURES = "last_hidden_state"
 POOLED = "pooler_output"
@@ -38,13 +40,15 @@ def build_graph(
     classifier: bool,
     fold_norms: bool,
     casts: Collection[str] = (),
+    form: GraphForm = DEFAULT_FORM,
 ) -> GraphProto:
     """Lay out nodes, input and outputs; the initialisers are left to the caller.
 
-    The input is ``pixel_values``, float32 (batch, num_channels, height, width). With a classifier
-    the output is ``logits``, float32 (batch, num_labels), or the pooled features (batch, C) if
-    ``num_labels`` is 0. Without one it is ``last_hidden_state`` (batch, C, feature_height,
-    feature_width) and ``pooler_output`` (batch, C, 1, 1).
+    The input is ``pixel_values`` (batch, num_channels, height, width). With a classifier the output
+    is ``logits`` (batch, num_labels), or the pooled features (batch, C) if ``num_labels`` is 0.
+    Without one it is ``last_hidden_state`` (batch, C, feature_height, feature_width) and
+    ``pooler_output`` (batch, C, 1, 1). Their type is the form's ``io_precision``; inside everything
+    has its ``precision``, and initialisers must.
 
     Args:
         config: The network.
@@ -52,54 +56,74 @@ def build_graph(
         fold_norms: Whether convolutions have taken their batch norm in. Then they read
             ``<module>.folded_weight`` and ``.folded_bias``. Else every initialiser has its name in
             the state dict, and all of that is read but ``num_batches_tracked``.
-        casts: Names of initialisers that are not float32. Before such a one is used a Cast node
-            makes ``<name>.float32`` of it, once; runtimes fold it away when they load the file.
+        casts: Names of initialisers of another type. Before such a one is used a Cast node makes
+            ``<name>.float32`` of it, once; runtimes fold it away when they load the file.
+        form: Sizes and precision.
     """
     network = Architecture.of(config)
-    writer = _NodeWriter(BASE_PREFIX if classifier else "", config.hidden_act, fold_norms, casts)
+    if form.io_precision != form.precision:
+        casts = (*casts, PIXELS)
+    prefix = BASE_PREFIX if classifier else ""
+    writer = _NodeWriter(prefix, config.hidden_act, fold_norms, casts, form)
     features = writer.trunk(network)
-    batch = "batch"
+    batch, channels = form.dim("batch"), network.out_channels
     if classifier:
         writer.classify(features, has_linear=config.num_labels > 0)
-        outputs = [_value(LOGITS, batch, config.num_labels or network.out_channels)]
+        shapes: dict[str, list[int | str]] = {LOGITS: [batch, config.num_labels or channels]}
     else:
-        writer.pool(writer.rename_last(FEATURES))
-        writer.rename_last(POOLED)
-        channels = network.out_channels
-        outputs = [
-            _value(FEATURES, batch, channels, "feature_height", "feature_width"),
-            _value(POOLED, batch, channels, 1, 1),
-        ]
-    pixels = _value(INPUT, batch, config.num_channels, "height", "width")
-    return helper.make_graph(writer.nodes, config.model_type, [pixels], outputs)
+        writer.pool(writer.finish(FEATURES))
+        writer.finish(POOLED)
+        extents = [_feature_size(network, form, axis) for axis in ("height", "width")]
+        shapes = {FEATURES: [batch, channels, *extents], POOLED: [batch, channels, 1, 1]}
+    kind = ELEMENTS[form.io_precision]
+    outputs = [helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()]
+    return helper.make_graph(writer.nodes, config.model_type, [pixels_value(config, form)], outputs)
 
 
-def _value(name: str, *shape: int | str) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+def pixels_value(config: RegNetConfig, form: GraphForm) -> ValueInfoProto:
+    """The input of the network."""
+    shape = (form.dim("batch"), config.num_channels, form.dim("height"), form.dim("width"))
+    return helper.make_tensor_value_info(PIXELS, ELEMENTS[form.io_precision], shape)
+
+
+def _feature_size(network: Architecture, form: GraphForm, axis: str) -> int | str:
+    """Of the last feature map: each stride of 2 halves, rounding up."""
+    size = form.sizes[axis]
+    if size is None:
+        return f"feature_{axis}"
+    layers = [
+        network.stem,
+        *(layer for stage in network.stages for b in stage for layer in b.layers),
+    ]
+    for layer in layers:
+        size = -(-size // getattr(layer, "stride", 1))
+    return size
 
 
 @dataclass
-class _NodeWriter:
+class _NodeWriter(Dataflow):
     """Appends nodes in execution order; every method returns the name of the value it made."""
 
     prefix: str
     hidden_act: str
     fold_norms: bool
     casts: Collection[str] = ()
+    form: GraphForm = DEFAULT_FORM
     nodes: list[NodeProto] = field(default_factory=list)
     constants: set[str] = field(default_factory=set)
 
     def add(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
-        inputs = tuple(map(self.as_float32, inputs))
+        inputs = tuple(map(self.as_computed, inputs))
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
 
-    def as_float32(self, name: str) -> str:
-        """What a node reads for an input: itself, or its cast; only one node reads a parameter."""
+    def as_computed(self, name: str) -> str:
+        """What a node reads for an input: itself, or its cast; only one node reads such a one."""
         if name not in self.casts:
             return name
-        value = f"{name}.float32"
-        node = helper.make_node("Cast", [name], [value], name=value, to=TensorProto.FLOAT)
+        precision: Element = self.form.precision
+        value = f"{name}.{precision}"
+        node = helper.make_node("Cast", [name], [value], name=value, to=ELEMENTS[precision])
         self.nodes.append(node)
         return value
 
@@ -107,19 +131,25 @@ class _NodeWriter:
         """One node for each scalar, however many read it."""
         if name not in self.constants:
             self.constants.add(name)
-            self.add("Constant", name, value_float=value)
+            if self.form.precision == "float32":
+                self.add("Constant", name, value_float=value)
+            else:
+                scalar = np.array(value, self.form.precision)
+                self.add("Constant", name, value=numpy_helper.from_array(scalar))
         return name
 
-    def rename_last(self, name: str) -> str:
-        """Give the value that was made last, and that nothing has read yet, the name ``name``."""
-        self.nodes[-1].output[0] = name
-        return name
+    def finish(self, name: str) -> str:
+        """Make an output of the value that was made last, and that nothing has read yet.
 
-    def trunk(self, network: Architecture) -> str:
-        value = self.conv_norm(network.stem, INPUT)
-        for stage in network.stages:
-            for block in stage:
-                value = self.block(block, value)
+        Returns:
+            What layers behind it read: it, or what it was before its cast.
+        """
+        form = self.form
+        if form.io_precision == form.precision:
+            self.nodes[-1].output[0] = name
+            return name
+        value = self.nodes[-1].output[0] = f"{name}.{form.precision}"
+        self.add("Cast", name, value, to=ELEMENTS[form.io_precision])
         return value
 
     def pool(self, value: str) -> str:
@@ -130,16 +160,9 @@ class _NodeWriter:
         value = self.add("Flatten", f"{sequential}.0", self.pool(value), axis=1)
         if has_linear:
             self.add("Gemm", CLASSIFIER, value, *_weight_and_bias(CLASSIFIER), transB=1)
-        return self.rename_last(LOGITS)
+        return self.finish(LOGITS)
 
-    def block(self, block: Block, value: str) -> str:
-        shortcut = self.conv_norm(block.shortcut, value) if block.shortcut else value
-        for layer in block.layers:
-            if isinstance(layer, ConvNorm):
-                value = self.conv_norm(layer, value)
-            else:
-                value = self.squeeze_excite(layer, value)
-        name = self.prefix + block.name
+    def residual(self, name: str, value: str, shortcut: str) -> str:
         total = self.add("Add", f"{name}.add", value, shortcut)
         return self.activation(f"{name}.activation", total)
 

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import StringStringEntryProto, TensorProto
 
-from converters.dtypes import COMPUTED, cast, widened
+from converters.dtypes import COMPUTED, widened
 from converters.errors import InputError
 from converters.exporters.onnx_file import Weight
 from converters.exporters.onnx_graph import folded_names
 from regnet.architecture import BATCH_NORM_LEAVES, NORM_EPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+    from converters.exporters.onnx_form import Element
     from converters.folder import ConvertedFolder
 
 _KERNEL = ".convolution.weight"
@@ -40,11 +41,15 @@ ONNX_TYPES = {
 """torch's name of a type that weights are stored in to ONNX's."""
 
 
-def folded_weights(folder: ConvertedFolder) -> Iterator[Weight]:
+def folded_weights(folder: ConvertedFolder, element: Element = "float32") -> Iterator[Weight]:
     """List the initialisers of a self-contained file, in the order of the state dict.
 
-    Kernels and biases are folded in float64 and rounded to float32 once; what belongs to no batch
-    norm keeps its name and, if it is float32, its bytes.
+    Kernels and biases are folded in float64 and rounded once; what belongs to no batch norm keeps
+    its name and, if it is of the type wanted, its bytes.
+
+    Args:
+        folder: Whose weights.
+        element: What to round to. A weight that float16 cannot hold is refused when it is computed.
 
     Raises:
         InputError: If a tensor is no float of 16 bits or more.
@@ -53,10 +58,13 @@ def folded_weights(folder: ConvertedFolder) -> Iterator[Weight]:
         if name.endswith(_KERNEL):
             module = name.removesuffix(_KERNEL)
             weight, bias = folded_names(module)
-            yield Weight(weight, shape, partial(_folded_kernel, folder, module))
-            yield Weight(bias, shape[:1], partial(_folded_bias, folder, module))
+            kernel = partial(_folded_kernel, folder, module, element)
+            shift = partial(_folded_bias, folder, module, element)
+            yield Weight(weight, shape, partial(_held, weight, kernel), element)
+            yield Weight(bias, shape[:1], partial(_held, bias, shift), element)
         elif not name.endswith(_NORM_LEAVES):
-            yield Weight(name, shape, partial(_float32, folder, name))
+            own = partial(_own, folder, name, element)
+            yield Weight(name, shape, partial(_held, name, own), element)
 
 
 def shared_weights(folder: ConvertedFolder) -> Iterator[TensorProto]:
@@ -107,21 +115,32 @@ def _parameters(folder: ConvertedFolder) -> Iterator[tuple[str, tuple[int, ...]]
 _damage_is_judged_later = np.errstate(all="ignore")
 
 
+def _held(name: str, compute: Callable[[], NDArray[np.floating]]) -> NDArray[np.floating]:
+    """Compute a weight, and refuse one that float16 cannot hold."""
+    array = compute()
+    if array.dtype == np.float16 and np.isinf(array).any():
+        raise InputError(
+            f"{name} holds numbers beyond {np.finfo(np.float16).max}, which float16 cannot; "
+            "export the network in float32, as --format onnx or onnx-web."
+        )
+    return array
+
+
 @_damage_is_judged_later
-def _folded_kernel(folder: ConvertedFolder, module: str) -> NDArray[np.float32]:
+def _folded_kernel(folder: ConvertedFolder, module: str, element: Element) -> NDArray[np.floating]:
     kernel = _readable(folder, module + _KERNEL)
     scale = _scale(folder, module)[:, np.newaxis, np.newaxis, np.newaxis]
     # Multiplied in float64 and rounded by a buffer of some thousand elements: no float64 copy.
-    folded = np.empty(kernel.shape, np.float32)
+    folded = np.empty(kernel.shape, element)
     np.multiply(kernel, scale, out=folded, dtype=np.float64, casting="same_kind")
     return folded
 
 
 @_damage_is_judged_later
-def _folded_bias(folder: ConvertedFolder, module: str) -> NDArray[np.float32]:
+def _folded_bias(folder: ConvertedFolder, module: str, element: Element) -> NDArray[np.floating]:
     mean = _norm_leaf(folder, module, "running_mean")
     folded = _norm_leaf(folder, module, "bias") - mean * _scale(folder, module)
-    return folded.astype(np.float32)
+    return folded.astype(element)
 
 
 def _scale(folder: ConvertedFolder, module: str) -> NDArray[np.float64]:
@@ -133,8 +152,9 @@ def _norm_leaf(folder: ConvertedFolder, module: str, leaf: str) -> NDArray[np.fl
     return _readable(folder, f"{module}.normalization.{leaf}").astype(np.float64)
 
 
-def _float32(folder: ConvertedFolder, name: str) -> NDArray[np.float32]:
-    return cast(folder.array(name), folder.tensors[name].dtype, COMPUTED)
+@_damage_is_judged_later
+def _own(folder: ConvertedFolder, name: str, element: Element) -> NDArray[np.floating]:
+    return _readable(folder, name).astype(element, copy=False)
 
 
 def _readable(folder: ConvertedFolder, name: str) -> NDArray[np.floating]:

@@ -16,6 +16,7 @@ from transformers import RegNetForImageClassification as TheirClassifier
 
 from converters.errors import InputError
 from converters.exporters import onnx_graph, onnx_weights
+from converters.exporters.onnx import REVISION
 from converters.runtimes.onnxruntime import OnnxRuntime
 from regnet.config import RegNetConfig
 from tests.converters.exporters.onnx_helpers import (
@@ -198,7 +199,7 @@ def test_header_and_metadata_say_what_a_deployment_needs(tmp_path: Path, share: 
     assert (model.ir_version, model.producer_name, model.producer_version) == (
         10,
         "regnet-converters",
-        "",
+        REVISION,
     )
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 18)]
     metadata = {entry.key: entry.value for entry in model.metadata_props}

@@ -92,8 +92,10 @@ def eager(folder: ConvertedFolder) -> RegNetForImageClassification | RegNetModel
     Mapped weights are not aligned as torch would align them, and it sums those in another order.
     """
     kind = RegNetForImageClassification if folder.has_classifier else RegNetModel
-    model = kind(folder.config).to(next(iter(load_tensors(folder.path).values())).dtype)
-    model.load_state_dict(load_tensors(folder.path))
+    tensors = load_tensors(folder.path)
+    dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+    model = kind(folder.config).to(dtype)
+    model.load_state_dict(tensors)
     return model.eval()
 
 

@@ -1,0 +1,98 @@
+"""ONNX Runtime on a graph with preprocessing: its network alone, and all of its values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper
+
+from converters.dataflow import PIXELS
+from converters.exporters.onnx_graph import LOGITS
+from converters.exporters.onnx_preprocessing import IMAGE, PREFIX, PROBABILITIES, TOP_INDICES
+from converters.runtimes.onnxruntime import PROVIDERS, session_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+_BEHIND = (PROBABILITIES, TOP_INDICES, "top")
+
+
+def _dims(model: ModelProto) -> Iterable[Any]:
+    """Sizes of the image, (batch, height, width, channels)."""
+    return model.graph.input[0].type.tensor_type.shape.dim  # type: ignore[no-any-return]
+
+
+class NetworkOfPreprocessing:
+    """Runs what lies between preprocessing and probabilities, which takes any normalised pixels.
+
+    Args:
+        path: From :func:`converters.exporters.onnx_preprocessing.export_with_preprocessing`.
+        threads: How many compute.
+
+    Attributes:
+        name: Runtime and version.
+        precision: In which it computes.
+    """
+
+    precision = "float32"
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        self.name = f"onnxruntime {onnxruntime.__version__}"
+        model = onnx.load(path)
+        graph = model.graph
+        inside = [n for n in graph.node if not n.name.startswith(PREFIX) and n.name not in _BEHIND]
+        del graph.node[:], graph.input[:], graph.output[:]
+        graph.node.extend(inside)
+        shape = ["batch", "channels", "height", "width"]
+        graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, shape))
+        graph.output.append(helper.make_empty_tensor_value_info(LOGITS))
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), session_options(threads), providers=PROVIDERS
+        )
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Compute the logits.
+
+        Args:
+            pixel_values: (N, num_channels, H, W), normalised.
+        """
+        (logits,) = self._session.run([LOGITS], {PIXELS: pixel_values})
+        return {LOGITS: logits}
+
+
+class WholeWithPreprocessing:
+    """Runs all of the graph, and shows what passes between its three parts.
+
+    Args:
+        path: As for :class:`NetworkOfPreprocessing`.
+
+    Attributes:
+        sizes: (batch, height, width) of the images where the file fixes them, else None.
+    """
+
+    def __init__(self, path: Path) -> None:
+        model = onnx.load(path)
+        inner = [helper.make_empty_tensor_value_info(name) for name in (PIXELS, LOGITS)]
+        model.graph.output.extend(inner)
+        batch, height, width, _ = (dim.dim_value or None for dim in _dims(model))
+        self.sizes = (batch, height, width)
+        self._names = [output.name for output in model.graph.output]
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), session_options(), providers=PROVIDERS
+        )
+
+    def __call__(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Compute every output, ``pixel_values`` and ``logits``.
+
+        Args:
+            image: (N, height, width, num_channels).
+        """
+        values = self._session.run(self._names, {IMAGE: image})
+        return dict(zip(self._names, values, strict=True))

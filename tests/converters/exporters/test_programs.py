@@ -1,0 +1,214 @@
+"""torch.export, AOTInductor, OpenVINO and ExecuTorch: what is written, what it holds, how it runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+import torch
+
+from converters.artefacts import FORMATS, ExportOptions
+from converters.errors import ConversionError, StorageError, UnsafeInputError
+from converters.parity.contents.tensors import certify
+from converters.parity.truth import run
+from converters.parity.verdict import judge
+from converters.parity.verify import verify_artefacts
+from converters.runtimes.openvino import OpenVinoRuntime
+from tests.converters.parity.networks import Network, random_network
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from converters.parity.verdict import Verdict
+
+EXTRAS = {"openvino": "openvino", "executorch": "executorch"}
+HELD = ("pt2", "openvino")
+KINDS = (*HELD, "executorch", pytest.param("aotinductor", marks=pytest.mark.slow))
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["classifier", "trunk"])
+def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Network:
+    return random_network(tmp_path_factory.mktemp("network"), "Y", classifier=request.param)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    return random_network(tmp_path_factory.mktemp("classifier"), "Y")
+
+
+def written(network: Network, kind: str) -> Path:
+    """The artefact in the folder, exported once."""
+    if kind in EXTRAS:
+        pytest.importorskip(EXTRAS[kind])
+    path = network.folder.path / FORMATS[kind].file_name
+    if not path.is_file():
+        FORMATS[kind].export(network.folder, path, ExportOptions())
+    return path
+
+
+def verdict(network: Network, kind: str, path: Path) -> Verdict:
+    return verify_artefacts(network.folder, network.truth, {kind: path}).verdicts[-1]
+
+
+def rewrite(path: Path, name: str, content: bytes) -> None:
+    """Put another content into an entry of a zip."""
+    with ZipFile(path) as archive:
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    (found,) = (entry for entry in entries if entry.partition("/")[2] == name)
+    with ZipFile(path, "w") as archive:
+        for entry, data in (entries | {found: content}).items():
+            archive.writestr(entry, data)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_passes_and_what_it_computes_in_is_float32(network: Network, kind: str) -> None:
+    judged = verdict(network, kind, written(network, kind))
+    assert judged.passed, judged.reason
+    assert judged.precision == "float32"
+    assert (judged.tensors is not None) == (kind in HELD)
+
+
+@pytest.mark.parametrize("kind", ["pt2", "openvino", "executorch"])
+def test_the_bytes_are_the_same_each_time_and_name_no_path(
+    classifier: Network, kind: str, tmp_path: Path
+) -> None:
+    first = written(classifier, kind)
+    again = tmp_path / "again" / first.name
+    again.parent.mkdir()
+    FORMATS[kind].export(classifier.folder, again, ExportOptions())
+    for name in (first.name, *FORMATS[kind].companions):
+        content = first.with_name(name).read_bytes()
+        assert content == again.with_name(name).read_bytes()
+        assert b"site-packages" not in content
+        assert str(classifier.folder.path).encode() not in content
+    assert [path.name for path in sorted(again.parent.iterdir())] == sorted(
+        [first.name, *FORMATS[kind].companions]
+    )
+
+
+@pytest.mark.parametrize("kind", ["pt2", "openvino", "executorch"])
+def test_the_artefact_of_another_network_fails(
+    classifier: Network, kind: str, tmp_path: Path
+) -> None:
+    path = written(classifier, kind)
+    other = random_network(tmp_path, "Y", seed=1)
+    assert "times float32 PyTorch's own" in (verdict(other, kind, path).failure or "")
+
+
+def test_torch_loads_it_with_the_names_and_bytes_of_the_weights(classifier: Network) -> None:
+    path = written(classifier, "pt2")
+    program = torch.export.load(path)
+    assert set(program.state_dict) == set(classifier.folder.tensors)
+    for name, tensor in program.state_dict.items():
+        assert tensor.numpy().tobytes() == classifier.folder.array(name).tobytes()
+    logits = program.module()(torch.zeros(1, 3, 33, 1))
+    assert isinstance(logits, torch.Tensor)
+    assert logits.shape == (1, 10)
+
+
+def test_a_flipped_bit_in_a_pt2_has_a_name(classifier: Network, tmp_path: Path) -> None:
+    path = shutil.copy(written(classifier, "pt2"), tmp_path)
+    table = "data/weights/model_weights_config.json"
+    with ZipFile(path) as archive:
+        tables = json.loads(archive.read(f"archive/{table}"))["config"]
+        entry = tables["classifier.1.weight"]["path_name"]
+        content = bytearray(archive.read(f"archive/data/weights/{entry}"))
+    content[0] ^= 1
+    rewrite(path, f"data/weights/{entry}", bytes(content))
+    (wrong,) = certify(classifier.folder, "pt2", path).wrong
+    assert wrong.startswith("classifier.1.weight differs from the weights")
+
+
+def test_a_flipped_bit_for_openvino_has_a_name(classifier: Network, tmp_path: Path) -> None:
+    source = written(classifier, "openvino")
+    for name in (source.name, "openvino_model.bin"):
+        shutil.copy(source.with_name(name), tmp_path)
+    weights = tmp_path / "openvino_model.bin"
+    content = bytearray(weights.read_bytes())
+    content[0] ^= 1
+    weights.write_bytes(content)
+    (wrong,) = certify(classifier.folder, "openvino", tmp_path / source.name).wrong
+    assert wrong.startswith("regnet.embedder.embedder.folded_weight differs from the fold")
+
+
+def test_weights_that_openvino_rounded_to_float16_fail(classifier: Network, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    path = tmp_path / "openvino_model.xml"
+    openvino.save_model(openvino.Core().read_model(written(classifier, "openvino")), path)
+    judged = verdict(classifier, "openvino", path)
+    assert not judged.passed
+    assert "is float16 where float32 belongs" in (judged.tensors.failure or "")  # type: ignore[union-attr]
+
+
+def test_what_openvino_really_computes_in_is_told_and_judged(classifier: Network) -> None:
+    openvino = pytest.importorskip("openvino")
+    path = written(classifier, "openvino")
+    default = OpenVinoRuntime(path, precision=None)
+    able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert default.precision == ("bfloat16" if able else "float32")
+    assert OpenVinoRuntime(path).name.endswith("(by default bfloat16 on this processor)") == able
+    truth = classifier.truth
+    inputs = truth.inputs_for(default.precision)
+    outputs = run(default, inputs)
+    measured = judge(outputs, truth.units(default.precision), truth.oracle, default.precision)
+    assert not [m.failure for m in measured if m.failure]
+    as_float32 = judge(outputs, truth.units(), truth.oracle)
+    assert any(m.failure for m in as_float32) == able
+
+
+@pytest.mark.parametrize("what", ["weights", "inputs"])
+def test_a_pt2_with_a_pickle_is_refused_and_not_loaded(
+    classifier: Network, tmp_path: Path, what: str
+) -> None:
+    path = shutil.copy(written(classifier, "pt2"), tmp_path)
+    table = "data/weights/model_weights_config.json"
+    with ZipFile(path) as archive:
+        text = archive.read(f"archive/{table}").replace(
+            b'"use_pickle": false', b'"use_pickle": true'
+        )
+    if what == "weights":
+        rewrite(path, table, text)
+    else:
+        rewrite(path, "data/sample_inputs/model.pt", b"cos\nsystem\n(S'true'\ntR.")
+    assert any("pickle" in clause for clause in certify(classifier.folder, "pt2", path).wrong)
+    with pytest.raises(UnsafeInputError, match=r"holds a pickle \(data/.*\), which can run any"):
+        FORMATS["pt2"].load(path, ("logits",))
+
+
+def test_larger_batches_go_through_executorch_in_pieces(classifier: Network) -> None:
+    runtime = FORMATS["executorch"].load(written(classifier, "executorch"), ("logits",))
+    pixels = np.random.default_rng(0).standard_normal((19, 3, 32, 40)).astype(np.float32)
+    logits = runtime(pixels)["logits"]
+    assert logits.shape == (19, 10)
+    assert np.array_equal(logits[16:], runtime(pixels[16:])["logits"])
+    assert not np.array_equal(logits[:3], logits[16:])
+
+
+@pytest.mark.parametrize("kind", EXTRAS)
+def test_a_missing_extra_is_named_in_one_sentence(
+    classifier: Network, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("converters.extras.find_spec", lambda _: None)
+    for use in (
+        lambda: FORMATS[kind].export(classifier.folder, tmp_path / "model", ExportOptions()),
+        lambda: FORMATS[kind].load(tmp_path / "model", ("logits",)),
+    ):
+        with pytest.raises(
+            ConversionError, match=rf'pip install "regnet-converters\[{kind}\]"`\.$'
+        ):
+            use()
+    assert StorageError.exit_status == 4
+
+
+def test_without_a_compiler_aotinductor_says_so(
+    classifier: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    with pytest.raises(
+        StorageError, match=r"^AOTInductor needs a C\+\+ compiler and there is none"
+    ):
+        FORMATS["aotinductor"].export(classifier.folder, tmp_path / "model", ExportOptions())
