@@ -1,0 +1,78 @@
+"""`regnet push`: verify a folder, send it to the Hugging Face Hub, print what went up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from converters.cli.arguments import Debug, Folder, Json, Quiet  # noqa: TC001 -- typer reads them
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from converters.publish import Publication
+
+
+def push_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
+    folder: Folder,
+    repository: Annotated[
+        str, typer.Argument(metavar="USER/NAME", help="The repository.", show_default=False)
+    ],
+    public: Annotated[
+        bool, typer.Option("--public", help="Let everybody see it, if it is new.")
+    ] = False,
+    has_right: Annotated[
+        bool,
+        typer.Option(
+            "--i-have-the-right",
+            help="Vouch for weights whose licence is unknown or does not let everybody share them.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Verify, list what would go up, and send nothing.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001 -- read by main
+) -> None:
+    """Verify a converted folder and put it on the Hugging Face Hub, private unless told otherwise.
+
+    Example: regnet push out/ somebody/regnety-040 --dry-run
+    """
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    from converters.cli.console import Output
+    from converters.publish import prepare, require_verified, send
+
+    output = Output(as_json, quiet)
+    publication = prepare(folder, repository, has_right=has_right)
+    with output.progress() as progress:
+        require_verified(folder, progress.step)
+    output.result(_table(publication), f"\nlicence: {publication.terms}")
+    url = None
+    if dry_run:
+        output.result("verified, and nothing was sent; to send it, leave out --dry-run")
+    else:
+        if quiet or as_json:
+            disable_progress_bars()
+        url = send(folder, publication, public=public)
+        output.result(f"verified, and sent: {url}")
+    output.record(publication.to_dict() | {"url": url})
+
+
+def _table(publication: Publication) -> Table:
+    from rich.table import Table
+
+    from converters.cli.tables import human_size
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, size in publication.files.items():
+        table.add_row(name, human_size(size))
+    table.add_row(
+        f"{len(publication.files)} files for {publication.repository}",
+        human_size(sum(publication.files.values())),
+    )
+    return table
