@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from converters.artefacts import FORMATS
 from converters.digests import sha256_of
 from converters.errors import InputError
-from converters.folder import REPORT_NAME, ConvertedFolder
+from converters.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
 from converters.staging import staged_file, staged_files
+from converters.usage import renew_card
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,11 +64,12 @@ def export_artefacts(
         if verify:
             report = _verify(folder, staged, progress)
     link_equal_files(path)
+    renewed = renew_card(path)
     if record is not None:
         written = [FORMATS[name] for name in formats]
         names = [name for kind in written for name in (kind.file_name, *kind.companion_names)]
         _enter_verdicts(record, names, report)
-        _record(path, record, names)
+        _record(path, record, [*names, CARD_NAME] if renewed else names)
     return report
 
 

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
     from converters.parity.contents.recomputed import Recomputed
 
+_FLOAT32 = 2.0**-24
+"""What rounding to float32 shifts a number by, relative to it."""
+
+_HALF_A_STEP = 0.5 + 255 * _FLOAT32
+"""An integer is the nearest one, but for the rounding of up to 127 steps and of the step."""
+
 _BLOCK = 1 << 18
 """Elements compared at a time: what is computed on the way fits into the processor's cache."""
 
@@ -85,6 +91,33 @@ def compare_values(
             wrong, ulps = _judge(tensor[rows], truth, rows)
             difference.add(wrong, start * row)
             difference.ulps = max(difference.ulps, ulps)
+    return difference
+
+
+def compare_steps(
+    held: NDArray[np.integer], steps: NDArray[np.float32], truth: Recomputed
+) -> Difference:
+    """Compare integers with the numbers that they stand for: half a step away at most.
+
+    The numbers may have been rounded to float32 before.
+
+    Args:
+        held: Elements of a tensor of one axis or more.
+        steps: What one is worth, (rows,).
+        truth: What they stand for.
+    """
+    row = max(1, math.prod(held.shape[1:]))
+    count = max(1, _BLOCK // row)
+    difference = Difference()
+    with np.errstate(all="ignore"):
+        for start in range(0, len(held), count):
+            rows = slice(start, start + count)
+            step = steps[rows].astype(np.float64).reshape(-1, *[1] * (held.ndim - 1))
+            exact = truth.exact(rows)
+            away = np.abs(held[rows] * step - exact)
+            allowed = step * _HALF_A_STEP + np.abs(exact) * _FLOAT32 + truth.reach(rows)
+            near = away <= allowed
+            difference.add(~near, start * row)
     return difference
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from converters.folder import ConvertedFolder
 
 FOLDED_WEIGHT = ".folded_weight"
@@ -38,6 +41,7 @@ class HeldTensor:
         data: The elements, little-endian and row-major, without gaps; mapped rather than read.
         fault: What is wrong with the way it is held, as a clause that follows its name; then the
             elements do not matter.
+        steps: Of integers: what one is worth, for each index of the first axis; None for floats.
     """
 
     name: str
@@ -45,6 +49,7 @@ class HeldTensor:
     shape: tuple[int, ...]
     data: memoryview
     fault: str | None = None
+    steps: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

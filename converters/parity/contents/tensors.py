@@ -12,11 +12,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from converters.artefacts import FORMATS
 from converters.checkpoint.values import item_size, printable
 from converters.digests import sha256_of
 from converters.dtypes import COMPUTED, DTYPES
-from converters.parity.contents.elements import compare_bits, compare_values
+from converters.parity.contents.elements import compare_bits, compare_steps, compare_values
 from converters.parity.contents.held import COUNTER, FOLDED_BIAS, FOLDED_WEIGHT
 from converters.parity.contents.recomputed import Cast, FoldedBias, FoldedKernel
 
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from converters.folder import ConvertedFolder
-    from converters.parity.contents.held import HeldTensor
+    from converters.parity.contents.held import Contents, HeldTensor
     from converters.parity.contents.recomputed import Recomputed
 
 _KERNEL = ".convolution.weight"
@@ -38,8 +42,8 @@ class TensorCertificate:
 
     Attributes:
         identical: How many have the bytes of the weights.
-        recomputed: How many are folded or cast and equal what float64 gives. There, zeros of either
-            sign are equal, for they compute the same, and NaN is wrong.
+        recomputed: How many are folded, cast or quantised and equal what float64 gives. There,
+            zeros of either sign are equal, for they compute the same, and NaN is wrong.
         ulps: The largest distance of a recomputed one from what float64 rounds to, in units in the
             last place of the artefact's precision.
         wrong: One clause each: a name and what is wrong.
@@ -85,16 +89,29 @@ def certify(
     Raises:
         InputError: If the folder itself cannot be used.
     """
+    audit = _Audit(folder)
     try:
-        contents = FORMATS[kind].contents(folder, path)
+        contents = contents_of(folder, kind, path)
     except Exception as error:  # noqa: BLE001 -- what a damaged file leads to has any class
         return TensorCertificate(0, 0, 0, (f"its tensors cannot be read ({_reason(error)})",))
-    audit = _Audit(folder, contents.precision)
-    audit.tensors(contents.tensors, counters=contents.counters)
+    audit.tensors(contents)
     if contents.weights_sha256 is not None:
         audit.digests(contents.weights_sha256, weights_sha256 or {})
     wrong = (*audit.wrong, *contents.faults)
     return TensorCertificate(audit.identical, audit.recomputed, audit.ulps, wrong)
+
+
+def contents_of(folder: ConvertedFolder, kind: str, path: Path) -> Contents:
+    """Take an artefact apart.
+
+    Raises:
+        Exception: Of any class, if it cannot be read.
+        ValueError: If no tensors can be read of its kind.
+    """
+    read = FORMATS[kind].contents
+    if read is None:
+        raise ValueError("they are compiled in")
+    return read(folder, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +134,22 @@ class _Audit:
         InputError: If the folder is incomplete.
     """
 
-    def __init__(self, folder: ConvertedFolder, precision: str) -> None:
+    def __init__(self, folder: ConvertedFolder) -> None:
         self.identical = self.recomputed = self.ulps = 0
         self.wrong: list[str] = []
         self._folder = folder
         self._stored = folder.tensors
-        self._precision = precision
 
-    def tensors(self, held: Iterable[HeldTensor], *, counters: bool) -> None:
+    def tensors(self, contents: Contents) -> None:
         """Compare all tensors, and find those that are missing."""
         by_name: dict[str, list[HeldTensor]] = {}
-        for tensor in held:
+        for tensor in contents.tensors:
             by_name.setdefault(tensor.name, []).append(tensor)
-        expected = dict(self._expected(by_name.keys(), counters=counters))
+        expected = dict(self._expected(by_name.keys(), counters=contents.counters))
         for name, tensors in by_name.items():
-            fault = _fault(tensors, expected.get(name)) or self._compare(tensors[0], expected[name])
+            fault = _fault(tensors, expected.get(name)) or self._compare(
+                tensors[0], expected[name], contents.precision
+            )
             if fault:
                 self.wrong.append(f"{printable(name)} {fault}")
         missing = (name for name in expected if name not in by_name)
@@ -156,9 +174,21 @@ class _Audit:
             elif owner not in owners and (counters or not name.endswith(COUNTER)):
                 yield name, _Expected(shape)
 
-    def _compare(self, tensor: HeldTensor, expected: _Expected) -> str | None:
+    def _compare_integers(
+        self, tensor: HeldTensor, steps: NDArray[np.float32], expected: _Expected
+    ) -> str | None:
+        truth = expected.fold or Cast(self._folder, tensor.name)
+        integers = np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape)
+        difference = compare_steps(integers, steps, truth)
+        if difference.count:
+            return f"is not the nearest to {truth.what} {difference.describe(tensor.shape)}"
+        self.recomputed += 1
+        return None
+
+    def _compare(self, tensor: HeldTensor, expected: _Expected, precision: str) -> str | None:
         """Count a tensor in, or say what is wrong with its elements."""
-        precision = self._precision
+        if tensor.steps is not None:
+            return self._compare_integers(tensor, tensor.steps, expected)
         dtype = precision if expected.fold else self._stored[tensor.name].dtype
         truth = expected.fold
         if tensor.dtype != dtype:

@@ -7,25 +7,21 @@ dictionary of attributes, so the path to a tensor is its name in the state dict.
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import TYPE_CHECKING
-from zipfile import ZIP_STORED, ZipFile
 
-from converters.checkpoint import Opaque, Storage, StoredTensor
-from converters.checkpoint.pickle_reader import PickleSource, read_pickle
-from converters.parity.contents.held import Contents, HeldTensor, mapped, part
+from converters.checkpoint import Opaque, StoredTensor
+from converters.parity.contents.archive import Archive
+from converters.parity.contents.held import Contents, HeldTensor
 from converters.parity.contents.written import code_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from zipfile import ZipInfo
 
     from converters.checkpoint import Tree
     from converters.folder import ConvertedFolder
 
 _PROGRAM, _CONSTANTS = "data", "constants"
-_LOCAL_HEADER = 30  # bytes before the entry's name
 
 _ONE_VALUE = 8
 """Bytes that a constant of the program may have; what is larger could be a weight."""
@@ -40,7 +36,7 @@ def read_torchscript(folder: ConvertedFolder, path: Path) -> Contents:
         ValueError: If it is no zip of one entry per name, or an entry is compressed.
         zipfile.BadZipFile: If it is no zip.
     """
-    archive = _Archive(path)
+    archive = Archive(path)
     program = _held(archive, archive.unpickle(_PROGRAM), "")
     constants = _held(archive, archive.unpickle(_CONSTANTS), _CONSTANTS)
     large = (tensor for tensor in constants if tensor.data.nbytes > _ONE_VALUE)
@@ -48,53 +44,7 @@ def read_torchscript(folder: ConvertedFolder, path: Path) -> Contents:
     return Contents((*program, *large), counters=True, faults=faults)
 
 
-class _Archive:
-    """Finds the entries of a zip of torch."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with ZipFile(path) as archive:
-            entries = archive.infolist()
-        self._entries = {entry.filename.partition("/")[2]: entry for entry in entries}
-        if len(self._entries) < len(entries):
-            raise ValueError("two entries of the archive have one name")
-        self._file = mapped(path)
-
-    def unpickle(self, name: str) -> Tree:
-        """What ``NAME.pkl`` says; its tensors lie in the folder ``NAME``."""
-        data = self.bytes_of(self._find(f"{name}.pkl"))
-        source = PickleSource(BytesIO(data), 0, len(data), f"{name}.pkl")
-        return read_pickle(source, lambda key, _dtype, _numel: self._find(f"{name}/{key}"))
-
-    def elements(self, tensor: StoredTensor) -> memoryview:
-        """The bytes of a contiguous tensor."""
-        offset = tensor.storage_offset * tensor.itemsize
-        return part(self.bytes_of(tensor.storage), offset, tensor.nbytes)
-
-    def bytes_of(self, storage: Storage) -> memoryview:
-        """The bytes of an entry."""
-        return part(self._file, storage.offset, storage.length)
-
-    def entry(self, name: str) -> bytes | None:
-        """The content of an entry, None if there is none."""
-        return bytes(self.bytes_of(self._find(name))) if name in self._entries else None
-
-    def _find(self, name: str) -> Storage:
-        if name not in self._entries:
-            raise ValueError(f"the archive has no {name}")
-        entry = self._entries[name]
-        if entry.compress_type != ZIP_STORED:
-            raise ValueError(f"{name} is compressed")
-        return Storage(self._path, self._offset(entry), entry.file_size, entry.CRC, name)
-
-    def _offset(self, entry: ZipInfo) -> int:
-        """Where the bytes begin: behind a header whose last two numbers are lengths."""
-        header = part(self._file, entry.header_offset, _LOCAL_HEADER)
-        name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-        return entry.header_offset + _LOCAL_HEADER + name + extra
-
-
-def _held(archive: _Archive, tree: Tree, name: str) -> Iterator[HeldTensor]:
+def _held(archive: Archive, tree: Tree, name: str) -> Iterator[HeldTensor]:
     """Every tensor in a nest of modules and containers."""
     match tree:
         case StoredTensor():

@@ -69,7 +69,7 @@ def graph_faults(folder: ConvertedFolder, model: ModelProto, graph: GraphProto) 
         return
     form = form_of(model, graph)
     written = _written(folder, graph, form)
-    ours, theirs = ({node.name: _plain(node) for node in each.node} for each in (written, graph))
+    ours, theirs = ({node.name: plain(node) for node in each.node} for each in (written, graph))
     for name in dict.fromkeys((*ours, *theirs)):
         if ours.get(name) != theirs.get(name):
             yield f"the node {printable(name)} is {NOT_WRITTEN}"
@@ -144,7 +144,7 @@ def _says(text: str | None, value: object) -> bool:
         return False
 
 
-def _plain(node: NodeProto) -> bytes:
+def plain(node: NodeProto) -> bytes:
     """What a node computes, in one spelling."""
     copy = type(node)()
     copy.CopyFrom(node)

@@ -1,0 +1,134 @@
+"""What an int8 ONNX file holds: integers, and what each is worth.
+
+Which number a weight should be follows from the folder and its own steps, so every weight is proven
+to be the integer nearest to it. The grids of activations come from images that nobody has here: the
+numbers that come out judge those.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from converters.checkpoint.values import printable
+from converters.exporters.onnx_graph import build_graph
+from converters.exporters.onnx_int8 import Quantisation
+from converters.exporters.onnx_int8_graph import (
+    BIAS,
+    SCALE,
+    WEIGHT,
+    ZERO_POINT,
+    Int8Plan,
+    layer_names,
+    quantised,
+)
+from converters.parity.contents.held import Contents, HeldTensor
+from converters.parity.contents.written import NOT_WRITTEN, form_of, metadata_faults, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from onnx import GraphProto, ModelProto
+
+    from converters.folder import ConvertedFolder
+
+    Tensors = Mapping[str, NDArray[Any]]
+
+_NEVER_NEGATIVE = ("Relu", "Sigmoid")
+
+
+def read_onnx_int8(folder: ConvertedFolder, path: Path) -> Contents:
+    """Read which integers an ONNX file holds, what they are worth and what reads them.
+
+    Raises:
+        OSError: If the file cannot be opened.
+        ValueError: If it does not state how it was quantised.
+        google.protobuf.message.DecodeError: If it is damaged.
+    """
+    model = onnx.load(path, load_external_data=False)
+    expected, plan = _expected(folder, model)
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    faults = [
+        *_node_faults(expected, model.graph),
+        *_grid_faults(expected, plan, tensors),
+        *_step_faults(expected, tensors),
+        *metadata_faults(folder, model),
+    ]
+    grids = {value + ending for value in plan.values for ending in (SCALE, ZERO_POINT)}
+    held = [_held(name, tensors) for name in tensors if name not in grids]
+    return Contents(tuple(tensor for tensor in held if tensor), faults=tuple(faults))
+
+
+def _expected(folder: ConvertedFolder, model: ModelProto) -> tuple[GraphProto, Int8Plan]:
+    """The graph that is written for the layers that a file states to be in float."""
+    graph = build_graph(
+        folder.config,
+        classifier=folder.has_classifier,
+        fold_norms=True,
+        form=form_of(model, model.graph),
+    )
+    left = Quantisation.stated(model).float_layers
+    plan = Int8Plan(graph, layer_names(folder), left)
+    return quantised(graph, plan), plan
+
+
+def _held(name: str, tensors: Tensors) -> HeldTensor | None:
+    """A tensor of the network; None for what only says what others are worth."""
+    for ending in (WEIGHT, BIAS):
+        if name.endswith((ending + SCALE, ending + ZERO_POINT)):
+            return None
+    array = tensors[name]
+    own = name.removesuffix(WEIGHT).removesuffix(BIAS)
+    data = memoryview(array.tobytes())
+    steps = None if own == name else tensors.get(name + SCALE)
+    fault = None
+    if own != name and (steps is None or steps.shape != array.shape[:1]):
+        fault = "does not say what each channel's integers are worth"
+    return HeldTensor(own, str(array.dtype), array.shape, data, fault, steps)
+
+
+def _node_faults(expected: GraphProto, graph: GraphProto) -> Iterator[str]:
+    ours, theirs = ({node.name: plain(node) for node in each.node} for each in (expected, graph))
+    for name in dict.fromkeys((*ours, *theirs)):
+        if ours.get(name) != theirs.get(name):
+            yield f"the node {printable(name)} is {NOT_WRITTEN}"
+    if len(theirs) != len(graph.node):
+        yield f"the number of nodes of one name is {NOT_WRITTEN}"
+    if (*graph.input, *graph.output) != (*expected.input, *expected.output):
+        yield f"the list of inputs and outputs is {NOT_WRITTEN}"
+    if len({tensor.name for tensor in graph.initializer}) != len(graph.initializer):
+        yield "an initialiser is held twice"
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer):
+        yield "an initialiser lies in another file"
+
+
+def _grid_faults(expected: GraphProto, plan: Int8Plan, tensors: Tensors) -> Iterator[str]:
+    """Activations whose 256 steps are no grid, or waste some on what they never are."""
+    positive = {node.output[0] for node in expected.node if node.op_type in _NEVER_NEGATIVE}
+    for value in plan.values:
+        scale, zero_point = tensors.get(value + SCALE), tensors.get(value + ZERO_POINT)
+        if scale is None or zero_point is None or scale.shape or zero_point.dtype != np.uint8:
+            yield f"{value} has no grid of 256 steps"
+        elif not (np.isfinite(scale) and scale > 0):
+            yield f"{value} has steps of {float(scale):g}"
+        elif value in positive and zero_point.any():
+            yield f"{value} has a zero that is not step 0, though it is never negative"
+
+
+def _step_faults(expected: GraphProto, tensors: Tensors) -> Iterator[str]:
+    """Layers whose biases are not in steps of input times weight, as runtimes take for granted."""
+    for node in expected.node:
+        if node.op_type not in {"Conv", "Gemm"} or not node.input[1].endswith(".float32"):
+            continue
+        value, weight, bias = (name.removesuffix(".float32") + SCALE for name in node.input)
+        if not all(name in tensors for name in (value, weight, bias)):
+            yield f"{node.name} lacks scales"
+        elif not np.array_equal(tensors[bias], tensors[value] * tensors[weight]):
+            yield f"the biases of {node.name} have other steps than its input and weights"
+        if tensors.get(weight.removesuffix(SCALE) + ZERO_POINT, np.ones(1)).any():
+            yield f"the weights of {node.name} have a zero that is not 0"
