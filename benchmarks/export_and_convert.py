@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import interleaved
 from benchmarks.optimum import installed_versions, optimum_cli
-from benchmarks.tables import Target, measurements_table, replace_measured, targets_table
+from benchmarks.tables import (
+    Target,
+    installed,
+    listed,
+    machine,
+    measurements_table,
+    replace_measured,
+    targets_table,
+)
 
 if TYPE_CHECKING:
     from benchmarks.measure import Summary
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-PAGE = CHECKOUT / "docs" / "benchmarks.md"
 
 SUBJECT = "RegNetY-4.0GF"
 LARGE = "RegNetY-32GF"
@@ -63,7 +68,7 @@ def main() -> None:
         ]
     )
     sys.stdout.write(f"{text}\n")
-    replace_measured(PAGE, text)
+    replace_measured("export_and_convert", text)
 
 
 def _arguments() -> argparse.Namespace:
@@ -110,18 +115,12 @@ def _command(line: str, programs: dict[str, Path]) -> list[str]:
 
 def _conditions(runs: int, optimum_environment: Path) -> str:
     """The machine, how busy it is before the first run, and what is compared."""
-    ours = {name: version(name) for name in ("torch", "onnx", "onnxruntime")}
+    ours = installed("torch", "onnx", "onnxruntime")
     theirs = installed_versions(optimum_environment)
     return (
-        f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[0]:.1f} before the first run. Python "
-        f"{platform.python_version()}. Ours: {_listed(ours)}. Theirs: {_listed(theirs)}. "
+        f"{machine()} Ours: {ours}. Theirs: {listed(theirs)}. "
         f"{runs} interleaved runs after a warm-up; median (smallest to largest)."
     )
-
-
-def _listed(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {number.partition('+')[0]}" for name, number in versions.items())
 
 
 def _targets(summaries: dict[str, Summary]) -> list[Target]:

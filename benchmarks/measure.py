@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+    from typing import IO
 
 _LINUX_MAXRSS_UNIT = 1024
 
@@ -68,6 +69,21 @@ class Summary:
         )
 
 
+def start(command: Sequence[str], folder: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a command as every measurement does.
+
+    Args:
+        command: Program and arguments.
+        folder: Working directory.
+        output: Takes what the command prints.
+    """
+    # Nobody's time should depend on the network, and every contender gets the same environment.
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(  # noqa: S603 -- the benchmark's own commands
+        command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
+    )
+
+
 def measure(command: Sequence[str], folder: Path, log: Path) -> Usage:
     """Run a command to its end.
 
@@ -79,13 +95,9 @@ def measure(command: Sequence[str], folder: Path, log: Path) -> Usage:
     Raises:
         RuntimeError: If it exits with another status than 0; its time would mean nothing.
     """
-    # Nobody's time should depend on the network, and every contender gets the same environment.
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     with log.open("wb") as output:
         begin = time.perf_counter()
-        process = subprocess.Popen(  # noqa: S603 -- the benchmark's own commands
-            command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
+        process = start(command, folder, output)
         # Popen.wait tells no resources; it is told the status, or it would wait for a lost child.
         _, status, resources = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begin
