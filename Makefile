@@ -14,9 +14,18 @@ ORACLES := pycls timm torchvision classy_vision fairscale fvcore iopath portaloc
     importlib-metadata zipp model-index ordered-set markdown einops \
     scikit-image
 
+# ExecuTorch asks for Core ML and scikit-learn, which XNNPACK has no use for; tabulate is above.
+EXECUTORCH := executorch torchao ruamel.yaml
+
 DEMO := checkpoints/fashion_mnist
 
-.PHONY: help demo test test-all lint format types mutation benchmarks clean
+# What the page in examples/web runs the network with: three files of a package of the npm registry.
+WEB := examples/web/onnxruntime-web
+WEB_VERSION := 1.30.0
+WEB_SHA256 := d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71
+WEB_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
+
+.PHONY: help demo test test-all lint format types mutation benchmarks web clean
 
 help:
 	@echo "make demo        convert the bundled checkpoint and classify with every format"
@@ -24,7 +33,8 @@ help:
 	@echo "make test-all    the tests and the slow sweeps over all published networks"
 	@echo "make lint types  ruff and mypy, as CI runs them"
 	@echo "make mutation    plant 2,000 faults in artefacts and count those the verdict finds"
-	@echo "make benchmarks  measure against optimum in one run; writes docs/benchmarks.md"
+	@echo "make web         fetch what the page in examples/web needs"
+	@echo "make benchmarks  measure against optimum and torch.onnx; writes docs/benchmarks.md"
 
 demo: $(VENV)/.installed
 	$(BIN)/convert-pycls $(DEMO)/RegNetY-FashionMNIST.pyth build/demo \
@@ -34,8 +44,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(PYTEST)
 
-test-all: $(VENV)/.installed-test
-	$(PYTEST) -m "slow or not slow"
+# The sweep is one file, which loadfile would leave to one worker.
+test-all: test
+	$(PYTEST) --dist worksteal -m slow
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
@@ -51,11 +62,25 @@ types: $(VENV)/.installed-test
 mutation: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.mutation
 
-benchmarks: $(VENV)/.installed-test
+benchmarks: $(VENV)/.installed-benchmarks
 	$(BIN)/python -m benchmarks.export_and_convert
+	$(BIN)/python -m benchmarks.verify
+	$(BIN)/python -m benchmarks.locate
+	$(BIN)/python -m benchmarks.runtimes
+	$(BIN)/python -m benchmarks.fashion_mnist
+
+web: $(WEB)/.version-$(WEB_VERSION)
+
+$(WEB)/.version-$(WEB_VERSION):
+	rm -rf $(WEB) && mkdir $(WEB)
+	cd $(WEB) && npm pack --silent onnxruntime-web@$(WEB_VERSION)
+	cd $(WEB) && echo "$(WEB_SHA256)  onnxruntime-web-$(WEB_VERSION).tgz" | sha256sum --check --quiet
+	cd $(WEB) && tar xzf *.tgz --strip-components 2 $(WEB_FILES:%=package/dist/%)
+	rm $(WEB)/*.tgz
+	@touch $@
 
 clean:
-	rm -rf build dist .venv .venv-optimum .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist $(WEB) .venv .venv-optimum .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -64,9 +89,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable .
 	@touch $@
 
+$(VENV)/.installed-benchmarks: $(VENV)/.installed-test
+	$(PIP) --editable ".[benchmarks]"
+	@touch $@
+
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) --editable ".[test,lint]"
-	$(PIP) --no-deps $(ORACLES)
+	$(PIP) --no-deps $(ORACLES) $(EXECUTORCH)
 	@# vissl's wheel brings a classy_vision, a fairscale and a `tests` of its own: keep them out.
 	rm -rf $(VENV)/vissl-wheel $(VENV)/vissl
 	$(PIP) --no-deps --target $(VENV)/vissl-wheel vissl

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.int8 import save
 from benchmarks.tables import installed, machine, markdown, replace_measured
 from checkpoints.fashion_mnist.demo import COLUMNS, format_rows
 from checkpoints.fashion_mnist.train import CHECKPOINT, DATASET, Split, load_split
 from converters.artefacts import FORMATS, ExportOptions
+from converters.calibration import CALIBRATION_FOLDER
 from converters.convert import ConvertOptions, Silent, convert
 from converters.errors import ConversionError
 from converters.export import export_artefacts
@@ -38,6 +40,7 @@ def main() -> None:
         out = Path(scratch) / "out"
         labels = json.loads((CHECKPOINT.parent / "labels.json").read_text(encoding="utf-8"))
         convert(CHECKPOINT, out, ConvertOptions(labels=labels))
+        save(load_split(options.dataset, "train"), out / CALIBRATION_FOLDER)
         missing = [sentence for name in options.formats if (sentence := _export(out, name))]
         text = _measured(out, test)
     replace_measured("fashion_mnist", "\n\n".join([text, *missing, conditions + _versions()]))

@@ -11,5 +11,15 @@ IMAGENET_CLASSES = 1000
 @cache
 def imagenet_labels() -> tuple[str, ...]:
     """WordNet's names of the synsets of ILSVRC 2012, sorted by synset: ``"tench, Tinca tinca"``."""
-    text = files("converters").joinpath("imagenet_labels.txt").read_text(encoding="utf-8")
+    return _lines_of("imagenet_labels.txt")
+
+
+@cache
+def imagenet_synsets() -> tuple[str, ...]:
+    """WordNet 3.0's numbers of the same synsets, after which ImageNet's folders are named."""
+    return _lines_of("imagenet_synsets.txt")
+
+
+def _lines_of(name: str) -> tuple[str, ...]:
+    text = files("converters").joinpath(name).read_text(encoding="utf-8")
     return tuple(text.splitlines())

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from converters.digests import sha256_of
-from converters.folder import CARD_NAME, REPORT_NAME
+from converters.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
+from converters.usage import with_usage
 from regnet.design_space import complexity
 
 if TYPE_CHECKING:
@@ -15,9 +16,13 @@ if TYPE_CHECKING:
 
     from converters.inspection import Inspection
     from converters.parity.report import Report
+    from converters.stream import Written
 
 SCHEMA = 1
 """Of conversion.json; it grows when a key changes its meaning."""
+
+NOT_VERIFIED: dict[str, Any] = {"passed": None, "changed_files": [], "verdicts": []}
+"""What stands in the place of a report that nobody has made: neither pass nor fail."""
 
 _HUB_LICENCES = {"mit", "apache-2.0", "bsd-3-clause", "cc-by-nc-4.0"}
 """Those of the manifest that the Hub has an id for."""
@@ -27,19 +32,17 @@ _PACKAGES = ("regnet-converters", "torch", "numpy", "onnx", "onnxruntime")
 
 def conversion_record(
     inspection: Inspection,
-    source_sha256: Mapping[str, str],
-    report: Report,
+    written: Written,
+    report: Report | None,
     folder: Path,
-    known: Mapping[str, str],
 ) -> dict[str, Any]:
     """The content of ``conversion.json``: nothing in it depends on time, place or machine.
 
     Args:
         inspection: The recognised and planned source.
-        source_sha256: Name of each source file to its digest.
-        report: The verdicts.
+        written: Digests of the source and of the weights files.
+        report: The verdicts; None if there are none yet.
         folder: Where all other files lie already.
-        known: File name to sha256, for files that need not be hashed again.
     """
     from importlib.metadata import version
 
@@ -48,7 +51,7 @@ def conversion_record(
         "schema": SCHEMA,
         "source": {
             "file": inspection.path.name,
-            "sha256": dict(source_sha256),
+            "sha256": dict(written.source),
             "size": inspection.size,
             "container": inspection.container,
             "framework": inspection.source.framework,
@@ -63,9 +66,9 @@ def conversion_record(
             for step in inspection.plan.steps
         ],
         "skipped": dict(inspection.plan.skipped),
-        "files": {path.name: file_record(path, known.get(path.name)) for path in files},
+        "files": {path.name: file_record(path, written.weights.get(path.name)) for path in files},
         "versions": {name: version(name).split("+")[0] for name in _PACKAGES},
-        "verification": report.to_dict(),
+        "verification": NOT_VERIFIED if report is None else report.to_dict(),
     }
 
 
@@ -101,13 +104,13 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def write_card(folder: Path, inspection: Inspection, report: Report) -> None:
+def write_card(folder: Path, inspection: Inspection, report: Report | None) -> None:
     """Write the model card: front matter, what it is, what was measured, how to use it.
 
     Args:
         folder: The converted folder, artefacts included.
         inspection: The recognised and planned source.
-        report: The verdicts.
+        report: The verdicts; None if there are none yet.
     """
     name = inspection.network_name or f"RegNet{inspection.source.config.layer_type.upper()}"
     architecture = architecture_record(inspection)
@@ -139,6 +142,16 @@ def write_card(folder: Path, inspection: Inspection, report: Report) -> None:
         "",
         "## Verification",
         "",
+        *_verification(report),
+    ]
+    card = with_usage("\n".join(lines), ConvertedFolder(folder))
+    (folder / CARD_NAME).write_text(card, encoding="utf-8")
+
+
+def _verification(report: Report | None) -> list[str]:
+    if report is None:
+        return ["Not verified: converted with `--no-verify`. Run `regnet verify` on this folder."]
+    return [
         "Errors against the float64 oracle, in units of float32 PyTorch's own error.",
         "",
         "| file | runtime | RMS ratio | largest ratio | verdict |",
@@ -150,13 +163,7 @@ def write_card(folder: Path, inspection: Inspection, report: Report) -> None:
         ),
         "",
         "`regnet verify` repeats this from the folder alone.",
-        "",
-        "## Use",
-        "",
-        *_usage(has_classifier=inspection.source.has_classifier),
-        "",
     ]
-    (folder / CARD_NAME).write_text("\n".join(lines), encoding="utf-8")
 
 
 def _licence_fields(licence: str | None) -> dict[str, str]:
@@ -164,19 +171,3 @@ def _licence_fields(licence: str | None) -> dict[str, str]:
     if licence is None or licence in _HUB_LICENCES:
         return {"license": licence} if licence else {}
     return {"license": "other", "license_name": licence}
-
-
-def _usage(*, has_classifier: bool) -> list[str]:
-    kind = "RegNetForImageClassification" if has_classifier else "RegNetModel"
-    return [
-        "```python",
-        f"from transformers import {kind}  # or: from regnet import {kind}",
-        f'model = {kind}.from_pretrained(".")',
-        "",
-        "import onnxruntime",
-        'session = onnxruntime.InferenceSession("model.onnx")',
-        "",
-        "import torch",
-        'script = torch.jit.load("model.torchscript.pt")',
-        "```",
-    ]

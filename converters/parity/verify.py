@@ -152,7 +152,9 @@ def _judge_artefact(
     For one that does not fit into memory its tensors alone decide.
     """
     file_name = FORMATS[name].file_name
-    tensors = certify(folder, name, path, weights_sha256=weights_sha256)
+    tensors = None
+    if FORMATS[name].contents is not None:
+        tensors = certify(folder, name, path, weights_sha256=weights_sha256)
     try:
         runtime = FORMATS[name].load(path, folder.output_names)
         truth = truth.fitted(getattr(runtime, "sizes", (None, None, None)))

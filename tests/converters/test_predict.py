@@ -101,3 +101,11 @@ def test_a_trunk_predicts_no_classes(folder: Path) -> None:
 def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json does not exist"):
         predict_images(tmp_path, [])
+
+
+@pytest.mark.parametrize("content", [None, '{"size": -1}'], ids=["missing", "wrong"])
+def test_a_folder_without_a_usable_processor_is_named(content: str | None, folder: Path) -> None:
+    path = folder / "preprocessor_config.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(InputError, match=r"preprocessor_config\.json|size"):
+        predict_images(folder, [])

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.artefacts import FORMATS
 from converters.checkpoint.values import printable
 from converters.dtypes import DTYPES, cast, widened
 from converters.exporters.onnx import PRODUCER
@@ -16,7 +15,7 @@ from converters.folder import ConvertedFolder
 from converters.parity.compare.sides import ONNX
 from converters.parity.contents.elements import compare_bits
 from converters.parity.contents.held import COUNTER
-from converters.parity.contents.tensors import certify
+from converters.parity.contents.tensors import certify, contents_of
 from converters.parity.metrics import rms
 from regnet.architecture import BASE_PREFIX
 
@@ -183,7 +182,7 @@ def _content(array: NDArray[Any]) -> tuple[tuple[int, ...], bytes]:
 def _with_artefact(folder: ConvertedFolder, artefact: Side) -> Weights:
     """Compare weights with an artefact that was, or was not, written by this project."""
     try:
-        contents = FORMATS[artefact.kind].contents(folder, artefact.path)
+        contents = contents_of(folder, artefact.kind, artefact.path)
     except Exception:  # noqa: BLE001 -- what another tool's file leads to has any class
         return Weights(decides=False, note="not compared: the artefact's tensors cannot be read")
     if not _is_ours(artefact, contents, folder):

@@ -1,0 +1,85 @@
+"""What a `.pt2` of torch.export holds, without loading it.
+
+The archive is a zip. A JSON table gives for each tensor of the state dict the entry with its
+elements (torch's ``torch/export/pt2_archive/constants.py`` and ``torch/_export/serde/schema.py``).
+The program itself, another JSON, is judged by its numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from converters.checkpoint.values import printable
+from converters.parity.contents.archive import Archive
+from converters.parity.contents.held import Contents, HeldTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from converters.folder import ConvertedFolder
+
+_WEIGHTS, _CONSTANTS = "data/weights/", "data/constants/"
+_WEIGHTS_TABLE = _WEIGHTS + "model_weights_config.json"
+_CONSTANTS_TABLE = _CONSTANTS + "model_constants_config.json"
+_INPUTS = "data/sample_inputs/model.pt"
+
+_DTYPES = {5: "int64", 6: "float16", 7: "float32", 8: "float64", 13: "bfloat16"}
+"""``ScalarType`` of the schema to torch's names."""
+
+
+def read_pt2(_: ConvertedFolder, path: Path) -> Contents:
+    """Read which tensors a file of torch.export holds.
+
+    Raises:
+        KeyError: If a table lacks what belongs there.
+        OSError: If it cannot be opened.
+        ValueError: If it is no zip of one entry per name, or a table is no JSON.
+        zipfile.BadZipFile: If it is no zip.
+    """
+    archive = Archive(path)
+    table = _table(archive, _WEIGHTS_TABLE)
+    tensors = tuple(_held(archive, name, entry) for name, entry in table.items())
+    faults = tuple(_faults(archive, {entry["path_name"] for entry in table.values()}))
+    return Contents(tensors, counters=True, faults=faults)
+
+
+def _table(archive: Archive, name: str) -> Mapping[str, Any]:
+    text = archive.entry(name)
+    if text is None:
+        raise ValueError(f"the archive has no {name}")
+    table: Mapping[str, Any] = json.loads(text)["config"]
+    return table
+
+
+def _held(archive: Archive, name: str, entry: Mapping[str, Any]) -> HeldTensor:
+    meta = entry["tensor_meta"]
+    shape, strides = (tuple(int(n["as_int"]) for n in meta[key]) for key in ("sizes", "strides"))
+    dtype = _DTYPES.get(meta["dtype"], f"of type {meta['dtype']}")
+    fault = None
+    if entry["use_pickle"]:
+        fault = "is pickled, and would run code"
+    elif strides != _row_major(shape) or meta["storage_offset"]["as_int"]:
+        fault = "does not lie in row-major order"
+    return HeldTensor(name, dtype, shape, archive.view(_WEIGHTS + entry["path_name"]), fault)
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+def _faults(archive: Archive, used: set[str]) -> Iterator[str]:
+    for name in _table(archive, _CONSTANTS_TABLE):
+        yield f"holds a constant {printable(name)}, which nothing needs"
+    if archive.entry(_INPUTS):
+        yield f"holds {_INPUTS}, a pickle, which nothing needs"
+    for name in archive.names:
+        folder, slash, leaf = name.rpartition("/")
+        known = name in {_WEIGHTS_TABLE, _CONSTANTS_TABLE} or leaf in used
+        if folder + slash in {_WEIGHTS, _CONSTANTS} and not known:
+            yield f"holds {printable(name)}, which nothing needs"

@@ -1,0 +1,95 @@
+"""The model card's lines load what lies in the folder, and do what they say."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from converters.artefacts import FORMATS, ExportOptions
+from converters.convert import Silent
+from converters.export import export_artefacts
+from converters.folder import ConvertedFolder
+from converters.parity.verify import changed_files
+from converters.runtimes.reference import ReferenceRuntime
+from converters.usage import usage_section
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUN_HERE = ["onnx", "onnx-fp16", "torchscript", "pt2", "openvino"]
+
+
+def export(folder: Path, *formats: str) -> None:
+    export_artefacts(folder, formats, ExportOptions(), verify=False, progress=Silent())
+
+
+def blocks(text: str) -> dict[str, str]:
+    """File to the code that loads it."""
+    found = re.findall(
+        r"^\*\*[^\n]*, `([^\n]*)`\*\*\n\n```\w+\n(.*?)```$", text, re.DOTALL | re.MULTILINE
+    )
+    return dict(found)
+
+
+def first_output(outputs: Any) -> np.ndarray[Any, np.dtype[np.floating]]:
+    """Whatever a runtime calls its outputs."""
+    if hasattr(outputs, "logits"):
+        return outputs.logits.detach().numpy()  # type: ignore[no-any-return]
+    return np.asarray(outputs.detach() if isinstance(outputs, torch.Tensor) else outputs[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_lines_of_each_artefact_run_and_give_the_logits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(folder, *RUN_HERE)
+    monkeypatch.chdir(folder)
+    code = blocks((folder / "README.md").read_text())
+    assert list(code) == ["model.safetensors", *(FORMATS[kind].file_name for kind in RUN_HERE)]
+    names: dict[str, Any] = {"image": Image.effect_noise((40, 30), 60).convert("RGB")}
+    exec(code.pop("model.safetensors"), names)  # noqa: S102
+    converted = ConvertedFolder(folder)
+    logits = ReferenceRuntime(converted)(names["pixels"].numpy())["logits"]
+    np.testing.assert_allclose(first_output(names["outputs"]), logits, rtol=1e-5)
+    for name, lines in code.items():
+        assert len(lines.splitlines()) == 3
+        exec(lines, names)  # noqa: S102
+        loose = 0.05 if "fp16" in name else 1e-4
+        np.testing.assert_allclose(first_output(names["outputs"]), logits, atol=loose, rtol=1e-4)
+
+
+def test_a_new_artefact_enters_the_card_and_what_a_person_wrote_below_stays(folder: Path) -> None:
+    card = folder / "README.md"
+    before = card.read_text()
+    assert "model.pt2" not in before
+    card.write_text(before + "\n## Notes\n\nMine.\n")
+    export(folder, "pt2")
+    after = card.read_text()
+    assert 'torch.export.load("model.pt2")' in after
+    assert after.endswith("\n## Notes\n\nMine.\n")
+    assert after.startswith(before[: before.index("## Use")])
+    assert changed_files(folder)[0] == ()
+    (folder / "model.pt2").unlink()
+    export(folder, "onnx")
+    assert card.read_text() == before + "\n## Notes\n\nMine.\n"
+
+
+def test_a_folder_without_our_card_gets_none(folder: Path) -> None:
+    (folder / "README.md").write_text("Mine.\n")
+    export(folder, "onnx")
+    assert (folder / "README.md").read_text() == "Mine.\n"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_has_its_lines(folder: Path, kind: str) -> None:
+    path = folder / FORMATS[kind].file_name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    lines = blocks(usage_section(ConvertedFolder(folder)))[FORMATS[kind].file_name].splitlines()
+    assert len(lines) == 3
+    assert FORMATS[kind].file_name in lines[1]
