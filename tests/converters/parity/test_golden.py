@@ -14,9 +14,11 @@ from safetensors.numpy import load_file, save_file
 from converters.digests import sha256_of
 from converters.errors import InputError
 from converters.folder import ConvertedFolder
+from converters.parity import verify
 from converters.parity.golden import read_golden, write_golden
 from converters.parity.verify import fresh_inputs, verify_folder
 from regnet.config import RegNetConfig
+from regnet.design_space import complexity
 from tests.converters.demo import FILES
 from tests.converters.exporters.random_folder import random_folder
 from tests.converters.parity.wrong import STATE_MISTAKES
@@ -74,6 +76,15 @@ def test_a_folder_of_any_origin_is_verified_at_its_own_size(
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
     assert fresh_inputs(folder)["native"].shape == (1, 3, size, size)
     assert verify_folder(folder).passed
+
+
+def test_a_costly_network_is_verified_on_smaller_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = random_folder(tmp_path, RegNetConfig(**SMALL))
+    monkeypatch.setattr(verify, "_COSTLY", complexity(folder.config, 224).flops // 4)
+
+    assert fresh_inputs(folder)["native"].shape == (1, 3, 111, 111)
 
 
 def test_a_conversion_writes_what_it_promises_and_records_it(demo_folder: Path) -> None:
