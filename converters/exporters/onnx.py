@@ -17,7 +17,7 @@ from converters.digests import sha256_of
 from converters.dtypes import COMPUTED
 from converters.errors import InputError
 from converters.exporters.onnx_file import OnnxFile
-from converters.exporters.onnx_form import DEFAULT_FORM, PRECISION_KEY, GraphForm
+from converters.exporters.onnx_form import DEFAULT_FORM, PRECISION_KEY, SIZES_KEY, GraphForm
 from converters.exporters.onnx_graph import build_graph
 from converters.exporters.onnx_weights import cast_names, folded_weights, shared_weights
 from converters.folder import CLASSIFIER_ARCHITECTURE, PREPROCESSOR_NAME, TRUNK_ARCHITECTURE
@@ -156,6 +156,8 @@ def _metadata(folder: ConvertedFolder, form: GraphForm) -> dict[str, str]:
         metadata["id2label"] = _json(config.id2label)
     if form.precision != COMPUTED:
         metadata[PRECISION_KEY] = form.precision
+    if form.fixed:
+        metadata[SIZES_KEY] = _json(form.fixed)
     if (folder.path / PREPROCESSOR_NAME).is_file():
         metadata["preprocessing"] = _json(folder.preprocessing)
     return metadata

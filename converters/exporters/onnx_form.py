@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from converters.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from converters.folder import ConvertedFolder
 
@@ -25,6 +26,9 @@ NEWEST_OPSET = 28
 
 PRECISION_KEY = "precision"
 """Metadata key of files that do not compute in float32: in what they do."""
+
+SIZES_KEY = "fixed_sizes"
+"""Metadata key of files that fix sizes because somebody asked for it: axis to size, as JSON."""
 
 AXES = ("batch", "height", "width")
 """Names of the sizes that a graph may leave open."""
@@ -67,6 +71,11 @@ class GraphForm:
         """Name of each axis of :data:`AXES` to its size, None where that is open."""
         return dict(zip(AXES, (self.batch, self.height, self.width), strict=True))
 
+    @property
+    def fixed(self) -> dict[str, int]:
+        """The axes that are not open, and their sizes."""
+        return {axis: size for axis, size in self.sizes.items() if size is not None}
+
     def dim(self, axis: str) -> int | str:
         """The size of an axis of :data:`AXES`, or its name where that is open."""
         return self.sizes[axis] or axis
@@ -78,6 +87,15 @@ class GraphForm:
 
 DEFAULT_FORM = GraphForm()
 """Everything open, in float32."""
+
+
+def stated_sizes(metadata: Mapping[str, str]) -> tuple[int | None, ...]:
+    """Batch, height and width that a file says it fixes; None is open, or was fixed by mistake."""
+    try:
+        stated = json.loads(metadata.get(SIZES_KEY, "{}"))
+        return tuple(None if axis not in stated else int(stated[axis]) for axis in AXES)
+    except (ValueError, TypeError):
+        return (None,) * len(AXES)
 
 
 def with_sizes(

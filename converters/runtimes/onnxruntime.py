@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from converters.dataflow import PIXELS
 from converters.dtypes import COMPUTED
-from converters.exporters.onnx_form import PRECISION_KEY
+from converters.exporters.onnx_form import PRECISION_KEY, stated_sizes
 from converters.runtimes.memory import MemoryShortError, available_memory, require_memory
+from converters.runtimes.onnx_places import require_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -41,18 +41,22 @@ class OnnxRuntime:
         threads: How many compute.
 
     Raises:
+        UnsafeInputError: If the file reads weights outside of its folder.
+        InputError: If it is of a version that is not known yet.
         MemoryShortError: If weights inside the file would not fit into memory.
 
     Attributes:
         name: Runtime and version, such as ``"onnxruntime 1.32.0"``.
         precision: Of the weights and of what passes between layers, as the file states. Where the
             processor has no float16 arithmetic, what it adds up in between is float32.
-        sizes: (batch, height, width) that the file fixes, None where it does not.
+        sizes: (batch, height, width) that the file says it fixes, None where it does not. Sizes
+            fixed by mistake are not stated, so that other images show them.
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         import onnxruntime
 
+        require_readable(path)
         self.name = f"onnxruntime {onnxruntime.__version__}"
         options = session_options(threads)
         beside = sum(weights.stat().st_size for weights in path.parent.glob("*.safetensors"))
@@ -66,7 +70,7 @@ class OnnxRuntime:
         self.precision: str = stated.get(PRECISION_KEY, COMPUTED)
         pixels = self._session.get_inputs()[0]
         self._element = _ELEMENTS.get(pixels.type, COMPUTED)
-        self.sizes = fixed_sizes(pixels.shape)
+        self.sizes = stated_sizes(stated)
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Compute every output.
@@ -80,12 +84,6 @@ class OnnxRuntime:
         pixels = pixel_values.astype(self._element, copy=False)
         outputs = self._session.run(self._output_names, {PIXELS: pixels})
         return dict(zip(self._output_names, outputs, strict=True))
-
-
-def fixed_sizes(shape: Sequence[int | str | None]) -> tuple[int | None, ...]:
-    """What of batch, height and width a session's shape of its pixels fixes; None is open."""
-    sizes = [size if isinstance(size, int) else None for size in shape]
-    return (*sizes[:1], *sizes[2:])
 
 
 def _check_held_weights(path: Path) -> None:
