@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -64,7 +65,8 @@ def _measured(out: Path, test: Split) -> str:
 
 
 def _versions() -> str:
-    return f" {installed('torch', 'onnxruntime')}."
+    extras = [package for package in ("openvino", "executorch") if find_spec(package)]
+    return f" {installed('torch', 'onnxruntime', *extras)}."
 
 
 if __name__ == "__main__":

@@ -1,0 +1,103 @@
+"""Every format of every published network: exported, run, and judged to pass.
+
+The networks are pycls' own, saved by pycls and converted, with weights and statistics like trained
+ones'. Blocks have half their strength: branches that are drawn independently amplify rounding
+errors as trained ones do not. Their own size is 64 pixels, so that all networks take minutes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from converters.artefacts import FORMATS, ExportOptions
+from converters.convert import ConvertOptions, convert
+from converters.folder import ConvertedFolder
+from converters.parity.truth import Truth
+from converters.parity.verify import fresh_inputs, verify_artefacts
+from regnet.design_space import NETWORKS
+from tests.converters.parity.networks import Network
+from tests.oracles.pycls import build, halve_branches, published, save
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SIZES: dict[str, Any] = {"TEST__IM_SIZE": 64, "TRAIN__IM_SIZE": 64}
+
+QUICK = ("RegNetX-200MF", "RegNetY-200MF", "RegNetY-800MF")
+
+COMPILED = ("aotinductor", "executorch")
+"""Formats that take minutes for each network, so that two stand for all: one without and one with
+squeeze-excites, which is every operation that there is."""
+
+EXTRAS = ("openvino", "executorch")
+
+PRECISIONS = {"onnx-fp16": "float16", "onnx-int8": "int8"}
+
+PICTURES = ("astronaut.png", "chelsea.png", "coffee.png", "ihc.png", "retina.jpg", "rocket.jpg")
+"""Photographs that scikit-image ships."""
+
+
+@pytest.fixture(scope="module")
+def network(request: pytest.FixtureRequest, workspace: Path) -> Iterator[Network]:
+    """A network's folder without artefacts, and the truth on it, for all of its formats."""
+    settings = published(request.param)
+    root = workspace / request.param
+    root.mkdir()
+    real = halve_branches(build(settings, **SIZES))
+    path = save(root / "net.pyth", real, settings, optimiser=False, **SIZES)
+    convert(path, root / "out", ConvertOptions(formats=(), verify=False))
+    path.unlink()
+    folder = ConvertedFolder(root / "out")
+    yield Network(folder, Truth(folder, fresh_inputs(folder)))
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module")
+def options() -> ExportOptions:
+    """Of int8: all layers, whatever that costs of top-1, for random networks know no classes."""
+    spec = find_spec("skimage")  # not imported: it asks for packages that pictures do not need
+    assert spec
+    assert spec.origin
+    pictures = [Path(spec.origin).parent / "data" / name for name in PICTURES]
+    return ExportOptions(calibration_images=pictures, largest_loss=1.0)
+
+
+def require_pass(network: Network, kind: str, options: ExportOptions) -> None:
+    """Export an artefact, judge it, and remove it, for the largest take gigabytes together."""
+    if kind in EXTRAS:
+        pytest.importorskip(kind)
+    form = FORMATS[kind]
+    path = network.folder.path / form.file_name
+    path.parent.mkdir(exist_ok=True)
+    form.export(network.folder, path, options)
+    _, verdict = verify_artefacts(network.folder, network.truth, {kind: path}).verdicts
+    assert verdict.passed, verdict.reason
+    assert verdict.artefact == form.file_name
+    assert verdict.precision == PRECISIONS.get(kind, "float32")
+    assert (verdict.tensors is None) == (form.contents is None)
+    for name in (form.file_name, *form.companion_names):
+        (network.folder.path / name).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind not in COMPILED])
+@pytest.mark.parametrize(
+    "network",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in NETWORKS],
+    indirect=True,
+)
+def test_the_artefact_passes_in_the_precision_that_it_claims(
+    network: Network, kind: str, options: ExportOptions
+) -> None:
+    require_pass(network, kind, options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", COMPILED)
+@pytest.mark.parametrize("network", ["RegNetX-200MF", "RegNetY-200MF"], indirect=True)
+def test_the_compiled_artefact_passes(network: Network, kind: str, options: ExportOptions) -> None:
+    require_pass(network, kind, options)
