@@ -25,7 +25,7 @@ WEB_VERSION := 1.30.0
 WEB_SHA256 := d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71
 WEB_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
 
-.PHONY: help demo test test-all lint format types mutation benchmarks web clean
+.PHONY: help demo test test-all lint format types mutation hostile benchmarks web clean
 
 help:
 	@echo "make demo        convert the bundled checkpoint and classify with every format"
@@ -33,6 +33,7 @@ help:
 	@echo "make test-all    the tests and the slow sweeps over all published networks"
 	@echo "make lint types  ruff and mypy, as CI runs them"
 	@echo "make mutation    plant 2,000 faults in artefacts and count those the verdict finds"
+	@echo "make hostile     the 55 classes of hostile and broken files; writes docs/hostile-files.md"
 	@echo "make web         fetch what the page in examples/web needs"
 	@echo "make benchmarks  measure against optimum and torch.onnx; writes docs/benchmarks.md"
 
@@ -69,6 +70,16 @@ benchmarks: $(VENV)/.installed-benchmarks
 	$(BIN)/python -m benchmarks.runtimes
 	$(BIN)/python -m benchmarks.fashion_mnist
 
+# The scanners have a place of their own: what they ask for is nothing to the project.
+hostile: $(VENV)/.installed-test $(VENV)-scanners/.installed
+	$(BIN)/python -m tests.hostile.table --scanners $(VENV)-scanners/bin/python
+
+$(VENV)-scanners/.installed:
+	$(PYTHON) -m venv $(VENV)-scanners
+	$(VENV)-scanners/bin/python -m pip install --quiet --disable-pip-version-check \
+	    picklescan==1.0.5 fickling==0.1.12 typing_extensions
+	@touch $@
+
 web: $(WEB)/.version-$(WEB_VERSION)
 
 $(WEB)/.version-$(WEB_VERSION):
@@ -80,7 +91,7 @@ $(WEB)/.version-$(WEB_VERSION):
 	@touch $@
 
 clean:
-	rm -rf build dist $(WEB) .venv .venv-optimum .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist $(WEB) .venv .venv-optimum .venv-scanners .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -14,8 +14,9 @@ from converters.folder import (
     ConvertedFolder,
 )
 from converters.inspection import Inspection, inspected
+from converters.manifest import require_published
 from converters.sources.options import SourceOptions
-from converters.staging import staged_folder
+from converters.staging import require_space, staged_folder
 from converters.stream import planned_shards, write_weights
 from regnet.config import RegNetConfig
 
@@ -68,6 +69,7 @@ class ConvertOptions:
         share_weights: Whether ONNX points into ``model.safetensors``.
         max_shard_size: Split weights into files of at most so many bytes.
         force: Whether an existing output may be replaced.
+        allow_nonfinite: Whether weights may hold NaN, infinity or a negative variance.
         verify: Whether the network is run and every artefact judged before ``out`` appears.
     """
 
@@ -78,6 +80,7 @@ class ConvertOptions:
     share_weights: bool = False
     max_shard_size: int | None = None
     force: bool = False
+    allow_nonfinite: bool = False
     verify: bool = True
 
 
@@ -119,6 +122,7 @@ def convert(
     ):
         config = output_config(inspection, options.labels)
         progress.planned(inspection)
+        require_space(folder, inspection.plan.nbytes, out)
         report = _fill(folder, checkpoint, inspection, config, options, progress)
         if report:
             report.require_pass(f"{path.name} was converted but not published")
@@ -177,8 +181,10 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
         inspection.plan,
         folder,
         max_shard_size=options.max_shard_size,
+        allow_nonfinite=options.allow_nonfinite,
         advance=progress.advance,
     )
+    require_published(written.source)
     config.save_pretrained(folder)
     RegNetImageProcessor(**inspection.source.preprocessor_fields()).save_pretrained(folder)
     converted = ConvertedFolder(folder)

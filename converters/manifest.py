@@ -143,6 +143,27 @@ def find(name: str) -> Published | None:
     return None
 
 
+def require_published(sha256: Mapping[str, str]) -> None:
+    """Refuse a file that has the name of a published one and other bytes.
+
+    timm and torchvision end a file's name with the first digits of its sha256.
+
+    Args:
+        sha256: By file name, in hexadecimal.
+
+    Raises:
+        InputError: If a digest does not begin as the name says.
+    """
+    published = {p.url.rpartition("/")[2]: p for p in manifest() if p.url and p.sha256}
+    for name, digest in sha256.items():
+        entry = published.get(name)
+        if entry and not digest.startswith(entry.sha256 or ""):
+            raise InputError(
+                f"{name} has the sha256 {digest[:16]}... where that of {entry.full_name} begins "
+                f"with {entry.sha256}; download it again, or rename it if it is your own."
+            )
+
+
 def network_like(config: RegNetConfig) -> str | None:
     """Name the published network with this architecture, whatever its classes; None if none."""
     for name, fields in _content()["architectures"].items():

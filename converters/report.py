@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.values import printable
 from converters.digests import sha256_of
 from converters.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
 from converters.usage import with_usage
@@ -138,7 +140,10 @@ def write_card(folder: Path, inspection: Inspection, report: Report | None) -> N
         "",
         "| decision | value | reason |",
         "|---|---|---|",
-        *(f"| {d.topic} | {d.value} | {d.reason} |" for d in inspection.source.decisions),
+        *(
+            f"| {_cell(d.topic)} | {_cell(d.value)} | {_cell(d.reason)} |"
+            for d in inspection.source.decisions
+        ),
         "",
         "## Verification",
         "",
@@ -146,6 +151,11 @@ def write_card(folder: Path, inspection: Inspection, report: Report | None) -> N
     ]
     card = with_usage("\n".join(lines), ConvertedFolder(folder))
     (folder / CARD_NAME).write_text(card, encoding="utf-8")
+
+
+def _cell(text: str) -> str:
+    """Text for a table, which may quote the checkpoint: neither markup nor another row or line."""
+    return html.escape(printable(text), quote=False).replace("|", "\\|")
 
 
 def _verification(report: Report | None) -> list[str]:

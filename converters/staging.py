@@ -124,6 +124,26 @@ def staged_files(target: Path, companions: Collection[str]) -> Iterator[Path]:
         (folder / target.name).replace(target)
 
 
+def require_space(folder: Path, nbytes: int, target: Path) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Args:
+        folder: Where it will be written; what it holds already is taken up.
+        nbytes: What it will hold.
+        target: What messages name.
+
+    Raises:
+        StorageError: If the disk has too little room.
+    """
+    needed = nbytes - sum(path.stat().st_size for path in folder.iterdir())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"{target} cannot be written: its disk has room for {free} bytes where {needed} are "
+            "to be written; make room or choose another output."
+        )
+
+
 def partial_name(name: str) -> str:
     """What the hidden folder of :func:`staged_folder` is called, for a target's name."""
     return f".{name}{_MARK}partial"

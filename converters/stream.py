@@ -10,6 +10,7 @@ from converters.checkpoint.values import NUMPY_CODES
 from converters.digests import SourceDigest, followable
 from converters.dtypes import cast, cast_pieces, dtypes_that_hold, widened
 from converters.errors import InputError
+from converters.finite import FiniteCheck
 from converters.weights_file import PIECE, Follower, Followers, WeightsFile
 from regnet.safetensors_file import (
     INDEX_NAME,
@@ -51,12 +52,13 @@ def planned_shards(plan: Plan, max_shard_size: int | None = None) -> list[Shard]
     return plan_shards([step.target for step in plan.steps], max_shard_size)
 
 
-def write_weights(
+def write_weights(  # noqa: PLR0913 -- the checkpoint, the plan, and how
     checkpoint: AnyCheckpoint,
     plan: Plan,
     folder: Path,
     *,
     max_shard_size: int | None = None,
+    allow_nonfinite: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Written:
     """Write ``model.safetensors``, or shards and their index.
@@ -69,28 +71,32 @@ def write_weights(
         plan: What to write.
         folder: An existing folder.
         max_shard_size: In bytes; None for one file.
+        allow_nonfinite: Whether NaN, infinity and negative variances may be written.
         advance: Called with the number of bytes after each piece.
 
     Raises:
-        InputError: If the source turns out damaged (its checksum does not hold), or a finite number
-            would become infinite in the plan's dtype.
+        InputError: If the source turns out damaged (its checksum does not hold), holds numbers that
+            no trained network has, or a finite one would become infinite in the plan's dtype.
         StorageError: If the source cannot be read or changes meanwhile.
         OSError: If a file cannot be written.
     """
     steps = {step.target.name: step for step in plan.steps}
     shards = planned_shards(plan, max_shard_size)
     ordered = [[steps[spec.name] for spec in in_file_order(shard.specs)] for shard in shards]
-    digests = _source_digests(checkpoint, plan)
+    digests, finite = _source_digests(checkpoint, plan), FiniteCheck()
     with Follower() as target, Follower() as source:
         runs = followable([run for of_file in ordered for step in of_file for run in _runs(step)])
-        stream = _Stream(checkpoint, Followers(target, source), digests, runs, advance)
+        stream = _Stream(checkpoint, Followers(target, source), digests, runs, finite, advance)
         weights = {
             shard.file_name: stream.write(folder / shard.file_name, of_file)
             for shard, of_file in zip(shards, ordered, strict=True)
         }
     if len(shards) > 1:
         (folder / INDEX_NAME).write_text(index_json(shards), encoding="utf-8")
-    return Written(weights, {path.name: digest.finish() for path, digest in digests.items()})
+    read = {path.name: digest.finish() for path, digest in digests.items()}
+    if not allow_nonfinite:
+        finite.require(checkpoint.path.name)
+    return Written(weights, read)
 
 
 def _source_digests(checkpoint: AnyCheckpoint, plan: Plan) -> dict[Path, SourceDigest]:
@@ -121,6 +127,7 @@ class _Stream:
         followers: The threads that hash.
         digests: That of each source file.
         followed: The runs that are fed to them.
+        finite: Told of every number that is written.
         advance: Called with the number of bytes written.
     """
 
@@ -128,6 +135,7 @@ class _Stream:
     followers: Followers
     digests: Mapping[Path, SourceDigest]
     followed: set[Run]
+    finite: FiniteCheck
     advance: Callable[[int], None]
 
     def write(self, path: Path, steps: Sequence[Step]) -> str:
@@ -137,9 +145,9 @@ class _Stream:
             for step in steps:
                 tensor, runs = step.tensor, _runs(step)
                 if tensor is None:
-                    self._append(file, [bytes(step.target.nbytes)])
+                    self._append(file, step, [bytes(step.target.nbytes)])
                 elif not runs:
-                    self._append(file, self._pieces(step, tensor))
+                    self._append(file, step, self._pieces(step, tensor))
                 else:
                     for run in runs:
                         self._write_run(file, step, tensor, run)
@@ -153,19 +161,19 @@ class _Stream:
         digest = self.digests[run.path] if run in self.followed else None
         for piece in run.pieces(PIECE):
             if step.cast is None:
-                file.copy(source, piece, digest)
+                file.copy(source, piece, digest, self.finite.of(step))
                 self.advance(piece.length)
             else:
                 stored = source.read(piece.offset, piece.length)
                 if digest is not None:
                     self.followers.source.do(digest.feed, piece.offset, stored)
                 array = np.frombuffer(stored, NUMPY_CODES[tensor.dtype])
-                self._append(file, self._cast(step, array, tensor.dtype))
+                self._append(file, step, self._cast(step, array, tensor.dtype))
         source.require_unchanged()
 
-    def _append(self, file: WeightsFile, pieces: Iterable[Buffer]) -> None:
+    def _append(self, file: WeightsFile, step: Step, pieces: Iterable[Buffer]) -> None:
         for data in pieces:
-            file.write(data)
+            file.write(data, self.finite.of(step))
             self.advance(len(data))
 
     def _pieces(self, step: Step, tensor: StoredTensor) -> Iterator[Buffer]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from converters.checkpoint.values import Run
     from converters.digests import SourceDigest
 
+    Look = Callable[[bytes], None]
+
 PIECE = 1 << 22
 """Bytes copied, or read and cast, at a time."""
 
@@ -105,18 +107,21 @@ class WeightsFile:
         self._kernel_copies = hasattr(os, "copy_file_range")
         self._sha256 = hashlib.sha256()
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Append bytes."""
+    def write(self, data: bytes | memoryview, look: Look | None = None) -> None:
+        """Append bytes, which ``look`` is called with as they are hashed."""
         self._put(data)
-        self._followers.target.do(self._hash, self._position - len(data), len(data))
+        self._followers.target.do(self._hash, self._position - len(data), len(data), look)
 
-    def copy(self, file: SourceFile, run: Run, digest: SourceDigest | None) -> None:
+    def copy(
+        self, file: SourceFile, run: Run, digest: SourceDigest | None, look: Look | None = None
+    ) -> None:
         """Append bytes of a source.
 
         Args:
             file: The source, open.
             run: Where in it they lie; :data:`PIECE` bytes at most.
             digest: Fed with them, unless it is None.
+            look: Called with them as they are hashed, some at a time, unless it is None.
 
         Raises:
             InputError: Like other errors of a :class:`SourceDigest`, perhaps from an earlier call.
@@ -126,7 +131,7 @@ class WeightsFile:
         copied = 0 if self._is_kept else self._copy(file.fileno(), run)
         if copied < run.length:
             self._put(file.read(run.offset + copied, run.length - copied))
-        self._followers.target.do(self._hash, start, run.length)
+        self._followers.target.do(self._hash, start, run.length, look)
         if digest is not None:
             self._followers.source.do(self._feed, start, run.length, digest, run.offset)
 
@@ -176,9 +181,11 @@ class WeightsFile:
             self._position += count
             rest = rest[count:]
 
-    def _hash(self, start: int, length: int) -> None:
+    def _hash(self, start: int, length: int, look: Look | None) -> None:
         for data in self._read_back(start, length):
             self._sha256.update(data)
+            if look is not None:
+                look(data)
 
     def _feed(self, start: int, length: int, digest: SourceDigest, offset: int) -> None:
         for data in self._read_back(start, length):

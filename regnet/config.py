@@ -22,6 +22,12 @@ ProblemType = Literal["regression", "single_label_classification", "multi_label_
 CONFIG_NAME = "config.json"
 DEFAULT_NUM_LABELS = 2
 
+MAX_BLOCKS = 1000
+"""Of all stages together: thirty times the deepest published RegNet's."""
+
+MAX_COUNT = 1 << 20
+"""Of channels or classes: more than any network has, and few enough for any memory."""
+
 
 class RegNetConfig(JsonFile):
     """The architecture and labels of a RegNet.
@@ -129,6 +135,10 @@ class RegNetConfig(JsonFile):
                 f"depths has {len(self.depths)} stages and hidden_sizes {len(self.hidden_sizes)}; "
                 "give one positive number per stage in both."
             )
+        if sum(self.depths) > MAX_BLOCKS:
+            raise ValueError(
+                f"depths has {sum(self.depths)} blocks; at most {MAX_BLOCKS} are built."
+            )
         _require_member("layer_type", self.layer_type, self.layer_types)
         _require_member("hidden_act", self.hidden_act, get_args(Activation))
         if self.problem_type is not None:
@@ -214,6 +224,8 @@ def squeeze_width(in_channels: int) -> int:
 def _require_int(name: str, value: object, *, minimum: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise ValueError(f"{name}={value!r} must be an integer of at least {minimum}.")
+    if value > MAX_COUNT:
+        raise ValueError(f"{name} is larger than {MAX_COUNT}, which no network needs.")
 
 
 def _require_member(name: str, value: object, allowed: Sequence[str]) -> None:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+MAX_BYTES = 20_000_000
+"""Of a file; the names of a million classes fit."""
+
+
 class JsonFile(ABC):
     """Settings that are kept as one JSON object in a file of a fixed name."""
 
@@ -68,10 +72,14 @@ class JsonFile(ABC):
         path = path if path.is_file() else path / cls.file_name
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; give a folder with a {cls.file_name}.")
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{path} has more than {MAX_BYTES} bytes; restore the file.")
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is not valid JSON ({error}).") from error
+        except RecursionError as error:
+            raise ValueError(f"{path} is nested too deep; restore the file.") from error
         if not isinstance(fields, dict):
             raise ValueError(f"{path} is not a JSON object; restore the file.")
         try:

@@ -203,7 +203,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8") if path.stat().st_size <= _MAX_JSON else ""
         value = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path.name}: cannot be read as JSON; restore the file.") from error
     if not isinstance(value, dict):
         raise InputError(f"{path.name}: is no JSON object; restore the file.")

@@ -13,7 +13,7 @@ from zlib import crc32
 
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
 from converters.checkpoint.values import Storage, Tree, item_size, printable
-from converters.errors import InputError, UnsafeInputError
+from converters.errors import ConversionError, InputError, UnsafeInputError
 
 if TYPE_CHECKING:
     from converters.checkpoint.source_file import SourceFile
@@ -26,14 +26,19 @@ _LOCAL_SIGNATURE = b"PK\x03\x04"
 _ENCRYPTED = 0x0001
 _SIZES_FOLLOW, _UTF8_NAME = 0x0008, 0x0800  # the only flags torch sets
 
-# (what an entry's name, without the archive's own folder, begins with; what the archive then is)
-_OTHER_ARCHIVES = (
-    ("constants.pkl", "a TorchScript archive, which is a program"),
-    ("code/", "a TorchScript archive, which is a program"),
-    ("archive_format", "an exported program (.pt2)"),
-    ("serialized_exported_program", "an exported program (.pt2)"),
-    ("models/", "an exported program (.pt2)"),
-    (".data/extern_modules", "a torch.package archive, which is a program"),
+_TORCHSCRIPT = "a TorchScript archive, which is a program"
+_PT2 = "an exported program (.pt2), whose loader unpickles what it holds"
+_PACKAGE = "a torch.package archive, whose loader runs the code in it"
+
+# (what an entry's name, without the archive's own folder, begins with; what the archive then is;
+# the error: TorchScript runs in an interpreter of its own, the others could do anything)
+_OTHER_ARCHIVES: tuple[tuple[str, str, type[ConversionError]], ...] = (
+    ("constants.pkl", _TORCHSCRIPT, InputError),
+    ("code/", _TORCHSCRIPT, InputError),
+    ("archive_format", _PT2, UnsafeInputError),
+    ("serialized_exported_program", _PT2, UnsafeInputError),
+    ("models/", _PT2, UnsafeInputError),
+    (".data/extern_modules", _PACKAGE, UnsafeInputError),
 )
 
 
@@ -104,9 +109,9 @@ class _Archive:
 
     def _require_checkpoint(self) -> str:
         inside = [name.partition("/")[2] for name in self._entries]
-        for start, what in _OTHER_ARCHIVES:
+        for start, what, error in _OTHER_ARCHIVES:
             if any(name.startswith(start) for name in inside):
-                raise InputError(
+                raise error(
                     f"{self._file.name}: is {what}; name a checkpoint with a state dict instead."
                 )
         if "data.pkl" not in inside:

@@ -35,7 +35,7 @@ def read_labels(path: Path) -> list[str]:
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
         labels = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"The labels {path} are not valid JSON ({error}).") from error
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise InputError(f"The labels {path} must be a JSON list of names, in class order.")

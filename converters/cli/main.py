@@ -111,6 +111,13 @@ ShardSize = Annotated[
     str | None, typer.Option(help="Split the weights, for example 5GB.", show_default=False)
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+AllowNonfinite = Annotated[
+    bool,
+    typer.Option(
+        "--allow-nonfinite",
+        help="Convert weights with NaN, infinity or negative variances; no verdict passes them.",
+    ),
+]
 NoVerify = Annotated[
     bool, typer.Option("--no-verify", help="Publish without running the network; needs no torch.")
 ]
@@ -147,6 +154,7 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     share_weights: Share = False,
     max_shard_size: ShardSize = None,
     force: Force = False,
+    allow_nonfinite: AllowNonfinite = False,
     no_verify: NoVerify = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -178,6 +186,7 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
         share_weights=share_weights,
         max_shard_size=commands.shard_size(max_shard_size),
         force=force,
+        allow_nonfinite=allow_nonfinite,
         verify=not no_verify,
     )
     if to is None:

@@ -119,11 +119,22 @@ def _config(tensors: Mapping[str, StoredTensor], cfg: PyclsConfig, where: str) -
         )
     if not found:
         del fields["num_labels"]
+    described = cfg.described_shape
+    if described and described != (fields["hidden_sizes"], fields["depths"]):
+        raise InputError(
+            f"{where}: its cfg describes stages of {_stages(*described)} where the weights have "
+            f"{_stages(fields['hidden_sizes'], fields['depths'])}; the file mixes two models."
+        )
     return RegNetConfig(
         **fields,
         hidden_act=cfg.activation,
         downsample_in_first_stage=cfg.downsample_in_first_stage,
     )
+
+
+def _stages(widths: list[int], depths: list[int]) -> str:
+    """Depth x width of each stage, for messages."""
+    return ", ".join(f"{depth}x{width}" for width, depth in zip(widths, depths, strict=True))
 
 
 def _has_classifier(tensors: Mapping[str, StoredTensor]) -> bool:

@@ -14,6 +14,8 @@ import yaml
 from converters.errors import InputError
 from converters.sources.source import BILINEAR, EvalTransform
 from regnet.architecture import NORM_EPS
+from regnet.config import MAX_BLOCKS
+from regnet.design_space import fit_widths_to_groups, stage_widths_and_depths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,6 +130,21 @@ class PyclsConfig:
         return [self.get(section, key, default)]
 
     @property
+    def described_shape(self) -> tuple[list[int], list[int]] | None:
+        """Width and depth of each stage by the REGNET section; None where it does not say."""
+        values = [self.get("REGNET", key, None) for key in ("DEPTH", "W0", "WA", "WM", "GROUP_W")]
+        if self.network_section != "REGNET" or not all(_is_number(value) for value in values):
+            return None
+        depth, w_0, w_a, w_m, group_width = values
+        if not 1 <= depth <= MAX_BLOCKS:
+            return None
+        try:
+            widths, depths = stage_widths_and_depths(depth, w_0, w_a, w_m)
+            return fit_widths_to_groups(widths, group_width), depths
+        except (ArithmeticError, TypeError, ValueError):
+            return None  # outside the design space, where pycls would build nothing either
+
+    @property
     def strides(self) -> list[int]:
         """Stride of the first block of each stage, or of all if only one is given."""
         return self._per_stage(self.network_section, "STRIDE", 2)
@@ -176,3 +193,7 @@ class PyclsConfig:
                 f"{crop}; they must be positive and the second no larger than the first."
             )
         return EvalTransform(resize, crop, BILINEAR)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import CheckpointFolder
-from converters.errors import InputError
+from converters.errors import InputError, UnsafeInputError
 from converters.keymaps.reference import REFERENCE
 from converters.sources.family import Family, family_source
 from converters.sources.source import BICUBIC, Decision, EvalTransform
@@ -41,6 +41,9 @@ _FROM_SHAPES = (
     "groups_width",
 )
 
+_CODE = "auto_map"
+"""What transformers imports from a repository if ``trust_remote_code`` is set."""
+
 _NOT_KEPT = ("model_type", "torch_dtype", "_name_or_path")
 """Of the new file: the type of the old weights, and where they lay."""
 
@@ -62,6 +65,11 @@ def _with_config(source: Source, keys: Mapping[str, Any], where: str) -> Source:
         raise InputError(
             f"{where}: its config.json is that of a {keys['model_type']} where the weights are a "
             "RegNet's; the folder mixes two models."
+        )
+    if _CODE in keys:
+        raise UnsafeInputError(
+            f"{where}: its config.json asks programs to run code that comes with the weights "
+            f"({_CODE}), which no RegNet needs; nothing was run, so remove the entry to convert."
         )
     kept = {key: value for key, value in keys.items() if key not in _NOT_KEPT}
     headless = {} if source.has_classifier else {"num_labels": DEFAULT_NUM_LABELS}

@@ -147,7 +147,7 @@ def _converted(path: Path, folder: Path, options: SourceOptions) -> tuple[Conver
 
     with inspected(path, options) as (checkpoint, inspection):
         try:
-            write_weights(checkpoint, inspection.plan, folder)
+            write_weights(checkpoint, inspection.plan, folder, allow_nonfinite=True)
             output_config(inspection, None).save_pretrained(folder)
             processor = RegNetImageProcessor(**inspection.source.preprocessor_fields())
             processor.save_pretrained(folder)

@@ -47,7 +47,12 @@ def refusal(content: bytes, folder: Path, kind: type[ConversionError] = InputErr
 
 def in_zip(data: bytes, **entries: bytes) -> bytes:
     """Return a checkpoint whose pickle is ``data``, with one storage of two floats, ``0``."""
-    contents = {"data.pkl": data, "data/0": struct.pack("<2f", 1, 2), "byteorder": b"little"}
+    contents = {
+        "data.pkl": data,
+        "data/0": struct.pack("<2f", 1, 2),
+        "byteorder": b"little",
+        "version": b"3\n",
+    }
     return zip_of({f"archive/{name}": body for name, body in (contents | entries).items()})
 
 

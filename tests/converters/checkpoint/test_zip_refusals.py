@@ -82,4 +82,5 @@ def test_archives_that_are_programs_are_called_that(program: str, tmp_path: Path
     else:
         with torch.package.PackageExporter(path) as exporter:
             exporter.save_pickle("weights", "data.pkl", {"a": 1})
-    assert program in refusal(path.read_bytes(), tmp_path)
+    kind = InputError if program == "TorchScript" else UnsafeInputError
+    assert program in refusal(path.read_bytes(), tmp_path, kind)

@@ -1,0 +1,1 @@
+"""Files that other tools fall for, and what ours answers."""
