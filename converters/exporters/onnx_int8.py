@@ -29,7 +29,7 @@ from converters.calibration import (
 from converters.errors import InputError
 from converters.exporters.onnx import SELF_CONTAINED_LIMIT, self_contained
 from converters.exporters.onnx_file import OnnxFile
-from converters.exporters.onnx_form import PRECISION_KEY
+from converters.exporters.onnx_form import PRECISION_KEY, SIZES_KEY
 from converters.exporters.onnx_int8_graph import (
     Grid,
     Int8Plan,
@@ -125,6 +125,8 @@ def export_int8(
     quantisation = trial.fewest_in_float(largest_loss)
     model = network.in_int8(trial.grids, quantisation.float_layers, form)
     stated = {PRECISION_KEY: "int8", QUANTISATION_KEY: json.dumps(asdict(quantisation))}
+    if form.fixed:
+        stated[SIZES_KEY] = json.dumps(form.fixed, sort_keys=True)
     model.metadata_props.extend(
         StringStringEntryProto(key=key, value=value) for key, value in stated.items()
     )
