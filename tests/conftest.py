@@ -1,8 +1,14 @@
-"""What every test needs before it imports anything."""
+"""What every test needs, some of it before it imports anything."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import pytest
 import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 try:
     import torchvision  # noqa: F401
@@ -10,3 +16,12 @@ except RuntimeError:  # its wheel needs two operators that a CPU build of torch 
     LIBRARY = torch.library.Library("torchvision", "DEF")
     LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     LIBRARY.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: several that wait for each other on a busy machine take far longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

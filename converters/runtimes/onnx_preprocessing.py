@@ -9,24 +9,18 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from converters.dataflow import PIXELS
+from converters.exporters.onnx_form import stated_sizes
 from converters.exporters.onnx_graph import LOGITS
 from converters.exporters.onnx_preprocessing import IMAGE, PREFIX, PROBABILITIES, TOP_INDICES
 from converters.runtimes.onnxruntime import PROVIDERS, session_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
-    from onnx import ModelProto
 
 _BEHIND = (PROBABILITIES, TOP_INDICES, "top")
-
-
-def _dims(model: ModelProto) -> Iterable[Any]:
-    """Sizes of the image, (batch, height, width, channels)."""
-    return model.graph.input[0].type.tensor_type.shape.dim  # type: ignore[no-any-return]
 
 
 class NetworkOfPreprocessing:
@@ -74,15 +68,14 @@ class WholeWithPreprocessing:
         path: As for :class:`NetworkOfPreprocessing`.
 
     Attributes:
-        sizes: (batch, height, width) of the images where the file fixes them, else None.
+        sizes: (batch, height, width) of the images where the file says it fixes them, else None.
     """
 
     def __init__(self, path: Path) -> None:
         model = onnx.load(path)
         inner = [helper.make_empty_tensor_value_info(name) for name in (PIXELS, LOGITS)]
         model.graph.output.extend(inner)
-        batch, height, width, _ = (dim.dim_value or None for dim in _dims(model))
-        self.sizes = (batch, height, width)
+        self.sizes = stated_sizes({entry.key: entry.value for entry in model.metadata_props})
         self._names = [output.name for output in model.graph.output]
         self._session = onnxruntime.InferenceSession(
             model.SerializeToString(), session_options(), providers=PROVIDERS

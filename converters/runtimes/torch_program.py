@@ -9,16 +9,11 @@ from zipfile import ZipFile
 from converters.errors import UnsafeInputError
 from converters.runtimes.memory import require_memory
 from converters.runtimes.reference import torch_threads
+from converters.runtimes.torch_runtime import TorchRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
-
-    Program = Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]]
 
 _TABLE = "_config.json"
 """How the names of tables of tensors end: of weights, and of constants."""
@@ -29,45 +24,7 @@ _COPIES = 2
 """How many times the file's size loading takes: the bytes that are read, and the tensors."""
 
 
-class _TorchRuntime:
-    """Runs what takes a tensor and returns tensors.
-
-    Attributes:
-        name: Runtime and version.
-        precision: In which it computes.
-    """
-
-    precision = "float32"
-
-    def __init__(
-        self, name: str, program: Program, output_names: Sequence[str], threads: int
-    ) -> None:
-        import torch
-
-        self.name = f"{name} {torch.__version__.partition('+')[0]}"
-        self._program = program
-        self._output_names = tuple(output_names)
-        self._threads = threads
-
-    def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Compute every output.
-
-        Args:
-            pixel_values: (N, num_channels, H, W), normalised.
-
-        Returns:
-            The outputs by name.
-        """
-        import torch
-
-        with torch.inference_mode(), torch_threads(self._threads):
-            outputs = self._program(torch.tensor(pixel_values))
-        tensors = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-        arrays = (tensor.contiguous().numpy() for tensor in tensors)
-        return dict(zip(self._output_names, arrays, strict=True))
-
-
-class Pt2Runtime(_TorchRuntime):
+class Pt2Runtime(TorchRuntime):
     """Runs a file of torch.export.
 
     ``torch.export.load`` unpickles, with all that a pickle can do, what a file marks as pickled;
@@ -95,7 +52,7 @@ class Pt2Runtime(_TorchRuntime):
         super().__init__("torch.export", program.module(), output_names, threads)
 
 
-class AotInductorRuntime(_TorchRuntime):
+class AotInductorRuntime(TorchRuntime):
     """Runs an AOTInductor package.
 
     A package is machine code, which nothing can vouch for but its sha256.

@@ -6,20 +6,17 @@ import warnings
 from typing import TYPE_CHECKING
 
 from converters.runtimes.memory import require_memory
-from converters.runtimes.reference import torch_threads
+from converters.runtimes.torch_runtime import TorchRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
 _COPIES = 1.25
 """How many times the file's size it takes: torch reads it whole, and packs a tensor at a time."""
 
 
-class TorchScriptRuntime:
+class TorchScriptRuntime(TorchRuntime):
     """Runs a TorchScript file.
 
     Args:
@@ -38,39 +35,16 @@ class TorchScriptRuntime:
         RuntimeError: From torch, if the file is none of TorchScript.
     """
 
-    precision = "float32"
-
     def __init__(
         self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1
     ) -> None:
         import torch
 
         require_memory(round(_COPIES * path.stat().st_size))
-        # Without what follows a plus sign, which names the build: 2.13.0+cpu.
-        self.name = f"torch.jit {torch.__version__.partition('+')[0]}"
-        self._output_names = tuple(output_names)
-        self._threads = threads
         with warnings.catch_warnings():
             # TorchScript is deprecated, and written nevertheless because users' runtimes want it.
             for category in (DeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", category)
             module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
         self.module = module.eval()
-
-    def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Compute every output.
-
-        Args:
-            pixel_values: (N, num_channels, H, W), normalised.
-
-        Returns:
-            The outputs by name.
-        """
-        import torch
-
-        with torch.inference_mode(), torch_threads(self._threads):
-            outputs = self.module(torch.tensor(pixel_values))
-        if isinstance(outputs, torch.Tensor):
-            outputs = (outputs,)
-        arrays = (output.numpy() for output in outputs)
-        return dict(zip(self._output_names, arrays, strict=True))
+        super().__init__("torch.jit", self.module, output_names, threads)

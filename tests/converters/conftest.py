@@ -7,7 +7,6 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
 from converters.convert import ConvertOptions, convert
 from tests.converters.demo import CHECKPOINT, labels
@@ -15,15 +14,6 @@ from tests.converters.demo import CHECKPOINT, labels
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: several that wait for each other on a busy machine take far longer."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -16,15 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: several that wait for each other on a busy machine take far longer."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def victim(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest

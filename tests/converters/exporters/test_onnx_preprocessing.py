@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from PIL import Image
 
 from converters.artefacts import FORMATS, ExportOptions
@@ -192,6 +193,18 @@ def test_wrong_preprocessing_fails(
     assert failures
     assert reason in failures[0]
     assert "is not what is written" in (certify(folder, "onnx-preprocessing", path).failure or "")
+
+
+def test_a_size_that_the_file_takes_alone_without_saying_so_fails(network: Path) -> None:
+    """Inputs are fitted to sizes that metadata states, not to whatever the graph will take."""
+    path = exported(network, size=64)
+    model = onnx.load(path)
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    for dim, value in zip(dims, (2, 64, 64), strict=False):
+        dim.dim_value = value
+    onnx.save(model, path)
+    with pytest.raises(InvalidArgument, match="invalid dimensions"):
+        measure_preprocessing(ConvertedFolder(network), path)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import tracemalloc
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -25,9 +25,6 @@ from regnet.config import RegNetConfig
 from regnet.hub import load_tensors
 from regnet.model import RegNetForImageClassification, RegNetModel
 from tests.converters.exporters.random_folder import random_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SMALL: dict[str, Any] = {
     "embedding_size": 8,
@@ -113,15 +110,6 @@ def images(num_channels: int = 3, dtype: torch.dtype = torch.float32) -> list[to
         for batch in (1, 3)
         for size in SIZES
     ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads of networks this small only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
