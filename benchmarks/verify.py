@@ -1,9 +1,10 @@
 """How long verifying a folder takes, in units of the forward passes that it needs.
 
-``python -m benchmarks.verify [--network RegNetY-4.0GF]`` builds the network, converts it with all
-artefacts, and measures in turn, in one process: `verify_folder` on the folder, and nothing but the
-passes through its networks (the oracle, two honest float32 runs, each artefact). It prints the
-tables and writes them into ``docs/benchmarks.md``.
+``python -m benchmarks.verify [--network RegNetY-4.0GF]`` builds the network, converts it with every
+artefact that holds and computes float32 and needs no compiler, and measures in turn, in one
+process: `verify_folder` on the folder, and nothing but the passes through its networks (the oracle,
+two honest float32 runs, each artefact). It prints the tables and writes them into
+``docs/benchmarks.md``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from benchmarks.tables import (
     targets_table,
 )
 from converters.artefacts import FORMATS
-from converters.convert import convert
+from converters.convert import ConvertOptions, convert
 from converters.folder import ConvertedFolder
 from converters.parity.truth import run
 from converters.parity.verify import recorded_inputs, verify_folder
@@ -35,6 +36,8 @@ from converters.runtimes.lockstep import EAGER, ORACLE, OTHER_ORDER, run_in_lock
 
 if TYPE_CHECKING:
     from converters.parity.truth import Inputs
+
+ARTEFACTS = ("onnx", "onnx-web", "torchscript", "pt2", "openvino")
 
 LIMIT = 2.0
 """Checksums, certificates and loading may cost as much as the passes themselves."""
@@ -54,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         source, out = Path(work) / f"{arguments.network}.pyth", Path(work) / "out"
         make_checkpoint(arguments.network, source)
-        convert(source, out)
+        convert(source, out, ConvertOptions(formats=ARTEFACTS))
         text = f"{conditions}\n\n{tables(measured(ConvertedFolder(out), arguments.runs))}"
     sys.stdout.write(f"{text}\n")
     replace_measured("verify", text)
@@ -83,8 +86,9 @@ def measured(folder: ConvertedFolder, runs: int) -> tuple[Spread, Spread]:
 def tables(spreads: tuple[Spread, Spread]) -> str:
     """Both, and what the project promises of them."""
     alone, verifying = spreads
+    titles = ", ".join(FORMATS[name].title for name in ARTEFACTS)
     rows = [
-        ["what", "seconds"],
+        [f"all of {titles}", "seconds"],
         ["the forward passes alone", in_words(alone)],
         ["`verify_folder`", in_words(verifying)],
     ]
@@ -100,8 +104,8 @@ class Passes:
     def __init__(self, folder: ConvertedFolder) -> None:
         self._folder = folder
         self._artefacts = [
-            form.load(folder.path / form.file_name, folder.output_names)
-            for form in FORMATS.values()
+            FORMATS[name].load(folder.path / FORMATS[name].file_name, folder.output_names)
+            for name in ARTEFACTS
         ]
 
     def run(self, inputs: Inputs) -> None:

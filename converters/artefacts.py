@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from converters.errors import InputError
 from converters.exporters.onnx_form import DEFAULT_FORM, GraphForm
 from converters.folder import ONNX_NAME, TORCHSCRIPT_NAME
 
@@ -297,4 +298,23 @@ FORMATS = {
 }
 
 DEFAULT_FORMATS = ("onnx", "torchscript")
-"""What a conversion writes; the others are written by `regnet export`."""
+"""What is written where nobody asks for others."""
+
+
+def named_formats(texts: Sequence[str]) -> tuple[str, ...]:
+    """What ``--format`` names.
+
+    Args:
+        texts: A name each, or several between commas; none at all means the default.
+
+    Returns:
+        Keys of :data:`FORMATS`, each once.
+
+    Raises:
+        InputError: If one is not known.
+    """
+    names = [word.strip() for text in texts for word in text.split(",") if word.strip()]
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown:
+        raise InputError(f"--format {unknown[0]} is not known; choose among {', '.join(FORMATS)}.")
+    return tuple(dict.fromkeys(names or DEFAULT_FORMATS))

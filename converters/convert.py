@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from converters.artefacts import DEFAULT_FORMATS, FORMATS, ExportOptions
 from converters.errors import InputError
+from converters.export import link_equal_files
 from converters.folder import (
     CLASSIFIER_ARCHITECTURE,
     REPORT_NAME,
@@ -67,6 +68,7 @@ class ConvertOptions:
         labels: Names of the classes, in order; None leaves them unnamed.
         formats: Artefacts to write, keys of :data:`converters.artefacts.FORMATS`.
         share_weights: Whether ONNX points into ``model.safetensors``.
+        calibration_images: What ``onnx-int8`` is calibrated on.
         max_shard_size: Split weights into files of at most so many bytes.
         force: Whether an existing output may be replaced.
         allow_nonfinite: Whether weights may hold NaN, infinity or a negative variance.
@@ -78,6 +80,7 @@ class ConvertOptions:
     labels: Sequence[str] | None = None
     formats: Sequence[str] = DEFAULT_FORMATS
     share_weights: bool = False
+    calibration_images: Sequence[Path] = ()
     max_shard_size: int | None = None
     force: bool = False
     allow_nonfinite: bool = False
@@ -115,6 +118,10 @@ def convert(
     if out.resolve() in (path.resolve(), *path.resolve().parents):
         raise InputError(
             f"{path} lies inside {out}, which would replace it; choose another output."
+        )
+    if "onnx-int8" in options.formats and not options.calibration_images:
+        raise InputError(
+            "The ranges of onnx-int8 are set by images; name some with --calibration-images."
         )
     with (
         inspected(path, options.source, options.dtype) as (checkpoint, inspection),
@@ -188,11 +195,15 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     config.save_pretrained(folder)
     RegNetImageProcessor(**inspection.source.preprocessor_fields()).save_pretrained(folder)
     converted = ConvertedFolder(folder)
-    export_options = ExportOptions(options.share_weights, written.weights)
+    export_options = ExportOptions(
+        options.share_weights, written.weights, calibration_images=options.calibration_images
+    )
     artefacts = {name: folder / FORMATS[name].file_name for name in options.formats}
     for name, path in artefacts.items():
         progress.step(FORMATS[name].title)
+        path.parent.mkdir(exist_ok=True)
         FORMATS[name].export(converted, path, export_options)
+    link_equal_files(folder)
     report = _verify(converted, artefacts, written, progress) if options.verify else None
     write_card(folder, inspection, report)
     progress.step("report")

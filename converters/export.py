@@ -144,11 +144,9 @@ def _record(folder: Path, record: dict[str, Any], file_names: Sequence[str]) -> 
     """Enter the new files' sha256 into ``conversion.json``, and strike companions that are gone."""
     from converters.report import file_record, write_json
 
-    details = {kind.file_name: kind.details for kind in FORMATS.values() if kind.details}
     for name in file_names:
         if (folder / name).is_file():
-            own = details[name](folder / name) if name in details else {}
-            record["files"][name] = file_record(folder / name) | own
+            record["files"][name] = file_record(folder, name)
         else:
             record["files"].pop(name, None)
     with staged_file(folder / REPORT_NAME) as staging:

@@ -6,6 +6,7 @@ import html
 import json
 from typing import TYPE_CHECKING, Any
 
+from converters.artefacts import FORMATS
 from converters.checkpoint.values import printable
 from converters.digests import sha256_of
 from converters.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
@@ -29,6 +30,9 @@ NOT_VERIFIED: dict[str, Any] = {"passed": None, "changed_files": [], "verdicts":
 _HUB_LICENCES = {"mit", "apache-2.0", "bsd-3-clause", "cc-by-nc-4.0"}
 """Those of the manifest that the Hub has an id for."""
 
+_DETAILS = {kind.file_name: kind.details for kind in FORMATS.values() if kind.details}
+"""Name of an artefact to what reads from it what is recorded beside its digest."""
+
 _PACKAGES = ("regnet-converters", "torch", "numpy", "onnx", "onnxruntime")
 
 
@@ -48,7 +52,8 @@ def conversion_record(
     """
     from importlib.metadata import version
 
-    files = sorted(path for path in folder.iterdir() if path.name != REPORT_NAME)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
     return {
         "schema": SCHEMA,
         "source": {
@@ -68,15 +73,21 @@ def conversion_record(
             for step in inspection.plan.steps
         ],
         "skipped": dict(inspection.plan.skipped),
-        "files": {path.name: file_record(path, written.weights.get(path.name)) for path in files},
+        "files": {
+            name: file_record(folder, name, written.weights.get(name))
+            for name in names
+            if name != REPORT_NAME
+        },
         "versions": {name: version(name).split("+")[0] for name in _PACKAGES},
         "verification": NOT_VERIFIED if report is None else report.to_dict(),
     }
 
 
-def file_record(path: Path, sha256: str | None = None) -> dict[str, Any]:
-    """What is recorded of a file; pass its sha256 if it is known already."""
-    return {"sha256": sha256 or sha256_of(path), "size": path.stat().st_size}
+def file_record(folder: Path, name: str, sha256: str | None = None) -> dict[str, Any]:
+    """What is recorded of a folder's file; pass its sha256 if it is known already."""
+    path = folder / name
+    own = _DETAILS[name](path) if name in _DETAILS else {}
+    return {"sha256": sha256 or sha256_of(path), "size": path.stat().st_size} | own
 
 
 def architecture_record(inspection: Inspection) -> dict[str, Any]:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from converters.cli.arguments import Debug, Folder, Json, Quiet  # noqa: TC001 -- typer reads them
+from converters.cli.arguments import (  # noqa: TC001 -- typer reads them
+    CalibrationImages,
+    Debug,
+    Folder,
+    Formats,
+    Json,
+    Quiet,
+    Share,
+)
 from converters.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,17 +30,8 @@ _PREPROCESSING = "onnx-preprocessing"
 
 def export_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     folder: Folder,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            help="Artefact to write, see docs/export.md; repeat for several, or put commas.",
-            show_default="onnx,torchscript",
-        ),
-    ] = None,
-    share_weights: Annotated[
-        bool, typer.Option("--share-weights", help="Let model.onnx point into model.safetensors.")
-    ] = False,
+    formats: Formats = None,
+    share_weights: Share = False,
     with_preprocessing: Annotated[
         bool, typer.Option("--with-preprocessing", help="The same as --format onnx-preprocessing.")
     ] = False,
@@ -57,14 +56,7 @@ def export_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
         bool,
         typer.Option("--external-data", help="onnx-web, onnx-fp16: weights in a file beside it."),
     ] = False,
-    calibration_images: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--calibration-images",
-            help="onnx-int8: images to set ranges by: a file, folder or pattern; repeatable.",
-            show_default="OUT/calibration/",
-        ),
-    ] = None,
+    calibration_images: CalibrationImages = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Verify each artefact before it is published.")
     ] = False,
@@ -76,10 +68,10 @@ def export_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
 
     Example: regnet export out/ --format onnx-fp16 --verify
     """
-    from converters.artefacts import ExportOptions
+    from converters.artefacts import ExportOptions, named_formats
     from converters.cli.console import Output
 
-    chosen = _formats(formats, with_preprocessing=with_preprocessing)
+    chosen = named_formats([*(formats or ()), *([_PREPROCESSING] if with_preprocessing else ())])
     options = ExportOptions(
         share_weights=share_weights,
         io_float16=io_fp16,
@@ -91,19 +83,6 @@ def export_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     if dynamic is not None or shape is not None:
         options = _with_sizes(options, folder, dynamic, shape)
     _export(folder, chosen, options, Output(as_json, quiet), verify=verify)
-
-
-def _formats(given: Sequence[str] | None, *, with_preprocessing: bool) -> tuple[str, ...]:
-    """Keys of :data:`converters.artefacts.FORMATS`, each once."""
-    from converters.artefacts import DEFAULT_FORMATS, FORMATS
-
-    names = [name for text in given or () for name in _listed(text)]
-    if with_preprocessing:
-        names.append(_PREPROCESSING)
-    unknown = [name for name in names if name not in FORMATS]
-    if unknown:
-        raise InputError(f"--format {unknown[0]} is not known; choose among {', '.join(FORMATS)}.")
-    return tuple(dict.fromkeys(names or DEFAULT_FORMATS))
 
 
 def _with_sizes(

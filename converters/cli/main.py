@@ -17,7 +17,15 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from converters.cli.arguments import Debug, Folder, Json, Quiet  # noqa: TC001 -- typer reads them
+from converters.cli.arguments import (  # noqa: TC001 -- typer reads them
+    CalibrationImages,
+    Debug,
+    Folder,
+    Formats,
+    Json,
+    Quiet,
+    Share,
+)
 from converters.cli.exporting import export_command
 from converters.cli.publishing import push_command
 from converters.cli.running import bench_command, evaluate_command, predict_command
@@ -31,13 +39,6 @@ _INTERRUPTED = 130
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Click's; typer neither exports it nor says from which of two packages it comes."""
-
-
-class FormatName(StrEnum):
-    """What ``--format`` of a conversion takes: `converters.artefacts.DEFAULT_FORMATS`."""
-
-    ONNX = "onnx"
-    TORCHSCRIPT = "torchscript"
 
 
 class FrameworkName(StrEnum):
@@ -100,13 +101,6 @@ Dtype = Annotated[
 Labels = Annotated[
     Path | None, typer.Option(help="Class names: a JSON list, or one per line.", show_default=False)
 ]
-Formats = Annotated[
-    list[FormatName] | None,
-    typer.Option("--format", help="Artefact to write; repeat for several.", show_default="all"),
-]
-Share = Annotated[
-    bool, typer.Option("--share-weights", help="Let ONNX point into model.safetensors.")
-]
 ShardSize = Annotated[
     str | None, typer.Option(help="Split the weights, for example 5GB.", show_default=False)
 ]
@@ -152,6 +146,7 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     labels: Labels = None,
     formats: Formats = None,
     share_weights: Share = False,
+    calibration_images: CalibrationImages = None,
     max_shard_size: ShardSize = None,
     force: Force = False,
     allow_nonfinite: AllowNonfinite = False,
@@ -167,7 +162,7 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
 
     Example: regnet convert RegNetY-4.0GF.pyth out/
     """
-    from converters.artefacts import DEFAULT_FORMATS
+    from converters.artefacts import named_formats
     from converters.cli import commands
     from converters.cli.console import Output
     from converters.convert import ConvertOptions
@@ -182,8 +177,9 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
         source=source_options,
         dtype=dtype,
         labels=None if labels is None else commands.read_labels(labels),
-        formats=tuple(dict.fromkeys(formats or DEFAULT_FORMATS)),
+        formats=named_formats(formats or ()),
         share_weights=share_weights,
+        calibration_images=calibration_images or (),
         max_shard_size=commands.shard_size(max_shard_size),
         force=force,
         allow_nonfinite=allow_nonfinite,

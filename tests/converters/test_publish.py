@@ -99,7 +99,7 @@ def test_a_folder_whose_verdict_is_fail_is_refused_whatever_its_record_says(
     content[len(content) // 2] ^= 0x40  # in the weights
     network.write_bytes(content)
     record = read(licensed)
-    record["files"]["model.onnx"] = file_record(network)
+    record["files"]["model.onnx"] = file_record(licensed, network.name)
     write_json(licensed / REPORT_NAME, record)
     sentence = assert_one_sentence(push(licensed, hub, RIGHT), 1)
     assert "was not sent, for verification failed: model.onnx" in sentence
