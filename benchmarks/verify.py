@@ -37,7 +37,7 @@ from converters.runtimes.lockstep import EAGER, ORACLE, OTHER_ORDER, run_in_lock
 if TYPE_CHECKING:
     from converters.parity.truth import Inputs
 
-ARTEFACTS = ("onnx", "onnx-web", "torchscript", "pt2", "openvino")
+ARTEFACTS = ("onnx", "torchscript", "openvino")
 
 LIMIT = 2.0
 """Checksums, certificates and loading may cost as much as the passes themselves."""

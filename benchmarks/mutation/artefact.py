@@ -105,4 +105,5 @@ class ScriptArtefact:
         """Write the file."""
         with zipfile.ZipFile(path, "w") as archive:
             for name, data in self.entries.items():
-                archive.writestr(f"regnet/{name}", data)
+                # Not dated now, as a mere name is: what is not changed must be the same bytes.
+                archive.writestr(zipfile.ZipInfo(f"regnet/{name}"), data)
