@@ -10,7 +10,7 @@ from converters.folder import ConvertedFolder
 from converters.parity.truth import Truth
 from converters.parity.verdict import Verdict, judge
 from converters.parity.verify import recorded_inputs
-from tests.converters.conftest import demo_folder, folder, one_thread
+from tests.converters.conftest import demo_folder, folder
 from tests.converters.demo import snapshot
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Network = Callable[[NDArray[np.float32]], NDArray[np.floating]]
 
-__all__ = ["demo_folder", "folder", "one_thread"]
+__all__ = ["demo_folder", "folder"]
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.converters.conftest import demo_folder, one_thread
+from tests.converters.conftest import demo_folder
 from tests.web.browser import CHROMIUM, DRIVER, Browser, chromium
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["demo_folder", "one_thread"]
+__all__ = ["demo_folder"]
 
 PAGE = Path(__file__).parents[2] / "examples" / "web"
 
