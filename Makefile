@@ -67,6 +67,7 @@ benchmarks: $(VENV)/.installed-benchmarks
 	$(BIN)/python -m benchmarks.export_and_convert
 	$(BIN)/python -m benchmarks.verify
 	$(BIN)/python -m benchmarks.locate
+	$(BIN)/python -m benchmarks.loading
 	$(BIN)/python -m benchmarks.runtimes
 	$(BIN)/python -m benchmarks.fashion_mnist
 

@@ -3,7 +3,8 @@
 ``python -m benchmarks.loading [--network RegNetY-4.0GF]`` saves the network in transformers' files
 and in timm's, then loads it with each library in turn, in a process of its own for every
 measurement. Imports are done before the clock starts. What counts is the first load, which is the
-one a user waits for; a first forward pass is timed too, since mapped weights are read there.
+one a user waits for; a first forward pass is timed too, since mapped weights are read there. It
+prints the tables and writes them into ``docs/benchmarks.md``.
 """
 
 from __future__ import annotations
@@ -14,11 +15,27 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import tests.conftest  # noqa: F401 -- declares torchvision's operators, which timm imports
+from benchmarks.measure import Spread
+from benchmarks.tables import (
+    Target,
+    in_words,
+    installed,
+    machine,
+    markdown,
+    replace_measured,
+    targets_table,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 LIMIT = 5.0
 """How many times faster than each of the others loading should be."""
+
+_MILLISECOND = 1e-3
 
 _TIMM_NAMES = {"RegNetX-200MF": "regnetx_002", "RegNetY-4.0GF": "regnety_040"}
 
@@ -62,8 +79,15 @@ def main() -> None:
         folder, name = Path(work), _TIMM_NAMES[arguments.network]
         for_timm = folder / "timm.safetensors"
         save(arguments.network, folder, name, for_timm)
-        operands = [str(folder), name, str(for_timm)]
-        report({library: [] for library in _LIBRARIES}, operands, arguments.runs)
+        seconds = measured([str(folder), name, str(for_timm)], arguments.runs)
+    text = (
+        f"{arguments.network}, one thread. {machine()} "
+        f"{installed('torch', 'transformers', 'timm')}. {arguments.runs} rounds in turn after a "
+        "warm-up, each load in a process of its own; median (smallest to largest)."
+        f"\n\n{tables(seconds)}"
+    )
+    sys.stdout.write(f"{text}\n")
+    replace_measured("loading", text)
 
 
 def save(network: str, folder: Path, timm_name: str, for_timm: Path) -> None:
@@ -85,8 +109,13 @@ def save(network: str, folder: Path, timm_name: str, for_timm: Path) -> None:
     save_file(timm.create_model(timm_name).state_dict(), for_timm)
 
 
-def report(seconds: dict[str, list[list[float]]], operands: list[str], runs: int) -> None:
-    """Measure in turn and print medians, spread and ratios."""
+def measured(operands: Sequence[str], runs: int) -> dict[str, list[tuple[float, float]]]:
+    """Load with each library in turn.
+
+    Returns:
+        Library to the seconds of loading and of the first image, of every round that counts.
+    """
+    seconds: dict[str, list[tuple[float, float]]] = {library: [] for library in _LIBRARIES}
     for _ in range(runs + 1):
         for library, (imports, load) in _LIBRARIES.items():
             program = _CLOCK.format(imports=imports, load=load)
@@ -94,18 +123,29 @@ def report(seconds: dict[str, list[list[float]]], operands: list[str], runs: int
             output = subprocess.run(  # noqa: S603 -- the benchmark's own programs
                 command, check=True, capture_output=True, text=True
             ).stdout
-            seconds[library].append([float(number) for number in output.split()])
-    print("| library | loading: median, smallest, largest in ms | first image in ms | times ours |")
-    print("|---|---|---|---|")
-    ours = median(load for load, _ in seconds["regnet"][1:])
+            loading, image = map(float, output.split())
+            seconds[library].append((loading, image))
+    return {library: rounds[1:] for library, rounds in seconds.items()}  # the first fills caches
+
+
+def tables(seconds: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Medians, spread and ratios, and what the project promises of them."""
+    loads = {library: [load for load, _ in rounds] for library, rounds in seconds.items()}
+    ours = median(loads["regnet"])
+    rows = [["library", "loading, ms", "first image, ms", "of our time"]]
     for library, rounds in seconds.items():
-        loads, images = (
-            [1000 * value for value in column] for column in zip(*rounds[1:], strict=True)
+        spread = in_words(Spread.of(loads[library]), _MILLISECOND, ".0f")
+        image = median(image for _, image in rounds) / _MILLISECOND
+        rows.append([library, spread, f"{image:.0f}", f"{median(loads[library]) / ours:.1f}"])
+    targets = [
+        Target(
+            f"at least {LIMIT:g} times as fast as {library}", ratio, LIMIT, "times", at_least=True
         )
-        spread = f"{median(loads):.0f}, {min(loads):.0f}, {max(loads):.0f}"
-        ratio = median(loads) / 1000 / ours
-        print(f"| {library} | {spread} | {median(images):.0f} | {ratio:.1f} |")
-    print(f"\ntarget: {LIMIT:g} times at least")
+        for library in loads
+        if library != "regnet"
+        for ratio in [median(loads[library]) / ours]
+    ]
+    return f"{markdown(rows)}\n\n{targets_table(targets)}"
 
 
 if __name__ == "__main__":
