@@ -5,11 +5,33 @@ Every message is one sentence: what is wrong, where, and what to do.
 
 from __future__ import annotations
 
+MAX_MESSAGE = 2000
+"""Characters; a message may quote what a file says, which may be of any length."""
+
+
+def escaped(text: str) -> str:
+    """Return a text with escapes for what would break the line or move the cursor."""
+    if text.isprintable():
+        return text
+    escape = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escape)
+
 
 class ConversionError(Exception):
-    """Base of all errors that end a command with one sentence instead of a traceback."""
+    """Base of all errors that end a command with one sentence instead of a traceback.
+
+    Args:
+        message: The sentence; it is escaped, and of too long a one the middle is left out.
+    """
 
     exit_status = 2
+
+    def __init__(self, message: str) -> None:
+        shown = escaped(message)
+        if len(shown) > MAX_MESSAGE:
+            half = MAX_MESSAGE // 2
+            shown = f"{shown[:half]} [...] {shown[-half:]}"
+        super().__init__(shown)
 
 
 class InputError(ConversionError):

@@ -35,7 +35,8 @@ class UnreadableImagesError(InputError):
     """
 
     def __init__(self, sentences: Sequence[str]) -> None:
-        super().__init__("\n".join(sentences))
+        super().__init__("")
+        self.args = ("\n".join(sentences),)
 
 
 def find_images(places: Iterable[Path]) -> list[Path]:

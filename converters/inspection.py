@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_any
 from converters.dtypes import DEFAULT
+from converters.errors import InputError
 from converters.manifest import network_like
 from converters.plan import make_plan
 from converters.recognise import refusal
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from converters.sources.options import SourceOptions
     from converters.sources.source import Source
     from converters.wrapping import StateDict
+
+
+UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What Python raises where a value is of another type or size than a framework writes."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def inspected(
     """
     with open_any(path) as checkpoint:
         states = _states(checkpoint, options.framework)
-        source = FRAMEWORKS[states[0].framework].read(checkpoint, states, options)
+        source = _read(checkpoint, states, options)
         if options.published:
             source = options.published.describe(source, options.channel_order)
         plan = make_plan(source, path.name, dtype or DEFAULT)
@@ -89,6 +94,22 @@ def _dtype_decisions(plan: Plan, asked: DType | None) -> tuple[Decision, ...]:
         return ()
     reason = "as asked for with --dtype" if asked else "the default; --dtype chooses another"
     return (Decision("dtype", f"{plan.dtype}, cast from {stored}", reason),)
+
+
+def _read(checkpoint: AnyCheckpoint, states: list[StateDict], options: SourceOptions) -> Source:
+    """Have the framework's reader find out all that the checkpoint says.
+
+    What stands beside the tensors may be of any type; a reader takes it to be what its framework
+    writes.
+    """
+    framework = FRAMEWORKS[states[0].framework]
+    try:
+        return framework.read(checkpoint, states, options)
+    except UNFIT as error:
+        raise InputError(
+            f"{checkpoint.path.name} is not as {framework.title} writes it "
+            f"({str(error).rstrip('.')}); give the file or folder that the training run saved."
+        ) from error
 
 
 def _states(checkpoint: AnyCheckpoint, framework: str | None) -> list[StateDict]:

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.values import printable
 from converters.errors import InputError
 from converters.sources.source import FILTERS, Decision, EvalTransform
 from regnet.config import RegNetConfig
@@ -77,8 +78,8 @@ class Published:
             return None
         if network := NETWORKS.get(self.architecture):
             return network.config(num_labels=self.classes or 0)
-        fields = _content()["architectures"][self.architecture]
-        return RegNetConfig(**fields, num_labels=self.classes or 0)
+        fields = _content().architectures[self.architecture].to_dict()
+        return RegNetConfig.from_dict(fields, num_labels=self.classes or 0)
 
     def describe(self, source: Source, asked_order: ChannelOrder | None) -> Source:
         """Add to a recognised checkpoint what is known of it because it is this one.
@@ -121,17 +122,54 @@ class Published:
                 )
 
 
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The content of the manifest.
+
+    Attributes:
+        architectures: Networks that are not of a design space's, by name, without classes.
+        checkpoints: In the order of the file.
+    """
+
+    architectures: Mapping[str, RegNetConfig]
+    checkpoints: tuple[Published, ...]
+
+
 _STEM: Mapping[ChannelOrder, str] = {"bgr": "flipped to take RGB", "rgb": "kept"}
+
+
+def parse(content: bytes) -> Manifest:
+    """Read the text of a manifest.
+
+    Raises:
+        InputError: If it is no TOML, or lacks what a manifest says.
+    """
+    try:
+        stated = tomllib.loads(content.decode("utf-8"))
+        return Manifest(
+            {
+                name: RegNetConfig(**fields, num_labels=0)
+                for name, fields in stated["architectures"].items()
+            },
+            tuple(
+                _published(
+                    {key: value for key, value in group.items() if key != "checkpoints"} | row
+                )
+                for group in stated["group"]
+                for row in group["checkpoints"]
+            ),
+        )
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{MANIFEST.name}: is no manifest of checkpoints ({printable(str(error))}); install "
+            "the package again."
+        ) from error
 
 
 @cache
 def manifest() -> tuple[Published, ...]:
     """Every published checkpoint, in the order of the file."""
-    return tuple(
-        _published({key: value for key, value in group.items() if key != "checkpoints"} | row)
-        for group in _content()["group"]
-        for row in group["checkpoints"]
-    )
+    return _content().checkpoints
 
 
 def find(name: str) -> Published | None:
@@ -166,10 +204,9 @@ def require_published(sha256: Mapping[str, str]) -> None:
 
 def network_like(config: RegNetConfig) -> str | None:
     """Name the published network with this architecture, whatever its classes; None if none."""
-    for name, fields in _content()["architectures"].items():
-        published = RegNetConfig(**fields, num_labels=0)
+    for name, published in _content().architectures.items():
         if all(getattr(config, field) == getattr(published, field) for field in _ARCHITECTURE):
-            return str(name)
+            return name
     return named_like(config)
 
 
@@ -181,8 +218,8 @@ def nearest(name: str) -> list[str]:
 
 
 @cache
-def _content() -> dict[str, Any]:
-    return tomllib.loads(MANIFEST.read_text(encoding="utf-8"))
+def _content() -> Manifest:
+    return parse(MANIFEST.read_bytes())
 
 
 def _published(row: dict[str, Any]) -> Published:

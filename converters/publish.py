@@ -1,6 +1,7 @@
 """Publishing a converted folder on the Hugging Face Hub: what may go up, and sending it.
 
-Only files that ``conversion.json`` names are sent, so nothing else that lies in a folder can leak.
+Only files that ``conversion.json`` names and their signature are sent, so nothing else that lies in
+a folder can leak.
 Nothing is sent without a fresh verdict, nor weights that nobody stated a right to share.
 """
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, StorageError
 from converters.folder import REPORT_NAME, ConvertedFolder
+from converters.signing import SIGNATURE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +82,8 @@ def prepare(path: Path, repository: str, *, has_right: bool = False) -> Publicat
             f"{path} was not sent, since {stated} its weights; if you may publish them, say so "
             f"with {RIGHT}."
         )
-    names = sorted({*record["files"], REPORT_NAME})
+    signature = {SIGNATURE_NAME} if (path / SIGNATURE_NAME).is_file() else set()
+    names = sorted({*record["files"], REPORT_NAME, *signature})
     return Publication(repository, {name: _size(path, name) for name in names}, licence)
 
 
@@ -112,8 +115,8 @@ def send(path: Path, publication: Publication, *, public: bool = False) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    # Of the Hub's HTTP library, which by version is one of three.
-    unreachable: type[Exception] = HfHubHTTPError.__mro__[1]
+    from converters.fetch_hub import UNREACHABLE
+
     operations = [CommitOperationAdd(name, str(path / name)) for name in publication.files]
     hub = HfApi()
     try:
@@ -124,7 +127,7 @@ def send(path: Path, publication: Publication, *, public: bool = False) -> str:
     except HfHubHTTPError as error:
         status = error.response.status_code
         raise _failure(publication, f"the server answers {status}") from error
-    except (OSError, RuntimeError, unreachable) as error:  # RuntimeError names the failing file
+    except (OSError, RuntimeError, UNREACHABLE) as error:  # RuntimeError names the failing file
         words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise _failure(publication, words) from error
     return commit.commit_url

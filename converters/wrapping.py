@@ -16,7 +16,7 @@ from converters.checkpoint.values import StoredTensor, printable
 from converters.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 TELL_TALES = {
     "pycls": r"s1\.b1\.f\.a\.weight",
@@ -34,6 +34,7 @@ OpenMMLab's is a ResNet's too; its RegNet is told by the shapes, see `_is_regnet
 """
 
 _MAX_DEPTH = 8
+_MAX_NETWORKS = 16
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,27 @@ def find_state_dicts(tree: object) -> list[StateDict]:
         tree: What a checkpoint holds.
 
     Raises:
-        InputError: If a mapping holds one tensor twice, with and without its prefix.
+        InputError: If a mapping holds one tensor twice, with and without its prefix, or the
+            checkpoint more networks than anybody saves in one file.
     """
-    found = []
+    found: list[StateDict] = []
     for path, tensors in _tensor_mappings(tree, ()):
         framework, prefixes = _recognise(tensors)
-        found += [_state_dict(framework, path, prefix, prefixes, tensors) for prefix in prefixes]
+        if len(found) + len(prefixes) > _MAX_NETWORKS:
+            raise InputError(
+                f"The checkpoint holds more than {_MAX_NETWORKS} networks; save one of them alone."
+            )
+        owners = {
+            name: max(filter(name.startswith, prefixes), key=len, default=None)
+            for name in (tensors if prefixes else ())
+        }
+        found += [_state_dict(framework, path, prefix, owners, tensors) for prefix in prefixes]
     return sorted(found, key=lambda state: len(state.path))
 
 
 def all_tensors(tree: object) -> dict[str, StoredTensor]:
     """The tensors of the largest mapping anywhere, to say what a checkpoint looks like."""
-    mappings = [tensors for _, tensors in _tensor_mappings(tree, ())]
-    return max(mappings, key=len, default={})
+    return max((tensors for _, tensors in _tensor_mappings(tree, ())), key=len, default={})
 
 
 def _tensor_mappings(
@@ -127,14 +136,25 @@ def _state_dict(
     framework: str,
     path: tuple[str, ...],
     prefix: str,
-    prefixes: Collection[str],
+    owners: Mapping[str, str | None],
     tensors: Mapping[str, StoredTensor],
 ) -> StateDict:
-    """What belongs to one of the prefixes found in a mapping: names under no longer one of them."""
+    """What belongs to one of the prefixes found in a mapping: names under no longer one of them.
+
+    Args:
+        framework: Whose names they are.
+        path: The keys that lead to the mapping.
+        prefix: The one.
+        owners: Each name's longest prefix, or None.
+        tensors: The mapping.
+
+    Raises:
+        InputError: If it holds a tensor twice, with and without the prefix.
+    """
     parts: dict[bool, dict[str, StoredTensor]] = {True: {}, False: {}}
     seen: set[str] = set()
     for name, tensor in tensors.items():
-        owner = max(filter(name.startswith, prefixes), key=len, default=None)
+        owner = owners[name]
         if owner not in {prefix, None}:
             continue
         short = _without(prefix, name)

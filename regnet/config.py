@@ -62,6 +62,7 @@ class RegNetConfig(JsonFile):
 
     def __init__(  # noqa: PLR0913, PLR0917 -- the documented fields
         self,
+        /,
         num_channels: int = 3,
         embedding_size: int = 32,
         hidden_sizes: Sequence[int] = (128, 192, 512, 1088),
@@ -92,6 +93,8 @@ class RegNetConfig(JsonFile):
         self.return_dict = return_dict
         self._set_labels(num_labels, id2label, label2id)
         for name, value in extra.items():
+            if hasattr(type(self), name):
+                raise ValueError(f"{name} is the name of no field.")
             setattr(self, name, value)
         self._validate()
 
@@ -106,15 +109,15 @@ class RegNetConfig(JsonFile):
             return
         try:
             self.id2label = {int(index): name for index, name in id2label.items()}
-        except (AttributeError, TypeError, ValueError):
-            raise ValueError(f"id2label={id2label!r} must map class indices to names.") from None
+            derived = {name: index for index, name in self.id2label.items()}
+            self.label2id = dict(label2id.items()) if label2id else derived
+        except (ArithmeticError, AttributeError, TypeError, ValueError):
+            raise ValueError("id2label must map class indices to names, label2id back.") from None
         if num_labels is not None and num_labels != len(self.id2label):
             raise ValueError(
                 f"num_labels={num_labels} contradicts id2label, which names {len(self.id2label)} "
                 "classes; give one of them."
             )
-        derived = {name: index for index, name in self.id2label.items()}
-        self.label2id = dict(label2id) if label2id else derived
 
     @property
     def num_labels(self) -> int:

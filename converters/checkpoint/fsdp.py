@@ -38,7 +38,7 @@ def consolidate(
     """
     try:
         return _Consolidation(shards, metadata, where).tensors()
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(
             f"{where}: the metadata of its shards is not FSDP's ({type(error).__name__}: "
             f"{printable(str(error))}); save the checkpoint again with VISSL."

@@ -56,8 +56,8 @@ class _Reader:
         version = read_pickle(self._source, self._no_storage)
         if version != PROTOCOL_VERSION:
             raise InputError(
-                f"{self._file.name}: has layout version {version!r} where torch.save writes "
-                f"{PROTOCOL_VERSION}; download or copy it again."
+                f"{self._file.name}: has another version of the layout than torch.save writes, "
+                f"which is {PROTOCOL_VERSION}; download or copy it again."
             )
         read_pickle(self._source, self._no_storage)
         return self._source.tell()

@@ -11,7 +11,7 @@ from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.fsdp import consolidate
-from converters.checkpoint.several import SeveralFiles
+from converters.checkpoint.several import SeveralFiles, is_file
 from converters.checkpoint.values import StoredTensor, printable
 from converters.errors import InputError
 
@@ -121,7 +121,11 @@ class CheckpointList(SeveralFiles):
         folder = self.path.parent
         if parts and ".." not in parts:
             for path in (folder / parts[-1], folder.joinpath(*parts)):
-                if path.is_file():
+                if path in self.stamps:
+                    raise InputError(
+                        f"{self.path.name}: names {printable(parts[-1])!r} twice; restore the list."
+                    )
+                if is_file(path):
                     return self._add(path)
         raise InputError(
             f"{self.path.name}: {printable(parts[-1] if parts else '')!r}, which it names, is not "

@@ -46,6 +46,12 @@ _STORAGE_MODULES = ("torch", "torch.storage", "torch.cuda")
 MAX_KEY = 1000
 """How many values the key of a dict may consist of."""
 
+MAX_COSTLY_KEYS = 10_000
+"""Of all dicts and sets of a pickle together."""
+
+_HASHED_AS_IS = 60
+"""Bits of a whole number up to which Python's hash of it is the number itself."""
+
 # Packages that were renamed: Python 2's, and NumPy's before 2.0.
 _RENAMED = {
     "__builtin__": "builtins",
@@ -73,37 +79,57 @@ def storage_dtype(value: Tree) -> str:
     raise ValueError("a storage without its kind")
 
 
-def hashable(value: Tree) -> Hashable:
-    """Return ``value`` for use as a key or member of a set.
+class Keys:
+    """Passes values on for use as keys of a pickle's dicts and members of its sets.
 
-    Raises:
-        TypeError: It is a dict, list or set, or a tuple or frozenset of more than a few values:
-            Python hashes without a limit on depth, and would crash on a hostile file.
+    Texts are hashed with a secret. Of other values anybody can make many with one hash, for which
+    a dict compares each with all; so there may not be many of those.
     """
-    pending, seen = [value], 0
-    while pending:
-        member = pending.pop()
-        seen += len(member) if isinstance(member, tuple | frozenset) else 0
-        if isinstance(member, dict | list | set) or seen > MAX_KEY:
-            raise TypeError(f"a {type(value).__name__} as a key")
-        if isinstance(member, tuple | frozenset):
-            pending.extend(cast("tuple[Tree, ...]", tuple(member)))
-    return cast("Hashable", value)
+
+    def __init__(self) -> None:
+        self._costly = 0
+
+    def __call__(self, value: Tree) -> Hashable:
+        """Return ``value``.
+
+        Raises:
+            TypeError: It is a dict, list or set, or a tuple or frozenset of more than a few values:
+                Python hashes without a limit on depth, and would crash on a hostile file.
+            ValueError: There were too many before it whose hashes may be alike.
+        """
+        if isinstance(value, str) or (type(value) is int and value.bit_length() <= _HASHED_AS_IS):
+            return value
+        pending: list[Tree] = [value]
+        seen = 0
+        while pending:
+            member = pending.pop()
+            seen += len(member) if isinstance(member, tuple | frozenset) else 0
+            if isinstance(member, dict | list | set) or seen > MAX_KEY:
+                raise TypeError(f"a {type(value).__name__} as a key")
+            if isinstance(member, tuple | frozenset):
+                pending.extend(cast("tuple[Tree, ...]", tuple(member)))
+        self._costly += 1
+        if self._costly > MAX_COSTLY_KEYS:
+            raise ValueError(f"more than {MAX_COSTLY_KEYS} keys that are no texts or small numbers")
+        return cast("Hashable", value)
 
 
-def build(function: Opaque, args: tuple[Tree, ...]) -> Tree:
+def build(function: Opaque, args: tuple[Tree, ...], keys: Keys) -> Tree:
     """Return what calling a global would give, or an opaque note of the call.
 
     Args:
         function: The global, an :class:`Opaque` whose ``args`` is ``None``.
         args: The positional arguments.
+        keys: Of the pickle.
 
     Raises:
         ValueError: The arguments do not fit a function this reader knows.
         TypeError: The same.
     """
-    builder = _BUILDERS.get(function.qualified_name)
-    return Opaque(function.qualified_name, args) if builder is None else builder(args)
+    name = function.qualified_name
+    if name in _KEYED_BUILDERS:
+        return _KEYED_BUILDERS[name](args, keys)
+    return _BUILDERS[name](args) if name in _BUILDERS else Opaque(name, args)
 
 
 def _tensor(args: tuple[Tree, ...], dtype: str | None = None) -> StoredTensor:
@@ -205,12 +231,12 @@ def _sequence(args: tuple[Tree, ...]) -> Sequence[Tree]:
     return args[0]
 
 
-def _dict(args: tuple[Tree, ...]) -> Tree:
+def _dict(args: tuple[Tree, ...], keys: Keys) -> Tree:
     """Build ``OrderedDict(pairs)`` or ``dict(mapping)``."""
     if args and isinstance(args[0], dict):
         return dict(args[0])
     pairs = cast("Sequence[Sequence[Tree]]", _sequence(args))
-    return {hashable(key): value for key, value in pairs}
+    return {keys(key): value for key, value in pairs}
 
 
 _TENSOR_BUILDERS: dict[str, Callable[[tuple[Tree, ...]], Tree]] = {
@@ -224,14 +250,8 @@ _TENSOR_BUILDERS: dict[str, Callable[[tuple[Tree, ...]], Tree]] = {
 _BUILDERS = _TENSOR_BUILDERS | {
     "torch._tensor._rebuild_from_type_v2": _from_type,
     "torch.Size": lambda args: tuple(_sequence(args)),
-    "collections.OrderedDict": _dict,
-    "collections.Counter": _dict,
-    "collections.defaultdict": lambda args: _dict(args[1:]),
-    "builtins.dict": _dict,
     "builtins.list": lambda args: list(_sequence(args)),
     "builtins.tuple": lambda args: tuple(_sequence(args)),
-    "builtins.set": lambda args: {hashable(member) for member in _sequence(args)},
-    "builtins.frozenset": lambda args: frozenset(hashable(m) for m in _sequence(args)),
     "builtins.bytes": lambda args: bytes(cast("Sequence[int]", _sequence(args))),
     "builtins.bytearray": lambda args: bytes(cast("Sequence[int]", _sequence(args))),
     "builtins.complex": lambda args: complex(*cast("tuple[float, float]", args)),
@@ -239,3 +259,15 @@ _BUILDERS = _TENSOR_BUILDERS | {
     "numpy._core.multiarray.scalar": _numpy_scalar,
     "copyreg._reconstructor": _reconstructed,
 }
+
+_KEYED_BUILDERS: dict[str, Callable[[tuple[Tree, ...], Keys], Tree]] = {
+    "collections.OrderedDict": _dict,
+    "collections.Counter": _dict,
+    "collections.defaultdict": lambda args, keys: _dict(args[1:], keys),
+    "builtins.dict": _dict,
+    "builtins.set": lambda args, keys: {keys(member) for member in _sequence(args)},
+    "builtins.frozenset": lambda args, keys: frozenset(keys(m) for m in _sequence(args)),
+}
+
+BUILT = frozenset(_BUILDERS) | frozenset(_KEYED_BUILDERS)
+"""The names whose calls are understood: each gives a tensor, a container or a plain value."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sized
 from typing import Any, TypeAlias
 
 from converters.checkpoint.pickle_globals import (
+    Keys,
     build,
-    hashable,
     qualified_name,
     storage_dtype,
 )
@@ -20,11 +20,15 @@ from converters.checkpoint.refused_globals import runs_code
 from converters.checkpoint.values import Opaque, Storage, StoredTensor, Tree, printable
 from converters.errors import UnsafeInputError
 
-MAX_OPCODES = 5_000_000
+MAX_OPCODES = 2_000_000
 """The largest published RegNet checkpoints have fewer than 100 thousand."""
 
-MAX_VALUES = 20_000_000
+MAX_VALUES = 2_000_000
 """Counted as often as they are reached, and as often as they are copied."""
+
+MAX_BITS = 1024
+"""Of a whole number; the states of random generators have up to 256. Python takes the time of the
+square of the digits to print one."""
 
 HIGHEST_PROTOCOL = 5
 
@@ -70,6 +74,7 @@ class PickleMachine:
         self._position = 0
         self._steps = 0
         self._copied = 0
+        self._keys = Keys()
 
     def step(self, name: str, argument: Any, position: int) -> None:
         """Execute one instruction.
@@ -90,7 +95,7 @@ class PickleMachine:
         if self._steps > MAX_OPCODES:
             raise ValueError(f"more than {MAX_OPCODES} instructions")
         if name in _LITERALS:
-            self._stack.append(bytes(argument) if isinstance(argument, bytearray) else argument)
+            self._stack.append(_literal(argument))
         elif name in _NEW:
             self._stack.append(_NEW[name]())
         elif name in _PUTS:
@@ -173,7 +178,7 @@ class PickleMachine:
         self._set_items(values)
 
     def _op_frozenset(self, _: None) -> None:
-        values = frozenset(hashable(member) for member in self._since_mark())
+        values = frozenset(map(self._keys, self._since_mark()))
         self._stack.append(values)
 
     def _op_append(self, _: None) -> None:
@@ -196,7 +201,7 @@ class PickleMachine:
         target = self._stack[-1]
         if not isinstance(target, set):
             raise TypeError(f"it adds members to {_kind(target)}")
-        target.update(hashable(value) for value in values)
+        target.update(map(self._keys, values))
 
     def _op_setitem(self, _: None) -> None:
         value, key = self._stack.pop(), self._stack.pop()
@@ -214,7 +219,7 @@ class PickleMachine:
         if len(values) % 2:
             raise ValueError("a key without a value")
         for key, value in zip(values[::2], values[1::2], strict=True):
-            target[hashable(key)] = value
+            target[self._keys(key)] = value
 
     # Names, calls and objects.
 
@@ -272,7 +277,7 @@ class PickleMachine:
         self._copied += sum(len(value) for value in args if isinstance(value, Sized))
         if self._copied > MAX_VALUES:
             raise ValueError("the same values copied again and again")
-        self._stack.append(build(function, args))
+        self._stack.append(build(function, args, self._keys))
 
     def _op_build(self, _: None) -> None:
         state, target = self._stack.pop(), self._stack[-1]
@@ -303,6 +308,12 @@ class PickleMachine:
                 return StoredTensor(dtype, (length,), (1,), storage, offset)
             case _:
                 raise ValueError("a view that does not lie inside its storage")
+
+
+def _literal(value: Tree | bytearray) -> Tree:
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise ValueError(f"a number of {value.bit_length()} bits")
+    return bytes(value) if isinstance(value, bytearray) else value
 
 
 def _kind(value: Tree) -> str:

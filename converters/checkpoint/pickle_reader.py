@@ -17,6 +17,9 @@ from converters.errors import InputError
 if TYPE_CHECKING:
     from converters.checkpoint.values import Tree
 
+MAX_PICKLE = 1 << 28
+"""In bytes; that of the largest published RegNet has under one megabyte."""
+
 MAX_STRING = 1 << 26
 """In bytes. Weights are not in strings; configurations and notes are."""
 
@@ -39,6 +42,7 @@ class PickleSource:
         self._stream = stream
         self._position = start
         self._end = end
+        self._limit = start + MAX_PICKLE
         self.label = label
         self.exhausted = False
 
@@ -47,16 +51,21 @@ class PickleSource:
         if size > MAX_STRING:
             raise ValueError(f"a string of {size} bytes")
         data = self._stream.read(min(size, self._end - self._position))
-        self._position += len(data)
+        self._advance(data)
         self.exhausted |= len(data) < size
         return data
 
     def readline(self) -> bytes:
         """Return the bytes up to and including the next newline."""
         data = self._stream.readline(min(MAX_STRING, self._end - self._position))
-        self._position += len(data)
+        self._advance(data)
         self.exhausted |= not data.endswith(b"\n")
         return data
+
+    def _advance(self, data: bytes) -> None:
+        self._position += len(data)
+        if self._position > self._limit:
+            raise ValueError(f"more than {MAX_PICKLE} bytes")
 
     def tell(self) -> int:
         """Return the position in the stream."""
@@ -87,7 +96,7 @@ def read_pickle(source: PickleSource, find_storage: FindStorage) -> Tree:
                 position = position if at is None else at
                 machine.step(opcode.name, argument, position)
         tree = machine.result()
-        _measure(tree, 0, {})
+        require_bounded(tree)
     except (LookupError, TypeError, ValueError) as error:
         if source.exhausted:
             raise InputError(
@@ -101,16 +110,24 @@ def read_pickle(source: PickleSource, find_storage: FindStorage) -> Tree:
     return tree
 
 
+def require_bounded(tree: object) -> None:
+    """Check that whoever walks through a tree comes to an end.
+
+    A few bytes suffice for a list in itself, or for a list of lists of lists with more values than
+    there are atoms.
+
+    Raises:
+        ValueError: It is nested too deep, or has too many values, counted as often as reached.
+    """
+    _measure(tree, 0, {})
+
+
 def _reason(error: Exception) -> str:
     return "it takes what is not there" if isinstance(error, LookupError) else printable(str(error))
 
 
-def _measure(value: Tree, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """Return height and number of values below ``value``, each counted as often as reached.
-
-    A few bytes suffice for a list in itself, or for a list of lists of lists with more values than
-    there are atoms. Whoever walks through the tree may rely on neither being there.
-    """
+def _measure(value: object, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Return height and number of values below ``value``, each counted as often as reached."""
     if depth > MAX_DEPTH:
         raise ValueError(f"containers nested more than {MAX_DEPTH} deep")
     if not isinstance(value, dict | list | tuple):

@@ -167,6 +167,14 @@ class CheckpointFolder(SeveralFiles):
         return tree
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a file is there; of a name that no file can have, that it is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _weight_files(folder: Path) -> Sequence[Path]:
     for name in _SINGLE:
         if (folder / name).is_file():
@@ -188,7 +196,7 @@ def _shards(index: Path) -> Sequence[Path]:
     outside = [name for name in names if "/" in name or "\\" in name or name in {".", ".."}]
     if outside:
         raise InputError(f"{index.name}: names a file outside its folder ({outside[0]!r}).")
-    missing = [name for name in names if not (index.parent / name).is_file()]
+    missing = [name for name in names if not is_file(index.parent / name)]
     if missing:
         raise InputError(
             f"{index.name}: {len(missing)} of {len(names)} shards are missing, first {missing[0]}; "

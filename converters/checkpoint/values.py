@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
+from converters.errors import escaped
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
     from pathlib import Path
@@ -61,7 +63,7 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def printable(text: str) -> str:
     """Return a file's own text for use in a message: one line, without control characters."""
-    shown = text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+    shown = escaped(text[: MAX_SHOWN + 1])
     return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
 
 
@@ -176,11 +178,12 @@ class StoredTensor:
         )
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Opaque:
     """A note about an object that was not built, because building it would run foreign code.
 
     It is filled in while the pickle is read, hence not frozen, and equal to nothing but itself.
+    In a message it is its name: what it holds may hold itself, or double with every level.
 
     Attributes:
         qualified_name: Module and name, such as ``"yacs.config.CfgNode"``.
@@ -197,6 +200,9 @@ class Opaque:
     items: dict[Hashable, Tree] = field(default_factory=dict)
     elements: list[Tree] = field(default_factory=list)
     state: Tree = None
+
+    def __repr__(self) -> str:
+        return f"<{self.qualified_name}>"
 
     @property
     def fields(self) -> dict[Hashable, Tree]:

@@ -7,19 +7,19 @@ local header disagrees, another program would read another file, so the archive 
 from __future__ import annotations
 
 import zipfile
-from io import BytesIO
+from io import SEEK_SET, BytesIO, RawIOBase
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from converters.checkpoint.pickle_reader import PickleSource, read_pickle
+from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource, read_pickle
 from converters.checkpoint.values import Storage, Tree, item_size, printable
 from converters.errors import ConversionError, InputError, UnsafeInputError
 
 if TYPE_CHECKING:
     from converters.checkpoint.source_file import SourceFile
 
-MAX_PICKLE = 1 << 28
-"""In bytes; that of the largest published RegNet has under one megabyte."""
+MAX_DIRECTORY = 1 << 24
+"""In bytes; an entry of torch.save's takes about a hundred."""
 
 _LOCAL_HEADER_SIZE = 30
 _LOCAL_SIGNATURE = b"PK\x03\x04"
@@ -73,6 +73,42 @@ def checksum_error(storage: Storage) -> InputError:
     )
 
 
+class BoundedFile(RawIOBase):
+    """A file of which a reader takes no more at once than a directory may have.
+
+    zipfile takes the whole directory at once, and some ten times its size in memory.
+    """
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+        self._stream = file.stream
+
+    def seekable(self) -> bool:
+        """Return that it can be."""
+        return True
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        """Move, and return the position."""
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._stream.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes.
+
+        Raises:
+            InputError: They are more than a directory has.
+        """
+        if size > MAX_DIRECTORY:
+            raise InputError(
+                f"{self._file.name}: has a table of contents of {size} bytes, too large for a "
+                "checkpoint; save the state dict alone."
+            )
+        return self._stream.read(size)
+
+
 class _Archive:
     """The directory of an archive that torch.save wrote.
 
@@ -86,7 +122,7 @@ class _Archive:
         self._storages: dict[str, Storage] = {}
         self._entries: dict[str, zipfile.ZipInfo] = {}
         try:
-            with zipfile.ZipFile(file.stream) as archive:
+            with zipfile.ZipFile(BoundedFile(file)) as archive:
                 entries = archive.infolist()
                 self._end_of_data = archive.start_dir
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
@@ -96,14 +132,16 @@ class _Archive:
             ) from error
         if entries and min(entry.header_offset for entry in entries) > 0:
             raise self._ambiguous("has something else before its first entry")
+        seen: set[str] = set()
         for entry in entries:
             name = entry.filename
             if name.startswith("/") or "\\" in name or ".." in name.split("/") or ":" in name[:2]:
                 raise self._ambiguous(
                     f"has an entry called '{printable(name)}', which leads out of it"
                 )
-            if name in self._entries:
+            if name.lower() in seen:  # torch, by miniz, looks for names in any case
                 raise self._ambiguous(f"has two entries called '{printable(name)}'")
+            seen.add(name.lower())
             self._entries[name] = entry
         self._folder = self._require_checkpoint()
 

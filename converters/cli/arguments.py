@@ -2,11 +2,58 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Click's; typer neither exports it nor says from which of two packages it comes."""
+
+
+class FrameworkName(StrEnum):
+    """What ``--from`` takes; the keys of `converters.sources.registry.FRAMEWORKS`."""
+
+    PYCLS = "pycls"
+    TIMM = "timm"
+    TORCHVISION = "torchvision"
+    TRANSFORMERS = "transformers"
+    MMPRETRAIN = "mmpretrain"
+    CLASSY_VISION = "classy-vision"
+    VISSL = "vissl"
+
+
+Source = Annotated[
+    Path,
+    typer.Argument(
+        help="The checkpoint: a file, a folder, or a name from `regnet list`.", show_default=False
+    ),
+]
+Order = Annotated[
+    Literal["rgb", "bgr"] | None,
+    typer.Option(
+        help="Order of the channels the network was trained on.",
+        show_default="as the checkpoint says, else the framework's own",
+    ),
+]
+Weights = Annotated[
+    Literal["raw", "ema", "best"],
+    typer.Option(
+        help="Which weights, where the file has several; best is what its own loader takes."
+    ),
+]
+From = Annotated[
+    FrameworkName | None,
+    typer.Option("--from", help="Who saved the checkpoint.", show_default="recognised"),
+]
+Head = Annotated[
+    str | None, typer.Option(help="Which head, where the file has several.", show_default=False)
+]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option("--image", help="A photograph to run as well; repeatable.", show_default=False),
+]
 Folder = Annotated[Path, typer.Argument(help="A converted folder.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
@@ -22,8 +69,9 @@ CalibrationImages = Annotated[
     list[Path] | None,
     typer.Option(
         "--calibration-images",
-        help="onnx-int8: images to set ranges by: a file, folder or pattern; repeatable.",
-        show_default="OUT/calibration/",
+        help="onnx-int8: images to set ranges by: a file, folder or pattern; repeatable. Of a "
+        "converted folder, by default, those in its calibration/.",
+        show_default=False,
     ),
 ]
 Share = Annotated[

@@ -103,6 +103,11 @@ class Steps:
         self._task = self._bar.add_task(title, total=total)
         self._show()
 
+    def retitle(self, title: str) -> None:
+        """Say something else of the current step."""
+        if self._task is not None:
+            self._bar.update(self._task, description=title)
+
     def advance(self, amount: int) -> None:
         """Move the bar by so many bytes or items."""
         if self._task is not None:

@@ -52,6 +52,7 @@ def located(path: Path, options: SourceOptions, output: Output) -> tuple[Path, S
             f"`convert-{published.framework}`."
         )
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its warnings are no results of ours
+    os.environ.setdefault("HF_HUB_DISABLE_SYMLINKS_WARNING", "1")
     from converters.fetch import fetch
 
     with output.progress() as progress:

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from converters.errors import escaped
 from regnet.design_space import complexity
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def inspection_tables(inspection: Inspection) -> list[RenderableType]:
         *((f"left out: {key}", reason) for key, reason in inspection.plan.skipped.items()),
     ]
     for topic, value in rows:
-        facts.add_row(Text(topic, style="bold"), Text(value))
+        facts.add_row(Text(escaped(topic), style="bold"), Text(escaped(value)))
     return [facts]
 
 

@@ -28,6 +28,7 @@ class VerifyOptions:
     Attributes:
         images: Photographs to verify on as well.
         against: The checkpoint that the folder was made from, to be run by its own framework.
+        public_key: With which the folder must be signed, or None.
         locate: Whether to name the first module that goes wrong.
         baseline: An earlier report, than which nothing may be worse.
         regression_factor: How many times a ratio may grow.
@@ -38,6 +39,7 @@ class VerifyOptions:
 
     images: Sequence[Path] = ()
     against: Path | None = None
+    public_key: Path | None = None
     locate: bool = False
     baseline: Path | None = None
     regression_factor: float = FACTOR
@@ -58,23 +60,37 @@ def verify(path: Path, options: VerifyOptions, output: Output) -> None:
         VerificationError: If a verdict is fail or something is worse than the baseline.
     """
     from converters.parity.locate.plot import error_by_depth_svg
-    from converters.parity.verify import verify_folder
+    from converters.parity.report import Report
+    from converters.signing import check_signature
 
     before = None if options.baseline is None else read_baseline(options.baseline)
-    folder = ConvertedFolder(path)
-    with output.progress() as progress:
-        report = verify_folder(folder, progress.step, options.images, options.against)
-        locations = list(_locate(folder, report, progress)) if options.locate else []
-    findings = Findings(
-        path.resolve().name,
-        report,
-        None if before is None else regressions(report, before, options.regression_factor),
-        [error_by_depth_svg(location) for location in locations if location.modules],
-    )
+    signature = None if options.public_key is None else check_signature(path, options.public_key)
+    locations: list[Location] = []
+    if signature is not None and not signature.passed:
+        # Nobody knows whose files these are, so none is opened.
+        findings = Findings(path.resolve().name, Report(()), signature=signature)
+    else:
+        with output.progress() as progress:
+            report, locations = _verified(path, options, progress)
+        findings = Findings(
+            path.resolve().name,
+            report,
+            None if before is None else regressions(report, before, options.regression_factor),
+            [error_by_depth_svg(location) for location in locations if location.modules],
+            signature,
+        )
     if not options.takes_stdout:
         _print(findings, locations, output)
     write_reports(findings, junit=options.junit, markdown=options.markdown, html=options.html)
     findings.require_pass(f"{path} is not to be trusted")
+
+
+def _verified(path: Path, options: VerifyOptions, progress: Steps) -> tuple[Report, list[Location]]:
+    from converters.parity.verify import verify_folder
+
+    folder = ConvertedFolder(path)
+    report = verify_folder(folder, progress.step, options.images, options.against)
+    return report, list(_locate(folder, report, progress)) if options.locate else []
 
 
 def _print(findings: Findings, locations: Sequence[Location], output: Output) -> None:
@@ -83,6 +99,8 @@ def _print(findings: Findings, locations: Sequence[Location], output: Output) ->
     if findings.report.verdicts:
         output.result(report_table(findings.report))
     output.result(*map(location_table, locations))
+    if findings.signature is not None and findings.signature.passed:
+        output.result(f"The signature holds for all {findings.signature.files} files.")
     record = findings.to_dict()
     if locations:
         record["locations"] = [location.to_dict() for location in locations]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from converters.parity.report import Report
     from converters.parity.verdict import Verdict
+    from converters.signing import Signature
 
 SCHEMA = 1
 """Of what `regnet verify --json` prints; it grows when a key changes its meaning."""
@@ -35,22 +36,29 @@ class Findings:
         report: The verdicts.
         regressions: What got worse since the baseline, one clause each; None without a baseline.
         locations: Plots of error by depth, each one ``<svg>`` element.
+        signature: What the folder's signature is worth; None if no key was given.
     """
 
     folder: str
     report: Report
     regressions: tuple[str, ...] | None = None
     locations: Sequence[str] = ()
+    signature: Signature | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether every verdict is pass, no file was changed and nothing got worse."""
-        return self.report.passed and not self.regressions
+        """Whether every verdict is pass, nothing got worse, and signature and files hold."""
+        return self.report.passed and not self.regressions and not self.unsigned
 
     @property
     def failures(self) -> tuple[str, ...]:
         """One clause for each thing that is wrong."""
-        return (*self.report.failures, *(self.regressions or ()))
+        return (*self.unsigned, *self.report.failures, *(self.regressions or ()))
+
+    @property
+    def unsigned(self) -> tuple[str, ...]:
+        """What is wrong with the signature, one clause each."""
+        return () if self.signature is None else self.signature.problems
 
     @property
     def headline(self) -> str:
@@ -58,8 +66,10 @@ class Findings:
         verdicts, changed = self.report.verdicts, len(self.report.changed_files)
         failed = sum(not verdict.passed for verdict in verdicts)
         if self.passed:
-            return f"pass: {len(verdicts)} of {len(verdicts)} verdicts"
+            signed = "" if self.signature is None else ", signed"
+            return f"pass: {len(verdicts)} of {len(verdicts)} verdicts{signed}"
         counts = [
+            "the signature" if self.unsigned else "",
             f"{failed} of {len(verdicts)} verdicts" if failed else "",
             f"{changed} {'file' if changed == 1 else 'files'} changed" if changed else "",
             f"worse than the baseline in {len(self.regressions)}" if self.regressions else "",
@@ -95,6 +105,7 @@ class Findings:
             "passed": self.passed,
             "failures": list(self.failures),
             "regressions": regressions,
+            "signature": None if self.signature is None else self.signature.to_dict(),
         }
 
 

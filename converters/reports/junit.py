@@ -37,8 +37,8 @@ class Case(NamedTuple):
 def junit(findings: Findings) -> str:
     """One test suite for the folder; a test case for every output on every batch of an artefact.
 
-    Further cases stand for the tensors of an artefact, the recorded files, and the baseline. The
-    outputs of a framework that was not run are one case, which is skipped.
+    Further cases stand for the tensors of an artefact, the signature, the recorded files, and the
+    baseline. The outputs of a framework that was not run are one case, which is skipped.
     """
     cases = list(_cases(findings))
     counts = {
@@ -73,6 +73,8 @@ def _element(case: Case) -> ET.Element:
 
 def _cases(findings: Findings) -> Iterator[Case]:
     folder, report = findings.folder, findings.report
+    if findings.signature is not None:
+        yield Case(folder, "signature", findings.unsigned)
     changed = [f"{name} was changed after it was written" for name in report.changed_files]
     yield Case(folder, "recorded files", changed)
     for verdict in report.verdicts:

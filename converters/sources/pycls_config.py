@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from converters.checkpoint.pickle_reader import require_bounded
 from converters.errors import InputError
 from converters.sources.source import BILINEAR, EvalTransform
 from regnet.architecture import NORM_EPS
@@ -23,13 +24,26 @@ if TYPE_CHECKING:
     from converters.sources.source import ChannelOrder
     from regnet.config import Activation
 
-_MAX_TEXT = 1_000_000
+_MAX_TEXT = 100_000
+"""Characters, twenty times what pycls writes."""
+
 _ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
     "gelu": "gelu",
 }
+
+
+_WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, RecursionError, ValueError)
+"""What PyYAML raises beside its own errors, of ``!!bool x`` for example."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without merge keys: a few lines of those make a mapping of any size."""
+
+    def flatten_mapping(self, _: yaml.MappingNode) -> None:
+        """Leave ``<<`` as it is, which then has no meaning and is an error."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +68,9 @@ class PyclsConfig:
         if text is None:
             return cls({}, where)
         try:
-            values = yaml.safe_load(text) if len(text) <= _MAX_TEXT else None
-        except yaml.YAMLError:
+            values = yaml.load(text, _Loader) if len(text) <= _MAX_TEXT else None  # noqa: S506
+            require_bounded(values)
+        except (yaml.YAMLError, *_WRONG_VALUES):
             values = None
         if not isinstance(values, dict):
             raise InputError(f"{where}: its cfg is not the YAML text that pycls writes.")

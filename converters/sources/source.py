@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +34,10 @@ class Decision:
     reason: str
 
 
+MAX_SIDE = 1 << 16
+"""Of an image, in pixels."""
+
+
 @dataclass(frozen=True, slots=True)
 class EvalTransform:
     """How the source evaluated: resize the short side, crop the centre, normalise.
@@ -44,6 +49,9 @@ class EvalTransform:
         mean: Per channel, RGB, for pixels in 0..1; empty if the source does not say.
         std: Likewise.
         squash: Whether the image is resized to the square, its aspect lost, and nothing cropped.
+
+    Raises:
+        ValueError: No image can be treated like this.
     """
 
     resize: int
@@ -52,6 +60,12 @@ class EvalTransform:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     squash: bool = False
+
+    def __post_init__(self) -> None:
+        if not all(0 < side <= MAX_SIDE for side in (self.resize, self.crop)):
+            raise ValueError("images are evaluated at sizes that no image has")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or not all(self.std):
+            raise ValueError("images are normalised with numbers that cannot be")
 
     @property
     def in_words(self) -> str:

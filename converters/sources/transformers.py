@@ -76,7 +76,8 @@ def _with_config(source: Source, keys: Mapping[str, Any], where: str) -> Source:
     try:
         stated = RegNetConfig.from_dict(kept, **headless)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: its config.json cannot be used: {error}") from error
+        why = str(error).rstrip(".")
+        raise InputError(f"{where}: its config.json cannot be used: {why}.") from error
     _require_same(source.config, stated, where)
     decisions = [Decision("configuration", "as stored", "the folder's config.json")]
     if not stated.downsample_in_first_stage:

@@ -12,6 +12,7 @@ from converters.errors import InputError, StorageError
 from converters.folder import REPORT_NAME
 from converters.publish import RIGHT, prepare, send
 from converters.report import file_record, write_json
+from converters.signing import SIGNATURE_NAME
 from tests.converters.cli.running import assert_one_sentence, regnet
 from tests.converters.demo import FILES, snapshot
 from tests.converters.hub import Hub, hub_taking_uploads
@@ -79,6 +80,11 @@ def test_the_command_sends_what_the_record_names_and_nothing_else(licensed: Path
         "url": f"{hub.url}/{NAME}/commit/{'5' * 40}",
     }
     assert "Bearer hf_of_somebody" in hub.tokens
+
+
+def test_a_signature_goes_up_with_what_it_signs(licensed: Path) -> None:
+    (licensed / SIGNATURE_NAME).write_text("signed")
+    assert SIGNATURE_NAME in prepare(licensed, NAME).files
 
 
 def test_a_dry_run_lists_what_would_go_up_and_sends_nothing(folder: Path, hub: Hub) -> None:

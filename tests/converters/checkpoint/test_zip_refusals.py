@@ -38,6 +38,12 @@ ZIPS: dict[str, tuple[bytes, type[ConversionError], str]] = {
         UnsafeInputError,
         "has 2 folders, such as 'b'",
     ),
+    # torch.load takes the last of these, whatever the letters' case.
+    "two pickles": (
+        in_zip(GOOD, **{"DATA.PKL": GOOD}),
+        UnsafeInputError,
+        "has two entries called 'archive/DATA.PKL'",
+    ),
     "outside": (in_zip(GOOD, **{"../../x": b""}), UnsafeInputError, "leads out of it"),
     "absolute": (zip_of({"/data.pkl": GOOD}), UnsafeInputError, "leads out of it"),
     "two archives": (in_zip(GOOD) + in_zip(GOOD), UnsafeInputError, "before its first entry"),

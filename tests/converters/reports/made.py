@@ -11,6 +11,7 @@ from converters.folder import ConvertedFolder
 from converters.parity.contents.tensors import TensorCertificate
 from converters.parity.verify import verify_folder
 from converters.reports.findings import Findings
+from converters.signing import Signature
 from tests.converters.parity.wrong import GRAPH_MISTAKES
 
 if TYPE_CHECKING:
@@ -54,5 +55,9 @@ def hostile(findings: Findings) -> Findings:
     )
     changed = dataclasses.replace(report, verdicts=verdicts, changed_files=(HOSTILE,))
     return dataclasses.replace(
-        findings, folder=HOSTILE, report=changed, regressions=(HOSTILE, HOSTILE)
+        findings,
+        folder=HOSTILE,
+        report=changed,
+        regressions=(HOSTILE, HOSTILE),
+        signature=Signature(1, (HOSTILE,)),
     )

@@ -1,0 +1,259 @@
+"""What a pickle names and calls: what a loader that does as it says would have done.
+
+The reader refuses a pickle at the first name that runs code. Here all of it is followed, nothing is
+imported, and whatever a call would return is a note. A loader imports the module of every name
+before anything is called, so a name counts even where nothing is done with it.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import warnings
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from converters.checkpoint.pickle_globals import BUILT, STORAGE_DTYPES, qualified_name
+from converters.checkpoint.pickle_machine import MAX_OPCODES, PickleMachine
+from converters.checkpoint.refused_globals import runs_code
+from converters.checkpoint.values import NUMPY_CODES, Opaque, Storage, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from converters.checkpoint.pickle_reader import PickleSource
+    from converters.checkpoint.values import Tree
+
+MAX_NAMES = 10_000
+"""Different names in a pickle; those of checkpoints have some ten."""
+
+KEPT = 20
+"""Uses of a name that are kept; the rest is counted."""
+
+# What is shown of a value.
+_MEMBERS = 4
+_LEVELS = 3
+_BITS = 128
+_CHARACTERS = 1000
+
+_STORAGES = {
+    *(f"{module}.{kind}" for module in ("torch", "torch.cuda") for kind in STORAGE_DTYPES),
+    *("torch.storage.UntypedStorage", "torch.storage.TypedStorage"),
+}
+_TORCH = (
+    "Tensor device nn.parameter.Parameter nn.parameter.Buffer serialization._get_layout "
+    "_utils._rebuild_device_tensor_from_numpy _utils._rebuild_sparse_tensor _utils._rebuild_qtensor"
+)
+_OTHERS = (
+    "numpy.dtype numpy.ndarray numpy._core.multiarray._reconstruct argparse.Namespace "
+    "yacs.config.CfgNode collections.deque decimal.Decimal uuid.UUID datetime.date datetime.time "
+    "datetime.datetime datetime.timedelta datetime.timezone pathlib.Path pathlib.PosixPath "
+    "pathlib.WindowsPath pathlib.PurePosixPath pathlib._local.PosixPath pathlib._local.WindowsPath"
+)
+PLAIN = frozenset({
+    *BUILT,
+    *_STORAGES,
+    *(f"torch.{name}" for name in (*NUMPY_CODES, *_TORCH.split())),
+    *_OTHERS.split(),
+})  # fmt: skip
+"""Names that only hold data, whatever they are called with: what honest checkpoints are made of."""
+
+
+class Judgement(StrEnum):
+    """What a name means to a loader that imports and calls it."""
+
+    PLAIN = "plain"
+    """It only holds data."""
+    FOREIGN = "foreign"
+    """It runs code of a package that is not known here."""
+    UNSAFE = "unsafe"
+    """In a checkpoint it is there only to run code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Something done with a name.
+
+    Attributes:
+        instruction: As :mod:`pickletools` calls it: ``REDUCE``, ``NEWOBJ``, ``INST``, ``BUILD``.
+        position: Where it is, in bytes from the beginning of the pickle's file or entry.
+        arguments: What it is called with or given as state, bounded and printable.
+    """
+
+    instruction: str
+    position: int
+    arguments: str
+
+
+@dataclass(slots=True)
+class Named:
+    """A class or function that a pickle names; filled in while the pickle is followed.
+
+    Attributes:
+        name: Module and name as the pickle spells them, printable.
+        judgement: What it means.
+        position: Where it is named first, in bytes.
+        used: How often it is called or given a state.
+        uses: The first :data:`KEPT` of those.
+    """
+
+    name: str
+    judgement: Judgement
+    position: int
+    used: int = 0
+    uses: list[Use] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class PickleAudit:
+    """What one pickle would do.
+
+    Attributes:
+        place: The entry of the archive or the file it is in.
+        names: In the order in which they are named first.
+        lost: Where and why the pickle could not be followed any further; None if it was to its end.
+    """
+
+    place: str
+    names: tuple[Named, ...]
+    lost: str | None
+
+    @property
+    def running(self) -> list[Named]:
+        """The names that run code."""
+        return [named for named in self.names if named.judgement is not Judgement.PLAIN]
+
+
+def audit_pickle(source: PickleSource) -> PickleAudit:
+    """Follow one pickle, leaving ``source`` behind its end.
+
+    Behind an instruction that cannot be followed names are still collected: a loader may get
+    further, and has in any case done what stands before.
+
+    Args:
+        source: Where it is.
+    """
+    machine = _AuditMachine(source.label)
+    lost = None
+    try:
+        with warnings.catch_warnings():
+            # pickletools warns of escapes in names that Python will refuse one day.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            instructions = pickletools.genops(cast("IO[bytes]", source))
+            for count, (opcode, argument, at) in enumerate(instructions):
+                if count == MAX_OPCODES:
+                    lost = f"byte {at}: more than {MAX_OPCODES} instructions"
+                    break
+                if lost is None:
+                    lost = machine.follow(opcode.name, argument, at or 0)
+                else:
+                    machine.collect(opcode.name, argument, at or 0)
+    except (LookupError, TypeError, ValueError) as error:
+        lost = lost or f"byte {source.tell()}: {printable(str(error))}"
+    return PickleAudit(source.label, tuple(machine.names.values()), lost)
+
+
+class _AuditMachine(PickleMachine):
+    """A pickle machine on which every name and call leaves a note and none is refused."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(label, _no_storage)
+        self.names: dict[str, Named] = {}
+        self._instruction = ""
+
+    def follow(self, name: str, argument: Any, position: int) -> str | None:
+        """Execute one instruction; return where and why that was not possible, or None."""
+        self._instruction = name
+        try:
+            self.step(name, argument, position)
+        except (LookupError, TypeError, ValueError) as error:
+            why = "it takes what is not there" if isinstance(error, LookupError) else str(error)
+            self.collect(name, argument, position)
+            return f"byte {position}: {printable(why)}"
+        return None
+
+    def collect(self, name: str, argument: Any, position: int) -> None:
+        """Take a name from an instruction that is not executed."""
+        self._position = position
+        if name in {"GLOBAL", "INST"}:
+            self._op_global(argument)
+        elif name == "STACK_GLOBAL":
+            self._named("a name that could not be followed", Judgement.UNSAFE)
+
+    def _name(self, module: str, name: str) -> None:
+        plain = qualified_name(module, name)
+        if runs_code(module, name):
+            judgement = Judgement.UNSAFE
+        elif plain in PLAIN or plain.startswith("builtins."):
+            judgement = Judgement.PLAIN
+        else:
+            judgement = Judgement.FOREIGN
+        self._named(f"{module}.{name}", judgement)
+        self._stack.append(Opaque(f"{module}.{name}"))
+
+    def _call(self, function: Tree, args: Tree) -> None:
+        name = function.qualified_name if isinstance(function, Opaque) else _kind(function)
+        if not isinstance(function, Opaque) or function.args is not None:
+            name = f"what {name} returns"
+            self._named(name, Judgement.UNSAFE)
+        self._use(name, args)
+        self._stack.append(Opaque(name, ()))
+
+    def _op_build(self, _: None) -> None:
+        state, target = self._stack.pop(), self._stack[-1]
+        if isinstance(target, Opaque):
+            self._use(target.qualified_name, state)
+
+    def _op_binpersid(self, _: None) -> None:
+        # The loader's own function makes these: of a torch loader, a storage.
+        self._stack[-1] = Opaque("a storage", ())
+
+    def _named(self, name: str, judgement: Judgement) -> None:
+        if name not in self.names:
+            if len(self.names) == MAX_NAMES:
+                raise ValueError(f"more than {MAX_NAMES} names")
+            self.names[name] = Named(printable(name), judgement, self._position)
+
+    def _use(self, name: str, arguments: Tree) -> None:
+        named = self.names.get(name)
+        if named is None:  # a storage
+            return
+        named.used += 1
+        if len(named.uses) < KEPT:
+            named.uses.append(Use(self._instruction, self._position, shown(arguments)))
+
+
+def shown(value: object, levels: int = _LEVELS) -> str:
+    """A value of a pickle for people: bounded, on one line, without control characters."""
+    match value:
+        case Opaque():
+            return printable(value.qualified_name) + ("" if value.args is None else "(...)")
+        case str() | bytes():
+            return printable(repr(value[:_CHARACTERS]))
+        case bool() | float() | complex() | None:
+            return repr(value)
+        case int():
+            return repr(value) if value.bit_length() <= _BITS else "a large number"
+        case dict():
+            pairs = (f"{shown(k, levels - 1)}: {shown(v, levels - 1)}" for k, v in value.items())
+            return f"{{{_members(pairs, len(value), levels)}}}"
+        case list() | tuple() | set() | frozenset():
+            members = (shown(member, levels - 1) for member in value)
+            text = _members(members, len(value), levels)
+            return f"[{text}]" if isinstance(value, list) else f"({text})"
+    raise TypeError(type(value))  # _op_binpersid leaves no tensor
+
+
+def _members(members: Iterable[str], count: int, levels: int) -> str:
+    """The first members, as far as levels are left to go down."""
+    first = list(islice(members, _MEMBERS)) if levels else []
+    return ", ".join(first + (["..."] if count > len(first) else []))
+
+
+def _kind(value: Tree) -> str:
+    return f"a value of type {type(value).__name__}"
+
+
+def _no_storage(_key: str, _dtype: str, _numel: int) -> Storage:
+    raise AssertionError  # _op_binpersid asks for none

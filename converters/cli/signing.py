@@ -1,0 +1,39 @@
+"""`regnet sign`: sign every file of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 -- typer reads it
+from typing import Annotated
+
+import typer
+
+from converters.cli.arguments import Debug, Folder, Json, Quiet  # noqa: TC001 -- typer reads them
+
+
+def sign_command(
+    folder: Folder,
+    private_key: Annotated[
+        Path,
+        typer.Option(
+            help="PEM file with an elliptic-curve key; its password is in REGNET_KEY_PASSWORD.",
+            show_default=False,
+        ),
+    ],
+    *,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001 -- read by main
+) -> None:
+    """Sign every file of a folder, as model_signing does; `regnet verify --public-key` checks it.
+
+    Example: regnet sign out/ --private-key key.pem
+    """
+    from rich.text import Text
+
+    from converters.cli.console import Output
+    from converters.signing import SIGNATURE_NAME, sign_folder
+
+    output = Output(as_json, quiet)
+    signature = sign_folder(folder, private_key)
+    output.result(Text(f"{folder / SIGNATURE_NAME} signs {signature.files} files"))
+    output.record({"signature": SIGNATURE_NAME, "files": signature.files})
