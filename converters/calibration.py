@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from converters.dataflow import PIXELS
+from converters.digests import sha256_of
 from converters.errors import InputError
 from converters.images import UnreadableImagesError, find_images, read_in_batches
 from converters.parity.inputs import NATURAL, verification_inputs
@@ -50,6 +52,12 @@ def calibration_images(folder: ConvertedFolder, places: Sequence[Path]) -> list[
     images = find_images(places or [own])
     chosen = np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).round().astype(int)
     return [images[index] for index in chosen]
+
+
+def images_sha256(folder: ConvertedFolder, places: Sequence[Path]) -> str:
+    """One sha256 for all images that :func:`calibration_images` lists, in hexadecimal."""
+    digests = map(sha256_of, calibration_images(folder, places))
+    return hashlib.sha256("".join(digests).encode("ascii")).hexdigest()
 
 
 def calibration_pixels(

@@ -208,7 +208,7 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     write_card(folder, inspection, report)
     progress.step("report")
     if report is None or report.passed:
-        record = conversion_record(inspection, written, report, folder)
+        record = conversion_record(inspection, written, report, options, folder)
         write_json(folder / REPORT_NAME, record)
     return report
 

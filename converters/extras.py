@@ -8,12 +8,15 @@ from importlib.util import find_spec
 from converters.errors import StorageError
 
 
-def require_extra(package: str, extra: str) -> str:
+def require_extra(
+    package: str, extra: str, need: str = "this format is written and run with it"
+) -> str:
     """Make sure of a package before it is imported.
 
     Args:
         package: What is imported.
         extra: The extra of this project that brings it.
+        need: What for, as a clause.
 
     Returns:
         Its version, without what follows a plus or minus sign, which names the build.
@@ -23,7 +26,7 @@ def require_extra(package: str, extra: str) -> str:
     """
     if find_spec(package) is None:
         raise StorageError(
-            f"{package} is not installed, and this format is written and run with it; install it "
+            f"{package} is not installed, and {need}; install it "
             f'with `pip install "regnet-converters[{extra}]"`.'
         )
     return version(package).partition("+")[0].partition("-")[0]

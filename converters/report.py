@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from converters.convert import ConvertOptions
     from converters.inspection import Inspection
     from converters.parity.report import Report
     from converters.stream import Written
@@ -40,6 +41,7 @@ def conversion_record(
     inspection: Inspection,
     written: Written,
     report: Report | None,
+    options: ConvertOptions,
     folder: Path,
 ) -> dict[str, Any]:
     """The content of ``conversion.json``: nothing in it depends on time, place or machine.
@@ -48,6 +50,7 @@ def conversion_record(
         inspection: The recognised and planned source.
         written: Digests of the source and of the weights files.
         report: The verdicts; None if there are none yet.
+        options: How it was converted.
         folder: Where all other files lie already.
     """
     from importlib.metadata import version
@@ -63,16 +66,8 @@ def conversion_record(
             "container": inspection.container,
             "framework": inspection.source.framework,
         },
-        "architecture": architecture_record(inspection),
-        "decisions": [
-            {"topic": d.topic, "value": d.value, "reason": d.reason}
-            for d in inspection.source.decisions
-        ],
-        "plan": [
-            {"source": step.source_name, "target": step.target.name, "action": step.action}
-            for step in inspection.plan.steps
-        ],
-        "skipped": dict(inspection.plan.skipped),
+        **planned_record(inspection),
+        "options": options_record(options, ConvertedFolder(folder)),
         "files": {
             name: file_record(folder, name, written.weights.get(name))
             for name in names
@@ -83,11 +78,68 @@ def conversion_record(
     }
 
 
+def planned_record(inspection: Inspection) -> dict[str, Any]:
+    """What ``conversion.json`` says that is known before a weight is read."""
+    return {
+        "architecture": architecture_record(inspection),
+        "decisions": [
+            {"topic": d.topic, "value": d.value, "reason": d.reason}
+            for d in inspection.source.decisions
+        ],
+        "plan": [
+            {"source": step.source_name, "target": step.target.name, "action": step.action}
+            for step in inspection.plan.steps
+        ],
+        "skipped": dict(inspection.plan.skipped),
+    }
+
+
+def options_record(options: ConvertOptions, folder: ConvertedFolder) -> dict[str, Any]:
+    """Options that neither the plan nor ``config.json`` tells, without the names of files."""
+    images = None
+    if "onnx-int8" in options.formats:
+        from converters.calibration import images_sha256
+
+        images = images_sha256(folder, options.calibration_images)
+    return {
+        "formats": list(options.formats),
+        "share_weights": options.share_weights,
+        "calibration_images": images,
+        "max_shard_size": options.max_shard_size,
+        "allow_nonfinite": options.allow_nonfinite,
+    }
+
+
 def file_record(folder: Path, name: str, sha256: str | None = None) -> dict[str, Any]:
     """What is recorded of a folder's file; pass its sha256 if it is known already."""
     path = folder / name
     own = _DETAILS[name](path) if name in _DETAILS else {}
     return {"sha256": sha256 or sha256_of(path), "size": path.stat().st_size} | own
+
+
+def changed_files(folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Compare files with ``conversion.json``.
+
+    Returns:
+        Names of those that are missing or have another sha256 than recorded, and the sha256 of each
+        that is as it was; both empty without a record.
+    """
+    path = folder / REPORT_NAME
+    if not path.is_file():
+        return (), {}
+    changed: list[str] = []
+    unchanged: dict[str, str] = {}
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))["files"]
+        for name, entry in sorted(recorded.items()):
+            digest = sha256_of(folder / name) if (folder / name).is_file() else None
+            if digest is None or digest != entry["sha256"]:
+                changed.append(name)
+            else:
+                unchanged[name] = digest
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return (REPORT_NAME,), {}
+    return tuple(changed), unchanged
 
 
 def architecture_record(inspection: Inspection) -> dict[str, Any]:

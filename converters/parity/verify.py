@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING
 
 from converters.artefacts import FORMATS
-from converters.digests import sha256_of
 from converters.errors import ConversionError
-from converters.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
+from converters.folder import CARD_NAME, GOLDEN_NAME
 from converters.parity.contents.tensors import certify
 from converters.parity.golden import judge_golden, read_golden
 from converters.parity.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.parity.report import Report
 from converters.parity.truth import FLOAT32, Truth, run
 from converters.parity.verdict import Measurement, Verdict, judge
+from converters.report import changed_files
 from converters.runtimes.memory import MemoryShortError
 from regnet.design_space import complexity
 
@@ -128,31 +127,6 @@ def recorded_inputs(folder: ConvertedFolder) -> tuple[Inputs, Mapping[str, Outpu
     if (folder.path / GOLDEN_NAME).is_file():
         return read_golden(folder.path, folder.output_names)
     return fresh_inputs(folder), None
-
-
-def changed_files(folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Compare files with ``conversion.json``.
-
-    Returns:
-        Names of those that are missing or have another sha256 than recorded, and the sha256 of each
-        that is as it was; both empty without a record.
-    """
-    path = folder / REPORT_NAME
-    if not path.is_file():
-        return (), {}
-    changed: list[str] = []
-    unchanged: dict[str, str] = {}
-    try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))["files"]
-        for name, entry in sorted(recorded.items()):
-            digest = sha256_of(folder / name) if (folder / name).is_file() else None
-            if digest is None or digest != entry["sha256"]:
-                changed.append(name)
-            else:
-                unchanged[name] = digest
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return (REPORT_NAME,), {}
-    return tuple(changed), unchanged
 
 
 def _judge_artefact(

@@ -1,0 +1,1 @@
+"""Many checkpoints at once: one job each, on processes of this machine or on a Ray cluster."""
