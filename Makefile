@@ -19,21 +19,32 @@ EXECUTORCH := executorch torchao ruamel.yaml
 
 DEMO := checkpoints/fashion_mnist
 
+FUZZ_MINUTES ?= 120
+
+# What covers converters/checkpoint; the rest of the tests is about other things.
+READER_TESTS := tests/converters/checkpoint tests/converters/test_security.py \
+    tests/converters/test_traps_of_vissl.py tests/converters/test_vissl.py tests/hostile
+
 # What the page in examples/web runs the network with: three files of a package of the npm registry.
 WEB := examples/web/onnxruntime-web
 WEB_VERSION := 1.30.0
 WEB_SHA256 := d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71
 WEB_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
 
-.PHONY: help demo test test-all lint format types mutation hostile benchmarks web clean
+.PHONY: help demo test test-all coverage lint format types audit mutation hostile fuzz faults load benchmarks web clean
 
 help:
 	@echo "make demo        convert the bundled checkpoint and classify with every format"
 	@echo "make test        the tests (minutes)"
 	@echo "make test-all    the tests and the slow sweeps over all published networks"
+	@echo "make coverage    lines and branches of the reader of checkpoints that its tests reach"
 	@echo "make lint types  ruff and mypy, as CI runs them"
+	@echo "make audit       what the package index knows against the pinned versions"
 	@echo "make mutation    plant 2,000 faults in artefacts and count those the verdict finds"
 	@echo "make hostile     the 55 classes of hostile and broken files; writes docs/hostile-files.md"
+	@echo "make fuzz        two hours (FUZZ_MINUTES=120) of mutated inputs for all that reads files"
+	@echo "make faults      let system calls go wrong in every operation; writes docs/faults.md"
+	@echo "make load        1,000 checkpoints in one batch, on processes and on Ray"
 	@echo "make web         fetch what the page in examples/web needs"
 	@echo "make benchmarks  measure against optimum and torch.onnx; writes docs/benchmarks.md"
 
@@ -46,8 +57,13 @@ test: $(VENV)/.installed-test
 	$(PYTEST)
 
 # The sweep is one file, which loadfile would leave to one worker.
-test-all: test
+test-all: test $(VENV)/.installed-fuzz
 	$(PYTEST) --dist worksteal -m slow
+	$(BIN)/python -m fuzz --minutes 2
+
+coverage: $(VENV)/.installed-test
+	$(BIN)/python -m coverage run --branch --source converters/checkpoint -m pytest -q $(READER_TESTS)
+	$(BIN)/python -m coverage report --show-missing --fail-under 95
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
@@ -59,6 +75,18 @@ format: $(VENV)/.installed-test
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
+
+# Offline, or where the index of pip serves files alone, it says so and passes.
+audit: $(VENV)/bin/python
+	$(BIN)/python -m tests.advisories constraints.txt
+
+fuzz: $(VENV)/.installed-fuzz
+	$(BIN)/python -m fuzz --minutes $(FUZZ_MINUTES)
+	$(PYTEST) -m slow tests/fuzzing
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed-test
+	$(PIP) --editable ".[fuzz]"
+	@touch $@
 
 mutation: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.mutation
@@ -80,6 +108,12 @@ $(VENV)-scanners/.installed:
 	$(VENV)-scanners/bin/python -m pip install --quiet --disable-pip-version-check \
 	    picklescan==1.0.5 fickling==0.1.12 typing_extensions
 	@touch $@
+
+faults: $(VENV)/.installed-test
+	$(BIN)/python -m tests.faults.table --write
+
+load: $(VENV)/.installed-load
+	$(BIN)/python -m pytest -m slow tests/converters/batch
 
 web: $(WEB)/.version-$(WEB_VERSION)
 
@@ -103,6 +137,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-benchmarks: $(VENV)/.installed-test
 	$(PIP) --editable ".[benchmarks]"
+	@touch $@
+
+$(VENV)/.installed-load: $(VENV)/.installed-test
+	$(PIP) --editable ".[ray]"
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

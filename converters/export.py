@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +10,14 @@ from converters.artefacts import FORMATS
 from converters.digests import sha256_of
 from converters.errors import InputError
 from converters.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
-from converters.staging import staged_file, staged_files
-from converters.usage import renew_card
+from converters.staging import staged_update
+from converters.usage import has_usage, with_usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from converters.artefacts import ExportOptions, Format
+    from converters.artefacts import ExportOptions
     from converters.convert import Progress
     from converters.parity.report import Report
 
@@ -32,7 +30,7 @@ def export_artefacts(
     verify: bool,
     progress: Progress,
 ) -> Report | None:
-    """Write artefacts, each whole or not at all, and record them in ``conversion.json``.
+    """Write artefacts, all or none, and record them in ``conversion.json``.
 
     Args:
         path: A folder that `regnet convert` or transformers wrote.
@@ -54,41 +52,40 @@ def export_artefacts(
     folder = ConvertedFolder(path)
     record = _read_record(path)
     options = replace(options, weights_sha256=_recorded_sha256(folder, record))
-    report = None
-    with ExitStack() as stack:
-        staged: dict[str, Path] = {}
-        for name in formats:
+    folder.tensors  # noqa: B018 -- what cannot be used is refused under its own name
+    kinds = [FORMATS[name] for name in formats]
+    names = [name for kind in kinds for name in (*kind.companion_names, kind.file_name)]
+    described = [CARD_NAME] * has_usage(path) + [REPORT_NAME] * (record is not None)
+    with staged_update(path, [*names, *described]) as staging:
+        staged = {name: staging / kind.file_name for name, kind in zip(formats, kinds, strict=True)}
+        for name, place in staged.items():
             progress.step(FORMATS[name].title)
-            staged[name] = stack.enter_context(_staged(path, FORMATS[name]))
-            FORMATS[name].export(folder, staged[name], options)
-        if verify:
-            report = _verify(folder, staged, progress)
-    link_equal_files(path)
-    renewed = renew_card(path)
-    if record is not None:
-        written = [FORMATS[name] for name in formats]
-        names = [name for kind in written for name in (kind.file_name, *kind.companion_names)]
-        _enter_verdicts(record, names, report)
-        _record(path, record, [*names, CARD_NAME] if renewed else names)
+            place.parent.mkdir(exist_ok=True)
+            FORMATS[name].export(ConvertedFolder(staging), place, options)
+        report = _verify(folder, staged, progress) if verify else None
+        link_equal_files(staging)
+        if CARD_NAME in described:
+            card = with_usage((path / CARD_NAME).read_text("utf-8"), ConvertedFolder(staging))
+            (staging / CARD_NAME).write_text(card, encoding="utf-8")
+        if record is not None:
+            _enter_verdicts(record, names, report)
+            _record(staging, record, [*names, *described[:-1]])
     return report
-
-
-def _staged(folder: Path, kind: Format) -> AbstractContextManager[Path]:
-    """Where an artefact is written; one with companions has its own name there."""
-    target = folder / kind.file_name
-    return staged_files(target, kind.companions) if kind.companions else staged_file(target)
 
 
 def link_equal_files(folder: Path) -> None:
     """Let ``onnx/model.onnx`` and ``model.onnx`` be one file on the disk where they are equal.
 
     Artefacts are replaced and never written into, so neither changes with the other.
+
+    Args:
+        folder: One that is not published yet.
     """
     web, root = (folder / FORMATS[name].file_name for name in ("onnx-web", "onnx"))
     both = web.is_file() and root.is_file() and web.stat().st_size == root.stat().st_size
     if both and not web.samefile(root) and sha256_of(web) == sha256_of(root):
-        with staged_files(web, FORMATS["onnx-web"].companions) as staging:
-            staging.hardlink_to(root)
+        web.unlink()
+        web.hardlink_to(root)
 
 
 def _verify(folder: ConvertedFolder, staged: Mapping[str, Path], progress: Progress) -> Report:
@@ -149,5 +146,4 @@ def _record(folder: Path, record: dict[str, Any], file_names: Sequence[str]) -> 
             record["files"][name] = file_record(folder, name)
         else:
             record["files"].pop(name, None)
-    with staged_file(folder / REPORT_NAME) as staging:
-        write_json(staging, record)
+    write_json(folder / REPORT_NAME, record)

@@ -14,17 +14,19 @@ import shutil
 import time
 from contextlib import contextmanager
 from http import HTTPStatus
-from http.client import HTTPException
+from http.client import HTTPException, responses
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from converters.checkpoint.values import printable
 from converters.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from email.message import Message
+    from http.client import HTTPResponse
 
     from converters.convert import Progress
     from converters.manifest import Published
@@ -36,7 +38,10 @@ PAUSE = 1.0
 """Seconds between attempts."""
 
 _ATTEMPTS = 3
-"""In a row that bring not a single byte, before the download is given up."""
+"""In a row that bring next to nothing, before the download is given up."""
+
+_LEAST = 1 << 14
+"""Bytes that an attempt, or a server in :data:`TIMEOUT`, must bring."""
 
 _CHUNK = 1 << 20
 _NETWORK_ERRORS = (URLError, TimeoutError, ConnectionError, HTTPException)
@@ -108,7 +113,7 @@ def download(url: str, target: Path, progress: Progress, sha256: str | None = No
                 break
             except _NETWORK_ERRORS as error:
                 _recover(error, url, file)
-                failures = 1 if file.tell() > before else failures + 1
+                failures = 1 if file.tell() - before >= _LEAST else failures + 1
                 reason = _in_words(error)
                 time.sleep(PAUSE)
         else:
@@ -139,15 +144,37 @@ def _receive(url: str, file: IO[bytes], version: Path, progress: Progress) -> No
             held = file.seek(0)
             file.truncate()
             _keep_version(response.headers, version)
-        length = int(response.headers.get("Content-Length", 0))
+        length = _length(response.headers)
         _require_space(version.parent, length)
         progress.step(f"fetching {version.stem}", held + length or None)
         progress.advance(held)
-        while chunk := response.read(_CHUNK):
+        for chunk in _chunks(response):
             file.write(chunk)
             progress.advance(len(chunk))
     if length and file.tell() != held + length:
         raise ConnectionError(f"the connection ended after {file.tell()} of {held + length} bytes")
+
+
+def _length(headers: Message) -> int:
+    """What the server says that it sends, in bytes; 0 if it does not say."""
+    stated = headers.get("Content-Length", "")
+    return int(stated) if stated.isdecimal() and stated.isascii() else 0
+
+
+def _chunks(response: HTTPResponse) -> Iterator[bytes]:
+    """What a server sends, unless it takes forever over it.
+
+    Raises:
+        TimeoutError: If next to nothing comes in :data:`TIMEOUT`.
+    """
+    began, received = time.monotonic(), 0
+    while chunk := response.read1(_CHUNK):
+        yield chunk
+        received += len(chunk)
+        if time.monotonic() - began > TIMEOUT:
+            if received < _LEAST:
+                raise TimeoutError(f"the server sent only {received} bytes in {TIMEOUT:g} seconds")
+            began, received = time.monotonic(), 0
 
 
 def _keep_version(headers: Message, version: Path) -> None:
@@ -162,7 +189,8 @@ def _keep_version(headers: Message, version: Path) -> None:
 
 def _in_words(error: Exception) -> str:
     cause = getattr(error, "reason", None) or error
-    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    words = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return printable(" ".join(words.split()))
 
 
 def _recover(error: Exception, url: str, file: IO[bytes]) -> None:
@@ -174,8 +202,9 @@ def _recover(error: Exception, url: str, file: IO[bytes]) -> None:
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         file.truncate(0)
     elif status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _WORTH_REPEATING:
+        in_words = responses.get(status, "which has no meaning")
         raise StorageError(
-            f"{url} cannot be fetched: the server answers {status} ({error.reason}); if that "
+            f"{url} cannot be fetched: the server answers {status} ({in_words}); if that "
             "persists, the checkpoint was moved or withdrawn, so convert a copy of your own."
         ) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from huggingface_hub.utils.tqdm import tqdm
 
 from converters.errors import StorageError
+from converters.staging import partial_name, staged_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,12 @@ _WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 """The first that a repository has is taken."""
+
+_PLAIN_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
+"""Of a shard; any other could lead out of the folder."""
+
+UNREACHABLE: type[Exception] = HfHubHTTPError.__mro__[1]
+"""What the Hub's HTTP library raises, which by version is one of three."""
 
 
 def fetch_repository(repository: str, folder: Path, progress: Progress, *, offline: bool) -> Path:
@@ -52,14 +60,7 @@ def fetch_repository(repository: str, folder: Path, progress: Progress, *, offli
             else f"{repository} has no weights on the Hub that can be read; convert a copy of your "
             "own."
         )
-    try:
-        _link(folder, files)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise StorageError(
-            f"{repository} cannot be linked into the cache ({reason}); set REGNET_CACHE to a "
-            "folder that can be written."
-        ) from error
+    _link(folder, files)
     return folder
 
 
@@ -102,8 +103,9 @@ class _Hub:
         except HfHubHTTPError as error:
             status = error.response.status_code
             raise self._failure(f"the server answers {status}") from error
-        except OSError as error:
-            raise self._failure((error.strerror or str(error)).lower()) from error
+        except (OSError, UNREACHABLE) as error:
+            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+            raise self._failure(reason.lower()) from error
 
     def _failure(self, reason: str) -> StorageError:
         return StorageError(
@@ -113,24 +115,25 @@ class _Hub:
 
 
 def _shards(path: Path) -> list[str]:
-    """The files that an index names; the reader refuses an index that is none."""
+    """The files beside it that an index names; the reader refuses an index that is none."""
     if not path.name.endswith(".index.json"):
         return []
-    weight_map = json.loads(path.read_text(encoding="utf-8")).get("weight_map", {})
-    return sorted(set(weight_map.values()))
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        names = {str(name) for name in weight_map.values()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+    return sorted(filter(_PLAIN_NAME.fullmatch, names))
 
 
 def _link(folder: Path, files: dict[str, Path]) -> None:
-    """Make a folder hold links to these files and nothing else."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if path.name not in files:
-            path.unlink()
-    for name, place in files.items():
-        fresh = folder / f".{name}"
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(place)
-        fresh.replace(folder / name)
+    """Make a folder that holds links to these files and nothing else, unless it is there."""
+    held = {path.name: path.resolve() for path in folder.iterdir()} if folder.is_dir() else {}
+    is_left = folder.with_name(partial_name(folder.name)).exists()
+    if is_left or held != {name: place.resolve() for name, place in files.items()}:
+        with staged_folder(folder, force=True) as staging:
+            for name, place in files.items():
+                (staging / name).symlink_to(place.absolute())
 
 
 def _bar_for(progress: Progress) -> type[tqdm]:

@@ -6,14 +6,15 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-    from pathlib import Path
+    from collections.abc import Collection, Iterator, Sequence
 
 _MARK = ".regnet-"
 """In the names of unfinished folders, so that nobody mistakes them for results."""
@@ -52,7 +53,7 @@ def staged_folder(
             _finish_swap(staging, target)
             _require_free(target, force=force)
             yield staging
-            _match_umask(staging)
+            _match_mode(staging, target)
             _sync(staging)
             _require_free(target, force=force)
             _swap(staging, target)
@@ -92,6 +93,7 @@ def staged_file(target: Path) -> Iterator[Path]:
         with _locked(staging, os.O_RDWR | os.O_CREAT, target) as lock:
             try:
                 yield staging
+                _sync(staging)
                 staging.replace(target)
             finally:
                 if _is_same(staging, lock):
@@ -99,29 +101,40 @@ def staged_file(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_files(target: Path, companions: Collection[str]) -> Iterator[Path]:
-    """Like :func:`staged_file`, for a file that needs others beside it.
+def staged_update(target: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Give a hidden folder that becomes ``target``, with other files of some names.
 
-    Each file appears whole; the companions come first, since it is ``target`` that asks for them.
+    It holds all other files of ``target`` already, as links. When the block succeeds, the two
+    folders are exchanged in one step. That cannot be done to a folder in which a file system is
+    mounted or a process works, as this one may, and not on every file system; there the files are
+    replaced one after the other, each whole.
 
     Args:
-        target: The file that is opened.
-        companions: Names of files beside it. One that the block does not write is removed.
+        target: An existing folder.
+        names: Paths in it, in the order in which they are replaced. What the block does not write
+            is removed.
 
     Yields:
-        Where to write the file; it has the name of ``target``, in a hidden folder of its own.
+        The folder to write the named files into, and no others.
 
     Raises:
-        StorageError: As from :func:`staged_file`.
+        StorageError: If the disk is full, a folder cannot be written, or another process is about
+            to make ``target``.
     """
-    with storage_errors(target), _parents(target), working_folder(target) as folder:
-        yield folder / target.name
-        for name in companions:
-            if (folder / name).is_file():
-                (folder / name).replace(target.with_name(name))
-            else:
-                target.with_name(name).unlink(missing_ok=True)
-        (folder / target.name).replace(target)
+    target = target.resolve()
+    is_movable = os.access(target.parent, os.W_OK) and not target.is_mount()
+    is_movable = is_movable and not Path.cwd().is_relative_to(target)
+    staging = _partial(target) if is_movable else target / partial_name("update")
+    with storage_errors(target), _claimed(staging, target, ()) as folder:
+        _keep_others(target, folder, names)
+        yield folder
+        if is_movable:
+            _keep_others(target, folder, names)  # once more: they may have changed meanwhile
+            _match_mode(folder, target)
+            _sync(folder)
+            if _exchange_with_old(folder, target):
+                return
+        _replace_each(folder, target, names)
 
 
 def require_space(folder: Path, nbytes: int, target: Path) -> None:
@@ -170,7 +183,7 @@ def _claimed(folder: Path, target: Path, keep: Collection[str]) -> Iterator[Path
     with _locked(folder, os.O_RDONLY | os.O_DIRECTORY, target) as lock:
         try:
             for path in folder.iterdir():
-                if path.name not in keep or path.is_symlink():
+                if path.name not in keep or path.is_symlink() or path.stat().st_nlink > 1:
                     _remove(path)
             yield folder
         finally:
@@ -229,8 +242,9 @@ def storage_errors(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
+        left = "what could not be removed" if os.path.lexists(_partial(target)) else "nothing"
         raise StorageError(
-            f"Writing {target} failed ({reason}); nothing was left behind, make room or choose "
+            f"Writing {target} failed ({reason}); {left} was left behind, make room or choose "
             "another place and run the command again."
         ) from error
 
@@ -253,15 +267,24 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def _match_umask(folder: Path) -> None:
-    """Give the folder the mode that mkdir gives; until then it is its owner's alone."""
+def _match_mode(folder: Path, target: Path) -> None:
+    """Give a folder mode and owner of the one it replaces, or the mode that mkdir gives.
+
+    Until then it is its owner's alone.
+    """
+    if target.exists():
+        status = target.stat()
+        with suppress(PermissionError):  # only root can give it away
+            os.chown(folder, status.st_uid, status.st_gid)
+        folder.chmod(stat.S_IMODE(status.st_mode))
+        return
     mask = os.umask(0)
     os.umask(mask)
     folder.chmod(0o777 & ~mask)
 
 
 def _sync(folder: Path) -> None:
-    """Bring every file to the disk before the folder is given its name."""
+    """Bring a file, or every file in a folder, to the disk before it is given its name."""
     for path in [*folder.rglob("*"), folder]:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -295,14 +318,76 @@ def _finish_swap(staging: Path, target: Path) -> None:
 
 
 def _swap(staging: Path, target: Path) -> None:
+    """Give the new folder its name; where the system can, the old one has it until then."""
     if not target.exists():
         staging.rename(target)
-        return
-    old = _old(staging)
-    target.rename(old)
+    elif not _exchange_with_old(staging, target):
+        try:
+            target.rename(_old(staging))
+            staging.rename(target)
+        finally:
+            _finish_swap(staging, target)
+
+
+def _exchange_with_old(staging: Path, target: Path) -> bool:
+    """Exchange the folders and remove the old one; False where the system cannot.
+
+    The old folder is locked, since under its new name it looks like one that was left.
+    """
+    old = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        staging.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _exchange(staging, target)
+    finally:
+        if _is_same(staging, old):  # whatever else happened in the moment after
+            shutil.rmtree(staging, ignore_errors=True)
+        os.close(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders have each other's name, in one step: renameat2(2) of Linux."""
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD of fcntl.h, RENAME_EXCHANGE of linux/fs.h
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+def _keep_others(target: Path, folder: Path, names: Collection[str]) -> None:
+    """Let a folder hold what another holds, all but some names; where it can be done, as links."""
+    for path in sorted(target.rglob("*")):
+        name = path.relative_to(target)
+        place = folder / name
+        if name.as_posix() in names or _MARK in name.as_posix():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            place.mkdir(exist_ok=True)
+            shutil.copystat(path, place)
+        elif not _is_copy(place, path):
+            place.unlink(missing_ok=True)
+            _link(path, place)
+
+
+def _is_copy(place: Path, path: Path) -> bool:
+    if not place.is_symlink() and not place.exists():
+        return False
+    one, other = place.lstat(), path.lstat()
+    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+
+
+def _link(path: Path, place: Path) -> None:
+    try:
+        os.link(path, place, follow_symlinks=False)
+    except OSError:  # not on this file system, or not another user's file
+        shutil.copy2(path, place, follow_symlinks=False)
+
+
+def _replace_each(folder: Path, target: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if (folder / name).exists():
+            (target / name).parent.mkdir(exist_ok=True)
+            (folder / name).replace(target / name)
+        else:
+            (target / name).unlink(missing_ok=True)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from converters.artefacts import FORMATS
 from converters.folder import CARD_NAME, ConvertedFolder
-from converters.staging import staged_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,22 +95,7 @@ def with_usage(card: str, folder: ConvertedFolder) -> str:
     return before.rstrip("\n") + "\n" + _HEADING + "\n" + usage_section(folder) + _END + own
 
 
-def renew_card(path: Path) -> bool:
-    """Write the section anew after artefacts have come or gone.
-
-    Args:
-        path: A converted folder.
-
-    Returns:
-        Whether there is a card of ours to write it into.
-
-    Raises:
-        StorageError: If the card cannot be written.
-    """
+def has_usage(path: Path) -> bool:
+    """Whether a converted folder has a card of ours, whose last section can be written anew."""
     card = path / CARD_NAME
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    if _HEADING not in text:
-        return False
-    with staged_file(card) as staging:
-        staging.write_text(with_usage(text, ConvertedFolder(path)), encoding="utf-8")
-    return True
+    return card.is_file() and _HEADING in card.read_text(encoding="utf-8")

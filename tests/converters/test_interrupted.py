@@ -192,6 +192,18 @@ def test_nothing_that_lies_there_is_trusted(small: Path, tmp_path: Path, damage:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_file_that_has_a_second_name_is_not_written_into(small: Path, tmp_path: Path) -> None:
+    staging = tmp_path / partial_name("out")
+    staging.mkdir()
+    (tmp_path / "precious").write_bytes(b"weights of another folder")
+    (staging / WEIGHTS).hardlink_to(tmp_path / "precious")
+
+    convert(small, tmp_path / "out", OPTIONS)
+
+    assert (tmp_path / "precious").read_bytes() == b"weights of another folder"
+    assert snapshot(tmp_path / "out") == snapshot(small.with_name("small-expected"))
+
+
 def test_what_is_right_is_not_written_again(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from converters import staging
 from converters.errors import InputError, StorageError
-from converters.staging import staged_file, staged_folder
+from converters.staging import partial_name, staged_file, staged_folder, staged_update
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,6 +219,7 @@ def test_a_failure_while_the_folders_are_exchanged_brings_the_old_one_back(
             happen(path)
         return rename(path, target)
 
+    monkeypatch.setattr(staging, "_exchange", lambda *_: False)
     monkeypatch.setattr(Path, "rename", fail_the_second_time)
     with pytest.raises(error):
         stage(old, lambda _: None)
@@ -234,6 +236,7 @@ def test_a_target_that_cannot_be_moved_aside_stays_and_nothing_is_left_beside_it
     def busy(path: Path, _: Path) -> Path:  # what a folder says that something is mounted on
         raise OSError(16, "Device or resource busy", str(path))
 
+    monkeypatch.setattr(staging, "_exchange", lambda *_: False)
     monkeypatch.setattr(Path, "rename", busy)
     with pytest.raises(StorageError, match="device or resource busy") as caught:
         stage(old, lambda _: None)
@@ -358,8 +361,8 @@ def test_a_file_is_replaced_when_the_block_is_done_and_not_before(tmp_path: Path
     target = tmp_path / "model.onnx"
     a_file(target)
 
-    with staged_file(target) as staging:
-        staging.write_bytes(b"new")
+    with staged_file(target) as fresh:
+        fresh.write_bytes(b"new")
         assert target.read_bytes() == b"precious"
 
     assert snapshot(tmp_path) == {"model.onnx": b"new"}
@@ -373,11 +376,95 @@ def test_a_failure_leaves_a_file_as_it_was(
     a_file(target)
 
     def write() -> None:
-        with staged_file(target) as staging:
-            staging.write_bytes(b"new")
-            happen(staging)
+        with staged_file(target) as fresh:
+            fresh.write_bytes(b"new")
+            happen(fresh)
 
     with pytest.raises(error):
         write()
 
     assert snapshot(tmp_path) == {"model.onnx": b"precious"}
+
+
+WHERES = ("elsewhere", "in it", "where folders cannot be exchanged")
+
+
+@pytest.fixture(params=WHERES)
+def where(request: pytest.FixtureRequest, old: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether the folder is exchanged as a whole, or its files are replaced one after the other."""
+    if request.param == "in it":
+        monkeypatch.chdir(old)
+    elif request.param != "elsewhere":
+        monkeypatch.setattr(staging, "_exchange", lambda *_: False)
+    return str(request.param)
+
+
+def test_an_update_replaces_the_named_files_and_keeps_the_others(
+    tmp_path: Path, old: Path, where: str
+) -> None:
+    (old / "extra" / "notes").write_text("precious")
+    (old / "link").symlink_to("config.json")
+    (old / "stale").write_text("old")
+    if where != WHERES[2]:
+        (old / partial_name("update")).mkdir()  # of a process that was killed
+    old.chmod(0o750)
+    inode = old.stat().st_ino
+
+    with staged_update(old, ["onnx/new", "config.json", "stale"]) as folder:
+        assert sorted(p.name for p in folder.iterdir()) == ["extra", "link"]
+        (folder / "onnx").mkdir()
+        fill(folder)
+        (folder / "onnx" / "new").write_text("new")
+        (old / "extra" / "notes").unlink()  # as an editor saves
+        (old / "extra" / "notes").write_text("more precious")
+        assert (old / "config.json").read_text() == "old"
+
+    assert snapshot(tmp_path) == {
+        "out": None,
+        "out/config.json": b"new",
+        "out/extra": None,
+        "out/extra/notes": b"more precious",
+        "out/link": b"new",
+        "out/onnx": None,
+        "out/onnx/new": b"new",
+    }
+    assert (old / "link").is_symlink()
+    assert stat.S_IMODE(old.stat().st_mode) == 0o750
+    assert (old.stat().st_ino == inode) == (where != "elsewhere")
+
+
+@FAILURES
+def test_a_failed_update_leaves_everything_as_it_was(
+    tmp_path: Path,
+    old: Path,
+    where: str,
+    happen: Callable[[Path], None],
+    error: type[BaseException],
+) -> None:
+    before = snapshot(tmp_path)
+
+    def update() -> None:
+        with staged_update(old, ["config.json", "new"]) as folder:
+            fill(folder)
+            happen(folder)
+
+    with pytest.raises(error):
+        update()
+
+    assert snapshot(tmp_path) == before, where
+
+
+def test_a_folder_without_links_is_updated_with_copies(
+    tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_links(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    (old / "weights").write_text("precious")
+    monkeypatch.setattr(os, "link", refuse_links)
+    with staged_update(old, ["config.json"]) as folder:
+        fill(folder)
+
+    assert (old / "weights").read_text() == "precious"
+    assert (old / "config.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -14,7 +14,7 @@ from converters.artefacts import FORMATS, ExportOptions
 from converters.convert import Silent
 from converters.export import export_artefacts
 from converters.folder import ConvertedFolder
-from converters.parity.verify import changed_files
+from converters.report import changed_files
 from converters.runtimes.reference import ReferenceRuntime
 from converters.usage import usage_section
 

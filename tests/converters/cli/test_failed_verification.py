@@ -95,7 +95,7 @@ def test_an_interrupted_conversion_leaves_nothing(
     monkeypatch.setitem(artefacts.FORMATS, "torchscript", interrupted)
     before = snapshot(existing)
     assert command(monkeypatch, CHECKPOINT, existing / "out", "--force", "-q") == 130
-    assert capsys.readouterr().err == "Interrupted; nothing was left behind.\n"
+    assert capsys.readouterr().err == "Interrupted; the next run takes up whatever is left.\n"
     assert snapshot(existing) == before
 
 

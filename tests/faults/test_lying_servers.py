@@ -1,0 +1,210 @@
+"""Servers that lie, dawdle or send callers in circles are given up, in one sentence."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from huggingface_hub import constants
+
+from converters import fetch
+from converters.convert import Silent
+from converters.errors import StorageError
+from converters.fetch import download
+from converters.fetch_hub import fetch_repository
+from tests.converters.demo import snapshot
+from tests.converters.server import Site, _Quiet, _running, hub_serving, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+CONTENT = bytes(range(256)) * 100
+REPOSITORY = "somebody/net"
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "PAUSE", 0.0)
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.3)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@contextmanager
+def answering(answer: Callable[[_Quiet], None]) -> Iterator[str]:
+    """Serve whatever ``answer`` writes; gives the address of a file."""
+
+    class Handler(_Quiet):
+        def do_GET(self) -> None:  # noqa: N802 -- http.server calls it
+            answer(self)
+
+    with _running(Handler) as root:
+        yield f"{root}/net.pth"
+
+
+def stating(length: str) -> Callable[[_Quiet], None]:
+    """A server that is wrong about how long its file is."""
+
+    def answer(request: _Quiet) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", length)
+        request.end_headers()
+        request.wfile.write(CONTENT)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("length", "reason"),
+    [
+        (str(len(CONTENT) + 1), f"ended after {len(CONTENT)} of {len(CONTENT) + 1} bytes"),
+        ("9" * 30, "has room for"),
+    ],
+)
+def test_a_file_that_is_shorter_than_stated_is_not_taken(
+    length: str, reason: str, tmp_path: Path
+) -> None:
+    with answering(stating(length)) as url, pytest.raises(StorageError, match=reason):
+        download(url, tmp_path / "net.pth", Silent())
+    assert not (tmp_path / "net.pth").exists()
+
+
+@pytest.mark.parametrize("length", ["many", "-5", "\u0661", ""])
+def test_a_length_that_is_no_number_is_ignored(length: str, tmp_path: Path) -> None:
+    with answering(stating(length.encode().decode("latin-1"))) as url:
+        download(url, tmp_path / "net.pth", Silent())
+    assert snapshot(tmp_path) == {"net.pth": CONTENT}
+
+
+def in_circles(request: _Quiet) -> None:
+    request.send_response(302)
+    request.send_header("Location", request.path)
+    request.end_headers()
+
+
+def to_a_file(request: _Quiet) -> None:
+    request.send_response(302)
+    request.send_header("Location", "file:///etc/passwd")
+    request.end_headers()
+
+
+def with_a_phrase_for_the_terminal(request: _Quiet) -> None:
+    request.wfile.write(b"HTTP/1.0 403 \x1b[2Jall is well\r\n\r\n")
+
+
+def with_a_phrase_and_a_failure(request: _Quiet) -> None:
+    request.wfile.write(b"HTTP/1.0 500 \x1b[2Jall is well\r\n\r\n")
+
+
+def with_noise(request: _Quiet) -> None:
+    request.wfile.write(b"\x00\xff" * 1000 + b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        in_circles,
+        to_a_file,
+        with_a_phrase_for_the_terminal,
+        with_a_phrase_and_a_failure,
+        with_noise,
+    ],
+)
+def test_an_answer_that_is_none_is_one_sentence_and_leaves_nothing(
+    answer: Callable[[_Quiet], None], tmp_path: Path
+) -> None:
+    with answering(answer) as url, pytest.raises(StorageError) as caught:
+        download(url, tmp_path / "net.pth", Silent())
+    sentence = str(caught.value)
+    assert sentence.isprintable()
+    assert sentence.endswith(".")
+    assert not snapshot(tmp_path)
+
+
+def drop_by_drop(request: _Quiet) -> None:
+    request.send_response(200)
+    request.end_headers()
+    for _ in range(100):
+        request.wfile.write(b"x")
+        time.sleep(0.05)
+
+
+def test_a_server_that_sends_drop_by_drop_is_given_up_in_bounded_time(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with (
+        answering(drop_by_drop) as url,
+        pytest.raises(StorageError, match=r"sent only \d bytes in 0\.3 seconds"),
+    ):
+        download(url, tmp_path / "net.pth", Silent())
+    assert time.monotonic() - began < 4
+
+
+def test_a_server_that_sends_a_byte_for_each_request_is_given_up(tmp_path: Path) -> None:
+    with serving(Site(CONTENT, cuts=[1] * 1000)) as site, pytest.raises(StorageError):
+        download(site.url, tmp_path / "net.pth", Silent())
+    assert len(site.ranges) == 3
+
+
+@contextmanager
+def hub_at(root: str, cache: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        pattern = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, root)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", pattern)
+        patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        yield
+
+
+INDEX = "pytorch_model.bin.index.json"
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b"<html>",
+        b"[]",
+        b'{"weight_map": ["a"]}',
+        b'{"weight_map": {"a": "../../../outside.bin", "b": "x/y.bin", "c": ".."}}',
+        b"[" * 100_000,
+    ],
+)
+def test_an_index_that_is_none_fetches_nothing_else(index: bytes, tmp_path: Path) -> None:
+    files: Mapping[str, bytes] = {"config.json": b"{}", INDEX: index}
+    folder = tmp_path / "cache" / "net"
+    with hub_serving(REPOSITORY, files) as root, hub_at(root, tmp_path / "hub"):
+        fetch_repository(REPOSITORY, folder, Silent(), offline=False)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", INDEX]
+    assert [path.name for path in folder.parent.iterdir()] == ["net"]
+
+
+def test_a_repository_that_has_not_changed_is_not_linked_again(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "net"
+    with (
+        hub_serving(REPOSITORY, {"pytorch_model.bin": CONTENT}) as root,
+        hub_at(root, tmp_path / "hub"),
+    ):
+        fetch_repository(REPOSITORY, folder, Silent(), offline=False)
+        inode = folder.stat().st_ino
+        fetch_repository(REPOSITORY, folder, Silent(), offline=False)
+    assert folder.stat().st_ino == inode
+    assert snapshot(folder) == {"pytorch_model.bin": CONTENT}
+
+
+def test_a_hub_that_hangs_up_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+
+    class Handler(_Quiet):
+        def do_HEAD(self) -> None:  # noqa: N802
+            self.close_connection = True
+
+    with (
+        _running(Handler) as root,
+        hub_at(root, tmp_path / "hub"),
+        pytest.raises(StorageError, match=f"^{REPOSITORY} cannot be fetched") as caught,
+    ):
+        fetch_repository(REPOSITORY, tmp_path / "net", Silent(), offline=False)
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "net").exists()
