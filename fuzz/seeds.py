@@ -1,0 +1,247 @@
+"""The seed corpora: small files of real frameworks, and what must lie beside an input.
+
+They are made anew in seconds (``python -m fuzz.seeds FOLDER``) and are not committed. What a
+framework wrote that is not installed is left out; the layouts of :mod:`benchmarks.giants` need
+none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import pickle
+import shutil
+import sys
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.giants.make import Recipe, make
+from converters.manifest import MANIFEST
+from regnet.config import RegNetConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NETWORK = RegNetConfig(
+    depths=(1, 1),
+    hidden_sizes=(8, 16),
+    groups_width=8,
+    embedding_size=8,
+    layer_type="x",
+    num_labels=3,
+)
+
+_SAVERS = ("timm", "torchvision", "pycls", "classy-vision", "mmpretrain")
+_GIANTS = ("pycls", "classy-vision", "mmpretrain", "torchvision", "vissl", "transformers")
+
+_CFGS = (
+    """\
+BN: {EPS: 1.0e-05}
+DATA_LOADER: {MODE: ffcv}
+MODEL: {TYPE: regnet, NUM_CLASSES: 3}
+REGNET: {DEPTH: 2, W0: 8, WA: 8.0, WM: 2.0, GROUP_W: 8, SE_ON: false, STRIDE: 2}
+TEST: {IM_SIZE: 256}
+TRAIN: {IM_SIZE: 224, DATASET: imagenet}
+""",
+    """\
+MODEL:
+  TYPE: anynet
+  ACTIVATION_FUN: silu
+ANYNET:
+  BLOCK_TYPE: res_bottleneck_block
+  BOT_MULS: [1.0, 1.0]
+  STEM_TYPE: simple_stem_in
+  STRIDES:
+  - 1
+  - 2
+""",
+)
+
+
+class Corpus:
+    """The folder of all corpora.
+
+    Args:
+        root: Gets ``TARGET/seeds`` and ``TARGET/beside`` for each target; what there was in them
+            is removed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        for old in (*root.glob("*/seeds"), *root.glob("*/beside")):
+            shutil.rmtree(old)
+
+    def add(self, content: bytes | str, *targets: str) -> None:
+        """Add one seed to some targets."""
+        data = content.encode() if isinstance(content, str) else content
+        for target in targets:
+            folder = self._root / target / "seeds"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{len([*folder.iterdir()]):03}").write_bytes(data)
+
+    def beside(self, target: str, *paths: Path) -> None:
+        """Put files and folders where a target's inputs are placed."""
+        folder = self._root / target / "beside"
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            if path.is_dir():
+                shutil.copytree(path, folder / path.name)
+            else:
+                shutil.copy(path, folder)
+
+
+def make_corpora(root: Path) -> None:
+    """Make every target's seeds, and what lies beside its inputs; see :class:`Corpus`."""
+    corpus = Corpus(root)
+    with TemporaryDirectory() as work:
+        _add_networks(corpus, Path(work))
+        _add_lists(corpus, Path(work))
+        _add_folders(corpus, Path(work))
+    _add_plain(corpus)
+    for text in _CFGS:
+        corpus.add(text, "pycls-cfg")
+    rows = MANIFEST.read_text(encoding="utf-8").split("\n[")
+    corpus.add("\n[".join(rows[:4]), "manifest")
+    corpus.add("\n[".join([*rows[:2], *rows[-2:]]), "manifest")
+
+
+def _add_networks(corpus: Corpus, work: Path) -> None:
+    """Whole networks: their pickles, and the files that hold them."""
+    for path in (*_saved(work), *_giants(work)):
+        data = path.read_bytes()
+        corpus.add(data, "inspect-file")
+        corpus.add(content_of(data), "pickle", "inspect")
+
+
+def _saved(work: Path) -> Iterator[Path]:
+    """What the installed frameworks saved."""
+    import torch
+
+    import tests.conftest  # noqa: F401 -- declares what torchvision's wheel lacks
+    from tests.oracles import savers
+
+    torch.set_num_threads(1)
+    for framework in _SAVERS:
+        folder = work / f"saved-{framework}"
+        folder.mkdir()
+        try:
+            _, path = savers.save(framework, folder, "x", 3)
+        except ImportError:
+            continue
+        yield path / "pytorch_model.bin" if path.is_dir() else path
+
+
+def _giants(work: Path) -> Iterator[Path]:
+    for framework in _GIANTS:
+        path = work / f"made-{framework}"
+        layout = "flat" if framework == "transformers" else ""
+        make(NETWORK, path, Recipe(framework, layout, classes=3))
+        yield path
+
+
+def content_of(checkpoint: bytes) -> bytes:
+    """The pickle of a checkpoint in either container of torch."""
+    if checkpoint.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(checkpoint)) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            return archive.read(name)
+    stream = io.BytesIO(checkpoint)
+    for _ in range(3):
+        pickle.load(stream)  # noqa: S301 -- plain numbers, which the line above here has written
+    start = stream.tell()
+    return checkpoint[start : _end_of_pickle(checkpoint, start)]
+
+
+def _end_of_pickle(data: bytes, start: int) -> int:
+    from pickletools import genops
+
+    stream = io.BytesIO(data)
+    stream.seek(start)
+    for _ in genops(stream):
+        pass
+    return stream.tell()
+
+
+def _add_lists(corpus: Corpus, work: Path) -> None:
+    """VISSL's lists beside the files that they name."""
+    for layout, target in (("shards", "shard-list"), ("slices", "slice-list")):
+        folder = work / layout
+        folder.mkdir()
+        make(NETWORK, folder / "list", Recipe("vissl", layout, classes=3))
+        corpus.add(content_of((folder / "list").read_bytes()), target)
+        others = [path for path in folder.iterdir() if path.name != "list"]
+        corpus.beside(target, *others)
+    shard, *others = sorted(
+        (work / "shards").iterdir(), key=lambda path: path.name != "list_shard0"
+    )
+    corpus.add(content_of(shard.read_bytes()), "shard")
+    corpus.beside("shard", *others)
+
+
+def _add_folders(corpus: Corpus, work: Path) -> None:
+    """Folders of transformers and timm, of which one JSON file is the input."""
+    from regnet.image_processor import RegNetImageProcessor
+
+    folder = work / "transformers"
+    make(NETWORK, folder, Recipe("transformers", "folder", classes=3))
+    config = (folder / "config.json").read_bytes()
+    processor = RegNetImageProcessor(size=64).to_json_string()
+    corpus.add(config, "config")
+    corpus.add(processor, "preprocessor")
+    corpus.beside("config", folder / "pytorch_model.bin")
+    corpus.beside("preprocessor", folder / "pytorch_model.bin", folder / "config.json")
+    names = ("a.safetensors", "b.safetensors")
+    for name in names:
+        (work / name).write_bytes(_safetensors({name[0]: 3}))
+    corpus.add(json.dumps({"weight_map": dict(zip("ab", names, strict=True))}), "index")
+    corpus.beside("index", *(work / name for name in names))
+    timm = work / "saved-timm"
+    for path in timm.rglob("config.json"):
+        corpus.add(path.read_bytes(), "timm-config")
+        corpus.beside("timm-config", path.with_name("pytorch_model.bin"))
+
+
+def _safetensors(sizes: dict[str, int]) -> bytes:
+    import torch
+    from safetensors.torch import save
+
+    return save({name: torch.arange(float(size)) for name, size in sizes.items()}, {"format": "pt"})
+
+
+def _add_plain(corpus: Corpus) -> None:
+    """Small trees of everything that checkpoints are made of, in every container."""
+    import numpy as np
+    import torch
+
+    base = torch.arange(6.0).reshape(2, 3)
+    settings = argparse.Namespace(lr=0.1, names=["a", None], crop=(224, True))
+    plain: dict[str, Any] = {
+        "epoch": 3, "big": 1 << 70, "text": "line\n", "bytes": b"\x00\xff", "set": {1, "a"},
+        "frozen": frozenset({2.5}), "complex": 1 + 2j, "scalar": np.float32(1.5), "args": settings,
+        "order": OrderedDict(a=1), "size": torch.Size([1, 2]), "dtype": torch.float16,
+    }  # fmt: skip
+    for protocol in range(6):
+        corpus.add(pickle.dumps(plain, protocol), "pickle", "inspect", "shard-list", "legacy")
+    trees = (
+        {"weight": base, "view": base.t(), "same": base, "half": base.half(), **plain},
+        OrderedDict(a=base.long(), b=torch.nn.Parameter(base), c=base.bool(), d=base[:, 1]),
+    )
+    for tree in trees:
+        for protocol in (2, 4):
+            for is_zip in (True, False):
+                buffer = io.BytesIO()
+                torch.save(
+                    tree, buffer, pickle_protocol=protocol, _use_new_zipfile_serialization=is_zip
+                )
+                corpus.add(buffer.getvalue(), "zip" if is_zip else "legacy", "inspect-file")
+                corpus.add(content_of(buffer.getvalue()), "pickle")
+    corpus.add(_safetensors({"a": 2, "b": 0}), "safetensors")
+    corpus.add(_safetensors({"stem.conv.weight": 1}), "safetensors", "inspect-file")
+
+
+if __name__ == "__main__":
+    make_corpora(Path(sys.argv[1]))

@@ -1,0 +1,218 @@
+"""What is fuzzed: how an input becomes files, and what reads them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import safetensors
+from typer.main import get_command
+
+from converters.checkpoint import Checkpoint, StoredTensor, open_any, open_checkpoint
+from converters.checkpoint.legacy_container import MAGIC_NUMBER, PROTOCOL_VERSION
+from converters.checkpoint.pickle_reader import PickleSource, read_pickle
+from converters.checkpoint.safetensors_container import DTYPES
+from converters.checkpoint.values import Storage, item_size
+from converters.cli.main import app
+from converters.errors import ConversionError
+from converters.inspection import UNFIT, inspected
+from converters.manifest import parse
+from converters.sources.options import SourceOptions
+from converters.sources.pycls_config import PyclsConfig
+from converters.wrapping import all_tensors, find_state_dicts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from converters.checkpoint import Tree
+
+MAX_READ = 1 << 20
+"""Bytes of a tensor that are read."""
+
+_HEADER = b"".join(pickle.dumps(plain, 2) for plain in (MAGIC_NUMBER, PROTOCOL_VERSION, None))
+"""Of a legacy file."""
+
+_NOWHERE = Path("input")
+
+_REGNET = get_command(app)
+"""Built once, since typer evaluates annotations to build it."""
+
+_MAX_FILE = 1 << 30
+"""In bytes; the storages behind a pickle are holes, which take no room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A reader under test.
+
+    Attributes:
+        place: Makes an input a file in a folder, beside what :mod:`fuzz.seeds` put there, and
+            returns what is to be read.
+        read: Reads it.
+        max_len: Of an input, in bytes.
+    """
+
+    place: Callable[[bytes, Path], Path]
+    read: Callable[[Path], object]
+    max_len: int = 1 << 16
+
+
+def _as(name: str) -> Callable[[bytes, Path], Path]:
+    """Place the input as a file of this name."""
+
+    def place(data: bytes, folder: Path) -> Path:
+        (folder / name).write_bytes(data)
+        return folder / name
+
+    return place
+
+
+def _in_folder(name: str) -> Callable[[bytes, Path], Path]:
+    """Place the input as one file of the folder that is read."""
+
+    def place(data: bytes, folder: Path) -> Path:
+        (folder / name).write_bytes(data)
+        return folder
+
+    return place
+
+
+def _around(name: str, read: str = "") -> Callable[[bytes, Path], Path]:
+    """Place a legacy file whose content is the input, with all storages that it mentions.
+
+    Args:
+        name: The file's.
+        read: What is to be read, if not the file itself.
+    """
+
+    def place(data: bytes, folder: Path) -> Path:
+        sizes = _storages_of(data)
+        with (folder / name).open("wb") as file:
+            file.write(_HEADER)
+            file.write(data)
+            file.write(pickle.dumps(list(sizes), 2))
+            for numel, length in sizes.values():
+                file.write((numel % 2**64).to_bytes(8, "little"))
+                if file.tell() + length < _MAX_FILE:
+                    file.truncate(file.tell() + length)
+                    file.seek(0, io.SEEK_END)
+        return folder / (read or name)
+
+    return place
+
+
+def _storages_of(data: bytes) -> dict[str, tuple[int, int]]:
+    """The storages that a pickle mentions: key to elements and bytes."""
+    sizes: dict[str, tuple[int, int]] = {}
+
+    def find_storage(key: str, dtype: str, numel: int) -> Storage:
+        sizes.setdefault(key, (numel, numel * item_size(dtype)))
+        return _storage(key, dtype, numel)
+
+    try:
+        read_pickle(PickleSource(io.BytesIO(data), 0, len(data), "pickle"), find_storage)
+    except (ConversionError, ValueError, RecursionError):
+        return {}  # which the reader meets again, under watch
+    return sizes
+
+
+def _storage(key: str, dtype: str, numel: int) -> Storage:
+    return Storage(_NOWHERE, 0, numel * item_size(dtype), None, key)
+
+
+def _read_pickle(path: Path) -> None:
+    data = path.read_bytes()
+    source = PickleSource(io.BytesIO(data), 0, len(data), "pickle")
+    tree = read_pickle(source, _storage)
+    find_state_dicts(tree)
+    all_tensors(tree)
+
+
+def _tensors(tree: Tree) -> Iterator[tuple[str, StoredTensor]]:
+    for name, value in tree.items() if isinstance(tree, dict) else ():
+        if isinstance(value, StoredTensor) and value.nbytes <= MAX_READ:
+            yield str(name), value
+
+
+def _read_file(path: Path) -> None:
+    with open_checkpoint(path) as checkpoint:
+        read = {name: checkpoint.array(t).tobytes() for name, t in _tensors(checkpoint.tree)}
+        if checkpoint.container == "safetensors":
+            _agree_with_safetensors(path, checkpoint, read)
+        elif checkpoint.container == "zip":
+            _agree_with_zipfile(path, checkpoint)
+
+
+def _agree_with_safetensors(path: Path, checkpoint: Checkpoint, read: dict[str, bytes]) -> None:
+    """What we take, the format's own library takes, and finds the same in it."""
+    theirs = dict(safetensors.deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
+    assert set(theirs) == set(checkpoint.tree)  # type: ignore[arg-type]
+    for name, tensor in _tensors(checkpoint.tree):
+        assert DTYPES[theirs[name]["dtype"]] == tensor.dtype
+        assert tuple(theirs[name]["shape"]) == tensor.shape
+        assert bytes(theirs[name]["data"]) == read[name]
+
+
+def _agree_with_zipfile(path: Path, checkpoint: Checkpoint) -> None:
+    """The bytes of a storage are those of the archive's entry, checksum and all."""
+    with zipfile.ZipFile(path) as archive:
+        for _, tensor in _tensors(checkpoint.tree):
+            storage = tensor.storage
+            if storage.label in archive.namelist() and storage.length <= MAX_READ:
+                data = path.read_bytes()[storage.offset :][: storage.length]
+                assert archive.read(storage.label) == data
+
+
+def _read_any(path: Path) -> None:
+    with open_any(path) as checkpoint:
+        for _, tensor in _tensors(all_tensors(checkpoint.tree)):  # type: ignore[arg-type]
+            checkpoint.array(tensor)
+
+
+def _inspect(path: Path) -> None:
+    with inspected(path, SourceOptions()) as (_, inspection):
+        inspection.source.preprocessor_fields()
+
+
+def _command(path: Path) -> None:
+    """`regnet inspect`, with the tables that people read, or with ``--json``."""
+    form = "--json" if path.stat().st_size % 2 else "--plan"
+    with redirect_stdout(io.StringIO()) as shown:
+        _REGNET.main(["inspect", str(path), form], standalone_mode=False)
+    assert all(line.isprintable() for line in shown.getvalue().split("\n")) or form == "--json"
+
+
+def _read_manifest(path: Path) -> None:
+    parse(path.read_bytes())
+
+
+def _read_cfg(path: Path) -> None:
+    cfg = PyclsConfig.parse(path.read_bytes().decode("latin-1"), path.name)
+    with suppress(*UNFIT):  # which `inspected` makes a refusal of
+        cfg.require_expressible()
+        _ = cfg.described_shape, cfg.transform, cfg.activation, cfg.downsample_in_first_stage
+
+
+TARGETS = {
+    "pickle": Target(_as("input"), _read_pickle),
+    "zip": Target(_as("input"), _read_file),
+    "legacy": Target(_as("input"), _read_file),
+    "safetensors": Target(_as("input"), _read_file),
+    "config": Target(_in_folder("config.json"), _inspect),
+    "preprocessor": Target(_in_folder("preprocessor_config.json"), _inspect),
+    "timm-config": Target(_in_folder("config.json"), _inspect),
+    "pycls-cfg": Target(_as("input"), _read_cfg),
+    "manifest": Target(_as("input"), _read_manifest),
+    "index": Target(_in_folder("model.safetensors.index.json"), _read_any),
+    "shard-list": Target(_around("list"), _read_any),
+    "shard": Target(_around("list_shard0", "list"), _read_any),
+    "slice-list": Target(_around("list"), _read_any),
+    "inspect": Target(_around("model.pyth"), _command),
+    "inspect-file": Target(_as("model.pyth"), _command, 1 << 19),
+}
+"""Name to target."""

@@ -1,0 +1,1 @@
+"""The fuzz targets without the fuzzer, and valid checkpoints with one field changed."""
