@@ -30,8 +30,8 @@ from benchmarks.tables import (
     replace_measured,
     targets_table,
 )
-from converters.bench import Contender, time_in_turn
 from converters.convert import convert
+from converters.inference.bench import Contender, time_in_turn
 from converters.runtimes.onnxruntime import PROVIDERS, session_options
 from converters.writeback import write_back
 

@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, helper
 from converters.dataflow import PIXELS
 from converters.digests import sha256_of
 from converters.errors import InputError
-from converters.images import UnreadableImagesError, find_images, read_in_batches
+from converters.inference.images import UnreadableImagesError, find_images, read_in_batches
 from converters.parity.inputs import NATURAL, verification_inputs
 from regnet.image_processor import RegNetImageProcessor
 
@@ -37,7 +37,7 @@ def calibration_images(folder: ConvertedFolder, places: Sequence[Path]) -> list[
 
     Args:
         folder: What is to be quantised.
-        places: Files, folders and patterns, as :func:`converters.images.find_images` takes them;
+        places: Files, folders and patterns, for :func:`converters.inference.images.find_images`;
             without any, the folder's own ``calibration/``.
 
     Raises:

@@ -15,7 +15,7 @@ from converters.folder import (
     ConvertedFolder,
 )
 from converters.inspection import Inspection, inspected
-from converters.manifest import require_published
+from converters.published.manifest import require_published
 from converters.sources.options import SourceOptions
 from converters.staging import require_space, staged_folder
 from converters.stream import planned_shards, write_weights

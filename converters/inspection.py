@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from converters.checkpoint import open_any
 from converters.dtypes import DEFAULT
 from converters.errors import InputError
-from converters.manifest import network_like
 from converters.plan import make_plan
+from converters.published.manifest import network_like
 from converters.recognise import refusal
 from converters.sources.registry import FRAMEWORKS
 from converters.sources.source import Decision

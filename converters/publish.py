@@ -115,7 +115,7 @@ def send(path: Path, publication: Publication, *, public: bool = False) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    from converters.fetch_hub import UNREACHABLE
+    from converters.published.fetch_hub import UNREACHABLE
 
     operations = [CommitOperationAdd(name, str(path / name)) for name in publication.files]
     hub = HfApi()

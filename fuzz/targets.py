@@ -21,7 +21,7 @@ from converters.checkpoint.values import Storage, item_size
 from converters.cli.main import app
 from converters.errors import ConversionError
 from converters.inspection import UNFIT, inspected
-from converters.manifest import parse
+from converters.published.manifest import parse
 from converters.sources.options import SourceOptions
 from converters.sources.pycls_config import PyclsConfig
 from converters.wrapping import all_tensors, find_state_dicts

@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.table import Table
 
 from converters.artefacts import ExportOptions
-from converters.bench_folder import BenchOptions, bench_folder
 from converters.convert import Silent
-from converters.evaluate import evaluate
 from converters.export import export_artefacts
 from converters.folder import ConvertedFolder
-from converters.predict import EAGER, open_runtime, softmax
+from converters.inference.bench_folder import BenchOptions, bench_folder
+from converters.inference.evaluate import evaluate
+from converters.inference.predict import EAGER, open_runtime, softmax
 from regnet import RegNetImageProcessor
 
 if TYPE_CHECKING:

@@ -212,7 +212,7 @@ def _engine(name: EngineName | None, at_once: int | None, jobs: int) -> Engine:
 
         return RayCluster(at_once)
     from converters.batch.processes import Processes
-    from converters.bench_folder import usable_cores
+    from converters.inference.bench_folder import usable_cores
 
     return Processes(min(at_once or usable_cores(), jobs))
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from converters.bench_folder import bench_folder
 from converters.cli.tables import human_size
+from converters.inference.bench_folder import bench_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from converters.bench import Timing
-    from converters.bench_choice import Choice, Entry
-    from converters.bench_folder import Bench, BenchOptions
     from converters.cli.console import Output
+    from converters.inference.bench import Timing
+    from converters.inference.bench_choice import Choice, Entry
+    from converters.inference.bench_folder import Bench, BenchOptions
 
 _MILLISECOND = 1e-3
 _STYLES = {"pass": "green", "FAIL": "bold red", "changed": "bold red", "not verified": "yellow"}

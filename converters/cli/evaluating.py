@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from converters.evaluate_folder import evaluate_folder
-from converters.images import UnreadableImagesError
+from converters.inference.evaluate_folder import evaluate_folder
+from converters.inference.images import UnreadableImagesError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.cli.console import Output
-    from converters.evaluate import Agreement, Evaluation
-    from converters.evaluate_folder import EvaluateOptions
+    from converters.inference.evaluate import Agreement, Evaluation
+    from converters.inference.evaluate_folder import EvaluateOptions
 
 
 def evaluate(path: Path, images: Path, options: EvaluateOptions, output: Output) -> None:

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from converters.cli.reports import write_text
 from converters.errors import InputError
-from converters.images import UnreadableImagesError, find_images
-from converters.predict import predict_each
+from converters.inference.images import UnreadableImagesError, find_images
+from converters.inference.predict import predict_each
 from converters.reports.findings import one_line
 from converters.staging import staged_file, storage_errors
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.cli.console import Output
-    from converters.predict import Prediction, PredictOptions
+    from converters.inference.predict import Prediction, PredictOptions
 
 _COLUMNS = ("image", "rank", "label", "probability")
 
@@ -95,7 +95,7 @@ def _as_csv(predictions: Sequence[Prediction]) -> str:
 
 
 def _draw(predictions: Sequence[Prediction], target: Path) -> None:
-    from converters.predict_sheet import contact_sheet
+    from converters.inference.contact_sheet import contact_sheet
 
     sheet = contact_sheet(predictions)
     with storage_errors(target), staged_file(target) as staging:

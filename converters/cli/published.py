@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.cli.console import Output
-    from converters.manifest import Published
+    from converters.published.manifest import Published
     from converters.sources.options import SourceOptions
 
 
@@ -36,7 +36,7 @@ def located(path: Path, options: SourceOptions, output: Output) -> tuple[Path, S
     """
     if os.path.lexists(path):
         return path, options
-    from converters.manifest import find, nearest
+    from converters.published.manifest import find, nearest
 
     published = find(str(path))
     if not published:
@@ -53,7 +53,7 @@ def located(path: Path, options: SourceOptions, output: Output) -> tuple[Path, S
         )
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its warnings are no results of ours
     os.environ.setdefault("HF_HUB_DISABLE_SYMLINKS_WARNING", "1")
-    from converters.fetch import fetch
+    from converters.published.fetch import fetch
 
     with output.progress() as progress:
         fetched = fetch(published, progress)
@@ -66,7 +66,7 @@ def list_published(text: str, framework: str | None, output: Output) -> None:
     Raises:
         InputError: If there is none.
     """
-    from converters.manifest import manifest
+    from converters.published.manifest import manifest
 
     chosen = [
         published

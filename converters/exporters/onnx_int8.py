@@ -37,7 +37,7 @@ from converters.exporters.onnx_int8_graph import (
     layer_names,
     quantised,
 )
-from converters.predict import softmax
+from converters.inference.predict import softmax
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -100,7 +100,7 @@ def photographs(folder: ConvertedFolder, paths: Sequence[Path]) -> NDArray[np.fl
     Raises:
         InputError: If a file is no picture.
     """
-    from converters.images import open_image
+    from converters.inference.images import open_image
     from regnet.image_processor import RegNetImageProcessor
 
     processor = RegNetImageProcessor.from_pretrained(folder.path)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from converters.manifest import Published
+    from converters.published.manifest import Published
     from converters.sources.source import ChannelOrder, WeightsChoice
 
 

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 
 from converters.artefacts import ExportOptions
-from converters.bench import Contender, Timing, time_in_turn
-from converters.bench_choice import Entry, choose
-from converters.bench_folder import BenchOptions, bench_folder, recorded_verdicts
 from converters.convert import Silent
 from converters.errors import InputError
 from converters.export import export_artefacts
 from converters.folder import ConvertedFolder
+from converters.inference.bench import Contender, Timing, time_in_turn
+from converters.inference.bench_choice import Entry, choose
+from converters.inference.bench_folder import BenchOptions, bench_folder, recorded_verdicts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from converters.bench_choice import VerdictWord
+    from converters.inference.bench_choice import VerdictWord
 
 
 class Sleeper:
@@ -185,8 +185,8 @@ def test_what_is_missing_is_an_error_only_if_it_was_asked_for(folder: Path) -> N
 def test_what_is_there_but_cannot_be_opened_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from converters import bench_folder as module
     from converters.errors import StorageError
+    from converters.inference import bench_folder as module
 
     def without_extra(converted: ConvertedFolder, name: str, threads: int) -> object:
         if name == "onnx":

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from converters.errors import InputError
-from converters.images import find_images, open_image, read_in_batches
+from converters.inference.images import find_images, open_image, read_in_batches
 from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:

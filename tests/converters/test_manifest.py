@@ -17,7 +17,7 @@ from torchvision.models import get_model_weights, list_models
 
 from converters.errors import InputError
 from converters.keymaps.pycls import PYCLS
-from converters.manifest import (
+from converters.published.manifest import (
     MANIFEST,
     Published,
     find,

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import constants
 
-from converters import fetch
 from converters.cli.main import _run, app
 from converters.convert import ConvertOptions, Silent, convert
-from converters.manifest import Published
 from converters.publish import prepare, send
+from converters.published import fetch
+from converters.published.manifest import Published
 from converters.sources.source import EvalTransform
 from converters.writeback import write_back
 from tests.converters.demo import CHECKPOINT, snapshot

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from huggingface_hub import constants
 
-from converters import fetch
 from converters.convert import Silent
 from converters.errors import StorageError
-from converters.fetch import download
-from converters.fetch_hub import fetch_repository
+from converters.published import fetch
+from converters.published.fetch import download
+from converters.published.fetch_hub import fetch_repository
 from tests.converters.demo import snapshot
 from tests.converters.server import Site, _Quiet, _running, hub_serving, serving
 

@@ -14,10 +14,10 @@ from PIL import Image, ImageFilter
 
 from converters.exporters.onnx import export_onnx
 from converters.folder import ConvertedFolder
+from converters.inference.predict import predict_images
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import Verdict, judge
 from converters.parity.verify import recorded_inputs
-from converters.predict import predict_images
 from converters.sources.source import FILTERS
 from regnet import RegNetImageProcessor
 from tests.converters.demo import sample_images

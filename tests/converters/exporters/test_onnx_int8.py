@@ -20,11 +20,11 @@ from converters.exporters.onnx_form import GraphForm
 from converters.exporters.onnx_int8 import export_int8, read_quantisation
 from converters.exporters.onnx_int8_graph import Grid, Int8Weight
 from converters.folder import ConvertedFolder
+from converters.inference.predict import predict_images
 from converters.parity.contents.tensors import certify
 from converters.parity.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import judge
-from converters.predict import predict_images
 from converters.runtimes.onnxruntime import OnnxRuntime
 from regnet.architecture import BASE_PREFIX
 from regnet.config import RegNetConfig

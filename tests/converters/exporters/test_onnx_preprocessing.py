@@ -21,9 +21,9 @@ from converters.export import export_artefacts
 from converters.exporters.onnx_form import GraphForm
 from converters.exporters.onnx_preprocessing import export_with_preprocessing
 from converters.folder import ConvertedFolder
+from converters.inference.predict import predict_images
 from converters.parity.contents.tensors import certify
 from converters.parity.preprocessing import measure_preprocessing, step_of
-from converters.predict import predict_images
 from converters.runtimes.onnx_preprocessing import WholeWithPreprocessing
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor

@@ -10,7 +10,7 @@ import numpy as np
 from converters.artefacts import FORMATS
 from converters.errors import InputError
 from converters.folder import ConvertedFolder
-from converters.images import UnreadableImagesError, read_in_batches
+from converters.inference.images import UnreadableImagesError, read_in_batches
 from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.evaluate import Evaluation, evaluate
-from converters.evaluate_classes import labelled_images
-from converters.images import UnreadableImagesError, read_in_batches
-from converters.predict import (
+from converters.inference.evaluate import Evaluation, evaluate
+from converters.inference.evaluate_classes import labelled_images
+from converters.inference.images import UnreadableImagesError, read_in_batches
+from converters.inference.predict import (
     BATCH_SIZE,
     classifier_folder,
     open_runtime,
@@ -80,7 +80,7 @@ def evaluate_folder(
     Args:
         path: The converted folder.
         images: One folder for each class, see
-            :func:`converters.evaluate_classes.labelled_images`.
+            :func:`converters.inference.evaluate_classes.labelled_images`.
         options: How.
         begin: Called once with the number of images.
         advance: Called with the number of images of each batch that is done.

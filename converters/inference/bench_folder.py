@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.artefacts import FORMATS
-from converters.bench import Contender, time_in_turn
-from converters.bench_choice import Choice, Entry, choose
 from converters.digests import sha256_of
 from converters.errors import ConversionError, InputError
 from converters.folder import REPORT_NAME, ConvertedFolder
-from converters.predict import EAGER, open_runtime, present_runtimes
+from converters.inference.bench import Contender, time_in_turn
+from converters.inference.bench_choice import Choice, Entry, choose
+from converters.inference.predict import EAGER, open_runtime, present_runtimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from converters.bench import Timing
-    from converters.bench_choice import VerdictWord
+    from converters.inference.bench import Timing
+    from converters.inference.bench_choice import VerdictWord
     from converters.runtimes.runtime import Runtime
 
 

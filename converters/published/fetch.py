@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from http.client import HTTPResponse
 
     from converters.convert import Progress
-    from converters.manifest import Published
+    from converters.published.manifest import Published
 
 TIMEOUT = 30.0
 """Seconds that a server may be silent."""
@@ -72,7 +72,7 @@ def fetch(published: Published, progress: Progress) -> Path:
     """
     folder = cache_folder() / published.publisher / published.name
     if published.url is None:
-        from converters.fetch_hub import fetch_repository
+        from converters.published.fetch_hub import fetch_repository
 
         return fetch_repository(published.full_name, folder, progress, offline=is_offline())
     target = folder / published.url.rsplit("/", 1)[1]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from converters.sources.source import ChannelOrder, Source
 
-MANIFEST = Path(__file__).with_name("manifest.toml")
+MANIFEST = Path(__file__).parents[1] / "manifest.toml"
 
 _ARCHITECTURE = ("layer_type", "depths", "hidden_sizes", "groups_width")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.predict import logits_of
+from converters.inference.predict import logits_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

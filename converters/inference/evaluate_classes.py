@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError
-from converters.images import images_below
+from converters.inference.images import images_below
 from converters.labels import IMAGENET_CLASSES, imagenet_synsets
 
 if TYPE_CHECKING:

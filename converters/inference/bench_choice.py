@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from converters.bench import Contender, Timing
-from converters.predict import EAGER
+from converters.inference.bench import Contender, Timing
+from converters.inference.predict import EAGER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from converters.images import open_image
+from converters.inference.images import open_image
 from regnet.images import picture_of, to_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from converters.predict import Prediction
+    from converters.inference.predict import Prediction
 
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 

@@ -1,0 +1,1 @@
+"""What a converted folder is for: classifying images, measuring accuracy, measuring speed."""

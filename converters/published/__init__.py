@@ -1,0 +1,1 @@
+"""The published checkpoints: which there are, and fetching them."""
