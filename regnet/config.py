@@ -93,7 +93,7 @@ class RegNetConfig(JsonFile):
         self.return_dict = return_dict
         self._set_labels(num_labels, id2label, label2id)
         for name, value in extra.items():
-            if hasattr(type(self), name):
+            if name != "model_type" and hasattr(type(self), name):
                 raise ValueError(f"{name} is the name of no field.")
             setattr(self, name, value)
         self._validate()
