@@ -1,6 +1,6 @@
 """``python -m benchmarks.sizes --scratch FOLDER``: the tables and the plot, see the package.
 
-They go into ``docs/benchmarks.md`` and ``docs/sizes.svg`` after every network, so a run that is
+They go into ``docs/benchmarks.md`` and ``docs/sizes.svg`` after every source, so a run that is
 ended early leaves what it has measured.
 """
 
@@ -62,10 +62,12 @@ def main() -> None:
     for network in arguments.networks:
         sparse = network in arguments.sparse
         sources, density = (GIANT_SOURCES, arguments.density) if sparse else (SOURCES, 1.0)
-        new = [r for source in sources for r in contest(network, source, density, conditions)]
+        new: list[Result] = []
+        for source in sources:
+            new += contest(network, source, density, conditions)
+            _report("\n\n".join([words, *tables, network_table(network, new)]), [*results, *new])
         results += new
         tables.append(network_table(network, new))
-        _report("\n\n".join([words, *tables]), results)
     sys.stdout.write("\n\n".join([words, *tables]) + "\n")
     shutil.rmtree(scratch)
 
