@@ -22,8 +22,8 @@ DEMO := checkpoints/fashion_mnist
 FUZZ_MINUTES ?= 120
 
 # What covers converters/checkpoint; the rest of the tests is about other things.
-READER_TESTS := tests/converters/checkpoint tests/converters/test_security.py \
-    tests/converters/test_traps_of_vissl.py tests/converters/test_vissl.py tests/hostile
+READER_TESTS := tests/converters/checkpoint tests/converters/test_security.py tests/fuzzing \
+    tests/hostile
 
 # What the page in examples/web runs the network with: three files of a package of the npm registry.
 WEB := examples/web/onnxruntime-web

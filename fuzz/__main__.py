@@ -28,6 +28,7 @@ RSS_LIMIT_MB = 1024
 
 _FLAGS = (
     "-timeout=60",  # of the clock; fuzz.guard measures ten seconds of processor time
+    "-report_slow_units=60",
     f"-rss_limit_mb={RSS_LIMIT_MB}",
     "-print_final_stats=1",
     "-use_value_profile=1",

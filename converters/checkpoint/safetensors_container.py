@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from converters.checkpoint.source_file import SourceFile
 
-MAX_HEADER = 100_000_000
-"""In bytes, as in the specification."""
+MAX_HEADER = 1 << 23
+"""In bytes. The specification allows 100 MB, of which Python makes 3 GB; those of published
+RegNets have under 0.2 MB."""
 
 DTYPES = {
     "F64": "float64",
@@ -59,6 +60,9 @@ _METADATA = "__metadata__"
 def read_safetensors(file: SourceFile) -> tuple[Tree, dict[str, str]]:
     """Read the header of a safetensors file.
 
+    Args:
+        file: Its header begins with ``{``, as `sniff.looks_like_safetensors` has found.
+
     Returns:
         The tensors by name, in the order of the header, and the metadata.
 
@@ -80,7 +84,7 @@ def _read_header(file: SourceFile) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(file.read(0, min(_LENGTH_SIZE, file.size)), "little")
     data_start = _LENGTH_SIZE + length
     if length > MAX_HEADER:
-        raise _damaged(file, f"its header claims {length} bytes, more than the format allows")
+        raise _damaged(file, f"its header claims {length} bytes, more than a network needs")
     if data_start > file.size:
         raise InputError(
             f"{file.name}: is truncated, it has {file.size} bytes and its header alone takes "
@@ -103,11 +107,11 @@ def _read_header(file: SourceFile) -> tuple[dict[str, Any], int]:
 
     text = file.read(_LENGTH_SIZE, length)
     try:
-        header = json.loads(text.decode(), object_pairs_hook=unique, parse_constant=refuse)
+        header: dict[str, Any] = json.loads(
+            text.decode(), object_pairs_hook=unique, parse_constant=refuse
+        )
     except (ValueError, RecursionError) as error:
         raise _damaged(file, "its header is not JSON") from error
-    if not isinstance(header, dict):
-        raise _damaged(file, "its header is not a JSON object")
     return header, data_start
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 _MAX_OPEN = 128
 """Files held open at once; a system may allow no more than 256."""
 
-_MAX_JSON = 20_000_000
+_MAX_JSON = 5_000_000
+"""In bytes, of which Python makes 200 MB; the names of 21,000 classes take one."""
+
 _SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 

@@ -7,7 +7,7 @@ local header disagrees, another program would read another file, so the archive 
 from __future__ import annotations
 
 import zipfile
-from io import SEEK_SET, BytesIO, RawIOBase
+from io import SEEK_SET, BytesIO
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -73,7 +73,7 @@ def checksum_error(storage: Storage) -> InputError:
     )
 
 
-class BoundedFile(RawIOBase):
+class BoundedFile:
     """A file of which a reader takes no more at once than a directory may have.
 
     zipfile takes the whole directory at once, and some ten times its size in memory.
@@ -82,10 +82,6 @@ class BoundedFile(RawIOBase):
     def __init__(self, file: SourceFile) -> None:
         self._file = file
         self._stream = file.stream
-
-    def seekable(self) -> bool:
-        """Return that it can be."""
-        return True
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
         """Move, and return the position."""

@@ -74,6 +74,20 @@ def test_a_directory_of_any_size_is_not_read(
     assert "table of contents of" in refusal(in_zip(tensor_pickle()), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("model.safetensors", "its header claims 8500000 bytes, more than a network needs"),
+        ("config.json", "cannot be read as JSON"),
+    ],
+)
+def test_json_of_any_size_is_not_read(name: str, expected: str, tmp_path: Path) -> None:
+    lists = b'{"a": [' + b"[],".ljust(3 * 2_000_000, b" ") + b"[]]}".rjust(8_500_000 - 6_000_007)
+    start = len(lists).to_bytes(8, "little") if name.endswith("safetensors") else b""
+    (tmp_path / name).write_bytes(start + lists)
+    assert expected in refused(tmp_path)
+
+
 def test_a_note_that_holds_itself_is_shown_by_its_name() -> None:
     note = Opaque("a.B", ())
     note.state = [note, note]

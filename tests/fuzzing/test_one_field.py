@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from tests.fuzzing.fields import Changed
 
-QUICK = 40
-"""How many of thousands a quick test takes."""
+QUICK, LONG = 40, 1500
+"""How many of up to ten thousand a test takes."""
 
 OPTIONS = ConvertOptions(formats=(), verify=False, force=True)
 
@@ -75,8 +75,8 @@ def judge(
         original: The weights without a change.
         changed: The files.
         folder: Where they are put, one after another.
-        reread: Loads a file with its own library and saves it anew; without it no change may lead
-            to other weights.
+        reread: Loads a file with its own library and saves it anew; what the library can read must
+            convert to the same then. Without it no change may lead to other weights.
         inside: The file's name, if the folder is what is converted.
     """
     outcomes = {"same": 0, "refused": 0, "as its own library reads it": 0}
@@ -86,15 +86,24 @@ def judge(
         got = weights(folder if inside else path, out)
         if got is None:
             outcomes["refused"] += 1
-        elif got == original:
-            outcomes["same"] += 1
-        else:
-            assert reread is not None, f"other weights for {field}"
-            (folder / "anew").write_bytes(reread(path))
+            continue
+        outcomes["same" if got == original else "as its own library reads it"] += 1
+        anew = reread_or_none(reread, path) if reread else None
+        if anew is not None:
+            (folder / "anew").write_bytes(anew)
             assert got == weights(folder / "anew", out), f"not as its own library reads it: {field}"
-            outcomes["as its own library reads it"] += 1
+        else:
+            assert got == original, f"other weights for {field}"
     assert outcomes["refused"], outcomes
     assert outcomes["same"], outcomes
+
+
+def reread_or_none(reread: Callable[[Path], bytes], path: Path) -> bytes | None:
+    """The file saved anew, or None if its own library does not read it, for whatever reason."""
+    try:
+        return reread(path)
+    except Exception:  # noqa: BLE001 -- torch raises what comes
+        return None
 
 
 def reread_by_torch(path: Path) -> bytes:
@@ -106,18 +115,18 @@ def reread_by_safetensors(path: Path) -> bytes:
     return save_safetensors(load_safetensors(path.read_bytes()))
 
 
-def some(changed: Iterable[Changed], how_many: int | None) -> list[Changed]:
+def some(changed: Iterable[Changed], how_many: int) -> list[Changed]:
     every = list(changed)
-    return every if how_many is None else random.Random(0).sample(every, how_many)  # noqa: S311
+    return random.Random(0).sample(every, min(how_many, len(every)))  # noqa: S311
 
 
 HOW_MANY = pytest.mark.parametrize(
-    "how_many", [QUICK, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"]
+    "how_many", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 
 
 @HOW_MANY
-def test_one_field_of_a_zip_archive(how_many: int | None, trained: Path, tmp_path: Path) -> None:
+def test_one_field_of_a_zip_archive(how_many: int, trained: Path, tmp_path: Path) -> None:
     original = weights(trained, tmp_path / "original")
     assert original
     content = reread_by_torch(trained)
@@ -127,7 +136,7 @@ def test_one_field_of_a_zip_archive(how_many: int | None, trained: Path, tmp_pat
 @HOW_MANY
 @pytest.mark.parametrize("container", ["zip", "legacy"])
 def test_one_argument_of_an_instruction(
-    container: str, how_many: int | None, trained: Path, tmp_path: Path
+    container: str, how_many: int, trained: Path, tmp_path: Path
 ) -> None:
     original = weights(trained, tmp_path / "original")
     assert original
@@ -147,7 +156,7 @@ def test_one_argument_of_an_instruction(
 @HOW_MANY
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
 def test_one_setting_of_a_folder(
-    name: str, how_many: int | None, folder_of_transformers: Path, tmp_path: Path
+    name: str, how_many: int, folder_of_transformers: Path, tmp_path: Path
 ) -> None:
     original = weights(folder_of_transformers, tmp_path / "out")
     assert original
@@ -179,7 +188,7 @@ def folder_of_transformers(workspace: Path) -> Path:
 
 @HOW_MANY
 def test_one_value_of_a_safetensors_header(
-    how_many: int | None, folder_of_transformers: Path, tmp_path: Path
+    how_many: int, folder_of_transformers: Path, tmp_path: Path
 ) -> None:
     path = folder_of_transformers / "model.safetensors"
     original = weights(path, tmp_path / "original")
