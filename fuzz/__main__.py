@@ -10,11 +10,13 @@ on from them; ``TARGET/findings`` has the inputs that ended a run (run one alone
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from fuzz.log import Run, table
 
@@ -33,6 +35,8 @@ _FLAGS = (
     "-print_final_stats=1",
     "-use_value_profile=1",
 )
+_MEMORY = Path("/dev/shm")  # noqa: S108 -- Linux's file system in memory, in a folder of our own
+
 _MAX_FINDINGS = 20
 """Of one target, after which it is no longer run."""
 
@@ -59,9 +63,18 @@ def fuzz(target: str, folder: Path, seconds: float) -> Run:
     places = (str(folder / "corpus"), str(folder / "seeds"))
     command = [sys.executable, "-m", "fuzz.worker", target, str(folder), *_FLAGS, *flags, *places]
     started = time.monotonic()
-    with (folder / "output.txt").open("wb") as output:
+    with (
+        (folder / "output.txt").open("wb") as output,
+        TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as place,
+    ):
         subprocess.run(  # noqa: S603 -- our own worker
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+            command,
+            cwd=ROOT,
+            env=os.environ | {"TMPDIR": place},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            check=False,
         )
     text = (folder / "output.txt").read_text(encoding="utf-8", errors="replace")
     found = sorted(path.name for path in set(findings.iterdir()) - before)

@@ -33,19 +33,13 @@ DATA_LIMIT = 1 << 30
 _ENCODINGS = ("ascii", "cp437", "latin-1", "raw_unicode_escape", "unicode_escape")
 """What readers decode with; Python imports the module of an encoding when it is first used."""
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 -- Linux's file system in memory, with a folder of our own
-
 
 def main() -> None:
     """Fuzz until a flag's limit is reached or something is found."""
     name, folder = sys.argv[1], Path(sys.argv[2])
-    place = Path(mkdtemp(prefix=f"fuzz-{name}-", dir=_MEMORY if _MEMORY.is_dir() else None))
-    try:
-        run = harness(name, folder, place)
-        atheris.Setup([f"fuzz-{name}", *sys.argv[3:]], run)
-        atheris.Fuzz()
-    finally:
-        shutil.rmtree(place)
+    place = Path(mkdtemp(prefix=f"fuzz-{name}-"))  # libFuzzer never returns: the caller removes it
+    atheris.Setup([f"fuzz-{name}", *sys.argv[3:]], harness(name, folder, place))
+    atheris.Fuzz()
 
 
 def harness(name: str, folder: Path, place: Path) -> Callable[[bytes], None]:
