@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
-from rich.console import Console
 from rich.table import Table
 
 from converters.artefacts import ExportOptions
+from converters.cli.console import Output
 from converters.convert import Silent
 from converters.export import export_artefacts
 from converters.folder import ConvertedFolder
@@ -67,7 +67,8 @@ def main() -> None:
     table = Table(*COLUMNS, title=title, title_justify="left")
     for row in format_rows(folder, images, labels):
         table.add_row(*row)
-    Console().print(table)
+    output = Output()
+    output.result(table)
 
     picture = folder.path.with_name(f"{folder.path.name}-predictions.png")
     chosen = np.arange(0, len(images), len(images) // (2 * _COLUMNS))
@@ -75,7 +76,7 @@ def main() -> None:
     logits = open_runtime(folder, "onnx")(pixels)["logits"]
     id2label = folder.config.id2label
     contact_sheet(images[chosen], labels[chosen], logits, id2label).save(picture)
-    Console().print(f"A few predictions as a picture: {picture}")
+    output.result(f"A few predictions as a picture: {picture}")
 
 
 def export(folder: ConvertedFolder, images: NDArray[np.uint8]) -> None:
