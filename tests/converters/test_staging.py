@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters import staging
 from converters.errors import InputError, StorageError
-from converters.staging import partial_name, staged_file, staged_folder, staged_update
+from converters.staging import exchange, partial_name, staged_file, staged_folder, staged_update
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,7 +218,7 @@ def test_a_failure_while_the_folders_are_exchanged_brings_the_old_one_back(
             happen(path)
         return rename(path, target)
 
-    monkeypatch.setattr(staging, "_exchange", lambda *_: False)
+    monkeypatch.setattr(exchange, "_exchange", lambda *_: False)
     monkeypatch.setattr(Path, "rename", fail_the_second_time)
     with pytest.raises(error):
         stage(old, lambda _: None)
@@ -236,7 +235,7 @@ def test_a_target_that_cannot_be_moved_aside_stays_and_nothing_is_left_beside_it
     def busy(path: Path, _: Path) -> Path:  # what a folder says that something is mounted on
         raise OSError(16, "Device or resource busy", str(path))
 
-    monkeypatch.setattr(staging, "_exchange", lambda *_: False)
+    monkeypatch.setattr(exchange, "_exchange", lambda *_: False)
     monkeypatch.setattr(Path, "rename", busy)
     with pytest.raises(StorageError, match="device or resource busy") as caught:
         stage(old, lambda _: None)
@@ -395,7 +394,7 @@ def where(request: pytest.FixtureRequest, old: Path, monkeypatch: pytest.MonkeyP
     if request.param == "in it":
         monkeypatch.chdir(old)
     elif request.param != "elsewhere":
-        monkeypatch.setattr(staging, "_exchange", lambda *_: False)
+        monkeypatch.setattr(exchange, "_exchange", lambda *_: False)
     return str(request.param)
 
 

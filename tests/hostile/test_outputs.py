@@ -61,7 +61,7 @@ def test_46_a_disk_that_is_full_before_or_while_it_is_written(
     victim.note("4: " + assert_one_sentence(finished, 4).replace(f"{victim.folder}/", ""))
     assert snapshot(victim.folder) == before
     usage = namedtuple("usage", "free")  # noqa: PYI024 -- stands for shutil's own
-    monkeypatch.setattr("converters.staging.shutil.disk_usage", lambda _: usage(50_000))
+    monkeypatch.setattr("converters.staging.staged.shutil.disk_usage", lambda _: usage(50_000))
     victim.refused(4, *FORCED)
 
 

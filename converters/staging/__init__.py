@@ -1,0 +1,21 @@
+"""Results that appear whole or not at all, whatever happens while they are made."""
+
+from converters.staging.names import partial_name
+from converters.staging.staged import (
+    require_space,
+    staged_file,
+    staged_folder,
+    staged_update,
+    storage_errors,
+    working_folder,
+)
+
+__all__ = [
+    "partial_name",
+    "require_space",
+    "staged_file",
+    "staged_folder",
+    "staged_update",
+    "storage_errors",
+    "working_folder",
+]

@@ -1,0 +1,225 @@
+"""Contexts whose file or folder appears whole when the block succeeds, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converters.errors import InputError, StorageError
+from converters.staging.exchange import exchange_with_old, finish_swap, swap
+from converters.staging.locks import claimed, is_same, locked
+from converters.staging.names import partial, partial_name
+from converters.staging.others import keep_others, replace_each
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+
+@contextmanager
+def staged_folder(
+    target: Path, *, force: bool = False, keep: Collection[str] = ()
+) -> Iterator[Path]:
+    """Give a hidden folder beside ``target`` that becomes ``target`` when the block succeeds.
+
+    If the block fails, for whatever reason, the hidden folder and the parents that were made for it
+    are removed and ``target`` is as it was. An existing target is moved aside first and removed
+    last, so the old folder is whole until the new one is in its place.
+
+    A process that is killed leaves the hidden folder; the next one takes it over, with the files to
+    keep. Nobody has checked what is in them.
+
+    Args:
+        target: The folder to be published.
+        force: Whether an existing folder may be replaced.
+        keep: Names of files that the block can take up where an earlier one was interrupted.
+
+    Yields:
+        The folder to write into; empty but for files to keep.
+
+    Raises:
+        InputError: If ``target`` exists and may not be replaced, or is no folder.
+        StorageError: If the disk is full, a folder cannot be written, or another process is about
+            to make ``target``.
+    """
+    target = target.absolute()
+    with storage_errors(target):
+        _require_free(target, force=force)
+        with _parents(target), claimed(partial(target), target, keep) as staging:
+            finish_swap(staging, target)
+            _require_free(target, force=force)
+            yield staging
+            _match_mode(staging, target)
+            _sync(staging)
+            _require_free(target, force=force)
+            swap(staging, target)
+
+
+@contextmanager
+def working_folder(target: Path, *, keep: Collection[str] = ()) -> Iterator[Path]:
+    """Give a hidden folder beside ``target`` that is gone when the block ends.
+
+    Like :func:`staged_folder` it is taken over from a process that was killed.
+
+    Args:
+        target: What the block makes in the end.
+        keep: Names of what the block can take up.
+
+    Raises:
+        StorageError: If it cannot be made, or another process has it.
+    """
+    target = target.absolute()
+    with storage_errors(target), claimed(partial(target, "-work"), target, keep) as folder:
+        yield folder
+
+
+@contextmanager
+def staged_file(target: Path) -> Iterator[Path]:
+    """Give a hidden file beside ``target`` that replaces ``target`` when the block succeeds.
+
+    Yields:
+        The file to write; what it holds, perhaps of a process that was killed, is to be replaced.
+
+    Raises:
+        StorageError: If the disk is full, the folder cannot be written, or another process is about
+            to make ``target``.
+    """
+    with storage_errors(target), _parents(target):
+        staging = partial(target)
+        with locked(staging, os.O_RDWR | os.O_CREAT, target) as lock:
+            try:
+                yield staging
+                _sync(staging)
+                staging.replace(target)
+            finally:
+                if is_same(staging, lock):
+                    staging.unlink()
+
+
+@contextmanager
+def staged_update(target: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Give a hidden folder that becomes ``target``, with other files of some names.
+
+    It holds all other files of ``target`` already, as links. When the block succeeds, the two
+    folders are exchanged in one step. That cannot be done to a folder in which a file system is
+    mounted or a process works, as this one may, and not on every file system; there the files are
+    replaced one after the other, each whole.
+
+    Args:
+        target: An existing folder.
+        names: Paths in it, in the order in which they are replaced. What the block does not write
+            is removed.
+
+    Yields:
+        The folder to write the named files into, and no others.
+
+    Raises:
+        StorageError: If the disk is full, a folder cannot be written, or another process is about
+            to make ``target``.
+    """
+    target = target.resolve()
+    is_movable = os.access(target.parent, os.W_OK) and not target.is_mount()
+    is_movable = is_movable and not Path.cwd().is_relative_to(target)
+    staging = partial(target) if is_movable else target / partial_name("update")
+    with storage_errors(target), claimed(staging, target, ()) as folder:
+        keep_others(target, folder, names)
+        yield folder
+        if is_movable:
+            keep_others(target, folder, names)  # once more: they may have changed meanwhile
+            _match_mode(folder, target)
+            _sync(folder)
+            if exchange_with_old(folder, target):
+                return
+        replace_each(folder, target, names)
+
+
+def require_space(folder: Path, nbytes: int, target: Path) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Args:
+        folder: Where it will be written; what it holds already is taken up.
+        nbytes: What it will hold.
+        target: What messages name.
+
+    Raises:
+        StorageError: If the disk has too little room.
+    """
+    needed = nbytes - sum(path.stat().st_size for path in folder.iterdir())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"{target} cannot be written: its disk has room for {free} bytes where {needed} are "
+            "to be written; make room or choose another output."
+        )
+
+
+@contextmanager
+def storage_errors(target: Path) -> Iterator[None]:
+    """Turn the operating system's errors into one sentence about ``target``."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        left = "what could not be removed" if os.path.lexists(partial(target)) else "nothing"
+        raise StorageError(
+            f"Writing {target} failed ({reason}); {left} was left behind, make room or choose "
+            "another place and run the command again."
+        ) from error
+
+
+@contextmanager
+def _parents(target: Path) -> Iterator[None]:
+    """Make the folders above ``target``; those that are empty in the end are removed again."""
+    missing = [parent for parent in target.parents if not parent.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        _remove_empty(missing)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, innermost first; those that hold the target by now are not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _require_free(target: Path, *, force: bool) -> None:
+    if not target.exists() and not target.is_symlink():
+        return
+    if not target.is_dir() or target.is_symlink():
+        raise InputError(f"{target} exists and is not a folder; choose another output.")
+    if not force and any(target.iterdir()):
+        raise InputError(
+            f"{target} exists already; choose another output or replace it with --force."
+        )
+
+
+def _match_mode(folder: Path, target: Path) -> None:
+    """Give a folder mode and owner of the one it replaces, or the mode that mkdir gives.
+
+    Until then it is its owner's alone.
+    """
+    if target.exists():
+        status = target.stat()
+        with suppress(PermissionError):  # only root can give it away
+            os.chown(folder, status.st_uid, status.st_gid)
+        folder.chmod(stat.S_IMODE(status.st_mode))
+        return
+    mask = os.umask(0)
+    os.umask(mask)
+    folder.chmod(0o777 & ~mask)
+
+
+def _sync(folder: Path) -> None:
+    """Bring a file, or every file in a folder, to the disk before it is given its name."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
