@@ -24,15 +24,14 @@ from tests.converters.parity.networks import Network
 from tests.oracles.pycls import build, halve_branches, published, save
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 SIZES: dict[str, Any] = {"TEST__IM_SIZE": 64, "TRAIN__IM_SIZE": 64}
 
 QUICK = ("RegNetX-200MF", "RegNetY-200MF", "RegNetY-800MF")
 
 COMPILED = ("aotinductor", "executorch")
-"""Formats that take minutes for each network, so that two stand for all: one without and one with
-squeeze-excites, which is every operation that there is."""
+"""Formats whose compilers take a minute or more for each network."""
 
 EXTRAS = ("openvino", "executorch")
 
@@ -67,6 +66,11 @@ def options() -> ExportOptions:
     return ExportOptions(calibration_images=pictures, largest_loss=1.0)
 
 
+def slow_unless(quick: Collection[str], names: Iterable[str]) -> list[Any]:
+    """Parameters of a test, slow but for those that are quick."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in quick)) for name in names]
+
+
 def require_pass(network: Network, kind: str, options: ExportOptions) -> None:
     """Export an artefact, judge it, and remove it, for the largest take gigabytes together."""
     if kind in EXTRAS:
@@ -84,20 +88,9 @@ def require_pass(network: Network, kind: str, options: ExportOptions) -> None:
         (network.folder.path / name).unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind not in COMPILED])
-@pytest.mark.parametrize(
-    "network",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in NETWORKS],
-    indirect=True,
-)
+@pytest.mark.parametrize("kind", slow_unless(set(FORMATS).difference(COMPILED), FORMATS))
+@pytest.mark.parametrize("network", slow_unless(QUICK, NETWORKS), indirect=True)
 def test_the_artefact_passes_in_the_precision_that_it_claims(
     network: Network, kind: str, options: ExportOptions
 ) -> None:
-    require_pass(network, kind, options)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", COMPILED)
-@pytest.mark.parametrize("network", ["RegNetX-200MF", "RegNetY-200MF"], indirect=True)
-def test_the_compiled_artefact_passes(network: Network, kind: str, options: ExportOptions) -> None:
     require_pass(network, kind, options)
