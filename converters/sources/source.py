@@ -19,7 +19,7 @@ ChannelOrder = Literal["rgb", "bgr"]
 WeightsChoice = Literal["raw", "ema", "best"]
 
 FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
-"""Name to Pillow's number of each filter."""
+"""Name to Pillow's number of the filters that frameworks name."""
 
 BILINEAR = FILTERS["bilinear"]
 BICUBIC = FILTERS["bicubic"]
@@ -45,7 +45,7 @@ class EvalTransform:
     Attributes:
         resize: Short side after resizing, in pixels.
         crop: Side of the centre crop, in pixels.
-        resample: Pillow's filter, one of :data:`FILTERS`.
+        resample: The number of one of Pillow's filters.
         mean: Per channel, RGB, for pixels in 0..1; empty if the source does not say.
         std: Likewise.
         squash: Whether the image is resized to the square, its aspect lost, and nothing cropped.
@@ -76,8 +76,10 @@ class EvalTransform:
 
     @property
     def filter_name(self) -> str:
-        """The filter's name in :data:`FILTERS`."""
-        return next(name for name, number in FILTERS.items() if number == self.resample)
+        """Pillow's name of the filter, in small letters."""
+        from PIL.Image import Resampling  # has more of them with every version
+
+        return Resampling(self.resample).name.lower()
 
     def for_channels(self, count: int) -> EvalTransform:
         """The same for images of so many channels: mean and deviation of another count are none."""

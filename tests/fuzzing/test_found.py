@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.giants.make import Recipe, make
 from converters.checkpoint import Opaque, open_any
@@ -21,7 +22,7 @@ from converters.sources.pycls_config import PyclsConfig
 from converters.sources.source import EvalTransform
 from fuzz.guard import require_sentence
 from fuzz.seeds import NETWORK
-from regnet import RegNetConfig
+from regnet import RegNetConfig, RegNetImageProcessor
 from tests.converters.checkpoint.files import in_zip, refusal, tensor_pickle
 from tests.oracles.savers import RULE
 
@@ -231,3 +232,13 @@ def test_a_message_is_one_line_of_bounded_length() -> None:
     assert message.startswith("It says \\x1b[2J\\nall is well, é\\n xxx")
     assert message.endswith("xxx end.")
     assert len(message) < 2100
+
+
+@pytest.mark.parametrize("resample", list(Image.Resampling))
+def test_every_filter_of_pillow_has_a_name(resample: int, tmp_path: Path) -> None:
+    make(NETWORK, tmp_path / "net", Recipe("transformers", "folder", classes=3))
+    RegNetImageProcessor(resample=resample).save_pretrained(tmp_path / "net")
+    with inspected(tmp_path / "net", SourceOptions()) as (_, inspection):
+        transform = inspection.source.transform
+    assert transform
+    assert transform.in_words.endswith(Image.Resampling(resample).name.lower())
