@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from converters.convert import ConvertOptions, convert
 from converters.errors import ConversionError
@@ -118,6 +118,20 @@ def reread_by_torch(path: Path) -> bytes:
     return buffer.getvalue()
 
 
+def in_one_storage(path: Path) -> bytes:
+    """Every tensor of float32 a view of the same storage, so that another offset is valid too."""
+    tree = torch.load(path, weights_only=True)
+    leaves, structure = tree_flatten(tree)
+    floats = [index for index, leaf in enumerate(leaves) if isinstance(leaf, torch.FloatTensor)]
+    storage, offset = torch.cat([leaves[index].flatten() for index in floats]), 0
+    for index in floats:
+        shape = leaves[index].shape
+        leaves[index] = storage[offset : offset + shape.numel()].view(shape)
+        offset += shape.numel()
+    torch.save(tree_unflatten(leaves, structure), buffer := BytesIO())
+    return buffer.getvalue()
+
+
 def reread_by_safetensors(path: Path) -> bytes:
     return save_safetensors(load_safetensors(path.read_bytes()))
 
@@ -141,14 +155,16 @@ def test_one_field_of_a_zip_archive(how_many: int, trained: Path, tmp_path: Path
 
 
 @HOW_MANY
-@pytest.mark.parametrize("container", ["zip", "legacy"])
+@pytest.mark.parametrize("container", ["zip", "one storage", "legacy"])
 def test_one_argument_of_an_instruction(
     container: str, how_many: int, trained: Path, tmp_path: Path
 ) -> None:
     original = weights(trained, tmp_path / "original")
     assert original
-    if container == "zip":
-        content = reread_by_torch(trained)
+    if container != "legacy":
+        content = (
+            in_one_storage(trained) if container == "one storage" else reread_by_torch(trained)
+        )
         changed = [
             (field, with_content(content, pickled))
             for field, pickled in some(fields.of_pickle(content_of(content)), how_many)
