@@ -22,10 +22,11 @@ from checkpoints.fashion_mnist.demo import COLUMNS, format_rows
 from checkpoints.fashion_mnist.train import CHECKPOINT, DATASET, Split, load_split
 from converters.artefacts import FORMATS, ExportOptions
 from converters.calibration import CALIBRATION_FOLDER
-from converters.convert import ConvertOptions, Silent, convert
+from converters.convert import ConvertOptions, convert
 from converters.errors import ConversionError
 from converters.export import export_artefacts
 from converters.folder import ConvertedFolder
+from converters.progress import Silent
 
 
 def main() -> None:

@@ -24,11 +24,12 @@ from benchmarks.make_checkpoint import make_checkpoint
 from benchmarks.tables import Target, installed, machine, markdown, replace_measured, targets_table
 from checkpoints.fashion_mnist.train import CHECKPOINT, DATASET, Split, load_split
 from converters.artefacts import ExportOptions
-from converters.convert import ConvertOptions, Silent, convert
+from converters.convert import ConvertOptions, convert
 from converters.export import export_artefacts
 from converters.folder import ConvertedFolder
 from converters.inference.bench import Contender, Timing, time_in_turn
 from converters.inference.predict import open_runtime
+from converters.progress import Silent
 from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:

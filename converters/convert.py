@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from converters.artefacts import DEFAULT_FORMATS, FORMATS, ExportOptions
 from converters.errors import InputError
@@ -15,6 +15,7 @@ from converters.folder import (
     ConvertedFolder,
 )
 from converters.inspection import Inspection, inspected
+from converters.progress import Progress, Silent
 from converters.published.manifest import require_published
 from converters.sources.options import SourceOptions
 from converters.staging import require_space, staged_folder
@@ -29,32 +30,6 @@ if TYPE_CHECKING:
     from converters.dtypes import DType
     from converters.parity.report import Report
     from converters.stream import Written
-
-
-class Progress(Protocol):
-    """Who wants to know how far a conversion is."""
-
-    def planned(self, inspection: Inspection) -> None:
-        """Called once the checkpoint is recognised and planned, before anything is written."""
-
-    def step(self, title: str, nbytes: int | None = None) -> None:
-        """Called when a step begins; ``nbytes`` if it will report its bytes."""
-
-    def advance(self, nbytes: int) -> None:
-        """Called when bytes of the current step are done."""
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def planned(self, inspection: Inspection) -> None:
-        """Do nothing."""
-
-    def step(self, title: str, nbytes: int | None = None) -> None:
-        """Do nothing."""
-
-    def advance(self, nbytes: int) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)

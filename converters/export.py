@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.artefacts import ExportOptions
-    from converters.convert import Progress
     from converters.parity.report import Report
+    from converters.progress import Progress
 
 
 def export_artefacts(

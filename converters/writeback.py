@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_any
-from converters.convert import ConvertOptions, Silent, convert
+from converters.convert import ConvertOptions, convert
 from converters.errors import ConversionError, InputError
 from converters.folder import REPORT_NAME, ConvertedFolder
 from converters.inspection import inspected
 from converters.keymaps.reference import REFERENCE
+from converters.progress import Silent
 from converters.sources.options import SourceOptions
 from converters.staging import partial_name, staged_file, staged_folder, working_folder
 from converters.targets.network import Network, tensor_chunks
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from converters.convert import Progress
     from converters.parity.report import Report
+    from converters.progress import Progress
     from converters.targets.target import Target
 
 _CONVERTED = "converted"

@@ -17,12 +17,13 @@ from rich.table import Table
 
 from converters.artefacts import ExportOptions
 from converters.cli.console import Output
-from converters.convert import Silent
 from converters.export import export_artefacts
 from converters.folder import ConvertedFolder
 from converters.inference.bench_folder import BenchOptions, bench_folder
 from converters.inference.evaluate import evaluate
-from converters.inference.predict import EAGER, open_runtime, softmax
+from converters.inference.predict import EAGER, open_runtime
+from converters.probabilities import softmax
+from converters.progress import Silent
 from regnet import RegNetImageProcessor
 
 if TYPE_CHECKING:

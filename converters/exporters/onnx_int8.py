@@ -37,7 +37,7 @@ from converters.exporters.onnx_int8_graph import (
     layer_names,
     quantised,
 )
-from converters.inference.predict import softmax
+from converters.probabilities import softmax
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -11,6 +11,7 @@ from converters.artefacts import FORMATS
 from converters.errors import InputError
 from converters.folder import ConvertedFolder
 from converters.inference.images import UnreadableImagesError, read_in_batches
+from converters.probabilities import softmax
 from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
@@ -193,10 +194,3 @@ def logits_of(network: Runtime, pixels: NDArray[np.float32]) -> NDArray[np.float
         raise InputError(
             f"{network.name} cannot run a batch of {shape} ({words}); try another --batch-size."
         ) from error
-
-
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities (N, classes) of logits (N, classes)."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
-    return probabilities

@@ -15,10 +15,10 @@ import numpy as np
 from converters.dataflow import PIXELS
 from converters.exporters.onnx_graph import LOGITS
 from converters.exporters.onnx_preprocessing import PROBABILITIES, TOP_INDICES, TOP_SCORES
-from converters.inference.predict import softmax
 from converters.parity.metrics import Errors
 from converters.parity.truth import Truth
 from converters.parity.verdict import MAX_LIMIT, Measurement, judge
+from converters.probabilities import softmax
 from converters.runtimes.onnx_preprocessing import WholeWithPreprocessing
 from regnet.image_processor import SQUASH_FROM, RegNetImageProcessor
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from email.message import Message
     from http.client import HTTPResponse
 
-    from converters.convert import Progress
+    from converters.progress import Progress
     from converters.published.manifest import Published
 
 TIMEOUT = 30.0

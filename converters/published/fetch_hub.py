@@ -17,7 +17,7 @@ from converters.staging import partial_name, staged_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from converters.convert import Progress
+    from converters.progress import Progress
 
 _CONFIGURATIONS = ("config.json", "preprocessor_config.json")
 _WEIGHTS = (

@@ -18,8 +18,8 @@ from PIL import Image
 
 import hubconf
 from converters.artefacts import FORMATS, ExportOptions
-from converters.convert import Silent
 from converters.export import export_artefacts
+from converters.progress import Silent
 from regnet import RegNetImageProcessor
 
 if TYPE_CHECKING:

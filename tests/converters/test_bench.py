@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from converters.artefacts import ExportOptions
-from converters.convert import Silent
 from converters.errors import InputError
 from converters.export import export_artefacts
 from converters.folder import ConvertedFolder
 from converters.inference.bench import Contender, Timing, time_in_turn
 from converters.inference.bench_choice import Entry, choose
 from converters.inference.bench_folder import BenchOptions, bench_folder, recorded_verdicts
+from converters.progress import Silent
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,13 +15,13 @@ from transformers import RegNetForImageClassification as TheirClassifier
 
 from converters import artefacts
 from converters.artefacts import FORMATS, ExportOptions
-from converters.convert import Silent
 from converters.digests import sha256_of
 from converters.errors import InputError, StorageError
 from converters.export import export_artefacts
 from converters.folder import ConvertedFolder
 from converters.parity.report import Report, VerificationError
 from converters.parity.verify import verify_folder
+from converters.progress import Silent
 from tests.converters.demo import snapshot
 from tests.converters.parity.wrong import GRAPH_MISTAKES
 from tests.oracles.statistics import randomise

@@ -21,8 +21,9 @@ from timm.models import save_for_hf
 
 from converters.cli import published as by_name
 from converters.cli.console import Output
-from converters.convert import ConvertOptions, Silent, convert
+from converters.convert import ConvertOptions, convert
 from converters.errors import InputError, StorageError
+from converters.progress import Silent
 from converters.published import fetch
 from converters.published.fetch import cache_folder, download
 from converters.published.manifest import find

@@ -17,8 +17,9 @@ import torch
 
 from converters.checkpoint.source_file import SourceFile
 from converters.checkpoint.values import Run
-from converters.convert import ConvertOptions, Silent, convert
+from converters.convert import ConvertOptions, convert
 from converters.errors import StorageError
+from converters.progress import Silent
 from converters.staging import partial_name, staged_file, staged_folder, working_folder
 from converters.weights_file import Follower, Followers, WeightsFile
 from tests.converters.demo import snapshot

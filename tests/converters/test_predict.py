@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from converters.errors import InputError
-from converters.inference.predict import predict_images, softmax
+from converters.inference.predict import predict_images
+from converters.probabilities import softmax
 from tests.converters.demo import labels, sample_images
 
 if TYPE_CHECKING:

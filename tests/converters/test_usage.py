@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from converters.artefacts import FORMATS, ExportOptions
-from converters.convert import Silent
 from converters.export import export_artefacts
 from converters.folder import ConvertedFolder
+from converters.progress import Silent
 from converters.report import changed_files
 from converters.runtimes.reference import ReferenceRuntime
 from converters.usage import usage_section

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from huggingface_hub import constants
 
 from converters.cli.main import _run, app
-from converters.convert import ConvertOptions, Silent, convert
+from converters.convert import ConvertOptions, convert
+from converters.progress import Silent
 from converters.publish import prepare, send
 from converters.published import fetch
 from converters.published.manifest import Published

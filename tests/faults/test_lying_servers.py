@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from huggingface_hub import constants
 
-from converters.convert import Silent
 from converters.errors import StorageError
+from converters.progress import Silent
 from converters.published import fetch
 from converters.published.fetch import download
 from converters.published.fetch_hub import fetch_repository

@@ -13,7 +13,6 @@ import pytest
 from onnx import numpy_helper
 
 from converters.artefacts import FORMATS, ExportOptions
-from converters.convert import Silent
 from converters.errors import InputError
 from converters.export import export_artefacts
 from converters.exporters.onnx_form import NEWEST_OPSET, OLDEST_OPSET, GraphForm, with_sizes
@@ -21,6 +20,7 @@ from converters.folder import ConvertedFolder
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
+from converters.progress import Silent
 from regnet.config import RegNetConfig
 from tests.converters.cli.running import regnet
 from tests.converters.exporters.onnx_helpers import SMALL, state_dict

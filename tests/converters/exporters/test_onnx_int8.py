@@ -13,7 +13,6 @@ from onnx import numpy_helper
 
 from converters.artefacts import FORMATS, ExportOptions
 from converters.calibration import Measured
-from converters.convert import Silent
 from converters.errors import InputError
 from converters.export import export_artefacts
 from converters.exporters.onnx_form import GraphForm
@@ -25,6 +24,7 @@ from converters.parity.contents.tensors import certify
 from converters.parity.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import judge
+from converters.progress import Silent
 from converters.runtimes.onnxruntime import OnnxRuntime
 from regnet.architecture import BASE_PREFIX
 from regnet.config import RegNetConfig

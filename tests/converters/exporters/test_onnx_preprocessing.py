@@ -15,7 +15,6 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from PIL import Image
 
 from converters.artefacts import FORMATS, ExportOptions
-from converters.convert import Silent
 from converters.errors import InputError
 from converters.export import export_artefacts
 from converters.exporters.onnx_form import GraphForm
@@ -24,6 +23,7 @@ from converters.folder import ConvertedFolder
 from converters.inference.predict import predict_images
 from converters.parity.contents.tensors import certify
 from converters.parity.preprocessing import measure_preprocessing, step_of
+from converters.progress import Silent
 from converters.runtimes.onnx_preprocessing import WholeWithPreprocessing
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor
