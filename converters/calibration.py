@@ -77,7 +77,7 @@ def calibration_pixels(
     read = read_in_batches(images, processor, _BATCH, unreadable)
     batches = [pixels for _, pixels in read]
     if unreadable:
-        raise UnreadableImagesError(unreadable)
+        raise UnreadableImagesError(*unreadable)
     return batches
 
 

@@ -17,21 +17,26 @@ def escaped(text: str) -> str:
     return "".join(escape)
 
 
+def _shown(message: str) -> str:
+    shown = escaped(message)
+    if len(shown) <= MAX_MESSAGE:
+        return shown
+    half = MAX_MESSAGE // 2
+    return f"{shown[:half]} [...] {shown[-half:]}"
+
+
 class ConversionError(Exception):
     """Base of all errors that end a command with one sentence instead of a traceback.
 
     Args:
-        message: The sentence; it is escaped, and of too long a one the middle is left out.
+        messages: The sentence, or one for each of several things, which become a line each. They
+            are escaped, and of too long a one the middle is left out.
     """
 
     exit_status = 2
 
-    def __init__(self, message: str) -> None:
-        shown = escaped(message)
-        if len(shown) > MAX_MESSAGE:
-            half = MAX_MESSAGE // 2
-            shown = f"{shown[:half]} [...] {shown[-half:]}"
-        super().__init__(shown)
+    def __init__(self, *messages: str) -> None:
+        super().__init__("\n".join(map(_shown, messages)))
 
 
 class InputError(ConversionError):

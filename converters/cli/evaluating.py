@@ -38,7 +38,7 @@ def evaluate(path: Path, images: Path, options: EvaluateOptions, output: Output)
         output.result(agreement_table(evaluation))
     output.record(result.to_dict())
     if result.unreadable:
-        raise UnreadableImagesError(result.unreadable)
+        raise UnreadableImagesError(*result.unreadable)
 
 
 def accuracy_table(evaluation: Evaluation) -> Table:

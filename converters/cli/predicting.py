@@ -80,7 +80,7 @@ def predict(
         }
     )
     if unreadable:
-        raise UnreadableImagesError(unreadable)
+        raise UnreadableImagesError(*unreadable)
 
 
 def _as_csv(predictions: Sequence[Prediction]) -> str:

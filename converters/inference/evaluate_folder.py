@@ -106,5 +106,5 @@ def evaluate_folder(
 
     evaluation = evaluate(runtimes, batches())
     if not evaluation.images:
-        raise UnreadableImagesError(unreadable)
+        raise UnreadableImagesError(*unreadable)
     return FolderEvaluation(evaluation, labelled.matched_by, unreadable)

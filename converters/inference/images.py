@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from converters.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,15 +28,7 @@ _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 class UnreadableImagesError(InputError):
-    """Some images could not be read; all others were processed.
-
-    Args:
-        sentences: One for each.
-    """
-
-    def __init__(self, sentences: Sequence[str]) -> None:
-        super().__init__("")
-        self.args = ("\n".join(sentences),)
+    """Some images could not be read, a sentence for each; all others were processed."""
 
 
 def find_images(places: Iterable[Path]) -> list[Path]:

@@ -75,7 +75,7 @@ def predict_images(
     unreadable: list[str] = []
     predictions = list(predict_each(path, images, PredictOptions(runtime, top), unreadable))
     if unreadable:
-        raise UnreadableImagesError(unreadable)
+        raise UnreadableImagesError(*unreadable)
     return predictions
 
 
