@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 
 from tests.converters.batch.files import BROKEN, FEW, make_batch
 from tests.converters.batch.running import require_right, run_batch
-from tests.converters.cli.running import BIN, assert_one_sentence, regnet
+from tests.converters.cli.running import BIN, assert_one_sentence, on_a_terminal, regnet
 from tests.converters.demo import CHECKPOINT, snapshot
 from tests.converters.giants import sparse_checkpoint, wide
 
@@ -140,30 +139,15 @@ def interrupt(tmp_path: Path, engine: str) -> None:
 
 
 def test_a_terminal_shows_how_far_it_is(dozen: list[Made], tmp_path: Path) -> None:
-    controller, terminal = pty.openpty()
-    process = subprocess.Popen(
-        [
-            *(BIN / "regnet", "convert", *(made.path for made in dozen)),
-            *("--out-dir", "out", "--no-verify", "--jobs", "1"),
-        ],
+    finished = on_a_terminal(
+        *("convert", *(made.path for made in dozen)),
+        *("--out-dir", "out", "--no-verify", "--jobs", "1"),
         cwd=tmp_path,
-        env=os.environ | {"TERM": "xterm", "COLUMNS": "200"},
-        stdout=subprocess.DEVNULL,
-        stderr=terminal,
     )
-    os.close(terminal)
-    written = bytearray()
-    try:
-        while chunk := os.read(controller, 65536):
-            written += chunk
-    except OSError:  # how Linux says that the other end is closed
-        pass
-    os.close(controller)
-    assert process.wait() == 3
-    shown = written.decode()
+    assert finished.status == 3
     # The bar appears after a second, and which of the states it draws depends on their time.
-    assert re.search(r"\d+ converted, \d failed", shown)
-    assert re.search(rf"\d+/{len(dozen)}", shown)
+    assert re.search(r"\d+ converted, \d failed", finished.out)
+    assert re.search(rf"\d+/{len(dozen)}", finished.out)
 
 
 def snapshot_of_names(folder: Path) -> set[str]:

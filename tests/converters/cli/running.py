@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +64,26 @@ def run(
 
 def regnet(*arguments: str | Path, cwd: Path, env: dict[str, str] | None = None) -> Finished:
     return run("regnet", *arguments, cwd=cwd, env=env)
+
+
+def on_a_terminal(*arguments: str | Path, cwd: Path, env: dict[str, str] | None = None) -> Finished:
+    """Run ``regnet`` with a terminal for its stdout and stderr; both are in ``out``."""
+    controller, terminal = pty.openpty()
+    inherited = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+    process = subprocess.Popen(
+        [BIN / "regnet", *arguments],
+        cwd=cwd,
+        env=inherited | {"TERM": "xterm", "COLUMNS": "200"} | (env or {}),
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    written = bytearray()
+    with suppress(OSError):  # how Linux says that the other end is closed
+        while chunk := os.read(controller, 65536):
+            written += chunk
+    os.close(controller)
+    return Finished(process.wait(), written.decode(), "")
 
 
 def without_torch(folder: Path) -> dict[str, str]:

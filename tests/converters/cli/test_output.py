@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import torch
 from pycls.core.builders import build_model
 from torch._subclasses import FakeTensorMode
 
-from tests.converters.cli.running import BIN, regnet, run, without_torch
+from tests.converters.cli.running import BIN, on_a_terminal, regnet, run, without_torch
 from tests.converters.demo import CHECKPOINT, FILES, LABELS, sample_images, snapshot
 from tests.oracles import pycls
 
@@ -182,28 +181,11 @@ def test_a_file_of_a_gigabyte_is_inspected_without_torch(tmp_path: Path) -> None
     assert only_json(finished.out)["architecture"]["name"] == "RegNetY-32GF"
 
 
-def _on_a_terminal(*arguments: str | Path, cwd: Path, **env: str) -> str:
-    """Run ``regnet`` with stdout on a terminal; return what it wrote there."""
-    controller, terminal = pty.openpty()
-    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm"}
-    process = subprocess.Popen(
-        [BIN / "regnet", *arguments], cwd=cwd, env=environment | env, stdout=terminal
-    )
-    os.close(terminal)
-    written = bytearray()
-    try:
-        while chunk := os.read(controller, 65536):
-            written += chunk
-    except OSError:  # how Linux says that the other end is closed
-        pass
-    os.close(controller)
-    assert process.wait() == 0
-    return written.decode()
-
-
 def test_colour_is_for_terminals_that_want_it(tmp_path: Path) -> None:
-    assert ESCAPE in _on_a_terminal("inspect", CHECKPOINT, cwd=tmp_path)
-    assert ESCAPE not in _on_a_terminal("inspect", CHECKPOINT, cwd=tmp_path, NO_COLOR="1")
+    plain = on_a_terminal("inspect", CHECKPOINT, cwd=tmp_path, env={"NO_COLOR": "1"})
+    assert ESCAPE in on_a_terminal("inspect", CHECKPOINT, cwd=tmp_path).out
+    assert plain.status == 0
+    assert ESCAPE not in plain.out
 
 
 def test_a_reader_that_has_gone_is_no_failed_verification(tmp_path: Path) -> None:
