@@ -1,7 +1,7 @@
 """``python -m benchmarks.sizes --scratch FOLDER``: the tables and the plot, see the package.
 
 They go into ``docs/benchmarks.md`` and ``docs/sizes.svg`` after every source, so a run that is
-ended early leaves what it has measured.
+ended early leaves what it has measured. Exit status 1 if a command of ours did not come to its end.
 """
 
 from __future__ import annotations
@@ -70,6 +70,9 @@ def main() -> None:
         tables.append(network_table(network, new))
     sys.stdout.write("\n\n".join([words, *tables]) + "\n")
     shutil.rmtree(scratch)
+    missing = [result for result in results if result.contender.is_ours and result.reason]
+    if missing:
+        sys.exit(f"{len(missing)} commands of ours did not come to their end; see the table.")
 
 
 def _arguments() -> argparse.Namespace:

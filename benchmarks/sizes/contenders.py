@@ -44,6 +44,11 @@ class Contender:
     room: float = 1.0
     plotted: bool = False
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it must come to its end."""
+        return self.line.startswith("regnet ")
+
 
 def _copy(source: Source, *, plotted: bool = False) -> Contender:
     line = "cp --recursive --sparse=never {folder} {out}"
