@@ -94,7 +94,10 @@ def _arguments() -> argparse.Namespace:
         help="networks with holes in their sources, in VISSL's layouts alone",
     )
     parser.add_argument(
-        "--density", type=float, default=0.25, help="of those: how much of them is written"
+        "--density",
+        type=float,
+        default=0.05,
+        help="of those: how much of them is written; many holes take long to delete",
     )
     parser.add_argument(
         "--memory", type=float, default=0, help="GB at which to stop; default: what is available"
