@@ -10,6 +10,7 @@ from converters.artefacts import FORMATS
 from converters.checkpoint.values import printable
 from converters.digests import sha256_of
 from converters.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
+from converters.reports.findings import number
 from converters.usage import with_usage
 from regnet.design_space import complexity
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from converters.convert import ConvertOptions
     from converters.inspection import Inspection
     from converters.parity.report import Report
+    from converters.parity.verdict import Verdict
     from converters.stream import Written
 
 SCHEMA = 1
@@ -230,13 +232,17 @@ def _verification(report: Report | None) -> list[str]:
         "| file | runtime | RMS ratio | largest ratio | verdict |",
         "|---|---|---|---|---|",
         *(
-            f"| {v.artefact} | {v.runtime} | {v.worst('rms_ratio'):.2f} | "
-            f"{v.worst('max_ratio'):.2f} | {'pass' if v.passed else 'FAIL'} |"
+            f"| {v.artefact} | {v.runtime} | {number(v.worst('rms_ratio'))} | "
+            f"{number(v.worst('max_ratio'))} | {v.outcome}{_left_out(v)} |"
             for v in report.verdicts
         ),
         "",
         "`regnet verify` repeats this from the folder alone.",
     ]
+
+
+def _left_out(verdict: Verdict) -> str:
+    return f", {verdict.not_compared} not compared" if verdict.not_compared else ""
 
 
 def _licence_fields(licence: str | None) -> dict[str, str]:

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from converters.inference.bench_folder import Bench, BenchOptions
 
 _MILLISECOND = 1e-3
-_STYLES = {"pass": "green", "FAIL": "bold red", "changed": "bold red", "not verified": "yellow"}
+_STYLES = {
+    "pass": "green",
+    "FAIL": "bold red",
+    "changed": "bold red",
+    "not run": "yellow",
+    "not verified": "yellow",
+}
 _GOALS = {"latency": "For one answer soon", "throughput": "For many images"}
 
 

@@ -103,17 +103,23 @@ def report_table(report: Report) -> Group:
     for verdict in report.verdicts:
         table.add_row(*_report_row(verdict))
     reasons = (Text(f"{v.artefact}, {v.reason}", style="dim") for v in report.verdicts)
-    return Group(table, *reasons)
+    open_ends = (
+        Text(escaped(f"Not checked: {clause}."), "yellow") for clause in report.not_checked
+    )
+    return Group(table, *reasons, *open_ends)
 
 
 def _report_row(verdict: Verdict) -> list[RenderableType]:
     errors = [m.errors for m in verdict.measurements if m.errors]
     top1 = [m.top1 for m in verdict.measurements if m.top1]
     images = sum(t.images for t in top1)
-    outcome = Text(verdict.outcome, style="green" if verdict.passed else "bold red")
+    style = (
+        {"pass": "green", "not run": "yellow"}[verdict.outcome] if verdict.passed else "bold red"
+    )
+    outcome = Text(verdict.outcome, style=style)
     return [
         verdict.artefact,
-        verdict.runtime + (f", {verdict.precision}" if verdict.precision != "float32" else ""),
+        verdict.runtime if verdict.precision == "float32" else verdict.ran,
         f"{errors[0].rms:.2e}" if errors else "-",  # at the network's own size
         f"{verdict.worst('rms_ratio'):.2f}" if errors else "-",
         f"{sum(t.agree for t in top1)}/{images}" if top1 else "-",
@@ -124,14 +130,15 @@ def _report_row(verdict: Verdict) -> list[RenderableType]:
 
 
 def _tensors(verdict: Verdict) -> str:
-    """How many of an artefact's tensors are proven, and how."""
+    """How many of an artefact's tensors are proven, and how; what was not compared."""
+    left_out = f"{verdict.not_compared} not compared" if verdict.not_compared else ""
     proof = verdict.tensors
     if proof is None:
-        return "-"
+        return left_out or "-"
     if proof.wrong:
         return f"{len(proof.wrong)} wrong"
     folded = f", {proof.recomputed} folded" if proof.recomputed else ""
-    return f"{proof.identical} equal{folded}"
+    return f"{proof.identical} equal{folded}" + (f", {left_out}" if left_out else "")
 
 
 def files_table(folder: Path) -> Table:

@@ -11,7 +11,7 @@ from converters.inference.predict import EAGER
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VerdictWord = Literal["pass", "FAIL", "changed", "not verified"]
+VerdictWord = Literal["pass", "FAIL", "not run", "changed", "not verified"]
 Goal = Literal["latency", "throughput"]
 
 _FLOAT32 = "float32"

@@ -184,12 +184,12 @@ def recorded_verdicts(folder: ConvertedFolder) -> dict[str, VerdictWord]:
         return dict.fromkeys(present_runtimes(folder), "not verified")
     try:
         keys = json.loads(record.read_text(encoding="utf-8"))
-        passed = {v["artefact"]: v["passed"] for v in keys["verification"]["verdicts"]}
+        outcomes = {v["artefact"]: _outcome(v) for v in keys["verification"]["verdicts"]}
         digests = {name: entry["sha256"] for name, entry in keys["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{record} is damaged ({error}); convert the checkpoint again.") from error
     return {
-        name: _verdict(passed.get(_artefact(folder, name)), folder, name, digests)
+        name: _verdict(outcomes.get(_artefact(folder, name)), folder, name, digests)
         for name in present_runtimes(folder)
     }
 
@@ -201,15 +201,22 @@ def _artefact(folder: ConvertedFolder, runtime: str) -> str:
     return FORMATS[runtime].file_name
 
 
+def _outcome(verdict: Mapping[str, Any]) -> VerdictWord:
+    """Of a recorded verdict; what was not run is no pass, whatever else is said of it."""
+    if not verdict["passed"]:
+        return "not run" if verdict.get("outcome") == "not run" else "FAIL"
+    return "pass" if verdict["measurements"] else "not run"
+
+
 def _verdict(
-    passed: bool | None, folder: ConvertedFolder, runtime: str, digests: Mapping[str, str]
+    outcome: VerdictWord | None, folder: ConvertedFolder, runtime: str, digests: Mapping[str, str]
 ) -> VerdictWord:
-    if passed is None:
+    if outcome is None:
         return "not verified"
     for file in files_of(folder, runtime):
         if digests.get(file.relative_to(folder.path).as_posix()) != sha256_of(file):
             return "changed"
-    return "pass" if passed else "FAIL"
+    return outcome
 
 
 def usable_cores() -> int:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.artefacts import FORMATS
-from converters.errors import InputError
+from converters.errors import InputError, StorageError
 from converters.folder import ConvertedFolder
 from converters.inference.images import UnreadableImagesError, read_in_batches
 from converters.probabilities import softmax
+from converters.runtimes.memory import MemoryShortError
 from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Runtim
 
     Raises:
         InputError: If there is no such runtime, or the folder lacks the artefact.
+        StorageError: If the artefact would not fit into memory.
     """
     require_known(name)
     if name == EAGER:
@@ -159,7 +161,12 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Runtim
             f"{folder.path} has no {FORMATS[name].file_name}; write it with "
             f"`regnet export --format {name}`."
         )
-    return FORMATS[name].load(path, folder.output_names, threads)
+    try:
+        return FORMATS[name].load(path, folder.output_names, threads)
+    except MemoryShortError as error:
+        raise StorageError(
+            f"{path.name} cannot be run: {error}; take another --runtime or a larger machine."
+        ) from error
 
 
 def require_known(name: str) -> None:

@@ -18,7 +18,7 @@ from converters.frameworks.runtime import SourceRuntime
 from converters.inspection import inspected
 from converters.parity.contents.source import certify_source
 from converters.parity.truth import run
-from converters.parity.verdict import Measurement, Verdict, judge
+from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
 from converters.sources.options import SourceOptions
 
 if TYPE_CHECKING:
@@ -33,33 +33,6 @@ if TYPE_CHECKING:
 
 _ROUNDED = ("float16", "bfloat16")
 """What weights may have been rounded to when they were converted."""
-
-
-class NotRunVerdict(Verdict):
-    """On a checkpoint whose real network could not be run: its tensors alone decide.
-
-    That nothing was run says nothing against a folder; ``runtime`` says why.
-    """
-
-    @property
-    def passed(self) -> bool:
-        """Whether the folder holds the checkpoint's tensors."""
-        return self.failure is None
-
-    @property
-    def outcome(self) -> str:
-        """``not run`` unless the tensors are wrong: equal tensors are no run of the network."""
-        return "not run" if self.passed else "FAIL"
-
-    @property
-    def skipped(self) -> str:
-        """Why the real network was not run, whatever the tensors are."""
-        return self.runtime
-
-    @property
-    def reason(self) -> str:
-        """What is wrong with the tensors, else that they were all there was to judge."""
-        return self.failure or f"the tensors are the checkpoint's; {self.runtime}"
 
 
 def judge_source(
@@ -83,7 +56,7 @@ def judge_source(
             source's own choice of weights and channel order is what counts.
 
     Returns:
-        A verdict named after the checkpoint; a `NotRunVerdict` if the framework is not there.
+        A verdict named after the checkpoint; ``not_run`` says why, if the framework is not there.
 
     Raises:
         InputError: If the checkpoint cannot be used.
@@ -116,7 +89,7 @@ def _judge(
         outputs = run(runtime, truth.inputs_for(precision))
         measured = judge(outputs, units, truth.oracle, precision)
     except NotRunError as error:
-        return NotRunVerdict(name, f"not run: {error}", COMPUTED, (), tensors)
+        return Verdict(name, NOT_RUN, COMPUTED, (), tensors, str(error))
     except ConversionError:
         raise
     except Exception as error:  # noqa: BLE001 -- frameworks raise classes of their own

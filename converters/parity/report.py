@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import ConversionError
+from converters.errors import ConversionError, StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from converters.parity.verdict import Verdict
 
 
@@ -18,15 +20,34 @@ class Report:
     Attributes:
         verdicts: One for the golden vectors, one for the weights, one for each artefact.
         changed_files: Files whose sha256 is not the one recorded when they were written.
+        not_checked: What of the folder could not be checked, one clause each; none of it is wrong.
     """
 
     verdicts: tuple[Verdict, ...]
     changed_files: tuple[str, ...] = ()
+    not_checked: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether every verdict is pass and no file was changed."""
-        return not self.changed_files and all(verdict.passed for verdict in self.verdicts)
+        """Whether there are verdicts, all of them let it pass, and no file was changed."""
+        passed = [verdict.passed for verdict in self.verdicts]
+        return bool(passed) and all(passed) and not self.changed_files
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether something was found wrong; else what does not pass could not be judged here."""
+        return bool(self.changed_files) or any(
+            verdict.outcome == "FAIL" for verdict in self.verdicts
+        )
+
+    @property
+    def not_run(self) -> list[str]:
+        """One clause for each verdict on what was not run, and let the folder pass all the same."""
+        return [
+            f"{verdict.artefact} was not run ({verdict.not_run})"
+            for verdict in self.verdicts
+            if verdict.passed and verdict.not_run is not None
+        ]
 
     @property
     def failures(self) -> list[str]:
@@ -45,31 +66,48 @@ class Report:
             outcome: What the message says happened instead.
 
         Raises:
-            VerificationError: If one is fail.
+            VerificationError: If one is not; with exit status 4 where nothing is wrong, but
+                something can be judged on another machine only.
         """
         if not self.passed:
-            reasons = "; ".join(self.failures)
-            raise VerificationError(f"{outcome}, for verification failed: {reasons}.", self)
+            raise VerificationError(outcome, self.failures, self, is_wrong=self.is_wrong)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "passed": self.passed,
             "changed_files": list(self.changed_files),
+            "not_checked": list(self.not_checked),
             "verdicts": [verdict.to_dict() for verdict in self.verdicts],
         }
 
 
 class VerificationError(ConversionError):
-    """The conversion finished but its verdict is fail; nothing was published.
+    """The work is done and its verdict is no pass; nothing was published.
 
     Args:
-        message: The sentence.
+        outcome: What the message says happened instead.
+        failures: One clause for each reason.
         report: The verdicts.
+        is_wrong: Whether something is wrong; else something could not be judged here.
+
+    Attributes:
+        exit_status: 1; but 4, the machine's, where nothing is wrong and something could not be
+            judged here.
     """
 
     exit_status = 1
 
-    def __init__(self, message: str, report: Report) -> None:
-        super().__init__(message)
+    def __init__(
+        self, outcome: str, failures: Iterable[str], report: Report, *, is_wrong: bool = True
+    ) -> None:
+        reasons = "; ".join(failures)
+        if is_wrong:
+            super().__init__(f"{outcome}, for verification failed: {reasons}.")
+        else:
+            self.exit_status = StorageError.exit_status
+            super().__init__(
+                f"{outcome}, for it could not be verified here: {reasons}; free memory, take a "
+                "larger machine, or leave that format out."
+            )
         self.report = report

@@ -9,7 +9,7 @@ ones with small logits by less than 1e-5. docs/parity.md derives the rule.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -30,6 +30,11 @@ MAX_LIMIT = 8.0
 """Times the unit of the largest error; a maximum varies more than a mean."""
 
 Outputs = dict[str, "NDArray[np.floating]"]
+
+Outcome = Literal["pass", "FAIL", "not run"]
+
+NOT_RUN = "not run"
+"""What stands in the place of a runtime where nothing was run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +77,19 @@ class Measurement:
 class Verdict:
     """On one artefact.
 
+    What was not run is no pass: it is not in the way of one only where its tensors are proven, and
+    is called what it is everywhere.
+
     Attributes:
         artefact: File name.
         runtime: What ran it, with version.
         precision: What it computed in.
         measurements: Every output on every batch.
         tensors: Proof of the weights it holds; None where it holds none of its own.
+        not_run: Why it was not run, as words that follow "not run: "; None if it was. It holds no
+            figure of the machine, since it is written into files.
+        not_compared: What of it was compared with nothing, such as its graph, so that numbers (and
+            tensors, if they were) alone speak for it; None where there is no such part.
     """
 
     artefact: str
@@ -85,38 +97,62 @@ class Verdict:
     precision: str
     measurements: tuple[Measurement, ...]
     tensors: TensorCertificate | None = None
+    not_run: str | None = None
+    not_compared: str | None = None
 
     @property
-    def failure(self) -> str | None:
-        """The first reason to fail, or None."""
+    def wrong(self) -> str | None:
+        """The first thing that was found wrong, or None."""
         reasons = [f"{m.batch}: {m.failure}" for m in self.measurements if m.failure]
         if self.tensors and self.tensors.failure:
             reasons.append(self.tensors.failure)
         return reasons[0] if reasons else None
 
     @property
-    def passed(self) -> bool:
-        """Whether every measurement passed, and there was one."""
-        return bool(self.measurements) and self.failure is None
+    def unproven(self) -> str | None:
+        """Why nothing is known of it, where nothing was found wrong; None if something is."""
+        if self.wrong or self.measurements:
+            return None
+        if self.not_run is None:
+            return "nothing was measured"
+        if self.tensors is None:
+            return f"not run: {self.not_run}, and nothing else of it can be proven"
+        return None
 
     @property
-    def outcome(self) -> str:
-        """What tables show: ``pass`` or ``FAIL``."""
+    def failure(self) -> str | None:
+        """Why it does not pass: what is wrong, or that nothing is known; None if it passes."""
+        return self.wrong or self.unproven
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was measured, or its tensors proven, and nothing is wrong."""
+        return self.failure is None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What everything that shows a verdict or goes by one says of it."""
+        if self.wrong:
+            return "FAIL"
+        if self.not_run is not None:
+            return "not run"
         return "pass" if self.passed else "FAIL"
 
     @property
-    def skipped(self) -> str | None:
-        """Why nothing was run, where that is no fault; None if something was, or should have."""
-        return None
+    def ran(self) -> str:
+        """What ran it and in which precision, or that nothing did."""
+        return self.runtime if self.not_run is not None else f"{self.runtime}, {self.precision}"
 
     @property
     def reason(self) -> str:
         """The number that decided: of a fail what is wrong, of a pass what came nearest to it."""
         if self.failure:
             return self.failure
+        if self.not_run is not None:
+            return f"its tensors are proven; not run: {self.not_run}"
         measured = [m for m in self.measurements if m.rms_ratio is not None]
         if not measured:
-            return "nothing was measured" if not self.measurements else "equal to what was recorded"
+            return "equal to what was recorded"
         worst = max(measured, key=lambda m: m.share)
         rms_ratio, max_ratio = worst.rms_ratio or 0.0, worst.max_ratio or 0.0
         if rms_ratio / RMS_LIMIT >= max_ratio / MAX_LIMIT:
@@ -134,6 +170,7 @@ class Verdict:
         """Plain values for JSON."""
         return {
             **asdict(self),
+            "outcome": self.outcome,
             "passed": self.passed,
             "failure": self.failure,
             "reason": self.reason,

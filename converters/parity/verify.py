@@ -13,7 +13,7 @@ from converters.parity.golden import judge_golden, read_golden
 from converters.parity.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.parity.report import Report
 from converters.parity.truth import FLOAT32, Truth, run
-from converters.parity.verdict import Measurement, Verdict, judge
+from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
 from converters.report import changed_files
 from converters.runtimes.memory import MemoryShortError
 from regnet.design_space import complexity
@@ -138,12 +138,15 @@ def _judge_artefact(
 ) -> Verdict:
     """Run one artefact; one that cannot be loaded or run fails with the runtime's own words.
 
-    For one that does not fit into memory its tensors alone decide.
+    One that does not fit into memory is not run: its tensors alone decide, and without proof of
+    them nothing does.
     """
     file_name = FORMATS[name].file_name
     tensors = None
+    not_compared: str | None = "tensors and graph"
     if FORMATS[name].contents is not None:
         tensors = certify(folder, name, path, weights_sha256=weights_sha256)
+        not_compared = None if tensors.graph_compared else "graph"
     try:
         runtime = FORMATS[name].load(path, folder.output_names)
         truth = truth.fitted(getattr(runtime, "sizes", (None, None, None)))
@@ -155,11 +158,11 @@ def _judge_artefact(
     except ConversionError:
         raise
     except MemoryShortError as error:
-        from converters.parity.too_large import TooLargeVerdict
-
-        return TooLargeVerdict(file_name, f"not run: {error}", FLOAT32, (), tensors)
+        return Verdict(file_name, NOT_RUN, FLOAT32, (), tensors, str(error), not_compared)
     except Exception as error:  # noqa: BLE001 -- runtimes raise classes of their own
         words = " ".join(str(error).split())[:300]
         failed = Measurement("all", "all", (), failure=f"it cannot be run ({words})")
-        return Verdict(file_name, name, "unknown", (failed,), tensors)
-    return Verdict(file_name, runtime.name, runtime.precision, measured, tensors)
+        return Verdict(file_name, name, "unknown", (failed,), tensors, None, not_compared)
+    return Verdict(
+        file_name, runtime.name, runtime.precision, measured, tensors, None, not_compared
+    )

@@ -35,6 +35,8 @@ class Standing:
 
     Attributes:
         passed: The verdict.
+        was_run: Whether anything ran it.
+        graph_compared: Whether graph or code was compared; None without a certificate.
         precision: What it computed in.
         ratios: ``rms_ratio`` and ``max_ratio``, the largest of all batches; infinite if one that
             belongs there could not be measured.
@@ -45,6 +47,8 @@ class Standing:
     """
 
     passed: bool
+    was_run: bool
+    graph_compared: bool | None
     precision: str
     ratios: Mapping[str, float]
     proven: Mapping[str, tuple[int, int]]
@@ -63,6 +67,8 @@ class Standing:
         proof = record.get("tensors")
         return cls(
             passed=_typed(record["passed"], bool),
+            was_run=bool(measured),
+            graph_compared=None if proof is None else bool(proof.get("graph_compared")),
             precision=_typed(record["precision"], str),
             ratios={
                 name: max((_ratio(m, name) for m in measured), default=0.0) for name in _RATIOS
@@ -125,6 +131,9 @@ def _worse(before: Standing, now: Standing | None, factor: float) -> Iterator[st
         return
     if before.passed and not now.passed:
         yield "passed in the baseline and fails now"
+    if before.was_run and not now.was_run:
+        yield "was run in the baseline and is not now"
+        return
     if before.precision != now.precision:
         yield f"computes in {now.precision} where it computed in {before.precision}"
     yield from _worse_ratios(before, now, factor)
@@ -154,6 +163,8 @@ def _worse_tensors(before: Standing, now: Standing) -> Iterator[str]:
     if now.identical is None or now.recomputed is None:
         yield "has no proof of its tensors any more"
         return
+    if before.graph_compared and not now.graph_compared:
+        yield "has a graph that is compared with nothing any more"
     if now.identical < before.identical:
         yield (
             f"has {now.identical} tensors identical to the weights where it had {before.identical}"

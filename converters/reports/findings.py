@@ -7,6 +7,7 @@ them depends on time, place or machine.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,13 @@ class Findings:
         return self.report.passed and not self.regressions and not self.unsigned
 
     @property
+    def is_wrong(self) -> bool:
+        """Whether something is wrong; else what is no pass could not be judged on this machine."""
+        return self.report.is_wrong or bool(self.regressions) or bool(self.unsigned)
+
+    @property
     def failures(self) -> tuple[str, ...]:
-        """One clause for each thing that is wrong."""
+        """One clause for each thing that is wrong or could not be judged."""
         return (*self.unsigned, *self.report.failures, *(self.regressions or ()))
 
     @property
@@ -62,15 +68,24 @@ class Findings:
 
     @property
     def headline(self) -> str:
-        """The outcome in a line, for example ``FAIL: 1 of 4 verdicts, 1 file changed``."""
+        """The outcome in a line, for example ``FAIL: 1 of 4 verdicts, 1 file changed``.
+
+        Before the colon stands ``pass``, ``FAIL``, or ``not verified``, where nothing is wrong but
+        something could not be judged.
+        """
         verdicts, changed = self.report.verdicts, len(self.report.changed_files)
-        failed = sum(not verdict.passed for verdict in verdicts)
+        outcomes = Counter(verdict.outcome for verdict in verdicts)
         if self.passed:
+            not_run = f", {outcomes['not run']} not run" if outcomes["not run"] else ""
             signed = "" if self.signature is None else ", signed"
-            return f"pass: {len(verdicts)} of {len(verdicts)} verdicts{signed}"
+            return f"pass: {outcomes['pass']} of {len(verdicts)} verdicts{not_run}{signed}"
+        unproven = sum(verdict.unproven is not None for verdict in verdicts)
+        if not self.is_wrong:
+            return f"not verified: {unproven} of {len(verdicts)} could not be judged here"
         counts = [
             "the signature" if self.unsigned else "",
-            f"{failed} of {len(verdicts)} verdicts" if failed else "",
+            f"{outcomes['FAIL']} of {len(verdicts)} verdicts" if outcomes["FAIL"] else "",
+            f"{unproven} could not be judged" if unproven else "",
             f"{changed} {'file' if changed == 1 else 'files'} changed" if changed else "",
             f"worse than the baseline in {len(self.regressions)}" if self.regressions else "",
         ]
@@ -83,13 +98,12 @@ class Findings:
             outcome: What the message says of the folder.
 
         Raises:
-            VerificationError: If they are not.
+            VerificationError: If they are not; its exit status says whether something is wrong.
         """
         from converters.parity.report import VerificationError
 
         if not self.passed:
-            reasons = "; ".join(self.failures)
-            raise VerificationError(f"{outcome}, for verification failed: {reasons}.", self.report)
+            raise VerificationError(outcome, self.failures, self.report, is_wrong=self.is_wrong)
 
     def to_dict(self) -> dict[str, Any]:
         """What ``--json`` prints, as ``report.schema.json`` describes it.
@@ -124,7 +138,7 @@ def cells(verdict: Verdict) -> tuple[str, ...]:
     """A verdict as a row under `COLUMNS`, each cell one line; ``-`` where there is nothing."""
     row = (
         verdict.artefact,
-        f"{verdict.runtime}, {verdict.precision}",
+        verdict.ran,
         verdict.outcome,
         number(verdict.worst("rms_ratio")),
         number(verdict.worst("max_ratio")),
@@ -157,16 +171,17 @@ def classes(verdict: Verdict, what: str) -> str:
 
 
 def tensors(verdict: Verdict) -> str:
-    """A tensor certificate in a few words."""
+    """A tensor certificate in a few words, and what of the artefact was not compared."""
+    left_out = f"{verdict.not_compared} not compared" if verdict.not_compared else ""
     proof = verdict.tensors
     if proof is None:
-        return "-"
+        return left_out or "-"
     parts = [
         f"{proof.identical} identical" if proof.identical else "",
         f"{proof.recomputed} recomputed within {proof.ulps} ulp" if proof.recomputed else "",
         f"{len(proof.wrong)} wrong" if proof.wrong else "",
     ]
-    return ", ".join(filter(None, parts)) or "none"
+    return ", ".join(filter(None, [", ".join(filter(None, parts)) or "none", left_out]))
 
 
 def _plain(value: Any) -> Any:

@@ -51,6 +51,7 @@ def _outcome(findings: Findings) -> Markup:
         tag("h1", findings.folder, " ", _badge(word, passed=findings.passed)),
         tag("p", rest, class_="lead"),
         *([_list(findings.failures)] if findings.failures else []),
+        *([_list(findings.report.not_checked, "open")] if findings.report.not_checked else []),
     )
 
 
@@ -59,14 +60,18 @@ def _summary(findings: Findings) -> Markup:
         tag(
             "tr",
             tag("th", verdict.artefact, scope="row"),
-            tag("td", f"{verdict.runtime}, {verdict.precision}"),
+            tag("td", verdict.ran),
             tag("td", _verdict_badge(verdict)),
-            tag("td", verdict.reason, class_="reason"),
+            tag("td", verdict.reason, *_left_out(verdict), class_="reason"),
         )
         for verdict in findings.report.verdicts
     ]
     head = _head(("file", "runtime", "verdict", "decided by"))
     return tag("section", tag("h2", "Verdicts"), _table("summary", head, rows))
+
+
+def _left_out(verdict: Verdict) -> list[str]:
+    return [f"; {verdict.not_compared} not compared"] if verdict.not_compared else []
 
 
 def _has_details(verdict: Verdict) -> bool:
@@ -77,7 +82,9 @@ def _has_details(verdict: Verdict) -> bool:
 
 
 def _artefact(verdict: Verdict) -> Markup:
-    facts = [("runtime", f"{verdict.runtime}, {verdict.precision}"), ("decided by", verdict.reason)]
+    facts = [("runtime", verdict.ran), ("decided by", verdict.reason)]
+    if verdict.not_compared:
+        facts.append(("not compared", verdict.not_compared))
     facts += [
         (name, shown)
         for name, what in (("classes kept", "agree"), ("classes proven", "proven"))
@@ -154,11 +161,12 @@ def _verdict_badge(verdict: Verdict) -> Markup:
 
 
 def _badge(word: str, *, passed: bool) -> Markup:
-    return tag("span", word, class_="badge good" if passed else "badge bad")
+    kind = ("good" if word == "pass" else "open") if passed else "bad"
+    return tag("span", word, class_=f"badge {kind}")
 
 
-def _list(clauses: Iterable[str]) -> Markup:
-    return tag("ul", *(tag("li", clause) for clause in clauses), class_="wrong")
+def _list(clauses: Iterable[str], kind: str = "wrong") -> Markup:
+    return tag("ul", *(tag("li", clause) for clause in clauses), class_=kind)
 
 
 def _head(columns: Iterable[str]) -> Markup:

@@ -38,7 +38,8 @@ def junit(findings: Findings) -> str:
     """One test suite for the folder; a test case for every output on every batch of an artefact.
 
     Further cases stand for the tensors of an artefact, the signature, the recorded files, and the
-    baseline. The outputs of a framework that was not run are one case, which is skipped.
+    baseline. Outputs of what was not run are one case: skipped where its tensors are proven, else
+    failed. What was compared with nothing or could not be checked is skipped as well.
     """
     cases = list(_cases(findings))
     counts = {
@@ -77,6 +78,8 @@ def _cases(findings: Findings) -> Iterator[Case]:
         yield Case(folder, "signature", findings.unsigned)
     changed = [f"{name} was changed after it was written" for name in report.changed_files]
     yield Case(folder, "recorded files", changed)
+    if report.not_checked:
+        yield Case(folder, "not checked", skipped="; ".join(report.not_checked))
     for verdict in report.verdicts:
         yield from _verdict_cases(verdict)
     if findings.regressions is not None:
@@ -84,14 +87,16 @@ def _cases(findings: Findings) -> Iterator[Case]:
 
 
 def _verdict_cases(verdict: Verdict) -> Iterator[Case]:
-    if verdict.skipped is not None:
-        yield Case(verdict.artefact, "outputs", skipped=verdict.skipped)
-    elif not verdict.measurements:
-        yield Case(verdict.artefact, "outputs", [verdict.reason])
+    if verdict.unproven is not None:
+        yield Case(verdict.artefact, "outputs", [verdict.unproven])
+    elif verdict.not_run is not None:
+        yield Case(verdict.artefact, "outputs", skipped=f"not run: {verdict.not_run}")
     for m in verdict.measurements:
         yield Case(verdict.artefact, f"{m.batch} {m.output}", [m.failure] if m.failure else [])
     if verdict.tensors:
         yield Case(verdict.artefact, "tensors", verdict.tensors.wrong)
+    if verdict.not_compared:
+        yield Case(verdict.artefact, "contents", skipped=f"{verdict.not_compared} not compared")
 
 
 def _properties(findings: Findings) -> Iterator[tuple[str, str]]:

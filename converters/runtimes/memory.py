@@ -13,7 +13,8 @@ _GB = 10**9
 class MemoryShortError(Exception):
     """Why an artefact is not run, as words that follow "not run: ".
 
-    It says nothing against the artefact: the machine is too small.
+    It says nothing against the artefact: the machine is too small. The words go into reports and
+    records, so they hold what the artefact needs and not what this machine has.
     """
 
 
@@ -40,8 +41,7 @@ def require_memory(needed: int) -> None:
     Raises:
         MemoryShortError: If there is less.
     """
-    available = available_memory()
-    if needed > available:
+    if needed > available_memory():
         raise MemoryShortError(
-            f"it needs about {needed / _GB:.1f} GB of memory and {available / _GB:.1f} GB are free"
+            f"it needs about {max(needed / _GB, 0.1):.1f} GB of memory, more than is free here"
         )

@@ -63,6 +63,8 @@ class Contents:
             name; None if it needs none of them.
         faults: What else is wrong, one clause each.
         precision: What folded and cast tensors are rounded to: ``float32`` or ``float16``.
+        graph_compared: Whether its graph or code was compared, node by node or line by line, with
+            what is written for the folder; what differed is among the faults.
     """
 
     tensors: tuple[HeldTensor, ...]
@@ -70,6 +72,7 @@ class Contents:
     weights_sha256: Mapping[str, str] | None = None
     faults: tuple[str, ...] = ()
     precision: str = COMPUTED
+    graph_compared: bool = False
 
 
 class ReadContents(Protocol):

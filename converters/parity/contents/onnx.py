@@ -28,7 +28,12 @@ from converters.parity.contents.held import (
     part,
 )
 from converters.parity.contents.protobuf import cut
-from converters.parity.contents.written import graph_faults, metadata_faults, stated_precision
+from converters.parity.contents.written import (
+    graph_faults,
+    graph_is_ours,
+    metadata_faults,
+    stated_precision,
+)
 from regnet.architecture import NORM_EPS
 
 if TYPE_CHECKING:
@@ -79,6 +84,7 @@ def read_onnx(folder: ConvertedFolder, path: Path) -> Contents:
         weights_sha256=_weights_sha256(model) if places.used else None,
         faults=(*faults, *metadata_faults(folder, model)),
         precision=stated_precision(model),
+        graph_compared=graph_is_ours(model),
     )
 
 

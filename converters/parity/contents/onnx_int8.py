@@ -61,7 +61,9 @@ def read_onnx_int8(folder: ConvertedFolder, path: Path) -> Contents:
     ]
     grids = {value + ending for value in plan.values for ending in (SCALE, ZERO_POINT)}
     held = [_held(name, tensors) for name in tensors if name not in grids]
-    return Contents(tuple(tensor for tensor in held if tensor), faults=tuple(faults))
+    return Contents(
+        tuple(tensor for tensor in held if tensor), faults=tuple(faults), graph_compared=True
+    )
 
 
 def _expected(folder: ConvertedFolder, model: ModelProto) -> tuple[GraphProto, Int8Plan]:

@@ -47,12 +47,15 @@ class TensorCertificate:
         ulps: The largest distance of a recomputed one from what float64 rounds to, in units in the
             last place of the artefact's precision.
         wrong: One clause each: a name and what is wrong.
+        graph_compared: Whether graph or code was compared with what is written for the folder;
+            where it was not, its tensors may be used for anything.
     """
 
     identical: int
     recomputed: int
     ulps: int
     wrong: tuple[str, ...] = ()
+    graph_compared: bool = False
 
     @property
     def failure(self) -> str | None:
@@ -98,7 +101,9 @@ def certify(
     if contents.weights_sha256 is not None:
         audit.digests(contents.weights_sha256, weights_sha256 or {})
     wrong = (*audit.wrong, *contents.faults)
-    return TensorCertificate(audit.identical, audit.recomputed, audit.ulps, wrong)
+    return TensorCertificate(
+        audit.identical, audit.recomputed, audit.ulps, wrong, contents.graph_compared
+    )
 
 
 def contents_of(folder: ConvertedFolder, kind: str, path: Path) -> Contents:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint import Opaque, StoredTensor
 from converters.parity.contents.archive import Archive
 from converters.parity.contents.held import Contents, HeldTensor
-from converters.parity.contents.written import code_faults
+from converters.parity.contents.written import code_faults, code_is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,12 @@ def read_torchscript(folder: ConvertedFolder, path: Path) -> Contents:
     constants = _held(archive, archive.unpickle(_CONSTANTS), _CONSTANTS)
     large = (tensor for tensor in constants if tensor.data.nbytes > _ONE_VALUE)
     faults = tuple(code_faults(folder, archive.entry))
-    return Contents((*program, *large), counters=True, faults=faults)
+    return Contents(
+        (*program, *large),
+        counters=True,
+        faults=faults,
+        graph_compared=code_is_ours(archive.entry),
+    )
 
 
 def _held(archive: Archive, tree: Tree, name: str) -> Iterator[HeldTensor]:

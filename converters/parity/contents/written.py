@@ -65,7 +65,7 @@ def graph_faults(folder: ConvertedFolder, model: ModelProto, graph: GraphProto) 
         model: The file; its graph is not looked at.
         graph: Without the initialisers.
     """
-    if (model.producer_name, model.producer_version) != (PRODUCER, REVISION):
+    if not graph_is_ours(model):
         return
     form = form_of(model, graph)
     written = _written(folder, graph, form)
@@ -79,6 +79,11 @@ def graph_faults(folder: ConvertedFolder, model: ModelProto, graph: GraphProto) 
         yield f"the list of inputs and outputs is {NOT_WRITTEN}"
     if [(opset.domain, opset.version) for opset in model.opset_import] != [("", form.opset)]:
         yield f"the version of its operators is {NOT_WRITTEN}"
+
+
+def graph_is_ours(model: ModelProto) -> bool:
+    """Whether an ONNX file says that it is of today's revision, and so can be compared."""
+    return (model.producer_name, model.producer_version) == (PRODUCER, REVISION)
 
 
 def form_of(model: ModelProto, graph: GraphProto) -> GraphForm:
@@ -129,11 +134,16 @@ def code_faults(folder: ConvertedFolder, entry: Callable[[str], bytes | None]) -
         folder: Whose artefact it is.
         entry: Gives the bytes of an entry below the root of the archive, None without it.
     """
-    if not (entry(CODE) or b"").startswith(MARK.encode()):
+    if not code_is_ours(entry):
         return
     for name, data in program_entries(folder).items():
         if entry(name) != data:
             yield f"its {name} is {NOT_WRITTEN}"
+
+
+def code_is_ours(entry: Callable[[str], bytes | None]) -> bool:
+    """Whether a TorchScript archive says that it is of today's revision; see `code_faults`."""
+    return (entry(CODE) or b"").startswith(MARK.encode())
 
 
 def _says(text: str | None, value: object) -> bool:

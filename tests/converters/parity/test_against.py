@@ -327,10 +327,10 @@ def test_a_framework_that_is_not_installed_is_said_and_no_failure(
 
     verdict = verdict_on(folder, checkpoint)
 
-    why = "not run: timm_of_nowhere is not installed (pip install timm-of-nowhere)"
+    why = "timm_of_nowhere is not installed (pip install timm-of-nowhere)"
     assert verdict.outcome == "not run"
-    assert verdict.runtime == why
-    assert verdict.reason == f"the tensors are the checkpoint's; {why}"
+    assert verdict.not_run == why
+    assert verdict.reason == f"its tensors are proven; not run: {why}"
     assert Report((verdict,)).passed
     wrong = changed(folder, STATE_MISTAKES["the BGR flip forgotten"])
     assert not verdict_on(wrong, checkpoint).passed
@@ -346,7 +346,8 @@ def test_a_framework_that_cannot_be_imported_is_said_and_no_failure(
     verdict = verdict_on(converted(tmp_path / "flat.pth"), tmp_path / "flat.pth")
 
     assert verdict.passed
-    assert verdict.runtime.startswith("not run: timm cannot be imported (")
+    assert verdict.not_run
+    assert verdict.not_run.startswith("timm cannot be imported (")
 
 
 def test_a_network_that_its_framework_cannot_load_fails_in_words(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 _KEYWORDS = {
     *("$schema", "$defs", "title", "description", "const", "type", "required", "minimum"),
-    *("items", "properties"),
+    *("items", "properties", "enum"),
 }
 """Those that are checked in passing, are met, or check nothing."""
 
@@ -50,6 +50,8 @@ def _broken(  # noqa: PLR0913, PLR0917 -- one keyword, and where it stands
             yield from faults(value, root["$defs"][rule.removeprefix("#/$defs/")], root, at)
         case "const" if value != rule:
             yield f"{at} is not {rule}"
+        case "enum" if value not in rule:
+            yield f"{at} is none of {rule}"
         case "type" if not _is(value, rule):
             yield f"{at} is no {rule}"
         case "anyOf":

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from html.parser import HTMLParser
 from importlib.resources import files
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+import onnx
 import pytest
 from markdown_it import MarkdownIt
+from rich.console import Console
 
 from converters import reports
-from converters.parity.against import NotRunVerdict
+from converters.cli.tables import report_table
 from converters.parity.contents.tensors import TensorCertificate
+from converters.parity.report import VerificationError
+from converters.parity.verdict import NOT_RUN, Verdict
 from converters.reports.bars import bar
 from converters.reports.findings import Findings, one_line
 from converters.reports.html import html
 from converters.reports.junit import junit
 from converters.reports.markdown import markdown
 from converters.reports.text import as_text
-from tests.converters.reports.made import HOSTILE, hostile
+from tests.converters.reports.made import HOSTILE, findings_of, hostile
 from tests.converters.reports.schema_check import faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from markdown_it.token import Token
 
@@ -123,9 +130,9 @@ def test_junit_fails_the_cases_that_failed_and_says_why(failing: Findings) -> No
 def test_junit_skips_a_framework_that_was_not_run(
     wrong: tuple[str, ...], passing: Findings
 ) -> None:
-    why = "not run: timm is not installed (pip install timm)"
+    why = "timm is not installed (pip install timm)"
     certificate = TensorCertificate(3, 0, 0, wrong)
-    verdict = NotRunVerdict("source.pyth", why, "float32", (), certificate)
+    verdict = Verdict("source.pyth", NOT_RUN, "float32", (), certificate, why)
     report = dataclasses.replace(passing.report, verdicts=(verdict,))
     root = parsed(junit(dataclasses.replace(passing, report=report)))
     suite = root.find("testsuite")
@@ -136,9 +143,76 @@ def test_junit_skips_a_framework_that_was_not_run(
         "outputs": ["skipped"],
         "tensors": ["failure"] * len(wrong),
     }
-    assert [skipped.get("message") for skipped in suite.iter("skipped")] == [why]
+    assert [skipped.get("message") for skipped in suite.iter("skipped")] == [f"not run: {why}"]
     counts = {name: suite.get(name) for name in ("tests", "failures", "skipped")}
     assert counts == {"tests": "3", "failures": str(len(wrong)), "skipped": "1"}
+
+
+@pytest.fixture(scope="module")
+def of_another_producer(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """A right ONNX file whose mark was taken away, and which is no file of the record's."""
+    path = shutil.copytree(demo_folder, tmp_path_factory.mktemp("other") / "out")
+    model = onnx.load(path / "model.onnx")
+    model.producer_version = "of another"
+    onnx.save(model, path / "model.onnx")
+    record = json.loads((path / "conversion.json").read_text())
+    del record["files"]["model.onnx"]
+    (path / "conversion.json").write_text(json.dumps(record))
+    return findings_of(path)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_says_what_was_not_compared(
+    form: Callable[[Findings], str], passing: Findings, of_another_producer: Findings
+) -> None:
+    assert of_another_producer.passed
+    assert form(of_another_producer).count("graph not compared") == 1
+    assert "not compared" not in form(passing)
+
+
+def test_the_table_and_json_say_what_was_not_compared(
+    passing: Findings, of_another_producer: Findings
+) -> None:
+    assert "graph not compared" in table_of(of_another_producer)
+    assert "not compared" not in table_of(passing)
+    for findings, expected in ((of_another_producer, "graph"), (passing, None)):
+        (record,) = (v for v in findings.to_dict()["verdicts"] if v["artefact"] == "model.onnx")
+        assert record["not_compared"] == expected
+        assert record["tensors"]["graph_compared"] is (expected is None)
+
+
+def table_of(findings: Findings) -> str:
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(report_table(findings.report))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_tells_no_run_from_a_pass(
+    form: Callable[[Findings], str], passing: Findings
+) -> None:
+    why = "it needs about 3.0 GB of memory, more than is free here"
+    golden, weights, onnx_file, _ = passing.report.verdicts
+    proven = dataclasses.replace(onnx_file, measurements=(), not_run=why, runtime=NOT_RUN)
+    report = dataclasses.replace(passing.report, verdicts=(golden, weights, proven))
+    findings = dataclasses.replace(passing, report=report)
+    assert findings.passed
+    assert f"not run: {why}" in form(findings)
+    assert findings.headline == "pass: 2 of 3 verdicts, 1 not run"
+
+    unproven = dataclasses.replace(proven, tensors=None)
+    report = dataclasses.replace(passing.report, verdicts=(golden, weights, unproven))
+    findings = dataclasses.replace(passing, report=report)
+    assert not findings.passed
+    assert f"not run: {why}, and nothing else of it can be proven" in form(findings)
+    assert findings.headline == "not verified: 1 of 3 could not be judged here"
+    with pytest.raises(VerificationError, match="could not be verified here") as caught:
+        findings.require_pass("out is not to be trusted")
+    assert caught.value.exit_status == 4
+    worse = dataclasses.replace(findings, regressions=("worse",))
+    with pytest.raises(VerificationError, match="verification failed") as caught:
+        worse.require_pass("out is not to be trusted")
+    assert caught.value.exit_status == 1
 
 
 def test_junit_states_the_ratios_as_properties_of_the_suite(passing: Findings) -> None:

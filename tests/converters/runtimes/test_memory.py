@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.parity.too_large import TooLargeVerdict
+from converters import artefacts
+from converters.artefacts import FORMATS
+from converters.convert import ConvertOptions, convert
+from converters.folder import ConvertedFolder
+from converters.inference.bench_folder import recorded_verdicts
+from converters.parity.report import VerificationError
 from converters.runtimes.memory import MemoryShortError, available_memory, require_memory
+from tests.converters.demo import CHECKPOINT
 from tests.converters.parity.networks import Network, export, random_network
 
 if TYPE_CHECKING:
@@ -38,13 +46,14 @@ def test_an_artefact_larger_than_memory_is_not_run_and_says_so(
 ) -> None:
     _, _, report = judged(form, 10, tmp_path, monkeypatch)
     verdict = report.verdicts[-1]
-    assert isinstance(verdict, TooLargeVerdict)
     assert report.passed
+    assert not verdict.measurements
     assert verdict.outcome == "not run"
     assert verdict.tensors is not None
     assert verdict.tensors.identical > 0
-    assert "its tensors are the folder's; not run: it needs about" in verdict.reason
-    assert verdict.reason.endswith("GB of memory and 0.0 GB are free")
+    assert verdict.reason == (
+        "its tensors are proven; not run: it needs about 0.1 GB of memory, more than is free here"
+    )
 
 
 @pytest.mark.parametrize("form", ["self-contained", "torchscript"])
@@ -57,6 +66,69 @@ def test_wrong_tensors_fail_without_a_run(
     report = network.report(form, path)
     assert not report.passed
     assert report.verdicts[-1].outcome == "FAIL"
+
+
+@pytest.fixture
+def _garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exporter of AOTInductor that writes nothing a network could be in."""
+    kind = dataclasses.replace(
+        FORMATS["aotinductor"], export=lambda _, path, __: path.write_bytes(b"garbage" * 100_000)
+    )
+    monkeypatch.setitem(artefacts.FORMATS, "aotinductor", kind)
+
+
+@pytest.mark.usefixtures("_garbage")
+def test_what_is_neither_run_nor_proven_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_memory(monkeypatch, tmp_path, 10)
+    options = ConvertOptions(formats=("aotinductor",))
+    with pytest.raises(VerificationError, match="could not be verified here: ") as caught:
+        convert(CHECKPOINT, tmp_path / "out", options)
+    assert caught.value.exit_status == 4
+    assert not (tmp_path / "out").exists()
+    (verdict,) = (v for v in caught.value.report.verdicts if v.artefact == "model.aoti.pt2")
+    assert (verdict.passed, verdict.outcome) == (False, "not run")
+    assert "nothing else of it can be proven" in str(caught.value)
+    assert verdict.to_dict()["passed"] is False
+
+
+@pytest.mark.usefixtures("_garbage")
+def test_where_something_is_wrong_as_well_that_is_what_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = dataclasses.replace(
+        FORMATS["onnx"], export=lambda _, path, __: path.write_bytes(b"garbage")
+    )
+    monkeypatch.setitem(artefacts.FORMATS, "onnx", wrong)
+    with_memory(monkeypatch, tmp_path, 10)
+    options = ConvertOptions(formats=("aotinductor", "onnx"))
+    with pytest.raises(VerificationError, match="verification failed: ") as caught:
+        convert(CHECKPOINT, tmp_path / "out", options)
+    assert caught.value.exit_status == 1
+
+
+def test_what_is_proven_but_not_run_is_published_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_memory(monkeypatch, tmp_path, 10)
+    out = tmp_path / "out"
+    convert(CHECKPOINT, out, ConvertOptions())
+    record = json.loads((out / "conversion.json").read_text())
+    verdicts = {v["artefact"]: v for v in record["verification"]["verdicts"]}
+    assert {name: v["outcome"] for name, v in verdicts.items()} == {
+        "model.safetensors": "pass",
+        "model.onnx": "not run",
+        "model.torchscript.pt": "not run",
+    }
+    card = (out / "README.md").read_text()
+    assert "| model.onnx | not run | - | - | not run |" in card
+    assert "inf" not in card
+    assert recorded_verdicts(ConvertedFolder(out)) == {
+        "torch": "pass",
+        "onnx": "not run",
+        "torchscript": "not run",
+    }
 
 
 def test_a_sharing_file_is_run_on_its_mapped_weights(
@@ -77,5 +149,5 @@ def test_a_sharing_file_is_run_on_its_mapped_weights(
 def test_what_is_free_is_less_than_what_there_is() -> None:
     assert 10**7 < available_memory() < 10**14
     require_memory(available_memory() // 2)
-    with pytest.raises(MemoryShortError, match=r"needs about 1000000\.0 GB of memory and"):
+    with pytest.raises(MemoryShortError, match=r"about 1000000\.0 GB of memory, more than is free"):
         require_memory(10**15)

@@ -117,6 +117,7 @@ def test_a_certificate_is_plain_values_in_json() -> None:
         "recomputed": 2,
         "ulps": 1,
         "wrong": ["a is missing", "b is missing", "c is missing"],
+        "graph_compared": False,
     }
 
 
