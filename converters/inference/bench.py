@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from converters.runtimes.found import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -99,7 +100,7 @@ def time_in_turn(
                 key = (contender, index)
                 if key not in failures:
                     try:
-                        seconds.setdefault(key, []).extend(_turn(network, pixels))
+                        seconds.setdefault(key, []).extend(seconds_of(network, pixels, _CALLS))
                     except Exception as error:  # noqa: BLE001 -- runtimes raise their own classes
                         failures[key] = " ".join(str(error).split())[:200]
                 advance(1)
@@ -110,14 +111,3 @@ def time_in_turn(
         ]
         for contender in contenders
     }
-
-
-def _turn(network: Runtime, pixels: NDArray[np.float32]) -> list[float]:
-    """Seconds of each call that is timed."""
-    network(pixels)
-    seconds = []
-    for _ in range(_CALLS):
-        begin = time.perf_counter()
-        network(pixels)
-        seconds.append(time.perf_counter() - begin)
-    return seconds

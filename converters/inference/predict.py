@@ -12,6 +12,7 @@ from converters.errors import InputError, StorageError
 from converters.folder import ConvertedFolder
 from converters.inference.images import UnreadableImagesError, read_in_batches
 from converters.probabilities import softmax
+from converters.runtimes.found import open_found
 from converters.runtimes.memory import MemoryShortError
 from regnet.image_processor import RegNetImageProcessor
 
@@ -162,7 +163,7 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Runtim
             f"`regnet export --format {name}`."
         )
     try:
-        return FORMATS[name].load(path, folder.output_names, threads)
+        return open_found(folder, name, threads)
     except MemoryShortError as error:
         raise StorageError(
             f"{path.name} cannot be run: {error}; take another --runtime or a larger machine."
