@@ -67,7 +67,8 @@ class Format:
             are packed for a processor, and which are judged by their numbers alone.
         companions: Files that ``export`` may write beside its path; they and the artefact need each
             other, and are staged and recorded together.
-        further: What is measured of it beyond its outputs on normalised pixels, if anything.
+        further: What is measured of it beyond its outputs on normalised pixels, if anything; told
+            whether to run it in a process of its own.
         details: What ``conversion.json`` records of the file beside its digest, if anything.
     """
 
@@ -77,7 +78,7 @@ class Format:
     load: Load
     contents: ReadContents | None
     companions: tuple[str, ...] = ()
-    further: Callable[[ConvertedFolder, Path], tuple[Measurement, ...]] | None = None
+    further: Callable[[ConvertedFolder, Path, bool], tuple[Measurement, ...]] | None = None
     details: Callable[[Path], dict[str, Any]] | None = None
 
     @property
@@ -143,10 +144,12 @@ def _load_onnx_preprocessing(path: Path, _: tuple[str, ...], threads: int = 1) -
     return NetworkOfPreprocessing(path, threads)
 
 
-def _measure_preprocessing(folder: ConvertedFolder, path: Path) -> tuple[Measurement, ...]:
+def _measure_preprocessing(
+    folder: ConvertedFolder, path: Path, confined: bool
+) -> tuple[Measurement, ...]:
     from converters.parity.preprocessing import measure_preprocessing
 
-    return measure_preprocessing(folder, path)
+    return measure_preprocessing(folder, path, confined=confined)
 
 
 def _load_onnx(path: Path, _: tuple[str, ...], threads: int = 1) -> Runtime:

@@ -27,7 +27,7 @@ _START = "import sys; sys.path[:] = {path!r}; from converters.confined.child imp
 found."""
 
 _LONGEST_WORDS = 2000
-_RAISED = {
+_RAISED: dict[str, type[Exception]] = {
     "MemoryError": MemoryError,
     "MemoryShortError": MemoryShortError,
     **{
@@ -49,7 +49,7 @@ class Allowance:
 
     Attributes:
         start: Seconds to be opened in.
-        rate: Seconds for each pixel that it is given, beside `start`.
+        rate: Seconds for each element that it is given, beside `start`.
         memory: Bytes.
     """
 
@@ -131,7 +131,7 @@ class ConfinedProgram:
 
         Args:
             method: Its name; ``__call__`` for the object itself.
-            arrays: Of images (N, C, H, W), by whose pixels its time is counted.
+            arrays: Of images, by whose elements its time is counted.
             repetitions: Handed to it after them, if it takes such a number, and gives it so much
                 more time.
 
@@ -140,8 +140,8 @@ class ConfinedProgram:
             MemoryError: If it needs more memory than it is allowed.
             ProgramError: If it fails in any other way, ends, or takes too long.
         """
-        pixels = sum(array.shape[0] * array.shape[-1] * array.shape[-2] for array in arrays)
-        seconds = self._allowance.start + self._allowance.rate * pixels * (repetitions or 1)
+        elements = sum(array.size for array in arrays)
+        seconds = self._allowance.start + self._allowance.rate * elements * (repetitions or 1)
         request = {"method": method, "more": [] if repetitions is None else [repetitions]}
         named = {str(index): array for index, array in enumerate(arrays)}
         head, results = self._ask(request, named, seconds)
@@ -166,7 +166,8 @@ class ConfinedProgram:
                 ) from error
         if "error" in head:
             words = errors.escaped(" ".join(str(head.get("words")).split()))[:_LONGEST_WORDS]
-            raise _RAISED.get(str(head["error"]), ProgramError)(words)
+            kind: type[Exception] = _RAISED.get(str(head["error"]), ProgramError)
+            raise kind(words)
         return head, results
 
     @contextmanager

@@ -19,7 +19,7 @@ from converters.parity.metrics import Errors
 from converters.parity.truth import Truth
 from converters.parity.verdict import MAX_LIMIT, Measurement, judge
 from converters.probabilities import softmax
-from converters.runtimes.onnx_preprocessing import WholeWithPreprocessing
+from converters.runtimes.onnx_preprocessing import ConfinedWhole, WholeWithPreprocessing
 from regnet.image_processor import SQUASH_FROM, RegNetImageProcessor
 
 if TYPE_CHECKING:
@@ -44,12 +44,15 @@ _PATCH = 9
 _FLOAT32 = float(np.finfo(np.float32).eps)
 
 
-def measure_preprocessing(folder: ConvertedFolder, path: Path) -> tuple[Measurement, ...]:
+def measure_preprocessing(
+    folder: ConvertedFolder, path: Path, *, confined: bool = False
+) -> tuple[Measurement, ...]:
     """Run the whole artefact on pictures of three sizes, or of the one that it takes.
 
     Args:
         folder: Whose artefact it is.
         path: From :func:`converters.exporters.onnx_preprocessing.export_with_preprocessing`.
+        confined: Whether to run it in a process of its own.
 
     Returns:
         For each size ``pixel_values`` in steps of a byte, ``logits`` and ``probabilities``.
@@ -58,7 +61,7 @@ def measure_preprocessing(folder: ConvertedFolder, path: Path) -> tuple[Measurem
         InputError: If the folder cannot be used.
     """
     processor = RegNetImageProcessor.from_pretrained(folder.path)
-    whole = WholeWithPreprocessing(path)
+    whole = ConfinedWhole(path) if confined else WholeWithPreprocessing(path)
     channels = folder.config.num_channels
     pictures = {
         f"pictures {width} x {height}": sample_pictures(batch, height, width, channels)

@@ -15,6 +15,7 @@ from converters.parity.report import Report
 from converters.parity.truth import FLOAT32, Truth, run
 from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
 from converters.report import changed_files
+from converters.runtimes.found import open_confined
 from converters.runtimes.memory import MemoryShortError
 from regnet.design_space import complexity
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from converters.folder import ConvertedFolder
     from converters.parity.truth import Inputs
     from converters.parity.verdict import Outputs
+    from converters.runtimes.runtime import Runtime
 
 _JUDGED = {
     CARD_NAME,
@@ -51,13 +53,14 @@ def fresh_inputs(folder: ConvertedFolder) -> Inputs:
     return verification_inputs(folder.config.num_channels, size)
 
 
-def verify_artefacts(
+def verify_artefacts(  # noqa: PLR0913 -- what is known of them already is an option each
     folder: ConvertedFolder,
     truth: Truth,
     artefacts: Mapping[str, Path],
     tick: Callable[[str], None] = lambda _: None,
     *,
     weights_sha256: Mapping[str, str] | None = None,
+    found: bool = False,
 ) -> Report:
     """Judge the weights and the named artefacts.
 
@@ -67,13 +70,16 @@ def verify_artefacts(
         artefacts: Key of :data:`converters.artefacts.FORMATS` to the file.
         tick: Called with a title before each artefact is run.
         weights_sha256: Digests of the weights files by name, where they are known.
+        found: Whether they lay in the folder instead of having been written by this process: then
+            they may be anybody's programs, and those that are not what is written for the folder
+            run in a process of their own.
     """
     weights = ", ".join(path.name for path in folder.weight_files)
     measured = judge(truth.eager, truth.units(), truth.oracle)
     verdicts = [Verdict(weights, truth.runtime, FLOAT32, measured)]
     for name, path in artefacts.items():
         tick(f"verifying {FORMATS[name].title}")
-        verdicts.append(_judge_artefact(folder, truth, name, path, weights_sha256))
+        verdicts.append(_judge_artefact(folder, truth, name, path, weights_sha256, found=found))
     return Report(tuple(verdicts))
 
 
@@ -111,7 +117,7 @@ def verify_folder(
     truth = Truth(folder, inputs)
     paths = {name: folder.path / kind.file_name for name, kind in FORMATS.items()}
     present = {name: path for name, path in paths.items() if path.is_file()}
-    report = verify_artefacts(folder, truth, present, tick, weights_sha256=digests)
+    report = verify_artefacts(folder, truth, present, tick, weights_sha256=digests, found=True)
     verdicts = [] if golden is None else [judge_golden(truth.oracle, golden, truth.units())]
     verdicts.extend(report.verdicts)
     if against is not None:
@@ -129,12 +135,14 @@ def recorded_inputs(folder: ConvertedFolder) -> tuple[Inputs, Mapping[str, Outpu
     return fresh_inputs(folder), None
 
 
-def _judge_artefact(
+def _judge_artefact(  # noqa: PLR0913 -- likewise
     folder: ConvertedFolder,
     truth: Truth,
     name: str,
     path: Path,
     weights_sha256: Mapping[str, str] | None,
+    *,
+    found: bool,
 ) -> Verdict:
     """Run one artefact; one that cannot be loaded or run fails with the runtime's own words.
 
@@ -148,13 +156,17 @@ def _judge_artefact(
         tensors = certify(folder, name, path, weights_sha256=weights_sha256)
         not_compared = None if tensors.graph_compared else "graph"
     try:
-        runtime = FORMATS[name].load(path, folder.output_names)
+        confined = found and not (tensors and tensors.graph_compared and not tensors.wrong)
+        if confined:
+            runtime: Runtime = open_confined(folder, name, path)
+        else:
+            runtime = FORMATS[name].load(path, folder.output_names)
         truth = truth.fitted(getattr(runtime, "sizes", (None, None, None)))
         units = truth.units(runtime.precision)
         outputs = run(runtime, truth.inputs_for(runtime.precision))
         measured = judge(outputs, units, truth.oracle, runtime.precision)
         if further := FORMATS[name].further:
-            measured = (*measured, *further(folder, path))
+            measured = (*measured, *further(folder, path, confined))
     except ConversionError:
         raise
     except MemoryShortError as error:

@@ -63,8 +63,7 @@ class ConfinedRuntime:
         stated = self._program.attributes
         self.name = printable(str(stated["name"]))
         self.precision = printable(str(stated["precision"]))
-        batch, height, width = (n if isinstance(n, int) else None for n in stated["sizes"])
-        self.sizes = (batch, height, width)
+        self.sizes = stated["sizes"]
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
         """Compute every output.
@@ -123,7 +122,7 @@ def seconds_of(network: Runtime, pixel_values: NDArray[np.float32], calls: int) 
 
 
 def open_found(folder: ConvertedFolder, kind: str, threads: int = 1) -> Runtime:
-    """Open an artefact that lies in a folder.
+    """Open an artefact that lies in a folder, in a process of its own unless it is known.
 
     Args:
         folder: A converted folder that holds it.
@@ -133,11 +132,17 @@ def open_found(folder: ConvertedFolder, kind: str, threads: int = 1) -> Runtime:
     Raises:
         Exception: Of whatever class the runtime raises, if it cannot be opened.
     """
-    form = FORMATS[kind]
-    path = folder.path / form.file_name
+    path = folder.path / FORMATS[kind].file_name
     if is_ours(folder, kind, path):
-        return form.load(path, folder.output_names, threads)
-    companions = [folder.path / name for name in form.companion_names]
+        return FORMATS[kind].load(path, folder.output_names, threads)
+    return open_confined(folder, kind, path, threads)
+
+
+def open_confined(
+    folder: ConvertedFolder, kind: str, path: Path, threads: int = 1
+) -> ConfinedRuntime:
+    """Open an artefact of a folder in a process of its own; see :func:`open_found`."""
+    companions = [folder.path / name for name in FORMATS[kind].companion_names]
     files = [path, *(file for file in companions if file.is_file()), *folder.weight_files]
     return ConfinedRuntime(kind, path, files, folder.output_names, threads)
 

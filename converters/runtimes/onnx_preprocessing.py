@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
+from converters.confined import Allowance, ConfinedProgram
 from converters.dataflow import PIXELS
 from converters.exporters.onnx_form import stated_sizes
 from converters.exporters.onnx_graph import LOGITS
@@ -71,7 +72,7 @@ class WholeWithPreprocessing:
         sizes: (batch, height, width) of the images where the file says it fixes them, else None.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         model = onnx.load(path)
         inner = [helper.make_empty_tensor_value_info(name) for name in (PIXELS, LOGITS)]
         model.graph.output.extend(inner)
@@ -89,3 +90,31 @@ class WholeWithPreprocessing:
         """
         values = self._session.run(self._names, {IMAGE: image})
         return dict(zip(self._names, values, strict=True))
+
+
+class ConfinedWhole:
+    """A `WholeWithPreprocessing` in a process of its own.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        sizes: Those of the whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._program = ConfinedProgram(
+            f"{__name__}:{WholeWithPreprocessing.__name__}",
+            (str(path),),
+            ("sizes",),
+            Allowance.of([path]),
+        )
+        self.sizes = self._program.attributes["sizes"]
+
+    def __call__(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Compute every output, ``pixel_values`` and ``logits``.
+
+        Args:
+            image: (N, height, width, num_channels).
+        """
+        return self._program.call("__call__", image)
