@@ -1,8 +1,9 @@
 """Where an artefact goes wrong: the first module whose output is wrong, *given its own input*.
 
-See :mod:`converters.parity.locate.module_errors` for how that is measured. Weights that no value
-shows, say because a ReLU before them is silent on the image, are found by
-:func:`converters.parity.contents.tensors.certify`, which also names the tensor.
+See :mod:`converters.parity.locate.module_errors` for how that is measured. What the certificate
+(:func:`converters.parity.contents.tensors.certify`) or the file's own words prove goes before what
+numbers alone suggest: first what is proven and shows, then tensors that are proven wrong though no
+value shows them, say because a ReLU before them is silent on the image, then the rest.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Location:
         artefact: File name.
         modules: Every value in the order of execution, the outputs last; none if the artefact
             cannot be run.
-        culprit: The first module at fault, None if there is none.
+        culprit: The first module at fault, those that are proven so before others; None if there
+            is none.
         tensor: The tensor of the artefact that makes it wrong; None if it is the operation.
         channel: The output channel with the largest error; None if it cannot be told.
         why: One clause for people.
@@ -83,17 +85,20 @@ def locate(folder: ConvertedFolder, kind: str, path: Path, pixels: NDArray[np.fl
     measured = measure(folder, steps, {PIXELS: pixels, **computed.values})
     modules = tuple(module for module, _ in measured)
     channels = {module.module: channel for module, channel in measured if module.at_fault}
-    culprit = _first(steps, channels or seen)
+    proven = seen.keys() | computed.differences.keys()
+    culprit = (
+        _first(steps, channels.keys() & proven) or _first(steps, seen) or _first(steps, channels)
+    )
     if culprit is None:
         return Location(path.name, modules, None, None, None, _innocence(modules))
-    channel = channels.get(culprit)
-    if culprit in seen:
-        tensor, why = seen[culprit]
-        why += "" if channels else ", though no value shows it on this image"
-        return Location(path.name, modules, culprit, tensor, channel, why)
+    tensor, why = seen.get(culprit, (None, computed.differences.get(culprit, "")))
+    if culprit not in channels:
+        why += ", though no value shows it on this image"
     local = next(m.local for m in modules if m.module == culprit)
-    why = computed.differences.get(culprit) or _operation(local)
-    return Location(path.name, modules, culprit, None, channel, why)
+    why = why or _operation(local)
+    other = _first(steps, channels.keys() - proven - {culprit})
+    why += f"; {other} errs as well, given its own input" if other else ""
+    return Location(path.name, modules, culprit, tensor, channels.get(culprit), why)
 
 
 def _first(steps: Sequence[Step], faults: Container[str]) -> str | None:
@@ -136,8 +141,8 @@ def _operation(local: float | None) -> str:
     if local is None or not math.isfinite(local):
         return "it gives no finite value of the reference's shape, though its tensors are right"
     return (
-        f"given its own input it is {local:.3g} times as far from the reference as float32 "
-        "PyTorch, though its tensors are right: the operation differs"
+        f"given its own input it is {local:.3g} times as far from the reference as rounding goes, "
+        "though its tensors are right: the operation differs"
     )
 
 

@@ -4,7 +4,7 @@ Comparing every value of an artefact with the oracle's shows how an error travel
 begins: rounding adds up with depth, so that a small fault hides, and whatever follows a fault is
 wrong as well. So each module of the reference model is also run in float64 on the very input that
 the artefact's module had. What differs then is this module's doing, and it is judged in units of
-what float32 PyTorch gets wrong at the same module on the same input: one module's rounding.
+one module's rounding: see :mod:`converters.parity.locate.honest_error`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.dataflow import PIXELS
+from converters.parity.locate.honest_error import honest_error
 from converters.parity.metrics import Errors, rms
 from converters.runtimes.reference import ReferenceRuntime, torch_threads
 
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     Values = Mapping[str, NDArray[np.float32]]
     _Pair = tuple[Tensor, Tensor]
 
-BAND = 24.0
-"""How many times float32 PyTorch's own error a module may make by itself, in its worst channel.
-Right artefacts stay below 9 (`python -m benchmarks.locate --calibrate 16`)."""
+BAND = 16.0
+"""How many times the error of honest rounding a module may make by itself, in its worst channel.
+Right artefacts stay below 6 (`python -m benchmarks.locate --calibrate 16`)."""
 
 _LEAST_UNIT = 2 * float(np.finfo(np.float32).eps)
 """Relative to a value: two roundings."""
@@ -51,11 +52,11 @@ class ModuleError:
             :mod:`converters.parity.locate.walk`.
         depth: Its place in the order of execution, from 0.
         errors: Against the oracle's value; NaN where the artefact has none of this shape.
-        ratio: The RMS error in units of float32 PyTorch's at this depth; infinite where there is
-            none.
-        local: The RMS error of the worst channel given the module's own input, in units of float32
-            PyTorch's on that input; None where that input, or the reference's output, is not
-            finite or missing.
+        ratio: The RMS error in units of float32 PyTorch's at this depth, or of the module's own
+            rounding where that is more; infinite where the artefact has no value of this shape.
+        local: The RMS error of the worst channel given the module's own input, in units of honest
+            rounding on that input; None where that input, or the reference's output, is not finite
+            or missing.
     """
 
     module: str
@@ -111,7 +112,7 @@ def measure(
 
 
 class _Reference:
-    """The reference model in float64, the truth, and in float32, whose errors are the unit."""
+    """The reference model in float64, the truth, and in float32, the unit of what adds up."""
 
     def __init__(self, folder: ConvertedFolder) -> None:
         self._oracle = ReferenceRuntime(folder, "float64").model
@@ -130,14 +131,19 @@ class _Reference:
         return step.compute(self._oracle, truths), step.compute(self._eager, eagers)
 
     def given(self, step: Step, values: Values) -> _Pair | None:
-        """One step on the artefact's own input; None if that is missing or of no use."""
-        inputs = [values.get(name) for name in step.inputs]
-        if any(value is None or not np.isfinite(value).all() for value in inputs):
+        """One step's value and error on the artefact's own input; None if that is of no use."""
+        import torch
+
+        found = [values.get(name) for name in step.inputs]
+        given = [value for value in found if value is not None and np.isfinite(value).all()]
+        if len(given) < len(found):
             return None
+        inputs = [torch.tensor(value, dtype=torch.float64) for value in given]
         try:
-            return self.compute(step, [self.pair(value) for value in inputs if value is not None])
+            truth = step.compute(self._oracle, inputs)
         except RuntimeError:  # shapes that do not fit, after an earlier fault
             return None
+        return truth, honest_error(step, self._oracle, inputs, truth)
 
 
 def _module_error(
@@ -153,27 +159,23 @@ def _module_error(
         return ModuleError(step.module, depth, _UNKNOWN, math.inf, local), channel
     with np.errstate(invalid="ignore", over="ignore"):
         errors = Errors.of(value, truth)
-        unit = max(Errors.of(eager, truth).rms, _LEAST_UNIT * rms(truth))
+        floor = 0.0 if own is None else rms(own[1].numpy())
+        unit = max(Errors.of(eager, truth).rms, floor, _LEAST_UNIT * rms(truth))
     return ModuleError(step.module, depth, errors, float(_ratio(errors.rms, unit)), local), channel
 
 
 def _local(
-    value: NDArray[np.float32], truth_tensor: Tensor, eager_tensor: Tensor
+    value: NDArray[np.float32], truth_tensor: Tensor, unit: Tensor
 ) -> tuple[float | None, int | None]:
-    """The RMS error of the worst channel in units of float32 PyTorch's, and which one that is.
-
-    The unit of a channel is no less than that of all, for a channel may have but one value (as in
-    squeeze-and-excitation), on which PyTorch is right by luck.
-    """
-    truth, eager = truth_tensor.numpy(), eager_tensor.numpy()
+    """The RMS error of the worst channel in units of an honest one, and which one that is."""
+    truth = truth_tensor.numpy()
     if value.shape != truth.shape:
         return math.inf, None
     if not np.isfinite(truth).all():
         return None, None
     with np.errstate(invalid="ignore", over="ignore"):
-        errors, units = _by_channel(value - truth), _by_channel(eager - truth)
-    pooled = float(np.sqrt(np.mean(np.square(units))))
-    ratios = _ratio(errors, np.maximum(np.maximum(units, pooled), _LEAST_UNIT * _by_channel(truth)))
+        errors = _by_channel(value - truth)
+    ratios = _ratio(errors, unit.numpy())
     return float(ratios.max()), int(np.argmax(np.nan_to_num(errors, nan=np.inf)))
 
 

@@ -38,8 +38,9 @@ _ERROR, _LOCAL, _CULPRIT = "#2f7ed8", "#e08a00", "#d62728"
 def error_by_depth_svg(location: Location) -> str:
     """Draw the error of every module of an artefact against its depth, on a logarithmic axis.
 
-    The line is the error so far; the dots are what each module adds, given its own input. Both are
-    in units of float32 PyTorch's own. The band is shaded; a module whose dot leaves it is at fault.
+    The line is the error so far, in units of float32 PyTorch's; the dots are what each module adds,
+    given its own input, in units of one module's rounding. The band is shaded; a module whose dot
+    leaves it is at fault.
 
     Args:
         location: Of an artefact, with its culprit or without.
@@ -102,7 +103,7 @@ class _Scale:
         yield (
             f'<rect x="{_LEFT}" y="{band}" width="{_INNER_WIDTH}" height="{bottom - band:.1f}" '
             f'fill="currentColor" fill-opacity="0.07"><title>the band: up to {BAND:g} times '
-            "float32 PyTorch's own error</title></rect>"
+            "the rounding of one module</title></rect>"
         )
         for exponent in range(self._low, self._high + 1):
             y = self.y(10.0**exponent)
@@ -118,7 +119,7 @@ class _Scale:
         yield f'<text x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">depth: modules run</text>'
         yield (
             f'<text transform="translate(14 {_TOP + _INNER_HEIGHT / 2}) rotate(-90)" '
-            'text-anchor="middle">RMS error, times float32 PyTorch\'s</text>'
+            'text-anchor="middle">RMS error, times an honest one</text>'
         )
 
 

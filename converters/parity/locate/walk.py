@@ -45,6 +45,16 @@ class Step:
     inputs: tuple[str, ...]
     applied: tuple[str, ...]
 
+    @property
+    def is_activation(self) -> bool:
+        """Whether it is the network's activation, which is no module of the reference model."""
+        return self.applied == _ACTIVATE
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules of the reference model to apply; none of an operation."""
+        return () if self.applied in {_ADD, _MULTIPLY, _ACTIVATE} else self.applied
+
     def compute(
         self, model: RegNetModel | RegNetForImageClassification, inputs: Sequence[Tensor]
     ) -> Tensor:

@@ -297,6 +297,23 @@ def test_a_wrong_operation_in_torchscript_is_found_where_it_is_used_first(
     assert location.why
 
 
+def test_a_tensor_that_is_proven_wrong_goes_before_what_numbers_suggest(
+    folder_of: FolderOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of("Y")
+    earlier = CODE_FAULTS["a hard sigmoid"](monkeypatch)
+    tensor = "regnet.encoder.stages.1.layers.2.layer.0.convolution.weight"
+
+    def change(state: dict[str, NDArray[Any]]) -> None:
+        state[tensor] = changed_channel(state[tensor], 1)
+
+    wrong = wrong_copy(folder, tmp_path / "wrong", change)
+    location = located(folder, "torchscript", export(wrong, "torchscript"))
+    assert (location.culprit, location.tensor) == (tensor.rpartition(".")[0], tensor)
+    assert earlier in at_fault(location)
+    assert location.why.endswith(f"; {earlier} errs as well, given its own input")
+
+
 def test_a_fault_that_rounding_hides_in_the_output_is_found(folder_of: FolderOf) -> None:
     draft = Draft.of(folder_of("deep"), "sharing")
     norms = [node for node in draft.model.graph.node if node.op_type == "BatchNormalization"]
