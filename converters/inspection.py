@@ -10,7 +10,7 @@ from converters.checkpoint import open_any
 from converters.dtypes import DEFAULT
 from converters.errors import InputError
 from converters.plan import make_plan
-from converters.published.manifest import network_like
+from converters.published.manifest import named_file, network_like
 from converters.recognise import refusal
 from converters.sources.registry import FRAMEWORKS
 from converters.sources.source import Decision
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from converters.sources.source import Source
     from converters.wrapping import StateDict
 
+
+_WORDLESS = {"vissl"}
+"""Frameworks whose files say nothing of evaluation, however deep they nest tensors."""
 
 UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What Python raises where a value is of another type or size than a framework writes."""
@@ -79,6 +82,12 @@ def inspected(
         source = _read(checkpoint, states, options)
         if options.published:
             source = options.published.describe(source, options.channel_order)
+        elif path.is_file():
+            framework = states[0].framework
+            has_words = bool(states[0].path) and framework not in _WORDLESS
+            source = (
+                named_file(path.name, framework, source, options, has_words=has_words) or source
+            )
         plan = make_plan(source, path.name, dtype or DEFAULT)
         source = replace(source, decisions=source.decisions + _dtype_decisions(plan, dtype))
         yield (

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from converters.checkpoint import AnyCheckpoint
+    from converters.inspection import Inspection
     from converters.parity.report import Report
     from converters.progress import Progress
     from converters.targets.target import Target
@@ -49,6 +51,8 @@ class WrittenBack:
         path: The file or folder of the framework.
         framework: Whose.
         tensors: How many were written, and compared when they were read back.
+        unsaid: What the framework's file cannot say of the evaluation transform, in words; empty if
+            it says all.
         report: The verdicts on the conversion; None if the source was converted before, or nothing
             was verified.
     """
@@ -56,6 +60,7 @@ class WrittenBack:
     path: Path
     framework: str
     tensors: int
+    unsaid: str
     report: Report | None
 
 
@@ -94,8 +99,8 @@ def write_back(
             network = Network(folder, checkpoint, target)
             target.write(staging, network)
             progress.step("reading it back")
-            _require_same(staging, network)
-    return WrittenBack(out, framework, len(network.tensors), report)
+            unsaid = _require_same(staging, network)
+    return WrittenBack(out, framework, len(network.tensors), unsaid, report)
 
 
 @contextmanager
@@ -139,43 +144,59 @@ def _staged(out: Path, target: Target, *, force: bool) -> Iterator[Path]:
         yield staging
 
 
-def _require_same(written: Path, network: Network) -> None:
+def _require_same(written: Path, network: Network) -> str:
     """Read what was written as any checkpoint is read, and compare it with the folder.
 
+    Returns:
+        What the file cannot say of the evaluation transform.
+
     Raises:
-        ReadBackError: If it cannot be read, or a tensor is missing or has other bytes.
+        ReadBackError: If it cannot be read, a tensor is missing or has other bytes, or the file
+            says another transform.
     """
-    framework = network.target.keymap.framework
+    target = network.target
+    framework = target.keymap.framework
+    options = SourceOptions(framework, target.channel_order)
     try:
-        different = _differences(written, network)
+        with inspected(written, options) as (checkpoint, inspection):
+            tensors = _different_tensors(checkpoint, inspection, network)
+            read = inspection.source.transform
     except InputError as error:
         raise ReadBackError(
             f"What was written for {framework} cannot be read back ({error}); nothing was "
             "published, please report it."
         ) from error
-    if different:
+    if tensors:
         raise ReadBackError(
             f"What was written for {framework} differs from the converted network in "
-            f"{len(different)} tensors, first {different[0]}; nothing was published, please "
+            f"{len(tensors)} tensors, first {tensors[0]}; nothing was published, please "
             "report it."
         )
+    if not target.says and not network.is_resized:
+        return ""
+    different = network.transform.differences(read)
+    if wrong := sorted(different & target.says):
+        raise ReadBackError(
+            f"What was written for {framework} is evaluated otherwise than the converted network "
+            f"({', '.join(wrong)}: {read.in_words}); nothing was published, please report it."
+        )
+    return network.transform.in_words if different else ""
 
 
-def _differences(written: Path, network: Network) -> list[str]:
+def _different_tensors(
+    checkpoint: AnyCheckpoint, inspection: Inspection, network: Network
+) -> list[str]:
     """The tensors that do not read back with the type, shape and bytes they have in the folder."""
-    target = network.target
-    options = SourceOptions(target.keymap.framework, target.channel_order)
-    with inspected(written, options) as (checkpoint, inspection):
-        steps = {step.target.name: step for step in inspection.plan.steps}
-        different = sorted(steps.keys() ^ network.folder.tensors.keys())
-        for name in steps.keys() & network.folder.tensors.keys():
-            ours, theirs = network.folder.tensors[name], steps[name].tensor
-            if theirs is None or (theirs.dtype, theirs.shape) != (ours.dtype, ours.shape):
-                different.append(name)
-                continue
-            read = tensor_chunks(checkpoint, theirs, flip=steps[name].flip)
-            if _digest(read) != _digest(network.checkpoint.chunks(ours)):
-                different.append(name)
+    steps = {step.target.name: step for step in inspection.plan.steps}
+    different = sorted(steps.keys() ^ network.folder.tensors.keys())
+    for name in steps.keys() & network.folder.tensors.keys():
+        ours, theirs = network.folder.tensors[name], steps[name].tensor
+        if theirs is None or (theirs.dtype, theirs.shape) != (ours.dtype, ours.shape):
+            different.append(name)
+            continue
+        read = tensor_chunks(checkpoint, theirs, flip=steps[name].flip)
+        if _digest(read) != _digest(network.checkpoint.chunks(ours)):
+            different.append(name)
     return different
 
 

@@ -2,8 +2,8 @@
 
 Hugging Face documents ConvNeXT's processor for RegNet. Names, file format and numbers are those of
 transformers 5 (``models/convnext/image_processing_pil_convnext.py``), to the last bit, with Pillow
-and numpy alone. One way of resizing is added, the one that torchvision, SWAG and SEER were
-evaluated with; see :data:`ResizeMode`.
+and numpy alone. Two ways of resizing are added, those that torchvision, SWAG and SEER, timm and
+OpenMMLab evaluate with; see :data:`ResizeMode`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from regnet.images import ImageInput, Pixels
 
-ResizeMode = Literal["convnext", "shortest_edge_then_crop"]
+ResizeMode = Literal["convnext", "shortest_edge_then_crop", "squash"]
 """How an image becomes a square of ``size["shortest_edge"]`` pixels.
 
 ``convnext``
@@ -47,6 +47,9 @@ ResizeMode = Literal["convnext", "shortest_edge_then_crop"]
     says so with a ``resize_mode`` key, which transformers keeps but does not act on: from 384 on it
     squashes, and below it does the same as here, except that where a side exceeds the crop by
     3 modulo 4 pixels its crop starts one pixel earlier.
+``squash``
+    Below 384 too, the image is squashed to the square, as some of timm's and OpenMMLab's networks
+    are evaluated. transformers crops there instead.
 """
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
@@ -229,7 +232,7 @@ class RegNetImageProcessor(JsonFile):
 
     def _resize_picture(self, picture: Image.Image) -> Image.Image:
         edge = self.size["shortest_edge"]
-        if self.resize_mode == "convnext" and edge >= SQUASH_FROM:
+        if self.squashes:
             return picture.resize((edge, edge), self.resample)
         short = int(edge / self.crop_pct)
         width, height = (short * side // min(picture.size) for side in picture.size)
@@ -240,6 +243,12 @@ class RegNetImageProcessor(JsonFile):
     def _crop_start(self, excess: int) -> int:
         # torchvision rounds half to even, ConvNeXT's processor rounds down.
         return excess // 2 if self.resize_mode == "convnext" else round(excess / 2)
+
+    @property
+    def squashes(self) -> bool:
+        """Whether an image is resized to the square, its aspect lost, and nothing is cropped."""
+        by_size = self.resize_mode == "convnext" and self.size["shortest_edge"] >= SQUASH_FROM
+        return by_size or self.resize_mode == "squash"
 
     def to_dict(self) -> dict[str, Any]:
         """The keys and plain values of the file, unknown ones included.

@@ -121,9 +121,12 @@ def write_back(
         f"\n{out} is ready for {framework}; read back, its {written.tensors} tensors are those of "
         "the converted network"
     )
+    if written.unsaid:
+        output.result(f"a {framework} file does not say how to evaluate it: {written.unsaid}")
     if not options.verify:
         output.result("which was not verified; to have it verified, leave out --no-verify")
     record = {"path": out.name, "framework": framework, "tensors": written.tensors}
+    record |= {"transform_not_said": written.unsaid} if written.unsaid else {}
     output.record(record | ({"verification": report.to_dict()} if report else {}))
 
 

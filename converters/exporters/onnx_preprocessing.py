@@ -21,7 +21,7 @@ from converters.errors import InputError
 from converters.exporters.onnx import self_contained
 from converters.exporters.onnx_file import OnnxFile
 from converters.exporters.onnx_graph import LOGITS
-from regnet.image_processor import SQUASH_FROM, RegNetImageProcessor
+from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,7 +170,7 @@ class _Writer:
             "cubic_coeff_a": -0.5,
             "exclude_outside": 1,
         }
-        if processor.resize_mode == "convnext" and edge >= SQUASH_FROM:
+        if processor.squashes:
             size = self.whole_size(value, self.sizes("size", edge))
             return self.add("Resize", "resized", value, "", "", size, **settings)
         size = self.size_of_short_side(int(edge / processor.crop_pct))

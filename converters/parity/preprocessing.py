@@ -20,7 +20,7 @@ from converters.parity.truth import Truth
 from converters.parity.verdict import MAX_LIMIT, Measurement, judge
 from converters.probabilities import softmax
 from converters.runtimes.onnx_preprocessing import ConfinedWhole, WholeWithPreprocessing
-from regnet.image_processor import SQUASH_FROM, RegNetImageProcessor
+from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,7 +110,7 @@ def sizes_for(
     batch, height, width = fixed
     edge = processor.size["shortest_edge"]
     sizes = [(2 * edge + 1, 3 * edge), (3 * edge // 2, edge + 7), (edge // 2, edge // 2 + 5)]
-    if processor.resize_mode == "convnext" and edge >= SQUASH_FROM:
+    if processor.squashes:
         sizes[1] = (edge + 7, 3 * edge // 2)
     return list(dict.fromkeys((batch or 2, height or h, width or w) for h, w in sizes))
 

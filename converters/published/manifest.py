@@ -22,6 +22,7 @@ from regnet.design_space import NETWORKS, named_like
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from converters.sources.options import SourceOptions
     from converters.sources.source import ChannelOrder, Source
 
 MANIFEST = Path(__file__).parents[1] / "manifest.toml"
@@ -49,6 +50,8 @@ class Published:
         licence: Of the weights; None if nobody states one.
         channel_order: Of the images it was trained on, if not its framework's own.
         sha256: How the digest of its file begins, if the file's name says so.
+        crop_pct: timm's, from which the transform's short side follows; None for other publishers.
+        default: Whether timm means this one by the part of its name before the tag.
     """
 
     publisher: str
@@ -65,6 +68,8 @@ class Published:
     licence: str | None = None
     channel_order: ChannelOrder | None = None
     sha256: str | None = None
+    crop_pct: float | None = None
+    default: bool = False
 
     @property
     def full_name(self) -> str:
@@ -81,36 +86,51 @@ class Published:
         fields = _content().architectures[self.architecture].to_dict()
         return RegNetConfig.from_dict(fields, num_labels=self.classes or 0)
 
-    def describe(self, source: Source, asked_order: ChannelOrder | None) -> Source:
+    def describe(
+        self, source: Source, asked_order: ChannelOrder | None, because: str | None = None
+    ) -> Source:
         """Add to a recognised checkpoint what is known of it because it is this one.
+
+        A folder that states its own image processor keeps it.
 
         Args:
             source: What was recognised in the file.
             asked_order: The channel order that the user asked for, if any.
+            because: Why it is this one, for people; None if it was fetched by its name.
 
         Raises:
             InputError: If the file holds another network.
         """
         self._require_network(source.config)
-        because = f"the manifest's entry {self.full_name}"
         decisions = {decision.topic: decision for decision in source.decisions}
-        transform = self.transform.for_channels(source.config.num_channels)
-        stated = {"evaluation transform": transform.in_words}
+        transform, stated = source.transform, {}
+        if not source.processor:
+            transform = self.transform.for_channels(source.config.num_channels)
+            stated["evaluation transform"] = transform.in_words
         order = source.channel_order
         if self.channel_order and not asked_order:
             order = self.channel_order
             stated["channel order"] = f"{order.upper()}, stem {_STEM[order]}"
         if self.licence:
             stated["licence"] = self.licence
-        decisions |= {topic: Decision(topic, value, because) for topic, value in stated.items()}
+        reason = because or f"the manifest's entry {self.full_name}"
+        decisions |= {topic: Decision(topic, value, reason) for topic, value in stated.items()}
         return replace(
             source,
             channel_order=order,
             transform=transform,
-            processor={},
-            licence=self.licence,
+            licence=self.licence or source.licence,
             decisions=tuple(decisions.values()),
         )
+
+    def is_network(self, source: Source) -> bool:
+        """Whether a checkpoint holds this network, with as many classes."""
+        found, config = source.config, self.config
+        if config is None:
+            return False
+        classes = found.num_labels if source.has_classifier else 0
+        same = all(getattr(found, field) == getattr(config, field) for field in _ARCHITECTURE)
+        return same and self.classes in {None, classes}
 
     def _require_network(self, found: RegNetConfig) -> None:
         for field in _ARCHITECTURE if self.config else ():
@@ -181,6 +201,49 @@ def find(name: str) -> Published | None:
     return None
 
 
+def timm_default(model: str) -> Published | None:
+    """The checkpoint whose transform timm takes for a model, by its name with or without a tag."""
+    for published in manifest():
+        name, _, _ = published.name.partition(".")
+        if published.publisher == "timm" and (
+            model == published.name or (published.default and model == name)
+        ):
+            return published
+    return None
+
+
+def named_file(
+    name: str, framework: str, source: Source, options: SourceOptions, *, has_words: bool
+) -> Source | None:
+    """Describe a file that has a published one's name, and its network, as that one.
+
+    A name that ends in a digest is only a suggestion: the bytes decide, by
+    :func:`require_published`, as soon as they are read. Where no digest is known, what a file says
+    of itself goes before what its name suggests.
+
+    Args:
+        name: Of the file.
+        framework: That saved it, as in :attr:`Published.framework`.
+        source: What was recognised in it.
+        options: What the user decided.
+        has_words: Whether it holds more than tensors.
+
+    Returns:
+        None if the name is no published file's, or of several, or the network is another.
+    """
+    named = [p for p in manifest() if p.url and p.url.rpartition("/")[2] == name]
+    if len(named) != 1 or named[0].framework != framework or not named[0].is_network(source):
+        return None
+    (entry,) = named
+    if entry.sha256:
+        because = f"the name of the file, {entry.full_name}'s; its sha256 decides as it is read"
+    elif not has_words:
+        because = f"the name and network of the file, {entry.full_name}'s"
+    else:
+        return None
+    return entry.describe(source, options.channel_order, because)
+
+
 def require_published(sha256: Mapping[str, str]) -> None:
     """Refuse a file that has the name of a published one and other bytes.
 
@@ -224,7 +287,12 @@ def _content() -> Manifest:
 
 def _published(row: dict[str, Any]) -> Published:
     stated = row.pop("transform")
-    transform = EvalTransform(stated["resize"], stated["crop"], FILTERS[stated["interpolation"]])
+    transform = EvalTransform(
+        stated["resize"],
+        stated["crop"],
+        FILTERS[stated["interpolation"]],
+        squash=stated.get("squash", False),
+    )
     if "url" in row:
         row["url"] += row.pop("file")
     return Published(**row, transform=transform)

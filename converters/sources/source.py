@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
 from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from converters.checkpoint import StoredTensor
     from converters.keymaps.keymap import Keymap
     from regnet.config import RegNetConfig
+    from regnet.image_processor import RegNetImageProcessor
 
 ChannelOrder = Literal["rgb", "bgr"]
 WeightsChoice = Literal["raw", "ema", "best"]
@@ -81,6 +83,83 @@ class EvalTransform:
 
         return Resampling(self.resample).name.lower()
 
+    @classmethod
+    def of(cls, processor: RegNetImageProcessor) -> EvalTransform:
+        """The transform that an image processor computes; undoes :meth:`preprocessor_fields`.
+
+        What it cannot say is left out: ConvNeXT's way of placing an odd crop, keys of others, and
+        that images are not resized at all.
+
+        Raises:
+            ValueError: If images are rescaled with nothing.
+        """
+        crop = processor.size["shortest_edge"]
+        resize = crop if processor.squashes else int(crop / processor.crop_pct)
+        factor = processor.rescale_factor if processor.do_rescale else 1.0
+        if not factor:
+            raise ValueError("images are rescaled with 0")
+        # Mean and deviation of pixels in 0..1, whatever the processor's range of them is.
+        unit = 1.0 if factor == 1 / 255 else 1 / (255 * factor)
+        mean, std = processor.image_mean, processor.image_std
+        if not processor.do_normalize:
+            mean, std = ((), ()) if unit == 1 else ((0.0,) * len(mean), (1.0,) * len(std))
+        return cls(
+            resize,
+            crop,
+            int(processor.resample),
+            tuple(value * unit for value in mean),
+            tuple(value * unit for value in std),
+            processor.squashes,
+        )
+
+    def preprocessor_fields(self, channels: int) -> dict[str, Any]:
+        """Keyword arguments of `RegNetImageProcessor` that compute this transform.
+
+        Args:
+            channels: Of the images.
+        """
+        from regnet.image_processor import SQUASH_FROM, crop_pct_for
+        from regnet.images import PILLOW_MODES
+
+        stated: dict[str, Any] = {
+            "size": self.crop,
+            "crop_pct": crop_pct_for(self.resize, self.crop),
+            "resample": self.resample,
+        }
+        # transformers ignores this: it may crop one pixel off, and squashes from 384 on.
+        if not self.squash:
+            stated["resize_mode"] = "shortest_edge_then_crop"
+        elif self.crop < SQUASH_FROM:
+            stated["resize_mode"] = "squash"
+        if channels not in PILLOW_MODES:  # no picture has so many, so none can be normalised
+            return stated | {"do_normalize": False}
+        if self.mean:
+            return stated | {"image_mean": list(self.mean), "image_std": list(self.std)}
+        neutral = {"image_mean": [0.0] * channels, "image_std": [1.0] * channels}
+        return stated | neutral | {"do_normalize": False}
+
+    @classmethod
+    def fields(cls) -> frozenset[str]:
+        """The names of its fields."""
+        return frozenset(field.name for field in fields(cls))
+
+    def differences(self, other: EvalTransform) -> frozenset[str]:
+        """The fields in which two transforms differ by more than a text rounds.
+
+        Not to normalise is to subtract nothing and divide by one.
+        """
+        different = {
+            name
+            for name in ("resize", "crop", "resample", "squash")
+            if getattr(self, name) != getattr(other, name)
+        }
+        for name, neutral in (("mean", 0.0), ("std", 1.0)):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            pairs = zip_longest(ours, theirs, fillvalue=neutral)
+            if not all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-6) for a, b in pairs):
+                different.add(name)
+        return frozenset(different)
+
     def for_channels(self, count: int) -> EvalTransform:
         """The same for images of so many channels: mean and deviation of another count are none."""
         fits = len(self.mean) == len(self.std) == count
@@ -130,24 +209,4 @@ class Source:
 
     def preprocessor_fields(self) -> dict[str, Any]:
         """Keyword arguments of `RegNetImageProcessor` for the source's evaluation transform."""
-        from regnet.image_processor import crop_pct_for
-        from regnet.images import PILLOW_MODES
-
-        if self.processor:
-            return dict(self.processor)
-        transform = self.transform
-        fields: dict[str, Any] = {
-            "size": transform.crop,
-            "crop_pct": crop_pct_for(transform.resize, transform.crop),
-            "resample": transform.resample,
-        }
-        if not transform.squash:
-            # transformers ignores this: it may crop one pixel off, and squashes from 384 on.
-            fields["resize_mode"] = "shortest_edge_then_crop"
-        channels = self.config.num_channels
-        if channels not in PILLOW_MODES:  # no picture has so many, so none can be normalised
-            return fields | {"do_normalize": False}
-        if transform.mean:
-            return fields | {"image_mean": list(transform.mean), "image_std": list(transform.std)}
-        neutral = {"image_mean": [0.0] * channels, "image_std": [1.0] * channels}
-        return fields | neutral | {"do_normalize": False}
+        return dict(self.processor) or self.transform.preprocessor_fields(self.config.num_channels)

@@ -104,7 +104,7 @@ def _require_same(found: RegNetConfig, stated: RegNetConfig, where: str) -> None
 
 def _with_processor(source: Source, keys: Mapping[str, Any], where: str) -> Source:
     """The source with the transform of its ``preprocessor_config.json``, of any version."""
-    from regnet.image_processor import SQUASH_FROM, RegNetImageProcessor
+    from regnet.image_processor import RegNetImageProcessor
 
     try:
         processor = RegNetImageProcessor.from_dict(keys)
@@ -115,16 +115,7 @@ def _with_processor(source: Source, keys: Mapping[str, Any], where: str) -> Sour
         ) from error
     settings = processor.to_dict()
     del settings["image_processor_type"]
-    edge = processor.size["shortest_edge"]
-    squash = processor.resize_mode == "convnext" and edge >= SQUASH_FROM
-    transform = EvalTransform(
-        edge if squash else int(edge / processor.crop_pct),
-        edge,
-        int(processor.resample),
-        processor.image_mean,
-        processor.image_std,
-        squash,
-    )
+    transform = EvalTransform.of(processor)
     decision = Decision(
         "evaluation transform", transform.in_words, "the folder's preprocessor_config.json"
     )

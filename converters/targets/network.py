@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from converters.keymaps.keymap import Fields
     from converters.targets.target import Target
     from regnet.config import RegNetConfig
+    from regnet.image_processor import RegNetImageProcessor
 
 _ARCHIVE_ROOT = "archive"
 _ARCHIVE_VERSION = b"3\n"
@@ -68,17 +69,29 @@ class Network:
 
     @cached_property
     def transform(self) -> EvalTransform:
-        """The evaluation transform that the folder states."""
-        from regnet.image_processor import SQUASH_FROM, RegNetImageProcessor
+        """The evaluation transform that the folder states.
 
-        processor = RegNetImageProcessor.from_pretrained(self.folder.path)
-        crop = processor.size["shortest_edge"]
-        squashes = processor.resize_mode == "convnext" and crop >= SQUASH_FROM
-        resize = crop if squashes else int(crop / processor.crop_pct)
-        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
-        if not processor.do_normalize:
-            mean, std = (), ()
-        return EvalTransform(resize, crop, int(processor.resample), mean, std)
+        Raises:
+            InputError: If there is none: its images are not resized.
+        """
+        if not self.is_resized:
+            raise InputError(
+                f"{self.folder.path.name} takes images as they are (do_resize is false in its "
+                f"preprocessor_config.json), which no {self.target.keymap.framework} file can say; "
+                "set do_resize to true."
+            )
+        return EvalTransform.of(self._processor).for_channels(self.config.num_channels)
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether the folder has images resized; else it states no transform."""
+        return self._processor.do_resize
+
+    @cached_property
+    def _processor(self) -> RegNetImageProcessor:
+        from regnet.image_processor import RegNetImageProcessor
+
+        return RegNetImageProcessor.from_pretrained(self.folder.path)
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:

@@ -70,4 +70,10 @@ def _strides(config: RegNetConfig) -> list[int]:
     return [2 if config.downsample_in_first_stage else 1, *[2] * (len(config.depths) - 1)]
 
 
-TARGET = Target(PYCLS, _write, channel_order="bgr", states_activation=True)
+TARGET = Target(
+    PYCLS,
+    _write,
+    channel_order="bgr",
+    states_activation=True,
+    says=frozenset({"resize", "crop"}),
+)

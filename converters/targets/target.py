@@ -36,6 +36,8 @@ class Target:
         any_channels: Whether its stem takes other images than those of three channels.
         headless: Whether it has RegNets without a classifier.
         states_activation: Whether its file can say what shapes cannot: activation and strides.
+        says: The fields of the evaluation transform that its file says; whoever loads it must know
+            the others.
         stage_counts: How many stages it builds, if it builds them from the linear rule alone.
         knows: Gives its name of a network that it has although no rule is found for it.
     """
@@ -49,6 +51,7 @@ class Target:
     any_channels: bool = False
     headless: bool = False
     states_activation: bool = False
+    says: frozenset[str] = frozenset()
     stage_counts: range | None = None
     knows: Callable[[RegNetConfig], str | None] = lambda _: None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.keymaps.timm import TIMM
 from converters.report import write_json
-from converters.sources.source import BICUBIC
+from converters.sources.source import EvalTransform
 from converters.targets.target import Target
 from regnet.config import CONFIG_NAME
 from regnet.design_space import named_like
@@ -25,7 +25,6 @@ from regnet.safetensors_file import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from converters.sources.source import EvalTransform
     from converters.targets.network import Network
     from regnet.config import RegNetConfig
 
@@ -104,9 +103,9 @@ def _pretrained_cfg(config: RegNetConfig, transform: EvalTransform, classes: int
         "custom_load": False,
         "input_size": [channels, transform.crop, transform.crop],
         "fixed_input_size": False,
-        "interpolation": "bicubic" if transform.resample == BICUBIC else "bilinear",
+        "interpolation": transform.filter_name,
         "crop_pct": crop_pct_for(transform.resize, transform.crop),
-        "crop_mode": "center",
+        "crop_mode": "squash" if transform.squash else "center",
         "mean": list(transform.mean or [0.0] * channels),
         "std": list(transform.std or [1.0] * channels),
         "num_classes": classes,
@@ -123,6 +122,7 @@ TARGET = Target(
     shortcut_last=True,
     any_channels=True,
     headless=True,
+    says=EvalTransform.fields(),
     stage_counts=range(4, 5),
     knows=entrypoint,
 )

@@ -191,7 +191,7 @@ function normalised(processor, channel) {
 
 function resizedAndCropped(picture, { size, crop_pct, resample, resize_mode }) {
   const edge = size.shortest_edge;
-  if (resize_mode === "convnext" && edge >= SQUASH_FROM) {
+  if (resize_mode === "squash" || (resize_mode === "convnext" && edge >= SQUASH_FROM)) {
     return resize(picture, edge, edge, resample);
   }
   const short = Math.trunc(edge / (crop_pct ?? DEFAULTS.crop_pct));

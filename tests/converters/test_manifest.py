@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,26 +15,32 @@ import timm
 import torch
 import yaml
 from timm.models import get_pretrained_cfg
-from torchvision.models import get_model_weights, list_models
+from torchvision.models import get_model, get_model_weights, list_models
 
+from converters.convert import ConvertOptions, convert
 from converters.errors import InputError
+from converters.inspection import inspected
 from converters.keymaps.pycls import PYCLS
 from converters.published.manifest import (
     MANIFEST,
     Published,
     find,
     manifest,
+    named_file,
     nearest,
     network_like,
+    timm_default,
 )
+from converters.sources.options import SourceOptions
 from converters.sources.registry import FRAMEWORKS
 from converters.sources.source import BICUBIC, BILINEAR, Decision, EvalTransform, Source
+from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS, complexity
+from regnet.image_processor import RegNetImageProcessor
+from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from regnet.config import RegNetConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +53,7 @@ GROUP_KEYS = {
     "channel_order": str,
     "url": str,
     "measured_at": int,
+    "crop_pct": float,
     "checkpoints": list,
 }
 ROW_KEYS = {
@@ -55,6 +64,7 @@ ROW_KEYS = {
     "top1": float,
     "top5": float,
     "sha256": str,
+    "default": bool,
 }
 LICENCES = {"mit", "apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "seer-license"}
 BEYOND_THE_REFERENCE = re.compile(r"regnety_040_sgn\.|regnet[vz]_")
@@ -75,7 +85,8 @@ def test_the_file_keeps_to_its_schema(content: dict[str, Any]) -> None:
     for group in content["group"]:
         assert {key: type(value) for key, value in group.items()}.items() <= GROUP_KEYS.items()
         assert {"publisher", "framework", "transform", "checkpoints"} <= group.keys()
-        assert group["transform"].keys() == {"resize", "crop", "interpolation"}
+        assert group["transform"].keys() - {"squash"} == {"resize", "crop", "interpolation"}
+        assert ("crop_pct" in group) == (group["publisher"] == "timm")
         assert group["framework"] in FRAMEWORKS
         assert group.get("licence", "mit") in LICENCES
         assert group.get("channel_order", "bgr") == "bgr"
@@ -166,9 +177,22 @@ def test_timm_lists_the_same_weights() -> None:
         transform = EvalTransform(int(size / cfg.crop_pct), size, BICUBIC, cfg.mean, cfg.std)
         assert cfg.interpolation == "bicubic"
         assert cfg.hf_hub_id == f"timm/{tag}"
-        expected[tag] = (transform, cfg.num_classes, cfg.license)
-    listed = by_publisher("timm")
-    assert expected == {name: (p.transform, p.classes, p.licence) for name, p in listed.items()}
+        is_default = get_pretrained_cfg(tag.split(".")[0]).tag == cfg.tag
+        expected[tag] = (transform, cfg.crop_pct, is_default, cfg.num_classes, cfg.license)
+    assert expected == {
+        name: (p.transform, p.crop_pct, p.default, p.classes, p.licence)
+        for name, p in by_publisher("timm").items()
+    }
+
+
+@pytest.mark.parametrize("model", timm.list_models("regnet[xy]_*"))
+def test_timm_means_a_tag_by_a_bare_name(model: str) -> None:
+    found = timm_default(model)
+    if BEYOND_THE_REFERENCE.match(f"{model}."):
+        assert found is None
+        return
+    tag = get_pretrained_cfg(model).tag
+    assert found == find(f"timm/{model}.{tag}") == timm_default(f"{model}.{tag}")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +253,6 @@ def recognised(config: RegNetConfig) -> Source:
     return Source(
         *("vissl", PYCLS, {}, config, True, "rgb", transform),
         decisions=decisions,
-        processor={"size": 7},
     )
 
 
@@ -254,6 +277,95 @@ def test_what_is_known_of_an_entry_replaces_the_framework_s_defaults(
     stated = {d.topic for d in source.decisions if d.reason.endswith(f"entry vissl/{name}")}
     assert stated == topics
     assert {d.topic for d in source.decisions} >= {"channel order", "evaluation transform"}
+
+
+def save_processor(folder: Path, size: int) -> dict[str, Any]:
+    """A preprocessor_config.json as transformers' conversion script leaves it beside weights."""
+    transformers = pytest.importorskip("transformers")
+    processor = transformers.ConvNextImageProcessor(
+        size={"shortest_edge": size},
+        crop_pct=224 / 256,
+        resample=3,
+        image_mean=list(IMAGENET_MEAN),
+        image_std=list(IMAGENET_STD),
+    )
+    processor.save_pretrained(folder)
+    saved: dict[str, Any] = json.loads((folder / "preprocessor_config.json").read_text())
+    return saved
+
+
+@pytest.mark.parametrize(
+    "published", [p for p in manifest() if p.publisher == "facebook"], ids=lambda p: p.name
+)
+def test_a_repository_has_one_preprocessor_by_name_and_as_a_folder(
+    published: Published, tmp_path: Path
+) -> None:
+    keys = save_processor(tmp_path, 384 if "seer" in published.name else 224)
+    processor = RegNetImageProcessor.from_dict(keys)
+    assert published.config
+    folder = replace(
+        recognised(published.config),
+        transform=EvalTransform.of(processor),
+        processor=processor.to_dict(),
+    )
+
+    source = published.describe(folder, None)
+
+    assert source.preprocessor_fields() == folder.preprocessor_fields()
+    assert source.transform == published.transform == EvalTransform.of(processor)
+    assert source.licence == published.licence
+
+
+FILES = [p for p in manifest() if p.url]
+
+
+@pytest.mark.parametrize("published", FILES, ids=lambda p: p.full_name)
+def test_a_published_file_is_known_by_its_name_if_nothing_speaks_against_it(
+    published: Published,
+) -> None:
+    assert published.url
+    name = published.url.rpartition("/")[2]
+    config = published.config or NETWORKS["RegNetX-200MF"].config()
+    classes = published.classes
+    source = replace(recognised(config), has_classifier=classes != 0)
+    unique = sum(p.url.endswith(f"/{name}") for p in FILES if p.url) == 1
+    known = unique and published.config is not None
+
+    def found(source: Source, *, words: bool, name: str = name) -> Source | None:
+        framework = published.framework
+        return named_file(name, framework, source, SourceOptions(), has_words=words)
+
+    silent = found(source, words=False)
+    assert silent == (published.describe(source, None, reason_of(silent)) if known else None)
+    spoken = found(source, words=True)
+    assert spoken == (silent if published.sha256 else None)
+    others = RegNetConfig.from_dict(config.to_dict(), num_labels=7)
+    assert found(replace(source, config=others, has_classifier=True), words=False) is None or (
+        published.classes is None
+    )
+    assert found(source, words=False, name=f"my-{name}") is None
+
+
+def reason_of(source: Source | None) -> str:
+    """Why a source is what it is."""
+    return source.decisions[-1].reason if source else ""
+
+
+def test_the_bytes_decide_whether_it_is_the_file_that_its_name_says(tmp_path: Path) -> None:
+    published = find("torchvision/regnet_x_400mf.IMAGENET1K_V1")
+    assert published
+    assert published.url
+    path = tmp_path / published.url.rpartition("/")[2]
+    torch.save(get_model("regnet_x_400mf").state_dict(), path)
+    with inspected(path, SourceOptions()) as (_, inspection):
+        source = inspection.source
+    assert (source.transform, source.licence) == (published.transform, "bsd-3-clause")
+    (said,) = [d for d in source.decisions if d.topic == "evaluation transform"]
+    assert "sha256 decides" in said.reason
+
+    with pytest.raises(InputError, match=r"sha256 .* where that of .* begins with adf1edd5"):
+        convert(path, tmp_path / "out", ConvertOptions(formats=(), verify=False))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_with_another_network_than_its_name_says_is_refused() -> None:

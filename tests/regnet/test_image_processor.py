@@ -341,7 +341,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ({"image_mean": 0.5}, "image_mean=0.5"),
         ({"image_mean": [0.5, "0.5", 0.5]}, "image_mean entry"),
         ({"do_resize": 1}, "do_resize=1"),
-        ({"resize_mode": "squash"}, "resize_mode='squash'"),
+        ({"resize_mode": "stretch"}, "resize_mode='stretch'"),
         ({"do_center_crop": True}, "do_center_crop"),
     ],
     ids=str,

@@ -149,6 +149,7 @@ PROCESSORS = {
     "crop of convnext": RegNetImageProcessor(size=45, crop_pct=0.9),
     "squash": RegNetImageProcessor(size=384),
     "no squash": RegNetImageProcessor(size=384, resize_mode="shortest_edge_then_crop"),
+    "squash below 384": RegNetImageProcessor(size=64, resize_mode="squash"),
     "grey": RegNetImageProcessor(size=32, image_mean=[0.5], image_std=[0.25]),
     "as it is": PLAIN,
 }

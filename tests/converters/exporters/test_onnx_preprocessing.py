@@ -41,6 +41,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "bilinear": {"resample": Image.Resampling.BILINEAR, "crop_pct": 0.95},
     "crop placed like torchvision's": {"size": 205, "resize_mode": "shortest_edge_then_crop"},
     "squashed": {"size": 384, "crop_pct": 1.0},
+    "squashed below 384": {"size": 205, "resize_mode": "squash"},
     "not rescaled": {"do_rescale": False, "size": 64},
     "not normalised": {"do_normalize": False, "size": 64},
     "bare": {"do_normalize": False, "do_rescale": False, "size": 64},
