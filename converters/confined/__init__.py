@@ -7,6 +7,6 @@ One that is not known to be what this project writes is therefore opened and run
 (:mod:`converters.confined.wire`), never in pickles.
 """
 
-from converters.confined.program import Allowance, ConfinedProgram
+from converters.confined.program import Allowance, ConfinedProgram, ProgramError
 
-__all__ = ["Allowance", "ConfinedProgram"]
+__all__ = ["Allowance", "ConfinedProgram", "ProgramError"]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.folder import DEFAULT_IMAGE_SIZE
-from converters.parity.compare.sides import TORCHSCRIPT, folder_of
+from converters.parity.compare.confined import TORCHSCRIPT
+from converters.parity.compare.sides import folder_of
 from converters.parity.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.parity.truth import Truth, run
 from converters.parity.units import units_of

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file
 from converters.errors import InputError, StorageError
 from converters.folder import REPORT_NAME, ConvertedFolder
-from converters.parity.compare.foreign_onnx import ForeignOnnx
-from converters.parity.compare.foreign_torchscript import ForeignTorchScript
+from converters.parity.compare.confined import ONNX, TORCHSCRIPT, ConfinedForeign
 from converters.runtimes.reference import ReferenceRuntime
 
 if TYPE_CHECKING:
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from converters.parity.compare.foreign import Foreign, Layout
     from converters.runtimes.runtime import Runtime
     from converters.sources.options import SourceOptions
-
-ONNX, TORCHSCRIPT = "onnx", "torchscript"
-"""Kinds of artefacts; keys of :data:`converters.artefacts.FORMATS`."""
 
 _TITLES = {ONNX: "ONNX file", TORCHSCRIPT: "TorchScript file", "folder": "converted folder"}
 _ZIP = b"PK\x03\x04"
@@ -64,9 +60,7 @@ class Side:
         Raises:
             InputError: If it cannot be loaded.
         """
-        if self.kind == ONNX:
-            return ForeignOnnx(self.path)
-        return ForeignTorchScript(self.path) if self.kind == TORCHSCRIPT else None
+        return ConfinedForeign(self.kind, self.path) if self.kind in (ONNX, TORCHSCRIPT) else None
 
     @cached_property
     def runtime(self) -> Runtime:

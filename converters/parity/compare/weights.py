@@ -12,7 +12,7 @@ from converters.checkpoint.values import printable
 from converters.dtypes import DTYPES, cast, widened
 from converters.exporters.onnx import PRODUCER
 from converters.folder import ConvertedFolder
-from converters.parity.compare.sides import ONNX
+from converters.parity.compare.confined import ONNX
 from converters.parity.contents.elements import compare_bits
 from converters.parity.contents.held import COUNTER
 from converters.parity.contents.tensors import certify, contents_of

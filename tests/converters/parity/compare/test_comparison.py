@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
+from converters.confined import Allowance
 from converters.convert import ConvertOptions, convert
 from converters.errors import InputError
 from converters.parity.compare.comparison import Comparison, DifferentError, compare
@@ -425,3 +427,46 @@ def test_an_onnx_file_in_float16_is_judged_by_float16s_own_error(
 def _save(network: Any, folder: Path) -> None:
     """As the real transformers saves it."""
     twin(network).save_pretrained(folder)
+
+
+class Written(nn.Module):
+    """Computes a network's logits, and tries to leave a file behind."""
+
+    def __init__(self, inside: nn.Module) -> None:
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        torch.save(pixels, "written")
+        return self.inside(pixels)
+
+
+def test_a_program_that_writes_is_compared_and_writes_nothing(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        inside: Any = torch.jit.load(shelf / "traced.pt")
+        torch.jit.script(Written(inside)).save(tmp_path / "writes.pt")
+    monkeypatch.chdir(tmp_path)
+    compared(tmp_path / "writes.pt", shelf / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["writes.pt"]
+
+
+def test_a_program_that_does_not_end_is_ended(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = tmp_path / "loop.pt"
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.script(Endless()).save(loop)
+    monkeypatch.setattr(
+        Allowance, "of", classmethod(lambda cls, _: cls(start=6, rate=0, memory=4 * 10**9))
+    )
+    with pytest.raises(InputError, match=r"loop\.pt cannot be run \(it was not done within"):
+        compared(loop, shelf / "out")
+
+
+class Endless(nn.Module):
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        while bool((pixels > -1e9).all()):
+            pixels = pixels + 1
+        return pixels.mean((2, 3))
