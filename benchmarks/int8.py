@@ -30,7 +30,6 @@ from converters.folder import ConvertedFolder
 from converters.inference.bench import Contender, Timing, time_in_turn
 from converters.inference.predict import open_runtime
 from converters.progress import Silent
-from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
     from converters.runtimes.runtime import Runtime
@@ -123,7 +122,7 @@ def counted(work: Path, pictures: Path, test: Split) -> tuple[float, float, floa
     """Percent of the test images that are right in float32, in int8, and the same in both."""
     convert(CHECKPOINT, work / "fashion", ConvertOptions(verify=False))
     folder, runtimes = quantised(work / "fashion", pictures)
-    processor = RegNetImageProcessor.from_pretrained(folder.path)
+    processor = folder.processor
     best: dict[str, list[int]] = {name: [] for name in FORMATS}
     for start in range(0, len(test.images), _BATCH):
         images = [Image.fromarray(image) for image in test.images[start : start + _BATCH]]

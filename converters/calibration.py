@@ -13,7 +13,6 @@ from converters.digests import sha256_of
 from converters.errors import InputError
 from converters.inference.images import UnreadableImagesError, find_images, read_in_batches
 from converters.parity.inputs import NATURAL, verification_inputs
-from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +27,9 @@ CALIBRATION_FOLDER = "calibration"
 
 MOST_IMAGES = 256
 """What is taken of more, spread evenly. A hundred settle the ranges; the others test the result."""
+
+_MOST_BYTES = 1 << 30
+"""Of all images' pixels; 1,700 of 224 pixels a side fit, and 21 of the largest there may be."""
 
 _BATCH = 8
 
@@ -70,12 +72,18 @@ def calibration_pixels(
         224 pixels.
 
     Raises:
+        InputError: If together they take more than a gigabyte.
         UnreadableImagesError: If there are some that cannot be read.
     """
     unreadable: list[str] = []
-    processor = RegNetImageProcessor.from_pretrained(folder.path)
-    read = read_in_batches(images, processor, _BATCH, unreadable)
-    batches = [pixels for _, pixels in read]
+    batches: list[NDArray[np.float32]] = []
+    for _, pixels in read_in_batches(images, folder.processor, _BATCH, unreadable):
+        batches.append(pixels)
+        if sum(batch.nbytes for batch in batches) > _MOST_BYTES:
+            raise InputError(
+                f"The calibration images are too large together at {pixels.shape[2]} x "
+                f"{pixels.shape[3]} pixels each; name fewer with --calibration-images."
+            )
     if unreadable:
         raise UnreadableImagesError(*unreadable)
     return batches

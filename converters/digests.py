@@ -10,6 +10,7 @@ from zlib import crc32
 
 from converters.checkpoint.source_file import SourceFile
 from converters.checkpoint.zip_container import checksum_error
+from regnet.regular_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,8 +25,12 @@ _PIECE = 1 << 20  # bytes
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    """The sha256 of a regular file, in hexadecimal.
+
+    Raises:
+        OSError: If it is none, or cannot be read.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -12,7 +12,7 @@ from converters.checkpoint.values import NUMPY_CODES
 from converters.errors import InputError
 from converters.recognise import tensors_of
 from regnet.architecture import BUFFER_LEAVES, Architecture
-from regnet.config import CONFIG_NAME, RegNetConfig
+from regnet.config import CONFIG_NAME, MAX_SIDE, RegNetConfig
 from regnet.safetensors_file import INDEX_NAME, WEIGHTS_NAME
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.checkpoint import StoredTensor
+    from regnet.image_processor import RegNetImageProcessor
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 ONNX_NAME = "model.onnx"
@@ -86,6 +87,16 @@ class ConvertedFolder:
             raise InputError(f"{path} cannot be read ({error}); convert again.") from error
         return keys
 
+    @cached_property
+    def processor(self) -> RegNetImageProcessor:
+        """The folder's own image processor."""
+        from regnet.image_processor import RegNetImageProcessor
+
+        try:
+            return RegNetImageProcessor.from_pretrained(self.path)
+        except (OSError, TypeError, ValueError) as error:
+            raise InputError(str(error)) from error
+
     @property
     def image_size(self) -> int:
         """Side of the square images that the folder's processor makes, in pixels; 224 without."""
@@ -96,6 +107,11 @@ class ConvertedFolder:
             size = size.get("shortest_edge", size.get("height"))
         if not isinstance(size, int) or size < 1:
             raise InputError(f"{self.path / PREPROCESSOR_NAME} states no size in pixels; mend it.")
+        if size > MAX_SIDE:
+            raise InputError(
+                f"{self.path / PREPROCESSOR_NAME} asks for images of more than {MAX_SIDE} pixels a "
+                "side, which no network needs; mend it."
+            )
         return size
 
     @property

@@ -28,6 +28,10 @@ MAX_BLOCKS = 1000
 MAX_COUNT = 1 << 20
 """Of channels or classes: more than any network has, and few enough for any memory."""
 
+MAX_SIDE = 2048
+"""Of the images that a network takes, in pixels, before and after the crop: five times what any
+RegNet was evaluated at, and few enough for any memory."""
+
 
 class RegNetConfig(JsonFile):
     """The architecture and labels of a RegNet.

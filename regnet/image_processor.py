@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import numpy as np
 from PIL import Image
 
+from regnet.config import MAX_SIDE
 from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from regnet.images import (
+    MOST_PIXELS,
     PILLOW_MODES,
     collated,
     has_byte_values,
@@ -25,6 +27,7 @@ from regnet.images import (
     pixels_of,
     scaled,
     single_images,
+    to_picture,
     to_pixels,
 )
 from regnet.json_file import JsonFile
@@ -157,6 +160,12 @@ class RegNetImageProcessor(JsonFile):
         if self.resize_mode not in get_args(ResizeMode):
             modes = ", ".join(get_args(ResizeMode))
             raise ValueError(f"resize_mode={self.resize_mode!r} is not one of {modes}.")
+        # Compared so, and not with the side itself, which may be infinite.
+        if self.size["shortest_edge"] > MAX_SIDE * (1 if self.squashes else self.crop_pct):
+            raise ValueError(
+                f"size={self.size['shortest_edge']} with crop_pct={self.crop_pct} resizes images "
+                f"to more than {MAX_SIDE} pixels a side, which no network needs."
+            )
         if self.extra.get("do_center_crop"):
             raise ValueError(
                 "do_center_crop asks for a second crop, which is not supported; "
@@ -205,7 +214,11 @@ class RegNetImageProcessor(JsonFile):
         return BatchFeature(pixel_values=collated(arrays, return_tensors))
 
     def _preprocess_one(self, image: Image.Image | Pixels) -> npt.NDArray[np.float32]:
-        pixels = to_pixels(image, len(self.image_mean))
+        channels = len(self.image_mean)
+        if self.do_resize and isinstance(image, Image.Image):
+            # What the way through an array would give, without that array and its copies.
+            return self._scale(pixels_of(self._resize_picture(to_picture(image, channels))))
+        pixels = to_pixels(image, channels)
         if self.do_rescale and np.issubdtype(pixels.dtype, np.floating) and 0 < pixels.max() <= 1:
             warnings.warn(
                 "The image has values from 0 to 1 and is rescaled once more; pass do_rescale=False "
@@ -214,6 +227,10 @@ class RegNetImageProcessor(JsonFile):
             )
         if self.do_resize:
             pixels = self._resize(pixels)
+        return self._scale(pixels)
+
+    def _scale(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """What comes after resizing."""
         if self.do_rescale:
             pixels = scaled(pixels, self.rescale_factor)
         pixels = pixels.astype(np.float32, copy=False)
@@ -233,9 +250,11 @@ class RegNetImageProcessor(JsonFile):
     def _resize_picture(self, picture: Image.Image) -> Image.Image:
         edge = self.size["shortest_edge"]
         if self.squashes:
+            _require_resizable(picture.size, (edge, edge))
             return picture.resize((edge, edge), self.resample)
         short = int(edge / self.crop_pct)
         width, height = (short * side // min(picture.size) for side in picture.size)
+        _require_resizable(picture.size, (width, height))
         left, top = self._crop_start(width - edge), self._crop_start(height - edge)
         resized = picture.resize((width, height), self.resample)
         return resized.crop((left, top, left + edge, top + edge))
@@ -289,6 +308,20 @@ class RegNetImageProcessor(JsonFile):
             if name not in _NOT_KEPT and (name, value) != ("crop_pct", None)
         }
         return cls(**{**_MEANING_OF_ABSENT_KEYS, **given})
+
+
+def _require_resizable(size: tuple[int, int], resized: tuple[int, int]) -> None:
+    """Refuse what would take gigabytes: pictures far longer than wide, of which a crop remains.
+
+    Between its two passes Pillow holds a picture of one old and one new side.
+    """
+    (width, height), (to_width, to_height) = size, resized
+    if max(to_width * to_height, to_width * height, width * to_height) > MOST_PIXELS:
+        raise ValueError(
+            f"An image of {width} x {height} pixels would become {to_width} x {to_height} on the "
+            f"way, and more than {MOST_PIXELS} pixels are not computed; cut it to the part that "
+            "counts."
+        )
 
 
 def crop_pct_for(resize: int, crop: int) -> float:

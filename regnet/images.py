@@ -24,8 +24,16 @@ if TYPE_CHECKING:
 PILLOW_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Number of channels to the Pillow mode that has them."""
 
+MOST_PIXELS = 1 << 27
+"""Of one picture, before or after resizing. A photograph of 108 megapixels fits, and 0.5 GB holds
+what Pillow makes of it in colour."""
+
+_STRIP = 1 << 20
+"""Pixels that are laid on white at once."""
+
 _IMAGE_AXES, _BATCH_AXES = 3, 4
 _BYTE_MAX = 255
+_EMPTY = "An image without pixels cannot be processed; leave it out."
 
 
 def single_images(images: ImageInput | Sequence[ImageInput]) -> Iterator[Image.Image | Pixels]:
@@ -77,10 +85,10 @@ def to_pixels(image: Image.Image | Pixels, channels: int) -> Pixels:
     Raises:
         ValueError: If there are no pixels, no axis of channels, or another number of channels.
     """
-    if 0 in (image.size if isinstance(image, Image.Image) else image.shape):
-        raise ValueError("An image without pixels cannot be processed; leave it out.")
     if isinstance(image, Image.Image):
-        return pixels_of(_convert(image, PILLOW_MODES[channels]))
+        return pixels_of(to_picture(image, channels))
+    if 0 in image.shape:
+        raise ValueError(_EMPTY)
     if image.shape[0] in PILLOW_MODES:
         pixels = image
     elif image.shape[-1] in PILLOW_MODES:
@@ -127,12 +135,35 @@ def collated(
     return torch.from_numpy(batch)
 
 
-def _convert(picture: Image.Image, mode: str) -> Image.Image:
-    transparent = "A" in picture.getbands() or picture.info.get("transparency") is not None
+def to_picture(image: Image.Image, channels: int) -> Image.Image:
+    """Bring a Pillow image of any mode to one with so many channels, transparency laid on white.
+
+    Args:
+        image: Returned as it is where nothing has to be done.
+        channels: 1, 3 or 4.
+
+    Raises:
+        ValueError: If there are no pixels.
+    """
+    if 0 in image.size:
+        raise ValueError(_EMPTY)
+    mode = PILLOW_MODES[channels]
+    transparent = "A" in image.getbands() or image.info.get("transparency") is not None
     if transparent and mode != "RGBA":
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture.convert(mode)
+        return _on_white(image, mode)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _on_white(image: Image.Image, mode: str) -> Image.Image:
+    """Strip by strip, since all of it at once would take three pictures' memory more."""
+    result = Image.new(mode, image.size)
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        strip = image.crop(box).convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        result.paste(Image.alpha_composite(white, strip).convert(mode), box)
+    return result
 
 
 def picture_of(pixels: npt.NDArray[np.uint8]) -> Image.Image:

@@ -24,7 +24,6 @@ from converters.inference.evaluate import evaluate
 from converters.inference.predict import EAGER, open_runtime
 from converters.probabilities import softmax
 from converters.progress import Silent
-from regnet import RegNetImageProcessor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,7 +121,7 @@ def batches(
     folder: ConvertedFolder, images: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
     """Pixels (N, 3, S, S) as the folder's processor makes them, and classes (N,)."""
-    processor = RegNetImageProcessor.from_pretrained(folder.path)
+    processor = folder.processor
     for start in range(0, len(images), _BATCH):
         pictures = [Image.fromarray(image) for image in images[start : start + _BATCH]]
         yield np.stack(processor(pictures)["pixel_values"]), labels[start : start + _BATCH]

@@ -21,7 +21,6 @@ from converters.errors import InputError
 from converters.exporters.onnx import self_contained
 from converters.exporters.onnx_file import OnnxFile
 from converters.exporters.onnx_graph import LOGITS
-from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from converters.exporters.onnx_form import GraphForm
     from converters.folder import ConvertedFolder
+    from regnet.image_processor import RegNetImageProcessor
 
 IMAGE = "image"
 PROBABILITIES = "probabilities"
@@ -96,7 +96,7 @@ def with_preprocessing(folder: ConvertedFolder, network: GraphProto, form: Graph
         InputError: If the processor resizes in a way that ONNX does not know.
     """
     config = folder.config
-    processor = RegNetImageProcessor.from_pretrained(folder.path)
+    processor = folder.processor
     if len(processor.image_mean) != config.num_channels:
         raise InputError(
             f"{folder.path} prepares {len(processor.image_mean)} channels where its network takes "

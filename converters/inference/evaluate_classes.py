@@ -75,7 +75,7 @@ def labelled_images(
         for image in images_below(path)
     }
     if not classes:
-        raise InputError(f"The class folders of {folder} hold no images that Pillow can read.")
+        raise InputError(f"The class folders of {folder} hold no images that can be read.")
     return LabelledImages(classes, matched_by)
 
 

@@ -15,7 +15,6 @@ from converters.inference.predict import (
     classifier_folder,
     open_runtime,
     present_runtimes,
-    processor_of,
 )
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def evaluate_folder(
     runtimes = {name: open_runtime(folder, name, options.threads) for name in names}
     begin(len(labelled.classes))
     unreadable: list[str] = []
-    processor = processor_of(folder)
+    processor = folder.processor
 
     def batches() -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         reading = read_in_batches(labelled.classes, processor, options.batch_size, unreadable)

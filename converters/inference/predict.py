@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from converters.inference.images import UnreadableImagesError, read_in_batches
 from converters.probabilities import softmax
 from converters.runtimes.found import open_found
 from converters.runtimes.memory import MemoryShortError
-from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 EAGER = "torch"
 """The runtime that needs no artefact: the reference model itself."""
+
+MOST_THREADS = 256
+"""On a machine of fewer cores. More only wait for each other, and thousands for minutes."""
 
 BATCH_SIZE = 8
 """Images that go through the network at once, unless somebody asks for another number."""
@@ -51,7 +54,7 @@ class PredictOptions:
     Attributes:
         runtime: A key of :data:`converters.artefacts.FORMATS`, or ``torch``.
         top: How many classes to give.
-        batch_size: Images that go through the network at once.
+        batch_size: Images that go through the network at once; fewer, if they are very large.
     """
 
     runtime: str = "onnx"
@@ -100,8 +103,8 @@ def predict_each(
     """
     folder = classifier_folder(path)
     network = open_runtime(folder, options.runtime)
-    processor = processor_of(folder)
-    for files, pixels in read_in_batches(images, processor, options.batch_size, unreadable):
+    reading = read_in_batches(images, folder.processor, options.batch_size, unreadable)
+    for files, pixels in reading:
         probabilities = softmax(logits_of(network, pixels))
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, : options.top]
         for file, scores, ranking in zip(files, probabilities, best, strict=True):
@@ -121,18 +124,6 @@ def classifier_folder(path: Path) -> ConvertedFolder:
     return folder
 
 
-def processor_of(folder: ConvertedFolder) -> RegNetImageProcessor:
-    """The folder's own image processor.
-
-    Raises:
-        InputError: If the folder has none, or it cannot be used.
-    """
-    try:
-        return RegNetImageProcessor.from_pretrained(folder.path)
-    except (FileNotFoundError, ValueError) as error:
-        raise InputError(str(error)) from error
-
-
 def present_runtimes(folder: ConvertedFolder) -> list[str]:
     """``torch``, and the key of every format whose artefact the folder holds."""
     artefacts = (name for name, kind in FORMATS.items() if (folder.path / kind.file_name).is_file())
@@ -148,10 +139,13 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Runtim
         threads: How many compute.
 
     Raises:
-        InputError: If there is no such runtime, or the folder lacks the artefact.
+        InputError: If there is no such runtime, the folder lacks the artefact, or there are more
+            threads than :data:`MOST_THREADS` and cores.
         StorageError: If the artefact would not fit into memory.
     """
     require_known(name)
+    if threads > (most := max(MOST_THREADS, os.cpu_count() or 1)):
+        raise InputError(f"{threads} threads cannot compute at once; give at most {most}.")
     if name == EAGER:
         from converters.runtimes.reference import ReferenceRuntime
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from converters.folder import ConvertedFolder
 
 _SEED = 20200330
-_SMALLEST = 32
+_SMALLEST, _LARGEST = 32, 1024
 _PATCH = 8
 _GRAIN = 0.05
 _IMPULSE = 10.0
@@ -47,12 +49,14 @@ def verification_inputs(num_channels: int, image_size: int) -> dict[str, NDArray
 
     Args:
         num_channels: Channels of the network's input.
-        image_size: Native height and width, in pixels.
+        image_size: Native height and width, in pixels; of more than 1024, 1024 are taken, since
+            what passes between layers would take more memory than there is.
 
     Returns:
         Name to (N, num_channels, H, W), the same on every machine.
     """
     random = np.random.default_rng(_SEED)
+    image_size = min(image_size, _LARGEST)
     height = max(_SMALLEST, image_size * 2 // 9)
     width = height + 17
     shape = (num_channels, height, width)
@@ -98,14 +102,15 @@ def photographs(folder: ConvertedFolder, paths: Sequence[Path]) -> NDArray[np.fl
         paths: Image files.
 
     Raises:
-        InputError: If a file is no picture.
+        InputError: If a file is no picture, the folder has no image processor that can be used, or
+            the processor leaves pictures as they are and these have several sizes.
     """
-    from converters.inference.images import open_image
-    from regnet.image_processor import RegNetImageProcessor
+    from converters.inference.images import prepared
 
-    processor = RegNetImageProcessor.from_pretrained(folder.path)
-    pixels = [processor(open_image(path), return_tensors="np")["pixel_values"] for path in paths]
-    return np.concatenate(pixels)
+    pixels = [prepared(path, folder.processor) for path in paths]
+    if len({image.shape for image in pixels}) > 1:
+        raise InputError("Images of several sizes make no batch; give some of one size.")
+    return np.stack(pixels)
 
 
 def _structured(random: np.random.Generator, shape: tuple[int, ...]) -> list[NDArray[np.float64]]:

@@ -20,7 +20,6 @@ from converters.parity.truth import Truth
 from converters.parity.verdict import MAX_LIMIT, Measurement, judge
 from converters.probabilities import softmax
 from converters.runtimes.onnx_preprocessing import ConfinedWhole, WholeWithPreprocessing
-from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.folder import ConvertedFolder
+    from regnet.image_processor import RegNetImageProcessor
 
 MOST_STEPS = 1.01
 """How far a pixel may be from the image processor's, in its 255 steps: one, and float32's rounding
@@ -41,6 +41,8 @@ ties, to 4 %. Truncating instead of rounding would make it half of all."""
 
 _SEED = 20200330
 _PATCH = 9
+_LARGE = 1024
+"""Pixels a side; no published network takes more."""
 _FLOAT32 = float(np.finfo(np.float32).eps)
 
 
@@ -60,7 +62,7 @@ def measure_preprocessing(
     Raises:
         InputError: If the folder cannot be used.
     """
-    processor = RegNetImageProcessor.from_pretrained(folder.path)
+    processor = folder.processor
     whole = ConfinedWhole(path) if confined else WholeWithPreprocessing(path)
     channels = folder.config.num_channels
     pictures = {
@@ -110,9 +112,12 @@ def sizes_for(
     batch, height, width = fixed
     edge = processor.size["shortest_edge"]
     sizes = [(2 * edge + 1, 3 * edge), (3 * edge // 2, edge + 7), (edge // 2, edge // 2 + 5)]
+    if edge > _LARGE:  # pictures of gigabytes would show no more
+        sizes[:2] = [(edge + edge // 8 + 1, edge + edge // 4), (edge + edge // 8, edge + 7)]
     if processor.squashes:
-        sizes[1] = (edge + 7, 3 * edge // 2)
-    return list(dict.fromkeys((batch or 2, height or h, width or w) for h, w in sizes))
+        sizes[1] = sizes[1][::-1]
+    images = 2 if edge <= _LARGE else 1
+    return list(dict.fromkeys((batch or images, height or h, width or w) for h, w in sizes))
 
 
 def _pixels(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
+from regnet.config import MAX_SIDE
 from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
@@ -34,10 +35,6 @@ class Decision:
     topic: str
     value: str
     reason: str
-
-
-MAX_SIDE = 1 << 16
-"""Of an image, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from converters.keymaps.keymap import Fields
     from converters.targets.target import Target
     from regnet.config import RegNetConfig
-    from regnet.image_processor import RegNetImageProcessor
 
 _ARCHIVE_ROOT = "archive"
 _ARCHIVE_VERSION = b"3\n"
@@ -80,18 +79,12 @@ class Network:
                 f"preprocessor_config.json), which no {self.target.keymap.framework} file can say; "
                 "set do_resize to true."
             )
-        return EvalTransform.of(self._processor).for_channels(self.config.num_channels)
+        return EvalTransform.of(self.folder.processor).for_channels(self.config.num_channels)
 
     @property
     def is_resized(self) -> bool:
         """Whether the folder has images resized; else it states no transform."""
-        return self._processor.do_resize
-
-    @cached_property
-    def _processor(self) -> RegNetImageProcessor:
-        from regnet.image_processor import RegNetImageProcessor
-
-        return RegNetImageProcessor.from_pretrained(self.folder.path)
+        return self.folder.processor.do_resize
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:

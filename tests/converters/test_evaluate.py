@@ -13,10 +13,12 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from converters.errors import InputError
+from converters.folder import ConvertedFolder
 from converters.inference.evaluate import Evaluation, evaluate
 from converters.inference.evaluate_classes import labelled_images
 from converters.inference.evaluate_folder import EvaluateOptions, evaluate_folder
 from converters.inference.images import UnreadableImagesError
+from converters.inference.predict import open_runtime
 from converters.labels import imagenet_labels, imagenet_synsets
 from tests.converters.demo import labels, sample_images
 
@@ -196,7 +198,8 @@ def test_unreadable_images_are_left_out_and_told(demo_folder: Path, tmp_path: Pa
     first.write_text("no image")
     result = evaluate_folder(demo_folder, val, EvaluateOptions(("onnx",)))
     assert result.evaluation.images == 2
-    assert result.unreadable == [f"{first} is not an image that Pillow can read."]
+    (sentence,) = result.unreadable
+    assert sentence.startswith(f"{first} is not an image of a known format (")
     for path in val.rglob("*.png"):
         path.write_text("no image")
     with pytest.raises(UnreadableImagesError):
@@ -204,9 +207,13 @@ def test_unreadable_images_are_left_out_and_told(demo_folder: Path, tmp_path: Pa
 
 
 def test_a_batch_that_cannot_be_run_is_told(demo_folder: Path) -> None:
-    from converters.folder import ConvertedFolder
-    from converters.inference.predict import logits_of, open_runtime
+    from converters.inference.predict import logits_of
 
     network = open_runtime(ConvertedFolder(demo_folder), "onnx")
     with pytest.raises(InputError, match=r"cannot run a batch of 2 x 5 x 48 x 48 .* --batch-size"):
         logits_of(network, np.zeros((2, 5, 48, 48), np.float32))
+
+
+def test_thousands_of_threads_are_refused(demo_folder: Path) -> None:
+    with pytest.raises(InputError, match="5000 threads cannot compute at once; give at most"):
+        open_runtime(ConvertedFolder(demo_folder), "onnx", threads=5000)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import math
+import os
+import resource
+import struct
 import tracemalloc
-from typing import TYPE_CHECKING
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin, TiffTags
 
 from converters.errors import InputError
 from converters.inference.images import find_images, open_image, read_in_batches
 from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 PROCESSOR = RegNetImageProcessor(size=32, crop_pct=1.0)
 
@@ -138,3 +145,139 @@ def test_large_pictures_are_read_and_far_too_large_ones_named(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
     with pytest.raises(InputError, match=r"large\.png has more pixels than Pillow takes"):
         open_image(path)
+
+
+def test_only_formats_of_pixels_are_opened(tmp_path: Path) -> None:
+    page = tmp_path / "page.png"
+    page.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
+    )
+    with Image.open(page) as by_pillow:
+        assert by_pillow.format == "EPS"  # which `load` hands to Ghostscript
+    with pytest.raises(InputError, match=r"page\.png is not an image of a known format \(JPEG,"):
+        open_image(page)
+    save(tmp_path / "folder" / "icon.ico")
+    with pytest.raises(InputError, match="holds no image"):
+        find_images([tmp_path / "folder"])
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff", "bmp", "gif", "ppm", "tga"])
+def test_every_ordinary_format_is_opened(suffix: str, tmp_path: Path) -> None:
+    path = save(tmp_path / f"image.{suffix}")
+    assert find_images([tmp_path]) == [path]
+    assert open_image(path).size == (40, 30)
+
+
+def test_what_is_no_regular_file_is_never_waited_for(tmp_path: Path) -> None:
+    pipe, good = tmp_path / "pipe.png", save(tmp_path / "good.png")
+    os.mkfifo(pipe)
+    unreadable: list[str] = []
+    ((files, _),) = read_in_batches(
+        [pipe, Path("/dev/zero"), good, tmp_path], PROCESSOR, 8, unreadable
+    )
+    assert files == [good]
+    assert [sentence.partition(" cannot be read (")[2] for sentence in unreadable] == [
+        "Not a regular file).",
+        "Not a regular file).",
+        "Is a directory).",
+    ]
+
+
+def png(path: Path, width: int, height: int) -> Path:
+    """White in one bit a pixel, never all in memory."""
+    compress, row = zlib.compressobj(1), b"\0" + b"\xff" * math.ceil(width / 8)
+    data = b"".join(compress.compress(row) for _ in range(height)) + compress.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    content = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "settings"),
+    [
+        ((1, 1_500_000), {}),
+        ((40_000_000, 1), {}),
+        ((1, 200_000), {}),
+        ((200_000, 2), {"size": 224}),
+        ((2, 400_000), {"size": 384}),
+        ((12_000, 12_000), {}),
+        ((5_000, 4_000), {"do_resize": False}),
+    ],
+    ids=str,
+)
+def test_a_picture_that_would_take_gigabytes_is_left_out(
+    size: tuple[int, int], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    bomb, good = png(tmp_path / "bomb.png", *size), save(tmp_path / "good.png")
+    processor = RegNetImageProcessor(**{"size": 32, "crop_pct": 1.0, **settings})
+    unreadable: list[str] = []
+    with bounded_memory(400_000_000):
+        ((files, _),) = read_in_batches([bomb, good], processor, 8, unreadable)
+    assert files == [good]
+    (sentence,) = unreadable
+    assert sentence.startswith(str(bomb))
+    assert "pixels" in sentence
+
+
+def test_large_photographs_are_read_in_little_more_than_their_own_memory(tmp_path: Path) -> None:
+    path = png(tmp_path / "large.png", 9_000, 9_000)
+    with bounded_memory(600_000_000):
+        ((_, pixels),) = read_in_batches([path], PROCESSOR, 8, [])
+    assert pixels.shape == (1, 3, 32, 32)
+    assert len(np.unique(pixels[0, 0])) == 1
+
+
+def test_a_picture_without_memory_for_it_is_one_sentence(tmp_path: Path) -> None:
+    large, good = png(tmp_path / "large.png", 11_000, 11_000), save(tmp_path / "good.png")
+    unreadable: list[str] = []
+    with bounded_memory(200_000_000):
+        ((files, _),) = read_in_batches([large, good], PROCESSOR, 8, unreadable)
+    assert files == [good]
+    assert unreadable == [f"{large} is too large for this machine's memory; scale it down."]
+
+
+def test_a_tile_larger_than_its_picture_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tile.tiff"
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in {
+        256: 64,
+        257: 64,
+        258: 8,
+        259: 8,
+        262: 1,
+        322: 1 << 16,
+        323: 1 << 16,
+    }.items():
+        tags.tagtype[tag] = TiffTags.LONG
+        tags[tag] = value
+    tags[324], tags[325] = 8, 100
+    head = io.BytesIO()
+    head.write(b"II*\0" + struct.pack("<I", 108) + bytes(100))
+    tags.save(head)
+    path.write_bytes(head.getvalue())
+    with pytest.raises(InputError, match="tiles that are too large"):
+        open_image(path)
+
+
+def test_very_large_images_share_a_batch_with_few(tmp_path: Path) -> None:
+    paths = [save(tmp_path / f"{index}.png", (2000, 2000), "L") for index in range(10)]
+    processor = RegNetImageProcessor(do_resize=False, image_mean=[0.5], image_std=[0.5])
+    shapes = [pixels.shape for _, pixels in read_in_batches(paths, processor, 16, [])]
+    assert shapes == [(8, 1, 2000, 2000), (2, 1, 2000, 2000)]
+
+
+@contextmanager
+def bounded_memory(more: int) -> Iterator[None]:
+    """Let this process take at most so many more bytes."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

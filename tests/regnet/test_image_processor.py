@@ -416,3 +416,33 @@ def test_neither_torch_nor_transformers_is_imported() -> None:
         "sys.exit(bool({'torch', 'torchvision', 'transformers'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_sizes_that_no_network_takes_are_refused() -> None:
+    assert RegNetImageProcessor(size=2048, crop_pct=1.0).size == {"shortest_edge": 2048}
+    assert RegNetImageProcessor(size=2048, crop_pct=0.9).size == {"shortest_edge": 2048}  # squashed
+    for settings in (
+        {"size": 30_000},
+        {"size": 10**400},
+        {"size": 224, "crop_pct": 1e-9},
+        {"size": 224, "crop_pct": 5e-324},
+        {"size": 2000, "crop_pct": 0.9, "resize_mode": "shortest_edge_then_crop"},
+    ):
+        with pytest.raises(ValueError, match="more than 2048 pixels a side"):
+            RegNetImageProcessor(**settings)
+
+
+@pytest.mark.parametrize(("size", "width", "height"), [(224, 1, 20_000), (384, 500_000, 1)])
+def test_pictures_far_longer_than_wide_are_refused_before_they_are_resized(
+    size: int, width: int, height: int
+) -> None:
+    with pytest.raises(ValueError, match=f"An image of {width} x {height} pixels would become"):
+        ours(Image.new("RGB", (width, height)), size=size)
+
+
+def test_transparency_of_large_pictures_is_laid_on_white_as_transformers_does() -> None:
+    picture = Image.fromarray(noise(1500, 1100, 4))  # more than one strip
+    np.testing.assert_array_equal(ours(picture), theirs(picture, do_convert_rgb=True))
+    kept = picture.copy()
+    ours(picture)
+    assert picture == kept

@@ -21,6 +21,7 @@ from converters.parity.inputs import PHOTOGRAPHS, photographs, verification_inpu
 from converters.parity.truth import Truth, run
 from converters.parity.units import units_of
 from converters.parity.verdict import Verdict, judge
+from converters.parity.verify import fresh_inputs
 from regnet.imagenet import IMAGENET_MEAN
 
 if TYPE_CHECKING:
@@ -78,8 +79,11 @@ def shared_inputs(a: Side, b: Side, images: Sequence[Path]) -> Inputs:
         inputs = {_NATIVE: noise.astype(np.float32)}
     else:
         folders = [side.folder for side in (a, b) if side.folder]
-        size = folders[0].image_size if folders else DEFAULT_IMAGE_SIZE
-        inputs = verification_inputs(channels, size)
+        inputs = (
+            dict(fresh_inputs(folders[0]))
+            if folders
+            else verification_inputs(channels, DEFAULT_IMAGE_SIZE)
+        )
         if not folders and not _torchscript(a, b):
             del inputs[_NATIVE]  # the reference evaluator takes seconds for an image of that size
     if images:
