@@ -6,19 +6,23 @@ Values are called as in :mod:`converters.parity.locate.walk`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from converters.artefacts import FORMATS
+from converters.confined import Allowance, ConfinedProgram
 from converters.errors import ConversionError, InputError
+from converters.folder import ConvertedFolder
+from converters.runtimes.found import is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from converters.folder import ConvertedFolder
+_FACTS = ("folded", "differences", "failure")
+"""Of `Intermediates`, beside the values; no module is called so."""
 
 _SHOWN = 300
 """Characters of a library's own error that a message shows."""
@@ -47,6 +51,8 @@ def run_with_intermediates(
 ) -> Intermediates:
     """Run an artefact that this project wrote, and keep every value.
 
+    One whose graph or code was changed runs in a process of its own.
+
     Args:
         folder: Whose artefact it is.
         kind: Key of :data:`converters.artefacts.FORMATS`.
@@ -62,7 +68,9 @@ def run_with_intermediates(
             f"{path.name} shows no values inside; locate faults in {' or '.join(READERS)} instead."
         )
     try:
-        return READERS[kind](folder, path, pixels)
+        if is_ours(folder, kind, path):
+            return READERS[kind](folder, path, pixels)
+        return _run_confined(folder, kind, path, pixels)
     except ConversionError:
         raise
     except Exception as error:
@@ -70,6 +78,32 @@ def run_with_intermediates(
             f"{path.name} cannot be opened as {FORMATS[kind].title} ({in_short(error)}); "
             "export it again."
         ) from error
+
+
+def _run_confined(
+    folder: ConvertedFolder, kind: str, path: Path, pixels: NDArray[np.float32]
+) -> Intermediates:
+    program = ConfinedProgram(
+        f"{__name__}:_Served",
+        (str(folder.path), kind, str(path)),
+        (),
+        Allowance.of([path, *folder.weight_files]),
+    )
+    told = program.call("run", pixels)
+    facts = {name: told.pop(name) for name in _FACTS}
+    return Intermediates(told, **facts)
+
+
+class _Served:
+    """What stands in the process of `_run_confined`."""
+
+    def __init__(self, folder: str, kind: str, path: str) -> None:
+        self._folder, self._kind, self._path = ConvertedFolder(Path(folder)), kind, Path(path)
+
+    def run(self, pixels: NDArray[np.float32]) -> dict[str, Any]:
+        """The values by name, and what else is told of them."""
+        found = READERS[self._kind](self._folder, self._path, pixels)
+        return {**found.values, **{name: getattr(found, name) for name in _FACTS}}
 
 
 def in_short(error: Exception) -> str:
