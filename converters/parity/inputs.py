@@ -79,17 +79,18 @@ def fitted(pixels: NDArray[np.float32], sizes: Sequence[int | None]) -> NDArray[
     """Cut a batch, or repeat it, to sizes that an artefact fixes.
 
     Args:
-        pixels: (N, num_channels, H, W).
+        pixels: (N, num_channels, H, W); never written into.
         sizes: N, H and W as wanted; None is as it is.
 
     Returns:
-        ``pixels`` itself, if nothing has to be done.
+        ``pixels`` itself, if nothing has to be done; else a copy.
     """
+    images = len(pixels)
     for axis, size in zip((0, 2, 3), sizes, strict=True):
         if size is not None and size != pixels.shape[axis]:
             pixels = pixels.take(np.arange(size), axis, mode="wrap")
-    shifts = range(len(pixels)) if sizes[0] is not None else ()
-    for image in shifts[1:]:  # repeated ones, on which agreement would prove nothing, become others
+    for image in range(images, len(pixels)):  # added by `take`, which has made a copy then
+        # Repeated images, on which agreement would prove nothing, become others.
         pixels[image] = np.roll(pixels[image], image, axis=-1)
     return pixels
 

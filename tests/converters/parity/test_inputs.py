@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from converters.parity.inputs import verification_inputs
+from converters.parity.inputs import fitted, verification_inputs
 
 BATCHES = ("native", "odd", "checkerboards", "impulses", "constant", "extremes", "denormals")
 
@@ -63,3 +63,18 @@ def test_images_of_a_batch_differ() -> None:
     for name in ("odd", "checkerboards", "impulses", "extremes"):
         batch = verification_inputs(3, 224)[name]
         assert all(not np.array_equal(a, b) for a, b in pairwise(batch))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 9])
+@pytest.mark.parametrize("side", [None, 40])
+def test_fitting_a_batch_leaves_the_inputs_as_they_are(count: int, side: int | None) -> None:
+    inputs = verification_inputs(3, 64)
+    before = {name: pixels.copy() for name, pixels in inputs.items()}
+    for name, pixels in inputs.items():
+        pixels.flags.writeable = False
+        made = fitted(pixels, (count, side, side))
+        height, width = (side or size for size in pixels.shape[2:])
+        assert made.shape == (count, 3, height, width)
+        assert len({image.tobytes() for image in made}) == count
+        assert np.array_equal(pixels, before[name])
+        assert (made is pixels) == (made.shape == pixels.shape)
