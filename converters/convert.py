@@ -9,8 +9,8 @@ from converters.artefacts import DEFAULT_FORMATS, FORMATS, ExportOptions
 from converters.errors import InputError
 from converters.export import link_equal_files
 from converters.folder import (
+    CARD_NAME,
     CLASSIFIER_ARCHITECTURE,
-    REPORT_NAME,
     TRUNK_ARCHITECTURE,
     ConvertedFolder,
 )
@@ -152,7 +152,8 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     progress: Progress,
 ) -> Report | None:
     """Write everything into the staging folder and verify it."""
-    from converters.report import conversion_record, write_card, write_json
+    from converters.card import write_card
+    from converters.record import Record
     from regnet.image_processor import RegNetImageProcessor
 
     resumes = any(folder.iterdir())
@@ -180,11 +181,11 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
         FORMATS[name].export(converted, path, export_options)
     link_equal_files(folder)
     report = _verify(converted, artefacts, written, progress) if options.verify else None
-    write_card(folder, inspection, report)
     progress.step("report")
     if report is None or report.passed:
-        record = conversion_record(inspection, written, report, options, folder)
-        write_json(folder / REPORT_NAME, record)
+        record = Record.of_conversion(inspection, written, report, options, folder)
+        write_card(folder, record)
+        record.with_files(folder, [CARD_NAME]).write(folder)
     return report
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from converters.artefacts import FORMATS
+from converters.card import read_card, updated_card
 from converters.digests import sha256_of
 from converters.errors import InputError
 from converters.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
+from converters.record import Record
 from converters.staging import staged_update
-from converters.usage import has_usage, with_usage
+from converters.usage import is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,12 +51,14 @@ def export_artefacts(
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; convert a checkpoint with `regnet convert`.")
     folder = ConvertedFolder(path)
-    record = _read_record(path)
+    record, card = Record.read(path), read_card(path)
+    if card is not None and not is_ours(card):
+        card = None
     options = replace(options, weights_sha256=_recorded_sha256(folder, record))
     folder.tensors  # noqa: B018 -- what cannot be used is refused under its own name
     kinds = [FORMATS[name] for name in formats]
     names = [name for kind in kinds for name in (*kind.companion_names, kind.file_name)]
-    described = [CARD_NAME] * has_usage(path) + [REPORT_NAME] * (record is not None)
+    described = [CARD_NAME] * (card is not None) + [REPORT_NAME] * (record is not None)
     with staged_update(path, [*names, *described]) as staging:
         staged = {name: staging / kind.file_name for name, kind in zip(formats, kinds, strict=True)}
         for name, place in staged.items():
@@ -64,12 +67,14 @@ def export_artefacts(
             FORMATS[name].export(ConvertedFolder(staging), place, options)
         report = _verify(folder, staged, progress) if verify else None
         link_equal_files(staging)
-        if CARD_NAME in described:
-            card = with_usage((path / CARD_NAME).read_text("utf-8"), ConvertedFolder(staging))
-            (staging / CARD_NAME).write_text(card, encoding="utf-8")
         if record is not None:
-            _enter_verdicts(record, names, report)
-            _record(staging, record, [*names, *described[:-1]])
+            verdicts = report.to_dict()["verdicts"] if report else []
+            record = record.with_files(staging, names).with_verdicts(verdicts, names)
+        if card is not None:
+            text = updated_card(card, ConvertedFolder(staging), record)
+            (staging / CARD_NAME).write_text(text, encoding="utf-8")
+        if record is not None:
+            record.with_files(staging, [CARD_NAME] * (card is not None)).write(staging)
     return report
 
 
@@ -99,51 +104,15 @@ def _verify(folder: ConvertedFolder, staged: Mapping[str, Path], progress: Progr
     return report
 
 
-def _read_record(folder: Path) -> dict[str, Any] | None:
-    """Read ``conversion.json``, if the folder has one; before anything is replaced."""
-    path = folder / REPORT_NAME
-    if not path.is_file():
-        return None
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for entry in dict(record["files"]).values():
-            str(entry["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}); convert the checkpoint again.") from error
-    return record
-
-
-def _recorded_sha256(folder: ConvertedFolder, record: Mapping[str, Any] | None) -> dict[str, str]:
+def _recorded_sha256(folder: ConvertedFolder, record: Record | None) -> dict[str, str]:
     """Digests of the weights files as recorded when they were written.
 
     They name the weights that an artefact belongs to; whether the files are still those is what
     `regnet verify` finds out.
     """
-    files = record["files"] if record else {}
+    files = record.files if record else {}
     return {
         path.name: files[path.name]["sha256"]
         for path in folder.weight_files
         if path.name in files and files[path.name].get("size") == path.stat().st_size
     }
-
-
-def _enter_verdicts(record: dict[str, Any], names: Sequence[str], report: Report | None) -> None:
-    """Put new verdicts in the place of those on files that are no more; none if there are none."""
-    from converters.report import NOT_VERIFIED
-
-    verification = record.setdefault("verification", dict(NOT_VERIFIED))
-    kept = [v for v in verification["verdicts"] if v["artefact"] not in names]
-    new = [v.to_dict() for v in report.verdicts if v.artefact in names] if report else []
-    verification["verdicts"] = kept + new
-
-
-def _record(folder: Path, record: dict[str, Any], file_names: Sequence[str]) -> None:
-    """Enter the new files' sha256 into ``conversion.json``, and strike companions that are gone."""
-    from converters.report import file_record, write_json
-
-    for name in file_names:
-        if (folder / name).is_file():
-            record["files"][name] = file_record(folder, name)
-        else:
-            record["files"].pop(name, None)
-    write_json(folder / REPORT_NAME, record)

@@ -7,29 +7,18 @@ Nothing is sent without a fresh verdict, nor weights that nobody stated a right 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from converters.card import SHAREABLE
 from converters.errors import InputError, StorageError
 from converters.folder import REPORT_NAME, ConvertedFolder
+from converters.record import Record
 from converters.signing import SIGNATURE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-SHAREABLE = {
-    "mit": "shareable with its notice",
-    "apache-2.0": "shareable with its notice",
-    "bsd-3-clause": "shareable with its notice",
-    "cc-by-nc-4.0": "shareable with credit, for use that is not commercial",
-}
-"""Licences of published weights that let anybody share them, and on what terms.
-
-Texts: https://spdx.org/licenses. Not in here is ``seer-license``, which is for research only: who
-publishes under it must have read it.
-"""
 
 RIGHT = "--i-have-the-right"
 
@@ -72,8 +61,8 @@ def prepare(path: Path, repository: str, *, has_right: bool = False) -> Publicat
         InputError: If the folder or the id cannot be used, or the weights may not be shared.
     """
     _require_valid(repository)
-    record = _record_of(path)
-    licence = next((d["value"] for d in record["decisions"] if d["topic"] == "licence"), None)
+    record = Record.required(path)
+    licence = record.licence
     if licence not in SHAREABLE and not has_right:
         stated = (
             "no licence is stated for" if licence is None else f"{licence} does not let all share"
@@ -83,8 +72,8 @@ def prepare(path: Path, repository: str, *, has_right: bool = False) -> Publicat
             f"with {RIGHT}."
         )
     signature = {SIGNATURE_NAME} if (path / SIGNATURE_NAME).is_file() else set()
-    names = sorted({*record["files"], REPORT_NAME, *signature})
-    return Publication(repository, {name: _size(path, name) for name in names}, licence)
+    names = sorted({*record.files, REPORT_NAME, *signature})
+    return Publication(repository, {name: _size(path, record, name) for name in names}, licence)
 
 
 def require_verified(path: Path, tick: Callable[[str], None] = lambda _: None) -> None:
@@ -145,26 +134,9 @@ def _require_valid(repository: str) -> None:
         raise InputError(f"{repository} names no user; give the repository as user/name.")
 
 
-def _record_of(path: Path) -> dict[str, Any]:
-    """Read what ``conversion.json`` says of licence and files."""
-    file = path / REPORT_NAME
+def _size(path: Path, record: Record, name: str) -> int:
+    file = record.path_of(path, name)
     if not file.is_file():
-        raise InputError(f"{path} holds no {REPORT_NAME}; convert with `regnet convert` first.")
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        return {
-            "decisions": [
-                {key: str(d[key]) for key in ("topic", "value")} for d in record["decisions"]
-            ],
-            "files": [str(name) for name in dict(record["files"])],
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged ({error}); convert the checkpoint again.") from error
-
-
-def _size(path: Path, name: str) -> int:
-    file = path / name
-    if ".." in file.parts[len(path.parts) :] or not file.is_relative_to(path) or not file.is_file():
         raise InputError(f"{path} holds no {name}, which its {REPORT_NAME} names; convert again.")
     return file.stat().st_size
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.artefacts import FORMATS
-from converters.folder import CARD_NAME, ConvertedFolder
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from converters.folder import ConvertedFolder
 
 _HEADING = "\n## Use\n"
 _END = "\n<!-- what follows is yours: `regnet export` writes the section above anew -->\n"
@@ -95,7 +94,6 @@ def with_usage(card: str, folder: ConvertedFolder) -> str:
     return before.rstrip("\n") + "\n" + _HEADING + "\n" + usage_section(folder) + _END + own
 
 
-def has_usage(path: Path) -> bool:
-    """Whether a converted folder has a card of ours, whose last section can be written anew."""
-    card = path / CARD_NAME
-    return card.is_file() and _HEADING in card.read_text(encoding="utf-8")
+def is_ours(card: str) -> bool:
+    """Whether a card has our last section, which can be written anew."""
+    return _HEADING in card

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from converters.artefacts import FORMATS
 from converters.digests import sha256_of
-from converters.folder import REPORT_NAME, ConvertedFolder
+from converters.errors import InputError
+from converters.folder import ConvertedFolder
+from converters.record import Record, options_record, planned_record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from converters.batch.job import Job
     from converters.inspection import Inspection
 
@@ -27,7 +28,6 @@ def is_done(job: Job) -> bool:
         StorageError: If it cannot be read.
     """
     from converters.inspection import inspected
-    from converters.report import changed_files
 
     record = _record(job)
     if record is None:
@@ -35,39 +35,39 @@ def is_done(job: Job) -> bool:
     with inspected(job.path, job.options.source, job.options.dtype) as (_, inspection):
         pass
     return (
-        (_was_verified(record) or not job.options.verify)
+        (_was_verified(record, job) or not job.options.verify)
         and _is_planned_so(record, job, inspection)
         and _source_of(record) == {path.name: sha256_of(path) for path in inspection.files}
-        and not any(changed_files(job.out)[0])
+        and not any(record.changed_files(job.out)[0])
         and _has_labels_of(job, inspection)
     )
 
 
-def _record(job: Job) -> Mapping[str, Any] | None:
+def _record(job: Job) -> Record | None:
     """What a converted folder says of itself; None if it is none, or says nothing readable."""
     try:
-        record = json.loads((job.out / REPORT_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return Record.read(job.out)
+    except InputError:
         return None
-    return record if isinstance(record, dict) else None
 
 
-def _was_verified(record: Mapping[str, Any]) -> bool:
-    verification = record.get("verification")
-    return isinstance(verification, dict) and verification.get("passed") is True
+def _was_verified(record: Record, job: Job) -> bool:
+    """Whether all that the job makes has a verdict, and no verdict is in the way.
+
+    Formats that were exported into the folder since may lack one.
+    """
+    others = {kind.file_name for name, kind in FORMATS.items() if name not in job.options.formats}
+    return record.passed is not False and others.issuperset(record.unverified)
 
 
-def _source_of(record: Mapping[str, Any]) -> Any:
-    source = record.get("source")
-    return source.get("sha256") if isinstance(source, dict) else None
+def _source_of(record: Record) -> Any:
+    return record.fields.get("source", {}).get("sha256")
 
 
-def _is_planned_so(record: Mapping[str, Any], job: Job, inspection: Inspection) -> bool:
-    from converters.report import options_record, planned_record
-
+def _is_planned_so(record: Record, job: Job, inspection: Inspection) -> bool:
     options = options_record(job.options, ConvertedFolder(job.out))
     planned = json.loads(json.dumps(planned_record(inspection) | {"options": options}))
-    return all(record.get(key) == value for key, value in planned.items())
+    return all(record.fields.get(key) == value for key, value in planned.items())
 
 
 def _has_labels_of(job: Job, inspection: Inspection) -> bool:

@@ -77,8 +77,8 @@ def inspect(
 def convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> None:
     """Convert; print the verdicts, if there are any, and the files."""
     from converters.convert import convert as run_conversion
-    from converters.folder import REPORT_NAME
     from converters.parity.report import VerificationError
+    from converters.record import Record
 
     path, source = located(path, options.source, output)
     options = replace(options, source=source)
@@ -95,7 +95,7 @@ def convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> N
     else:
         output.result(files_table(out))
         output.result(f"\n{out} is not verified; run: regnet verify {out}")
-    output.record(json.loads((out / REPORT_NAME).read_text(encoding="utf-8")))
+    output.record(dict(Record.required(out).fields))
 
 
 def write_back(
@@ -131,7 +131,7 @@ def write_back(
 
 
 def _inspection_record(inspection: Inspection) -> dict[str, Any]:
-    from converters.report import architecture_record
+    from converters.record import architecture_record
 
     source = inspection.source
     return {

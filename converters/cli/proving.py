@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 -- typer reads it
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from converters.cli.arguments import (  # noqa: TC001 -- typer reads them
     Debug,
     Folder,
+    From,
     Head,
     Images,
     Json,
@@ -17,6 +18,7 @@ from converters.cli.arguments import (  # noqa: TC001 -- typer reads them
     Quiet,
     Weights,
 )
+from converters.errors import InputError
 from converters.reports.baseline import FACTOR
 
 
@@ -26,10 +28,23 @@ def verify_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     against: Annotated[
         Path | None,
         typer.Option(
-            help="The checkpoint it was made from: run it in its own framework as well.",
+            help="The checkpoint it was made from: run it in its own framework as well, read as "
+            "when it was converted, or as --from, --channel-order, --weights and --head say.",
             show_default=False,
         ),
     ] = None,
+    framework: From = None,
+    channel_order: Order = None,
+    weights: Annotated[
+        Literal["raw", "ema", "best"] | None,
+        typer.Option(
+            help="Which of the checkpoint's weights.", show_default="as when it was converted"
+        ),
+    ] = None,
+    head: Head = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit status 4 if anything was not run.")
+    ] = False,
     public_key: Annotated[
         Path | None,
         typer.Option(
@@ -65,10 +80,21 @@ def verify_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     """
     from converters.cli.console import Output
     from converters.cli.verifying import VerifyOptions, verify
+    from converters.sources.options import SourceOptions
 
+    source_options = None
+    if framework or channel_order or weights or head:
+        if against is None:
+            raise InputError(
+                "--from, --channel-order, --weights and --head say how the checkpoint of --against "
+                "is read; name it, or leave them out."
+            )
+        source_options = SourceOptions(framework, channel_order, weights or "best", head)
     options = VerifyOptions(
         images=images or (),
         against=against,
+        source_options=source_options,
+        strict=strict,
         public_key=public_key,
         locate=locate,
         baseline=baseline,

@@ -103,10 +103,9 @@ def report_table(report: Report) -> Group:
     for verdict in report.verdicts:
         table.add_row(*_report_row(verdict))
     reasons = (Text(f"{v.artefact}, {v.reason}", style="dim") for v in report.verdicts)
-    open_ends = (
-        Text(escaped(f"Not checked: {clause}."), "yellow") for clause in report.not_checked
-    )
-    return Group(table, *reasons, *open_ends)
+    clauses = [f"{clause}." for clause in report.not_run]
+    clauses += (f"Not checked: {clause}." for clause in report.not_checked)
+    return Group(table, *reasons, *(Text(escaped(clause), "yellow") for clause in clauses))
 
 
 def _report_row(verdict: Verdict) -> list[RenderableType]:

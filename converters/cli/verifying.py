@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from converters.artefacts import FORMATS
 from converters.cli.reports import write_reports
 from converters.cli.tables import report_table
+from converters.errors import StorageError
 from converters.folder import ConvertedFolder
 from converters.reports.baseline import FACTOR, read_baseline, regressions
 from converters.reports.findings import Findings
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from converters.cli.console import Output, Steps
     from converters.parity.locate.location import Location
     from converters.parity.report import Report
+    from converters.sources.options import SourceOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class VerifyOptions:
     Attributes:
         images: Photographs to verify on as well.
         against: The checkpoint that the folder was made from, to be run by its own framework.
+        source_options: How to read that; None is as when it was converted.
+        strict: Whether everything must have been run.
         public_key: With which the folder must be signed, or None.
         locate: Whether to name the first module that goes wrong.
         baseline: An earlier report, than which nothing may be worse.
@@ -39,6 +43,8 @@ class VerifyOptions:
 
     images: Sequence[Path] = ()
     against: Path | None = None
+    source_options: SourceOptions | None = None
+    strict: bool = False
     public_key: Path | None = None
     locate: bool = False
     baseline: Path | None = None
@@ -58,6 +64,7 @@ def verify(path: Path, options: VerifyOptions, output: Output) -> None:
 
     Raises:
         VerificationError: If a verdict is fail or something is worse than the baseline.
+        StorageError: If something had to be run and was not.
     """
     from converters.parity.locate.plot import error_by_depth_svg
     from converters.parity.report import Report
@@ -83,13 +90,20 @@ def verify(path: Path, options: VerifyOptions, output: Output) -> None:
         _print(findings, locations, output)
     write_reports(findings, junit=options.junit, markdown=options.markdown, html=options.html)
     findings.require_pass(f"{path} is not to be trusted")
+    if options.strict and findings.report.not_run:
+        raise StorageError(
+            f"{path} passes as far as it was judged, but {'; '.join(findings.report.not_run)}; "
+            "leave out --strict to accept that."
+        )
 
 
 def _verified(path: Path, options: VerifyOptions, progress: Steps) -> tuple[Report, list[Location]]:
     from converters.parity.verify import verify_folder
 
     folder = ConvertedFolder(path)
-    report = verify_folder(folder, progress.step, options.images, options.against)
+    report = verify_folder(
+        folder, progress.step, options.images, options.against, options.source_options
+    )
     return report, list(_locate(folder, report, progress)) if options.locate else []
 
 

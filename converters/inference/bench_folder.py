@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,12 @@ import numpy as np
 
 from converters.artefacts import FORMATS
 from converters.digests import sha256_of
-from converters.errors import ConversionError, InputError
-from converters.folder import REPORT_NAME, ConvertedFolder
+from converters.errors import ConversionError
+from converters.folder import ConvertedFolder
 from converters.inference.bench import Contender, time_in_turn
 from converters.inference.bench_choice import Choice, Entry, choose
 from converters.inference.predict import EAGER, open_runtime, present_runtimes
+from converters.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -179,17 +179,12 @@ def recorded_verdicts(folder: ConvertedFolder) -> dict[str, VerdictWord]:
     Raises:
         InputError: If ``conversion.json`` is damaged.
     """
-    record = folder.path / REPORT_NAME
-    if not record.is_file():
+    record = Record.read(folder.path)
+    if record is None:
         return dict.fromkeys(present_runtimes(folder), "not verified")
-    try:
-        keys = json.loads(record.read_text(encoding="utf-8"))
-        outcomes = {v["artefact"]: _outcome(v) for v in keys["verification"]["verdicts"]}
-        digests = {name: entry["sha256"] for name, entry in keys["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{record} is damaged ({error}); convert the checkpoint again.") from error
+    outcomes = record.outcomes
     return {
-        name: _verdict(outcomes.get(_artefact(folder, name)), folder, name, digests)
+        name: _verdict(outcomes.get(_artefact(folder, name)), folder, name, record)
         for name in present_runtimes(folder)
     }
 
@@ -201,20 +196,14 @@ def _artefact(folder: ConvertedFolder, runtime: str) -> str:
     return FORMATS[runtime].file_name
 
 
-def _outcome(verdict: Mapping[str, Any]) -> VerdictWord:
-    """Of a recorded verdict; what was not run is no pass, whatever else is said of it."""
-    if not verdict["passed"]:
-        return "not run" if verdict.get("outcome") == "not run" else "FAIL"
-    return "pass" if verdict["measurements"] else "not run"
-
-
 def _verdict(
-    outcome: VerdictWord | None, folder: ConvertedFolder, runtime: str, digests: Mapping[str, str]
+    outcome: VerdictWord | None, folder: ConvertedFolder, runtime: str, record: Record
 ) -> VerdictWord:
     if outcome is None:
         return "not verified"
     for file in files_of(folder, runtime):
-        if digests.get(file.relative_to(folder.path).as_posix()) != sha256_of(file):
+        entry = record.files.get(file.relative_to(folder.path).as_posix(), {})
+        if entry.get("sha256") != sha256_of(file):
             return "changed"
     return outcome
 

@@ -52,8 +52,8 @@ def judge_source(
         folder: The converted folder.
         truth: Of the folder.
         checkpoint: The file or folder it was converted from.
-        options: What the user decided when it was converted; by default nothing, so that the
-            source's own choice of weights and channel order is what counts.
+        options: What the user decided when it was converted, as `Record.source_options` has it;
+            by default nothing, so that the source's own choice of weights and channel order counts.
 
     Returns:
         A verdict named after the checkpoint; ``not_run`` says why, if the framework is not there.

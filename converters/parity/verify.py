@@ -6,27 +6,31 @@ import math
 from typing import TYPE_CHECKING
 
 from converters.artefacts import FORMATS
+from converters.checkpoint.values import printable
 from converters.errors import ConversionError
-from converters.folder import CARD_NAME, GOLDEN_NAME
+from converters.folder import CARD_NAME, GOLDEN_NAME, PREPROCESSOR_NAME, REPORT_NAME
 from converters.parity.contents.tensors import certify
 from converters.parity.golden import judge_golden, read_golden
 from converters.parity.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.parity.report import Report
 from converters.parity.truth import FLOAT32, Truth, run
 from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
-from converters.report import changed_files
+from converters.record import Record
 from converters.runtimes.found import open_confined
 from converters.runtimes.memory import MemoryShortError
+from regnet.config import CONFIG_NAME
 from regnet.design_space import complexity
+from regnet.safetensors_file import INDEX_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from converters.folder import ConvertedFolder
     from converters.parity.truth import Inputs
     from converters.parity.verdict import Outputs
     from converters.runtimes.runtime import Runtime
+    from converters.sources.options import SourceOptions
 
 _JUDGED = {
     CARD_NAME,
@@ -88,6 +92,7 @@ def verify_folder(
     tick: Callable[[str], None] = lambda _: None,
     images: Sequence[Path] = (),
     against: Path | None = None,
+    source_options: SourceOptions | None = None,
 ) -> Report:
     """Verify a folder from nothing but the folder.
 
@@ -102,12 +107,15 @@ def verify_folder(
         tick: Called with a title before each step.
         images: Photographs to verify on as well.
         against: The checkpoint that the folder was made from, to be run by its own framework.
+        source_options: How to read that; None is as it was read when the folder was made, which
+            the folder's record says.
 
     Raises:
-        InputError: If a file is missing or cannot be read.
+        InputError: If a file is missing or cannot be read, or the record is damaged.
     """
     tick("checksums")
-    changed, digests = changed_files(folder.path)
+    record = Record.read(folder.path)
+    changed, digests = record.changed_files(folder.path) if record else ((), {})
     if not _JUDGED.issuperset(changed):
         return Report((), changed)
     tick("the oracle")
@@ -120,12 +128,58 @@ def verify_folder(
     report = verify_artefacts(folder, truth, present, tick, weights_sha256=digests, found=True)
     verdicts = [] if golden is None else [judge_golden(truth.oracle, golden, truth.units())]
     verdicts.extend(report.verdicts)
+    not_checked = list(_not_checked(folder, record))
     if against is not None:
         from converters.parity.against import judge_source
 
         tick("the source's own network")
-        verdicts.append(judge_source(folder, truth, against))
-    return Report(tuple(verdicts), changed)
+        if source_options is None and record is not None:
+            source_options = record.source_options
+            not_checked.extend(_taken_over(source_options))
+        verdicts.append(judge_source(folder, truth, against, source_options))
+    return Report(tuple(verdicts), changed, tuple(not_checked))
+
+
+def _not_checked(folder: ConvertedFolder, record: Record | None) -> Iterator[str]:
+    """What there was nothing to check by, one clause each."""
+    if record is None:
+        yield f"there is no {REPORT_NAME}, so no checksum was compared"
+    elif not record.files:
+        yield f"{REPORT_NAME} names no file, so no checksum was compared"
+    else:
+        artefacts = (
+            name for kind in FORMATS.values() for name in (kind.file_name, *kind.companion_names)
+        )
+        weights = (path.name for path in folder.weight_files)
+        known = (CONFIG_NAME, PREPROCESSOR_NAME, INDEX_NAME, GOLDEN_NAME, *weights, *artefacts)
+        unnamed = [
+            name for name in known if name not in record.files and (folder.path / name).is_file()
+        ]
+        if unnamed:
+            names = ", ".join(unnamed)
+            yield f"{REPORT_NAME} does not name {names}, so no checksum of it was compared"
+    if not (folder.path / GOLDEN_NAME).is_file():
+        yield (
+            f"there is no {GOLDEN_NAME}, so the weights were not compared with what was converted"
+        )
+
+
+def _taken_over(options: SourceOptions) -> Iterator[str]:
+    """What the record says was asked for, and so was not judged by what the source says itself."""
+    chosen = [
+        f"{title} {value}"
+        for title, value, own in (
+            ("channel order", options.channel_order, None),
+            ("weights", options.weights, "best"),
+            ("head", options.head, None),
+        )
+        if value != own
+    ]
+    if chosen:
+        yield (
+            f"the source was read as {REPORT_NAME} says that it was asked for: "
+            f"{printable(', '.join(chosen))}"
+        )
 
 
 def recorded_inputs(folder: ConvertedFolder) -> tuple[Inputs, Mapping[str, Outputs] | None]:

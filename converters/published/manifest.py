@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.values import printable
 from converters.errors import InputError
-from converters.sources.source import FILTERS, Decision, EvalTransform
+from converters.sources.source import FILTERS, LICENCE, Decision, EvalTransform
 from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS, named_like
 
@@ -112,14 +112,13 @@ class Published:
             order = self.channel_order
             stated["channel order"] = f"{order.upper()}, stem {_STEM[order]}"
         if self.licence:
-            stated["licence"] = self.licence
+            stated[LICENCE] = self.licence
         reason = because or f"the manifest's entry {self.full_name}"
         decisions |= {topic: Decision(topic, value, reason) for topic, value in stated.items()}
         return replace(
             source,
             channel_order=order,
             transform=transform,
-            licence=self.licence or source.licence,
             decisions=tuple(decisions.values()),
         )
 

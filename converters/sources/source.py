@@ -37,6 +37,10 @@ class Decision:
     reason: str
 
 
+LICENCE = "licence"
+"""Topic of the decision that says under which licence the weights are."""
+
+
 @dataclass(frozen=True, slots=True)
 class EvalTransform:
     """How the source evaluated: resize the short side, crop the centre, normalise.
@@ -176,7 +180,6 @@ class Source:
         channel_order: The order of the input channels that the stem was trained on.
         transform: The source's own evaluation transform.
         labels: Names of the classes, where the checkpoint says which they are.
-        licence: Of the weights, where it is known.
         decisions: What was decided and why, to be printed.
         skipped: What else is in the file and is left out: name to reason.
         processor: Settings of `RegNetImageProcessor` that the source states itself, which then say
@@ -193,7 +196,6 @@ class Source:
     channel_order: ChannelOrder
     transform: EvalTransform
     labels: tuple[str, ...] | None = None
-    licence: str | None = None
     decisions: tuple[Decision, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     processor: Mapping[str, Any] = field(default_factory=dict)

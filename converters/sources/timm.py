@@ -17,7 +17,7 @@ from converters.errors import InputError
 from converters.keymaps.timm import TIMM
 from converters.labels import IMAGENET_CLASSES, imagenet_labels
 from converters.sources.family import Family, family_source
-from converters.sources.source import BICUBIC, FILTERS, Decision, EvalTransform
+from converters.sources.source import BICUBIC, FILTERS, LICENCE, Decision, EvalTransform
 from regnet.config import RegNetConfig
 
 if TYPE_CHECKING:
@@ -212,5 +212,5 @@ def _with_licence(source: Source, config: Mapping[str, Any]) -> Source:
     licence = (config.get("pretrained_cfg") or {}).get("license")
     if not isinstance(licence, str):
         return source
-    decision = Decision("licence", printable(licence), "the folder's pretrained_cfg")
+    decision = Decision(LICENCE, printable(licence), "the folder's pretrained_cfg")
     return replace(source, decisions=(*source.decisions, decision))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from converters.keymaps.timm import TIMM
-from converters.report import write_json
+from converters.record import write_json
 from converters.sources.source import EvalTransform
 from converters.targets.target import Target
 from regnet.config import CONFIG_NAME

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from converters.errors import InputError, StorageError
 from converters.folder import REPORT_NAME
 from converters.publish import RIGHT, prepare, send
-from converters.report import file_record, write_json
+from converters.record import file_record, write_json
 from converters.signing import SIGNATURE_NAME
 from tests.converters.cli.running import assert_one_sentence, regnet
 from tests.converters.demo import FILES, snapshot
@@ -163,14 +163,24 @@ def test_an_id_that_is_none_is_refused(name: str, said: str, licensed: Path) -> 
         prepare(licensed, name)
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "gone.onnx", "sub/../../secret"])
-def test_a_record_cannot_name_what_lies_elsewhere(name: str, licensed: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("../secret", "which is no file of the folder"),
+        ("/etc/hostname", "which is no file of the folder"),
+        ("sub/../../secret", "which is no file of the folder"),
+        ("linked/secret", "which a link takes out of the folder"),
+        ("gone.onnx", "holds no gone.onnx"),
+    ],
+)
+def test_a_record_cannot_name_what_lies_elsewhere(name: str, said: str, licensed: Path) -> None:
     (licensed.parent / "secret").write_text("mine")
     (licensed / "sub").mkdir()
+    (licensed / "linked").symlink_to(licensed.parent)
     record = read(licensed)
     record["files"][name] = {"sha256": "", "size": 0}
     write_json(licensed / REPORT_NAME, record)
-    with pytest.raises(InputError, match=f"holds no {name}"):
+    with pytest.raises(InputError, match=said):
         prepare(licensed, NAME)
 
 

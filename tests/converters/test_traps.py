@@ -20,6 +20,7 @@ from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetModel as TheirModel
 
 from converters.plan import make_plan
+from converters.publish import prepare
 from regnet.architecture import Architecture
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor, crop_pct_for
@@ -356,6 +357,8 @@ def test_trap_32_default_tags_move(tmp_path: Path) -> None:
 def test_trap_33_the_licence_is_the_sources(tmp_path: Path) -> None:
     stated = converted(save_hub(tmp_path / "net", license="cc-by-nc-4.0"))
     assert stated.decision("licence") == ("cc-by-nc-4.0", "the folder's pretrained_cfg")
+    assert '\nlicense: "cc-by-nc-4.0"\n' in (stated.out / "README.md").read_text()
+    assert prepare(stated.out, "somebody/regnet").licence == "cc-by-nc-4.0"
 
     torch.save(timm.build().state_dict(), tmp_path / "net.pth")
     assert "licen" not in (converted(tmp_path / "net.pth").out / "README.md").read_text().lower()

@@ -14,7 +14,7 @@ from converters.artefacts import FORMATS, ExportOptions
 from converters.export import export_artefacts
 from converters.folder import ConvertedFolder
 from converters.progress import Silent
-from converters.report import changed_files
+from converters.record import Record
 from converters.runtimes.reference import ReferenceRuntime
 from converters.usage import usage_section
 
@@ -63,20 +63,26 @@ def test_the_lines_of_each_artefact_run_and_give_the_logits(
         np.testing.assert_allclose(first_output(names["outputs"]), logits, atol=loose, rtol=1e-4)
 
 
-def test_a_new_artefact_enters_the_card_and_what_a_person_wrote_below_stays(folder: Path) -> None:
+def test_a_new_artefact_enters_the_card_and_what_a_person_wrote_stays(folder: Path) -> None:
     card = folder / "README.md"
     before = card.read_text()
-    assert "model.pt2" not in before
-    card.write_text(before + "\n## Notes\n\nMine.\n")
+    assert "pt2" not in before
+    own = before.replace("| decision |", "Mine, above.\n\n| decision |")
+    own = own.replace("\n## Use", "\n## Data\n\nMine, between.\n\n## Use")
+    card.write_text(own + "\n## Notes\n\nMine, below.\n")
     export(folder, "pt2")
     after = card.read_text()
     assert 'torch.export.load("model.pt2")' in after
-    assert after.endswith("\n## Notes\n\nMine.\n")
-    assert after.startswith(before[: before.index("## Use")])
-    assert changed_files(folder)[0] == ()
+    assert 'tags: ["regnet", "onnx", "torchscript", "pt2", "pycls"]' in after
+    assert "Not verified: `model.pt2`." in after
+    assert after.endswith("\n## Notes\n\nMine, below.\n")
+    assert after.count("Mine, ") == 3
+    assert Record.required(folder).changed_files(folder)[0] == ()
     (folder / "model.pt2").unlink()
-    export(folder, "onnx")
-    assert card.read_text() == before + "\n## Notes\n\nMine.\n"
+    export_artefacts(folder, ["onnx"], ExportOptions(), verify=True, progress=Silent())
+    all_verified = "`regnet verify` repeats this from the folder alone."
+    own = own.replace(all_verified, "Not verified: `model.pt2`. Run `regnet verify` on this folder.")
+    assert card.read_text() == own + "\n## Notes\n\nMine, below.\n"
 
 
 def test_a_folder_without_our_card_gets_none(folder: Path) -> None:

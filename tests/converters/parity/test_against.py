@@ -14,7 +14,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from converters.cli.console import Output
+from converters.cli.verifying import VerifyOptions, verify
 from converters.convert import ConvertOptions, convert
+from converters.errors import StorageError
 from converters.folder import ConvertedFolder
 from converters.frameworks.runtime import INSTALLED, Installed
 from converters.inspection import inspected
@@ -23,6 +26,7 @@ from converters.parity.contents.source import certify_source
 from converters.parity.inputs import verification_inputs
 from converters.parity.report import Report
 from converters.parity.truth import Truth
+from converters.parity.verify import verify_folder
 from converters.sources.options import SourceOptions
 from tests.converters.parity.wrong import STATE_MISTAKES
 from tests.oracles.savers import save
@@ -261,6 +265,32 @@ def test_a_folder_converted_for_the_wrong_channel_order_fails(
 
     assert outputs_failed(verdict_on(folder, checkpoint))
     assert verdict_on(folder, checkpoint, channel_order="rgb").passed
+
+
+@pytest.mark.parametrize("framework", BGR)
+def test_a_folder_is_verified_by_the_choices_it_was_converted_with(
+    framework: str, tmp_path: Path
+) -> None:
+    checkpoint = saved(framework, tmp_path)
+    folder = converted(checkpoint, channel_order="rgb")
+
+    report = verify_folder(folder, against=checkpoint)
+    assert report.passed, report.failures
+    said = "the source was read as conversion.json says that it was asked for: channel order rgb"
+    assert said in report.not_checked
+    own = SourceOptions()
+    assert outputs_failed(
+        verify_folder(folder, against=checkpoint, source_options=own).verdicts[-1]
+    )
+
+
+def test_strict_wants_the_framework(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = saved("timm", tmp_path)
+    folder = converted(checkpoint)
+    monkeypatch.setitem(INSTALLED, "timm", Installed("timm_of_nowhere", "timm"))
+    verify(folder.path, VerifyOptions(against=checkpoint), Output(quiet=True))
+    with pytest.raises(StorageError, match=r"was not run \(timm_of_nowhere is not installed"):
+        verify(folder.path, VerifyOptions(against=checkpoint, strict=True), Output(quiet=True))
 
 
 def test_the_raw_weights_fail_where_the_framework_takes_the_averaged_ones(tmp_path: Path) -> None:

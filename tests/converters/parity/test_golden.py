@@ -110,14 +110,6 @@ def test_a_removed_file_fails_naming_the_file(name: str, folder: Path) -> None:
     assert name in report.failures[0]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"files": {"config.json": 1}}'])
-def test_a_damaged_record_fails_naming_it(text: str, folder: Path) -> None:
-    (folder / "conversion.json").write_text(text)
-    report = verify_folder(ConvertedFolder(folder))
-    assert not report.passed
-    assert "conversion.json was changed" in report.failures[0]
-
-
 @pytest.mark.parametrize("mistake", STATE_MISTAKES)
 def test_other_weights_fail_even_with_fresh_checksums(mistake: str, folder: Path) -> None:
     state = {name: array.copy() for name, array in load_file(folder / WEIGHTS).items()}
@@ -156,6 +148,10 @@ def test_a_folder_without_golden_vectors_or_record_is_verified_on_fresh_inputs(
     report = verify_folder(ConvertedFolder(folder))
     assert report.passed
     assert report.verdicts[0].artefact == WEIGHTS
+    assert report.not_checked == (
+        "there is no conversion.json, so no checksum was compared",
+        "there is no golden.safetensors, so the weights were not compared with what was converted",
+    )
 
 
 def test_a_folder_of_shards_passes(folder: Path) -> None:
