@@ -202,6 +202,11 @@ class Source:
     classifier_norm: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     @property
+    def licence(self) -> str | None:
+        """Of the weights, where one of the decisions says which."""
+        return next((d.value for d in self.decisions if d.topic == LICENCE), None)
+
+    @property
     def flips_stem(self) -> bool:
         """Whether the stem's input channels must be reversed to take RGB."""
         return self.channel_order == "bgr" and self.config.num_channels == len(IMAGENET_MEAN)

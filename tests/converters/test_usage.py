@@ -81,7 +81,9 @@ def test_a_new_artefact_enters_the_card_and_what_a_person_wrote_stays(folder: Pa
     (folder / "model.pt2").unlink()
     export_artefacts(folder, ["onnx"], ExportOptions(), verify=True, progress=Silent())
     all_verified = "`regnet verify` repeats this from the folder alone."
-    own = own.replace(all_verified, "Not verified: `model.pt2`. Run `regnet verify` on this folder.")
+    own = own.replace(
+        all_verified, "Not verified: `model.pt2`. Run `regnet verify` on this folder."
+    )
     assert card.read_text() == own + "\n## Notes\n\nMine, below.\n"
 
 
