@@ -12,6 +12,7 @@ from converters.errors import InputError
 from converters.plan import make_plan
 from converters.published.manifest import named_file, network_like
 from converters.recognise import refusal
+from converters.sources.normalising import normalised
 from converters.sources.registry import FRAMEWORKS
 from converters.sources.source import Decision
 from converters.wrapping import all_tensors, find_state_dicts
@@ -88,6 +89,7 @@ def inspected(
             source = (
                 named_file(path.name, framework, source, options, has_words=has_words) or source
             )
+        source = normalised(source, checkpoint)
         plan = make_plan(source, path.name, dtype or DEFAULT)
         source = replace(source, decisions=source.decisions + _dtype_decisions(plan, dtype))
         yield (
@@ -122,10 +124,16 @@ def _read(checkpoint: AnyCheckpoint, states: list[StateDict], options: SourceOpt
 
 
 def _states(checkpoint: AnyCheckpoint, framework: str | None) -> list[StateDict]:
-    """The RegNets in a checkpoint, of the framework asked for, else of the first found."""
+    """The RegNets in a checkpoint, of the framework asked for, else of the only one."""
     found = find_state_dicts(checkpoint.tree)
     wanted = framework or (found[0].framework if found else None)
     states = [state for state in found if state.framework == wanted]
     if not states:
         raise refusal(framework, found, all_tensors(checkpoint.tree), checkpoint.path.name)
+    if len(states) < len(found) and not framework:
+        places = ", ".join(f"{state.framework}'s at {state.place}" for state in found)
+        raise InputError(
+            f"{checkpoint.path.name} holds networks of several frameworks ({places}); choose one "
+            "with --from."
+        )
     return states

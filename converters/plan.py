@@ -100,15 +100,11 @@ def make_plan(source: Source, where: str, dtype: DType = DEFAULT) -> Plan:
     """
     network = Architecture.of(source.config)
     expected = dict(network.tensors(classifier=source.has_classifier))
-    skipped = dict(source.skipped)
     names: dict[str, str] = {}
     unknown: list[str] = []
     for name in source.tensors:
-        reason = source.keymap.reason_to_drop(name)
         target = _target_name(source, name)
-        if reason:
-            skipped[name] = reason
-        elif target in expected and target not in names:
+        if target in expected and target not in names:
             names[target] = name
         else:
             unknown.append(name)
@@ -119,7 +115,7 @@ def make_plan(source: Source, where: str, dtype: DType = DEFAULT) -> Plan:
         _step(source, _spec(target, shape, dtype), names.get(target), where)
         for target, shape in expected.items()
     )
-    return Plan(steps, skipped, dtype)
+    return Plan(steps, source.skipped, dtype)
 
 
 def _target_name(source: Source, name: str) -> str | None:

@@ -58,11 +58,20 @@ class _Consolidation:
     def tensors(self) -> dict[str, StoredTensor]:
         found: dict[str, StoredTensor] = {}
         aliases: dict[str, str] = {}
+        read: set[str] = set(self._metadata[0]["buffer_names"])
         for index, wrapped in enumerate(self._metadata[0]["param_metadata"]):
+            path = f"{wrapped['fsdp_path']}." if wrapped["fsdp_path"] else ""
             for flat_name in wrapped["params"]:
+                read.add(path + flat_name)
                 found |= self._parameters(index, flat_name)
             aliases |= {new: old for old, new in wrapped["shared_param_info"]}
         found |= {new: found[old] for new, old in aliases.items()}
+        unread = [name for name in self._shards[0] if name not in read]
+        if unread:
+            raise InputError(
+                f"{self._where}: its shards hold {printable(str(unread[0]))}, which their metadata "
+                "does not name; save the checkpoint again with VISSL."
+            )
         buffers = self._metadata[0]["buffer_names"]
         return found | {name: _tensor(self._shards[0][name]) for name in buffers}
 

@@ -48,7 +48,10 @@ From = Annotated[
     typer.Option("--from", help="Who saved the checkpoint.", show_default="recognised"),
 ]
 Head = Annotated[
-    str | None, typer.Option(help="Which head, where the file has several.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Which head, where the file has several; none for the trunk alone.", show_default=False
+    ),
 ]
 Images = Annotated[
     list[Path] | None,

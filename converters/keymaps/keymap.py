@@ -12,7 +12,7 @@ is the position of a block's last layer in the reference: 3 behind squeeze-and-e
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -84,21 +84,15 @@ class Keymap:
     Attributes:
         framework: Its name, as the command line has it.
         rows: Role to pattern.
-        dropped: Pattern to the reason why such a tensor is left out.
     """
 
     framework: str
     rows: Mapping[str, str]
-    dropped: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def patterns(self) -> dict[str, Pattern]:
         """Role to compiled pattern."""
         return {role: Pattern(text) for role, text in self.rows.items()}
-
-    @cached_property
-    def _dropped(self) -> list[tuple[Pattern, str]]:
-        return [(Pattern(text), reason) for text, reason in self.dropped.items()]
 
     def parse(self, name: str) -> tuple[str, Fields] | None:
         """Role and fields of a parameter name, or None if this framework has no such parameter."""
@@ -115,9 +109,3 @@ class Keymap:
             KeyError: If the framework has no such role.
         """
         return self.patterns[role].render(fields)
-
-    def reason_to_drop(self, name: str) -> str | None:
-        """Why a tensor of this name is left out, or None if it is not."""
-        return next(
-            (why for pattern, why in self._dropped if pattern.match(name) is not None), None
-        )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from converters.errors import InputError
 from converters.keymaps.classy_vision import CLASSY_VISION, SWAG
 from converters.recognise import tensors_of
+from converters.sources.entries import elsewhere, require_readable
 from converters.sources.family import EMA_KEYS, Family, choose_state, source_of
 from converters.sources.heads import Head, branch, choose_head, last_block
 from converters.sources.source import BICUBIC, BILINEAR, Decision, EvalTransform
@@ -61,10 +62,13 @@ def read_classy_vision(
 ) -> Source:
     """Read a ClassyVision or SWAG checkpoint; see `converters.sources.registry.Reader`."""
     where = checkpoint.path.name
-    states = [state for state in states if state.path[-1:] != (_CURRENT_WEIGHTS,)]
+    copies = [state for state in states if state.path[-1:] == (_CURRENT_WEIGHTS,)]
+    states = [state for state in states if state not in copies]
     state, weights, skipped = choose_state(FAMILY, states, options, where)
+    skipped |= {copy.place: "the raw weights once more, kept by the hook" for copy in copies}
+    skipped |= elsewhere(state, but="heads")
     trunk, heads = _trunk_and_heads(state)
-    heads |= _detached_heads(branch(checkpoint.tree, *state.path[:-1], "heads"))
+    heads |= _detached_heads(branch(checkpoint.tree, *state.path[:-1], "heads"), where)
     config = branch(checkpoint.tree, "input_args", "config", "model")
     fit, unfit = _classifiers(heads, last_block(trunk, CLASSY_VISION), _normalising(config))
     chosen = choose_head(fit, unfit, options, where)
@@ -98,11 +102,12 @@ def _trunk_and_heads(state: StateDict) -> tuple[dict[str, StoredTensor], dict[st
     return trunk, heads
 
 
-def _detached_heads(stored: object) -> dict[str, _StoredHead]:
+def _detached_heads(stored: object, where: str) -> dict[str, _StoredHead]:
     """The heads that are stored beside the trunk: block to id to tensors."""
     heads: dict[str, _StoredHead] = {}
     for block, by_id in stored.items() if isinstance(stored, dict) else ():
         for head, tensors in by_id.items() if isinstance(by_id, dict) else ():
+            require_readable(tensors, where)
             if kept := tensors_of(tensors):
                 heads[str(head)] = _StoredHead(str(block), kept)
     return heads

@@ -6,11 +6,12 @@ function in its row of :mod:`converters.sources.registry`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError
 from converters.recognise import architecture_of
+from converters.sources.entries import prepared, settle
 from converters.sources.source import Decision, EvalTransform, Source
 from regnet.config import RegNetConfig
 from regnet.imagenet import IMAGENET_MEAN
@@ -18,7 +19,6 @@ from regnet.imagenet import IMAGENET_MEAN
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from converters.checkpoint import StoredTensor
     from converters.keymaps.keymap import Keymap
     from converters.sources.options import SourceOptions
     from converters.sources.source import ChannelOrder
@@ -65,11 +65,13 @@ def choose_state(
         where: What error messages call the checkpoint.
 
     Returns:
-        The chosen state dict, the decision, and what is left out with the reason.
+        The chosen state dict, prepared, the decision, and what is left out with the reason.
 
     Raises:
-        InputError: If the choice asked for is not there, or the file holds several models.
+        InputError: If the choice asked for is not there, the file holds several models, or an
+            entry of the chosen one cannot be read.
     """
+    states, skipped = _different(states)
     averaged = [state for state in states if family.ema_keys & set(state.place.split("."))]
     raw = [state for state in states if state not in averaged]
     if len(raw) > 1 or len(averaged) > 1:
@@ -89,31 +91,30 @@ def choose_state(
         reason = f"what {family.keymap.framework} itself takes"
     else:
         reason = "as asked for with --weights"
-    skipped = {state.place: "the weights that were not chosen" for state in others}
-    return chosen, Decision("weights", name, reason), skipped
+    skipped |= {state.place: "the weights that were not chosen" for state in others}
+    state = prepared(chosen, family.keymap, where)
+    return state, Decision("weights", name, reason), skipped
 
 
-def tensors_of_state(
-    state: StateDict, keymap: Keymap
-) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    """A network's tensors, with those of its head that stood beside a prefixed trunk.
+def _different(states: Sequence[StateDict]) -> tuple[list[StateDict], dict[str, str]]:
+    """The state dicts without those that another module in the file holds once more.
 
-    Args:
-        state: One of the framework's.
-        keymap: The framework's.
-
-    Returns:
-        The tensors, and what else stood beside them, by first level, with the reason to leave it
-        out.
+    Adversarial training saves ``model.`` and ``attacker.model.``, which are the same bytes.
     """
-    tensors = dict(state.tensors)
+    kept: list[StateDict] = []
     skipped: dict[str, str] = {}
-    for name, tensor in state.beside.items():
-        if keymap.parse(name):
-            tensors[name] = tensor
+    for state in sorted(states, key=lambda state: len(state.prefix)):
+        twin = next((other for other in kept if _is_twin(state, other)), None)
+        if twin is None:
+            kept.append(state)
         else:
-            skipped[name.split(".")[0]] = f"beside {state.place}, no part of the RegNet"
-    return tensors, skipped
+            skipped[state.place] = f"the very tensors of {twin.place}"
+    return kept, skipped
+
+
+def _is_twin(state: StateDict, other: StateDict) -> bool:
+    nested = state.path == other.path and state.prefix.endswith(f".{other.prefix}")
+    return nested and bool(other.prefix) and state.tensors == other.tensors
 
 
 def family_source(
@@ -130,24 +131,30 @@ def family_source(
     Raises:
         InputError: If the network is none that the reference can be.
     """
-    return source_of(family, choose_state(family, states, options, where), options, where)
+    state, weights, not_chosen = choose_state(family, states, options, where)
+    settled = settle(state, family.keymap, options, where)
+    state = replace(state, tensors=settled.tensors, beside={})
+    choice = (state, weights, {**not_chosen, **settled.skipped})
+    source = source_of(family, choice, options, where)
+    heads = (settled.head,) if settled.head else ()
+    return replace(source, decisions=source.decisions + heads)
 
 
 def source_of(family: Family, choice: Choice, options: SourceOptions, where: str) -> Source:
-    """Make the source of a state dict that is already chosen.
+    """Make the source of a state dict that is already chosen, with its head.
 
     Args:
         family: The framework's.
-        choice: What :func:`choose_state` returned, its names perhaps put in order since.
+        choice: What :func:`choose_state` returned, with all that belongs to the network, and
+            nothing else, among its tensors.
         options: What the user decided.
         where: What error messages call the checkpoint.
 
     Raises:
         InputError: If the network is none that the reference can be.
     """
-    state, weights, not_chosen = choice
-    tensors, beside = tensors_of_state(state, family.keymap)
-    fields = architecture_of(tensors, family.keymap, where)
+    state, weights, skipped = choice
+    fields = architecture_of(state.tensors, family.keymap, where)
     has_classifier = bool(fields["num_labels"])
     if not has_classifier:
         del fields["num_labels"]
@@ -156,13 +163,14 @@ def source_of(family: Family, choice: Choice, options: SourceOptions, where: str
     return Source(
         framework=family.keymap.framework,
         keymap=family.keymap,
-        tensors=tensors,
+        tensors=state.tensors,
         config=config,
         has_classifier=has_classifier,
         channel_order=order,
         transform=family.transform.for_channels(config.num_channels),
         decisions=(weights, order_decision, transform_decision(family)),
-        skipped=not_chosen | beside,
+        skipped=skipped,
+        normalisers=state.normalisers,
     )
 
 

@@ -1,4 +1,4 @@
-"""Choosing the classifier among the heads that ClassyVision and VISSL keep apart from trunks."""
+"""Choosing the classifier among several heads on a trunk."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from converters.checkpoint import StoredTensor
     from converters.keymaps.keymap import Keymap
     from converters.sources.options import SourceOptions
+
+
+NO_HEAD = "none"
+"""What the user asks for who wants the trunk alone."""
+
+_TRUNK = "none, a trunk alone"
+_OTHER = "not the one asked for"
 
 
 @dataclass(frozen=True)
@@ -70,22 +77,28 @@ def choose_head(
     """
     names = ", ".join(map(printable, heads))
     skipped = {f"head {name}": why for name, why in unfit.items()}
+    if options.head == NO_HEAD and NO_HEAD not in heads:
+        decision = Decision("head", _TRUNK, "as asked for with --head")
+        return HeadChoice(None, decision, skipped | {f"head {name}": _OTHER for name in heads})
     if options.head is None and len(heads) > 1:
-        raise InputError(f"{where} has {len(heads)} heads ({names}); choose one with --head.")
+        raise InputError(
+            f"{where} has {len(heads)} heads ({names}); choose one with --head, or the trunk alone "
+            f"with --head {NO_HEAD}."
+        )
     if options.head is not None and options.head not in heads:
         raise InputError(f"{where}: {_not_there(options.head, names, unfit)}")
     if not heads:
         reason = "its heads are no classifiers" if unfit else "the file holds none"
-        return HeadChoice(None, Decision("head", "none, a trunk alone", reason), skipped)
+        return HeadChoice(None, Decision("head", _TRUNK, reason), skipped)
     name = options.head or next(iter(heads))
     reason = "as asked for with --head" if options.head else "the only classifier in the file"
     value = printable(name) + (", its batch norm folded in" if heads[name].norm else "")
-    others = {f"head {other}": "not the one asked for" for other in heads if other != name}
+    others = {f"head {other}": _OTHER for other in heads if other != name}
     return HeadChoice(heads[name], Decision("head", value, reason), skipped | others)
 
 
 def _not_there(name: str, names: str, unfit: Mapping[str, str]) -> str:
-    advice = f"choose one of {names}." if names else "leave out --head to convert the trunk alone."
+    advice = f"choose one of {names}." if names else f"choose --head {NO_HEAD}, the trunk alone."
     if name in unfit:
         return f"its head {printable(name)} cannot be the classifier ({unfit[name]}); {advice}"
     return f"has no head {printable(name)!r}; {advice}"

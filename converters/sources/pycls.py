@@ -12,7 +12,8 @@ from converters.errors import InputError
 from converters.keymaps.pycls import PYCLS
 from converters.labels import IMAGENET_CLASSES, imagenet_labels
 from converters.recognise import architecture_of
-from converters.sources.family import Family, choose_state, tensors_of_state
+from converters.sources.entries import OPTIMISER, prepared, settle
+from converters.sources.family import Family, choose_state
 from converters.sources.pycls_config import PyclsConfig
 from converters.sources.source import BILINEAR, Decision, EvalTransform, Source
 from regnet.config import RegNetConfig
@@ -60,7 +61,8 @@ def read_pycls(
     where = checkpoint.path.name
     wrapper: Mapping[Hashable, Any] = checkpoint.tree if isinstance(checkpoint.tree, dict) else {}
     state, chosen, skipped = _choose_state(wrapper, states, options, where)
-    tensors, beside = tensors_of_state(state, PYCLS)
+    settled = settle(state, PYCLS, options, where)
+    tensors = settled.tensors
     text = wrapper.get("cfg")
     cfg = PyclsConfig.parse(text if isinstance(text, str) else None, where)
     cfg.require_expressible()
@@ -81,8 +83,10 @@ def read_pycls(
             order_decision,
             _transform_decision(transform, cfg),
             *([_IMAGENET] if _is_imagenet(cfg, config) else ()),
+            *([settled.head] if settled.head else ()),
         ),
-        skipped=_optimiser(wrapper) | skipped | beside,
+        skipped=_optimiser(wrapper) | skipped | dict(settled.skipped),
+        normalisers=state.normalisers,
     )
 
 
@@ -100,7 +104,8 @@ def _choose_state(
     taken, left = _OWN if raw <= ema else reversed(_OWN)
     best = "raw" if raw <= ema else "ema"
     reason = f"pycls' rule: the stored errors are {raw:g} % raw and {ema:g} % EMA"
-    return own[taken], Decision("weights", best, reason), {left: "the weights that were not chosen"}
+    state = prepared(own[taken], PYCLS, where)
+    return state, Decision("weights", best, reason), {left: "the weights that were not chosen"}
 
 
 def _error(wrapper: Mapping[Hashable, Any], key: str) -> float:
@@ -170,4 +175,4 @@ def _is_imagenet(cfg: PyclsConfig, config: RegNetConfig) -> bool:
 
 def _optimiser(wrapper: Mapping[Hashable, Any]) -> dict[str, str]:
     key = "optimizer_state"
-    return {key: "optimiser state, not needed to run the network"} if key in wrapper else {}
+    return {key: OPTIMISER} if key in wrapper else {}

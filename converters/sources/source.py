@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from converters.checkpoint import StoredTensor
     from converters.keymaps.keymap import Keymap
+    from converters.wrapping import Normaliser
     from regnet.config import RegNetConfig
     from regnet.image_processor import RegNetImageProcessor
 
@@ -186,6 +187,8 @@ class Source:
             all; empty where ``transform`` does.
         classifier_norm: A batch norm between pooling and classifier, by leaf, to be folded into
             the classifier; empty if there is none, as in the reference.
+        normalisers: What stands in front of the network and normalises its images; empty if
+            nothing does.
     """
 
     framework: str
@@ -200,6 +203,7 @@ class Source:
     skipped: Mapping[str, str] = field(default_factory=dict)
     processor: Mapping[str, Any] = field(default_factory=dict)
     classifier_norm: Mapping[str, StoredTensor] = field(default_factory=dict)
+    normalisers: tuple[Normaliser, ...] = ()
 
     @property
     def licence(self) -> str | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint.values import StoredTensor, printable
 from converters.errors import InputError
 from converters.keymaps.classy_vision import VISSL
+from converters.sources.entries import elsewhere, require_readable
 from converters.sources.family import Family, choose_state, source_of
 from converters.sources.heads import Head, branch, choose_head, last_block
 from converters.sources.source import BICUBIC, BILINEAR, EvalTransform
@@ -58,7 +59,8 @@ def read_vissl(
     trunk = _without_parts(state.tensors, where)
     beside = {name.removeprefix("heads."): tensor for name, tensor in state.beside.items()}
     stored = branch(checkpoint.tree, *state.path[:-1], "heads") if state.path else None
-    heads = _by_index(stored or beside)
+    heads = _by_index(beside, where) | _by_index(stored, where)
+    skipped |= elsewhere(state, but="heads")
     fit, unfit = _classifiers(heads, last_block(trunk, VISSL)[2])
     chosen = choose_head(fit, unfit, options, where)
     if chosen.head is not None:
@@ -85,7 +87,7 @@ def _without_parts(tensors: Mapping[str, StoredTensor], where: str) -> HeadTenso
     return trunk
 
 
-def _by_index(stored: object) -> dict[str, HeadTensors]:
+def _by_index(stored: object, where: str) -> dict[str, HeadTensors]:
     """The heads by their number, whichever way they are stored.
 
     A `ModuleList` puts the number before each name; FSDP's files have a list of state dicts.
@@ -97,6 +99,8 @@ def _by_index(stored: object) -> dict[str, HeadTensors]:
             for index, head in enumerate(stored)
             for name, tensor in (head.items() if isinstance(head, dict) else ())
         }
+    if isinstance(stored, dict):
+        require_readable(stored, where)
     for name, tensor in stored.items() if isinstance(stored, dict) else ():
         index, _, leaf = str(name).partition(".")
         if isinstance(tensor, StoredTensor):

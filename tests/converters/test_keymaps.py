@@ -13,7 +13,6 @@ from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetForImageClassification as TheirClassifier
 
 from converters.keymaps.classy_vision import CLASSY_VISION
-from converters.keymaps.keymap import Keymap, Pattern
 from converters.keymaps.openmmlab import OPENMMLAB
 from converters.keymaps.pycls import PYCLS
 from converters.keymaps.reference import REFERENCE
@@ -25,7 +24,7 @@ from tests.converters.stored import headers, stored
 from tests.oracles.published import published_names, published_network
 
 if TYPE_CHECKING:
-    from converters.keymaps.keymap import Fields
+    from converters.keymaps.keymap import Fields, Keymap, Pattern
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -176,14 +175,6 @@ def test_a_name_that_is_nearly_right_is_no_name_of_pycls(name: str) -> None:
 )
 def test_a_name_that_is_nearly_right_is_no_name_of_the_reference(name: str) -> None:
     assert REFERENCE.parse(name) is None
-
-
-def test_a_keymap_says_why_it_drops_a_tensor() -> None:
-    keymap = Keymap("some", {"stem.conv": "stem.weight"}, {"aux.{affine}": "only for training"})
-
-    assert keymap.reason_to_drop("aux.bias") == "only for training"
-    assert keymap.reason_to_drop("aux.bias.0") is None
-    assert keymap.reason_to_drop("stem.weight") is None
 
 
 def test_a_role_that_a_framework_lacks_cannot_be_spelled() -> None:
