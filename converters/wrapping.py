@@ -218,7 +218,8 @@ def _elsewhere(
     """Every tensor that stands in no mapping with a network, with the keys that lead to it."""
     if len(path) > _MAX_DEPTH:
         return
-    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)  # type: ignore[call-overload]
+    members = tree if isinstance(tree, list | tuple) else ()
+    pairs = tree.items() if isinstance(tree, dict) else enumerate(members)
     for key, value in pairs:
         place = (*path, str(key))
         if isinstance(value, StoredTensor):
