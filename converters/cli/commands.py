@@ -68,6 +68,7 @@ def inspect(
     path, options = located(path, options, output)
     with inspected(path, options, dtype) as (_, inspection):
         output.result(*inspection_tables(inspection))
+        output.warn(inspection.source.decisions)
         if with_plan:
             output.result(plan_table(inspection))
         if output.as_json:

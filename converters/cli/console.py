@@ -20,13 +20,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from converters.errors import escaped
+from converters.sources.source import NOT_UNDERSTOOD
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rich.console import RenderableType
     from rich.progress import TaskID
 
     from converters.inspection import Inspection
+    from converters.sources.source import Decision
 
 _PIPE_WIDTH = 120
 _SHOW_AFTER = 1.0
@@ -55,6 +59,13 @@ class Output:
         console = Console(highlight=False, width=width, color_system=colours)
         for table in tables:
             console.print(table)
+
+    def warn(self, decisions: Iterable[Decision]) -> None:
+        """Say on stderr what of a checkpoint was not understood, unless silence was asked for."""
+        for decision in decisions:
+            if decision.topic == NOT_UNDERSTOOD and not self.quiet:
+                words = escaped(f"{decision.value} ({decision.reason})")
+                sys.stderr.write(f"warning: not understood: {words}\n")
 
     def record(self, record: dict[str, Any]) -> None:
         """Print the JSON object, if JSON was asked for."""
@@ -95,6 +106,7 @@ class Steps:
         from converters.cli.tables import inspection_tables
 
         self._output.result(*inspection_tables(inspection))
+        self._output.warn(inspection.source.decisions)
 
     def step(self, title: str, total: int | None = None) -> None:
         """Replace the bar by the next step's, of so many bytes or items."""

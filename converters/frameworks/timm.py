@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from converters.frameworks.network import NotRunError, RealNetwork
 from converters.frameworks.torchvision import import_torchvision
+from converters.sources.timm_config import TimmConfig
+from converters.sources.words import mapping_in
 from converters.targets.linear_rule import rule_of
 from converters.targets.timm import entrypoint
 
@@ -23,20 +25,21 @@ def build(source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
     import timm
 
     config = source.config
-    options = {
+    stated = TimmConfig.of(checkpoint)
+    options: dict[str, Any] = {
         "num_classes": config.num_labels if source.has_classifier else 0,
         "in_chans": config.num_channels,
+        "global_pool": stated.pooling or "avg",  # a trunk that pools nothing is pooled for us
     }
-    stated = checkpoint.config
-    if isinstance(stated.get("architecture"), str):
-        arguments = stated.get("model_args") or {}
-        module = timm.create_model(stated["architecture"], **arguments | options)
+    if isinstance(stated.folder.get("architecture"), str):
+        arguments = mapping_in(stated.folder, "model_args")
+        module = timm.create_model(stated.folder["architecture"], **arguments | options)
     else:
         module = _from_shapes(config, options)
     return RealNetwork(module, module.get_submodule(f"s{len(config.depths)}"), module)
 
 
-def _from_shapes(config: RegNetConfig, options: dict[str, int]) -> nn.Module:
+def _from_shapes(config: RegNetConfig, options: dict[str, Any]) -> nn.Module:
     """The network of a file that holds nothing but tensors."""
     import timm
     from timm.models.regnet import RegNet, RegNetCfg

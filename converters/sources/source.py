@@ -41,6 +41,9 @@ class Decision:
 LICENCE = "licence"
 """Topic of the decision that says under which licence the weights are."""
 
+NOT_UNDERSTOOD = "not understood"
+"""The topic of what a checkpoint says and nobody here knows the meaning of: a warning."""
+
 
 @dataclass(frozen=True, slots=True)
 class EvalTransform:
