@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -15,15 +13,16 @@ from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource
 from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file, looks_like_safetensors
 from converters.checkpoint.source_file import SourceFile
 from converters.checkpoint.values import printable
-from converters.checkpoint.zip_container import BoundedFile
+from converters.checkpoint.zip_directory import ENCRYPTED, STORED, ZIP_START, ZipDirectory
 from converters.errors import ConversionError, InputError, UnsafeInputError
 from converters.runtimes.onnx_places import require_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from converters.checkpoint.pickle_audit import Named
+    from converters.checkpoint.zip_directory import Entry
 
 SCHEMA = 1
 """Of what `regnet inspect --security --json` prints; grows when a key changes its meaning."""
@@ -36,8 +35,6 @@ Each can keep a reader busy for some seconds, and entries of an archive can shar
 
 _PICKLE_NAMES = (".pkl", ".pickle")
 _SCRIPT = ("constants.pkl", "code/")  # in a TorchScript archive only
-_LOCAL_HEADER_SIZE = 30
-_ENCRYPTED = 0x0001
 
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training")
 
@@ -149,11 +146,11 @@ def inspect_security(path: Path) -> SecurityReport:
 def _looked_at(file: SourceFile) -> tuple[str, tuple[PickleAudit, ...], list[str]]:
     """What kind of file it is, the pickles in it, and what is odd."""
     head = file.read(0, min(HEAD_SIZE, file.size))
-    if head.startswith(b"PK\x03\x04"):
-        entries = _entries(file)
-        names = [entry.filename.partition("/")[2] for entry in entries]
-        scripted = any(name.startswith(_SCRIPT) for name in names)
-        pickles = tuple(_zip_pickles(file, entries))
+    if head.startswith(ZIP_START):
+        directory = _directory(file)
+        entries = directory.entries if directory else ()
+        scripted = any(entry.inside.startswith(_SCRIPT) for entry in entries)
+        pickles = tuple(_zip_pickles(file, directory)) if directory else ()
         return "torchscript" if scripted else "zip", pickles, list(_zip_notes(entries))
     kind = "pickle"
     if looks_like_safetensors(head):
@@ -174,56 +171,34 @@ def _stacked_pickles(file: SourceFile) -> Iterator[PickleAudit]:
             return
 
 
-def _entries(file: SourceFile) -> list[zipfile.ZipInfo]:
+def _directory(file: SourceFile) -> ZipDirectory | None:
     try:
-        with zipfile.ZipFile(BoundedFile(file)) as archive:
-            return archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError):
-        return []  # the reader says more
+        return ZipDirectory(file)
+    except (InputError, UnsafeInputError):
+        return None  # the reader says more
 
 
-def _zip_pickles(file: SourceFile, entries: list[zipfile.ZipInfo]) -> Iterator[PickleAudit]:
+def _zip_pickles(file: SourceFile, directory: ZipDirectory) -> Iterator[PickleAudit]:
     """Every entry that is named as a pickle; of two with one name both."""
-    pickled = [entry for entry in entries if entry.filename.lower().endswith(_PICKLE_NAMES)]
+    pickled = [e for e in directory.entries if e.name.lower().endswith(_PICKLE_NAMES)]
     for entry in pickled[:_MOST]:
-        content = _content(file, entry)
-        label = f"{file.name}, {printable(entry.filename)}"
+        content = directory.content(entry, MAX_PICKLE)
+        label = f"{file.name}, {printable(entry.name)}"
         yield audit_pickle(PickleSource(BytesIO(content), 0, len(content), label))
     if len(pickled) > _MOST:
         yield PickleAudit(file.name, (), f"its first {_MOST} pickles of {len(pickled)}")
 
 
-def _content(file: SourceFile, entry: zipfile.ZipInfo) -> bytes:
-    """The bytes of an entry as a careless program finds them.
-
-    Neither the checksum nor the name or flags of the local header count: torch ignores some, and
-    scanners that stopped at them were passed by (GHSA-w8jq-xcqf-f792).
-    """
-    header = file.read(
-        entry.header_offset, min(_LOCAL_HEADER_SIZE, file.size - entry.header_offset)
-    )
-    sizes = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-    start = entry.header_offset + _LOCAL_HEADER_SIZE + sum(sizes)
-    length = min(entry.compress_size, MAX_PICKLE, max(file.size - start, 0))
-    data = file.read(start, length)
-    if entry.compress_type == zipfile.ZIP_STORED:
-        return data
-    try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_PICKLE)
-    except zlib.error:
-        return b""
-
-
-def _zip_notes(entries: list[zipfile.ZipInfo]) -> Iterator[str]:
-    for name, times in Counter(entry.filename for entry in entries).items():
+def _zip_notes(entries: Sequence[Entry]) -> Iterator[str]:
+    for name, times in Counter(entry.name for entry in entries).items():
         if times > 1:
             yield f"{times} entries are called {printable(name)}; programs take one or the other"
     for entry in entries:
-        name = printable(entry.filename)
-        if entry.flag_bits & _ENCRYPTED:
+        name = printable(entry.name)
+        if entry.flags & ENCRYPTED:
             yield f"{name} is marked as encrypted, at which scanners stop and torch does not"
-        if entry.compress_type != zipfile.ZIP_STORED:
-            yield f"{name} is compressed, {entry.compress_size} bytes to {entry.file_size}"
+        if entry.method != STORED:
+            yield f"{name} is compressed, {entry.stored} bytes to {entry.size}"
 
 
 def _onnx_notes(path: Path) -> list[str]:

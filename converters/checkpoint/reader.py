@@ -11,6 +11,7 @@ from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file, looks_li
 from converters.checkpoint.source_file import SourceFile
 from converters.checkpoint.values import NUMPY_CODES, Storage, StoredTensor, Tree
 from converters.checkpoint.zip_container import checksum_error, read_zip
+from converters.checkpoint.zip_directory import ZIP_START
 from converters.errors import InputError, StorageError
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _open(file: SourceFile) -> Checkpoint:
     head = file.read(0, min(HEAD_SIZE, file.size))
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith(ZIP_START):
         return Checkpoint(file, "zip", read_zip(file), {})
     if looks_like_safetensors(head):
         tensors, metadata = read_safetensors(file)

@@ -1,30 +1,24 @@
-"""The zip archive that torch.save writes since 1.6: one pickle, and one entry for each storage.
-
-Only the central directory says what there is, as the standard library's zipfile reads it. Where a
-local header disagrees, another program would read another file, so the archive is refused.
-"""
+"""The zip archive that torch.save writes since 1.6: one pickle, and one entry for each storage."""
 
 from __future__ import annotations
 
-import zipfile
-from io import SEEK_SET, BytesIO
+from io import BytesIO
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource, read_pickle
 from converters.checkpoint.values import Storage, Tree, item_size, printable
+from converters.checkpoint.zip_directory import (
+    ENCRYPTED,
+    SIZES_FOLLOW,
+    STORED,
+    UTF8_NAME,
+    ZipDirectory,
+)
 from converters.errors import ConversionError, InputError, UnsafeInputError
 
 if TYPE_CHECKING:
     from converters.checkpoint.source_file import SourceFile
-
-MAX_DIRECTORY = 1 << 24
-"""In bytes; an entry of torch.save's takes about a hundred."""
-
-_LOCAL_HEADER_SIZE = 30
-_LOCAL_SIGNATURE = b"PK\x03\x04"
-_ENCRYPTED = 0x0001
-_SIZES_FOLLOW, _UTF8_NAME = 0x0008, 0x0800  # the only flags torch sets
 
 _TORCHSCRIPT = "a TorchScript archive, which is a program"
 _PT2 = "an exported program (.pt2), whose loader unpickles what it holds"
@@ -60,7 +54,7 @@ def read_zip(file: SourceFile) -> Tree:
         )
     pickle = file.read(place.offset, place.length)
     file.require_unchanged()
-    if crc32(pickle) != place.crc32:
+    if place.crc32 is not None and crc32(pickle) != place.crc32:
         raise checksum_error(place)
     return read_pickle(PickleSource(BytesIO(pickle), 0, len(pickle), label), archive.find_storage)
 
@@ -73,76 +67,26 @@ def checksum_error(storage: Storage) -> InputError:
     )
 
 
-class BoundedFile:
-    """A file of which a reader takes no more at once than a directory may have.
-
-    zipfile takes the whole directory at once, and some ten times its size in memory.
-    """
-
-    def __init__(self, file: SourceFile) -> None:
-        self._file = file
-        self._stream = file.stream
-
-    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        """Move, and return the position."""
-        return self._stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._stream.tell()
-
-    def read(self, size: int = -1) -> bytes:
-        """Return up to ``size`` bytes.
-
-        Raises:
-            InputError: They are more than a directory has.
-        """
-        if size > MAX_DIRECTORY:
-            raise InputError(
-                f"{self._file.name}: has a table of contents of {size} bytes, too large for a "
-                "checkpoint; save the state dict alone."
-            )
-        return self._stream.read(size)
-
-
 class _Archive:
     """The directory of an archive that torch.save wrote.
 
     Raises:
         InputError: It is damaged, or another kind of archive.
-        UnsafeInputError: It has two entries of one name, two folders, or paths that lead outside.
+        UnsafeInputError: Programs may find other entries in it, or it has two folders.
     """
 
     def __init__(self, file: SourceFile) -> None:
         self._file = file
         self._storages: dict[str, Storage] = {}
-        self._entries: dict[str, zipfile.ZipInfo] = {}
-        try:
-            with zipfile.ZipFile(BoundedFile(file)) as archive:
-                entries = archive.infolist()
-                self._end_of_data = archive.start_dir
-        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-            raise InputError(
-                f"{file.name}: is truncated or damaged, its {file.size} bytes end without the "
-                "table of contents of a zip archive; download or copy it again."
-            ) from error
-        if entries and min(entry.header_offset for entry in entries) > 0:
-            raise self._ambiguous("has something else before its first entry")
-        seen: set[str] = set()
-        for entry in entries:
-            name = entry.filename
-            if name.startswith("/") or "\\" in name or ".." in name.split("/") or ":" in name[:2]:
-                raise self._ambiguous(
-                    f"has an entry called '{printable(name)}', which leads out of it"
-                )
-            if name.lower() in seen:  # torch, by miniz, looks for names in any case
-                raise self._ambiguous(f"has two entries called '{printable(name)}'")
-            seen.add(name.lower())
-            self._entries[name] = entry
+        self._directory = ZipDirectory(file)
+        self._directory.require_one_reading()
+        self._entries = {entry.name: entry for entry in self._directory.entries}
+        # With `torch.serialization.set_crc32_options(False)` torch writes zeros for all of them.
+        self._has_checksums = any(entry.crc32 for entry in self._directory.entries)
         self._folder = self._require_checkpoint()
 
     def _require_checkpoint(self) -> str:
-        inside = [name.partition("/")[2] for name in self._entries]
+        inside = [entry.inside for entry in self._directory.entries]
         for start, what, error in _OTHER_ARCHIVES:
             if any(name.startswith(start) for name in inside):
                 raise error(
@@ -153,10 +97,7 @@ class _Archive:
                 f"{self._file.name}: is a zip archive but no checkpoint, for it has no data.pkl; "
                 "if the checkpoint is inside, unpack it."
             )
-        folders = sorted({name.partition("/")[0] for name in self._entries})
-        if len(folders) > 1:
-            raise self._ambiguous(f"has {len(folders)} folders, such as '{printable(folders[1])}'")
-        return folders[0]
+        return self._directory.require_one_folder()
 
     def require_little_endian(self) -> None:
         """Refuse the files of a big-endian machine, whose weights would have to be swapped."""
@@ -190,52 +131,23 @@ class _Archive:
         """Return where the bytes of an entry are, by its name without the folder.
 
         Raises:
-            InputError: It is missing, compressed or encrypted, or does not fit into the file.
-            UnsafeInputError: Its local header tells another story.
+            InputError: It is missing, compressed or encrypted.
         """
-        where = self._where(f"{self._folder}/{name}")
+        where = f"{self._file.name}, {printable(f'{self._folder}/{name}')}"
         entry = self._entries.get(f"{self._folder}/{name}")
         if entry is None:
             raise InputError(f"{where}: is missing; download or copy the file again.")
-        if entry.flag_bits & ~(_SIZES_FOLLOW | _UTF8_NAME):
-            what = "is encrypted" if entry.flag_bits & _ENCRYPTED else "has unusual flags"
+        if entry.flags & ~(SIZES_FOLLOW | UTF8_NAME):
+            what = "is encrypted" if entry.flags & ENCRYPTED else "has unusual flags"
             raise InputError(f"{where}: {what}; unpack the archive and pack it anew with `zip -0`.")
-        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+        if entry.method != STORED:
             raise InputError(
                 f"{where}: is compressed; unpack the archive and pack it anew with `zip -0`."
             )
-        offset = self._data_offset(entry)
-        if offset + entry.file_size > self._end_of_data:
-            raise InputError(f"{where}: reaches beyond the file; download or copy it again.")
         return Storage(
-            self._file.path, offset, entry.file_size, entry.CRC, printable(entry.filename)
-        )
-
-    def _data_offset(self, entry: zipfile.ZipInfo) -> int:
-        name = entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8_NAME else "cp437")
-        size = _LOCAL_HEADER_SIZE + len(name)
-        if not 0 <= entry.header_offset <= self._end_of_data - size:
-            raise InputError(
-                f"{self._where(entry.filename)}: lies outside the file; download or copy it again."
-            )
-        header = self._file.read(entry.header_offset, size)
-        name_size, extra_size = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-        if not header.startswith(_LOCAL_SIGNATURE):
-            raise InputError(
-                f"{self._where(entry.filename)}: is damaged, its header is missing; download or "
-                "copy the file again."
-            )
-        if name_size != len(name) or header[_LOCAL_HEADER_SIZE:] != name:
-            raise self._ambiguous(
-                f"calls the entry '{printable(entry.filename)}' differently in two places"
-            )
-        return entry.header_offset + size + extra_size
-
-    def _where(self, name: str) -> str:
-        return f"{self._file.name}, {printable(name)}"
-
-    def _ambiguous(self, what: str) -> UnsafeInputError:
-        return UnsafeInputError(
-            f"{self._file.name}: {what}, so that programs may disagree on its content; get the "
-            "checkpoint from a source you trust."
+            self._file.path,
+            self._directory.data_offset(entry),
+            entry.size,
+            entry.crc32 if self._has_checksums else None,
+            printable(entry.name),
         )

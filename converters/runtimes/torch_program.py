@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
-from zipfile import ZipFile
 
-from converters.errors import UnsafeInputError
+from converters.checkpoint.values import printable
+from converters.errors import InputError, UnsafeInputError
 from converters.runtimes.memory import require_memory
 from converters.runtimes.reference import torch_threads
+from converters.runtimes.torch_places import loadable
 from converters.runtimes.torch_runtime import TorchRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from converters.checkpoint.zip_directory import ZipDirectory
+
 _TABLE = "_config.json"
 """How the names of tables of tensors end: of weights, and of constants."""
 
 _INPUTS = "data/sample_inputs/"
+
+_PICKLED = (".pt", ".pth", ".pkl")
+"""How the names of entries end that older versions of torch.export wrote by torch.save."""
+
+_PLAIN = ("weight_", "tensor_")
+"""How the entries that a table names begin; others hold objects, which are unpickled."""
+
+_MACHINE_CODE = "data/aotinductor/"
 
 _COPIES = 2
 """How many times the file's size loading takes: the bytes that are read, and the tensors."""
@@ -27,8 +38,9 @@ _COPIES = 2
 class Pt2Runtime(TorchRuntime):
     """Runs a file of torch.export.
 
-    ``torch.export.load`` unpickles, with all that a pickle can do, what a file marks as pickled;
-    such files are refused. What is left is still a program: load files whose sha256 you know.
+    ``torch.export.load`` unpickles, with all that a pickle can do, what a file marks as pickled,
+    and loads machine code that lies beside it; such files are refused. What is left is still a
+    program: load files whose sha256 you know.
 
     Args:
         path: The file.
@@ -36,8 +48,11 @@ class Pt2Runtime(TorchRuntime):
         threads: How many compute.
 
     Raises:
+        InputError: If torch.export did not write it.
         MemoryShortError: If the file would not fit into memory.
-        UnsafeInputError: If something in it is pickled.
+        RuntimeError: If it is damaged.
+        UnsafeInputError: If something in it is pickled or machine code, programs may find other
+            entries in it, or it inflates.
     """
 
     def __init__(
@@ -46,9 +61,10 @@ class Pt2Runtime(TorchRuntime):
         import torch
 
         require_memory(_COPIES * path.stat().st_size)
-        _require_no_pickles(path)
-        with path.open("rb") as file:
-            program = torch.export.load(file)
+        with loadable(path) as directory:
+            _require_no_pickles(path, directory)
+            with path.open("rb") as file:
+                program = torch.export.load(file)
         super().__init__("torch.export", program.module(), output_names, threads)
 
 
@@ -64,7 +80,8 @@ class AotInductorRuntime(TorchRuntime):
 
     Raises:
         MemoryShortError: If the file would not fit into memory.
-        RuntimeError: From torch, if it is no such package.
+        UnsafeInputError: If programs may find other entries in it, or it inflates.
+        RuntimeError: If it is damaged; from torch, if it is no such package.
     """
 
     def __init__(
@@ -73,23 +90,34 @@ class AotInductorRuntime(TorchRuntime):
         from torch._inductor import aoti_load_package
 
         require_memory(_COPIES * path.stat().st_size)
-        with torch_threads(threads):
+        with loadable(path), torch_threads(threads):
             package = aoti_load_package(str(path))
         super().__init__("AOTInductor", package, output_names, threads)
 
 
-def _require_no_pickles(path: Path) -> None:
-    """Refuse a file of torch.export of which loading would unpickle something."""
-    with ZipFile(path) as archive:
-        for entry in archive.infolist():
-            name = entry.filename.partition("/")[2]
-            inputs = name.startswith(_INPUTS) and entry.file_size > 0
-            if inputs or (name.endswith(_TABLE) and _has_pickles(archive.read(entry))):
-                raise UnsafeInputError(
-                    f"{path.name} holds a pickle ({name}), which can run any code when it is "
-                    "loaded; export it again with `regnet export --format pt2`."
-                )
+def _require_no_pickles(path: Path, directory: ZipDirectory) -> None:
+    """Refuse a file of torch.export of which loading would unpickle something or link code."""
+    for entry in directory.entries:
+        name = entry.inside
+        pickled = entry.size > 0 and (name.startswith(_INPUTS) or name.endswith(_PICKLED))
+        table = name.endswith(_TABLE) and directory.content(entry, entry.size)
+        machine_code = name.startswith(_MACHINE_CODE)
+        if pickled or machine_code or (table and _has_pickles(path, table)):
+            what = "machine code" if machine_code else "a pickle"
+            raise UnsafeInputError(
+                f"{path.name} holds {what} ({printable(name)}), which can run any code when it is "
+                "loaded; export it again with `regnet export --format pt2`."
+            )
 
 
-def _has_pickles(table: bytes) -> bool:
-    return any(entry["use_pickle"] for entry in json.loads(table)["config"].values())
+def _has_pickles(path: Path, table: bytes) -> bool:
+    try:
+        return any(
+            entry["use_pickle"] or not entry["path_name"].startswith(_PLAIN)
+            for entry in json.loads(table)["config"].values()
+        )
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path.name}: has a table of tensors that torch.export did not write; export it again "
+            "with `regnet export --format pt2`."
+        ) from error

@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from converters.runtimes.memory import require_memory
+from converters.runtimes.torch_places import loadable
 from converters.runtimes.torch_runtime import TorchRuntime
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class TorchScriptRuntime(TorchRuntime):
 
     Raises:
         MemoryShortError: If the file would not fit into memory.
-        RuntimeError: From torch, if the file is none of TorchScript.
+        UnsafeInputError: If programs may find other entries in it, or it inflates.
+        RuntimeError: If it is damaged; from torch, if the file is none of TorchScript.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class TorchScriptRuntime(TorchRuntime):
         import torch
 
         require_memory(round(_COPIES * path.stat().st_size))
-        with warnings.catch_warnings():
+        with loadable(path), warnings.catch_warnings():
             # TorchScript is deprecated, and written nevertheless because users' runtimes want it.
             for category in (DeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", category)

@@ -71,7 +71,7 @@ def test_a_legacy_layout_of_another_version_is_refused(tmp_path: Path) -> None:
 def test_a_directory_of_any_size_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("converters.checkpoint.zip_container.MAX_DIRECTORY", 100)
+    monkeypatch.setattr("converters.checkpoint.zip_directory.MAX_DIRECTORY", 100)
     assert "table of contents of" in refusal(in_zip(tensor_pickle()), tmp_path)
 
 

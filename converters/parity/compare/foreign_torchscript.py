@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import InputError
+from converters.errors import ConversionError, InputError
 from converters.parity.compare.foreign import IMAGE_AXES, TRUNK, by, named, words_of
 from converters.runtimes.reference import torch_threads
 from converters.runtimes.torchscript import TorchScriptRuntime
@@ -33,6 +33,7 @@ class ForeignTorchScript:
 
     Raises:
         InputError: If it cannot be loaded.
+        UnsafeInputError: If programs may find other entries in it, or it inflates.
     """
 
     precision = "float32"
@@ -42,6 +43,8 @@ class ForeignTorchScript:
     def __init__(self, path: Path) -> None:
         try:
             runtime = TorchScriptRuntime(path)
+        except ConversionError:
+            raise
         except Exception as error:
             raise InputError(
                 f"{path.name} cannot be loaded by torch.jit ({words_of(error, path)}); check that "

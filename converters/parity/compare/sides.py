@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file
-from converters.errors import InputError, StorageError
+from converters.checkpoint.source_file import SourceFile
+from converters.checkpoint.zip_directory import ZIP_START, ZipDirectory
+from converters.errors import ConversionError, InputError, StorageError
 from converters.folder import REPORT_NAME, ConvertedFolder
 from converters.parity.compare.confined import ONNX, TORCHSCRIPT, ConfinedForeign
 from converters.runtimes.reference import ReferenceRuntime
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from converters.sources.options import SourceOptions
 
 _TITLES = {ONNX: "ONNX file", TORCHSCRIPT: "TorchScript file", "folder": "converted folder"}
-_ZIP = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _kind(path: Path) -> str:
             head = file.read(HEAD_SIZE)
     except OSError:
         return "checkpoint"
-    if head.startswith(_ZIP) and _is_program(path):
+    if head.startswith(ZIP_START) and _is_program(path):
         return TORCHSCRIPT
     return ONNX if "protobuf" in (describe_wrong_file(head) or "") else "checkpoint"
 
@@ -125,10 +125,10 @@ def _kind(path: Path) -> str:
 def _is_program(path: Path) -> bool:
     """Whether a zip archive is one of torch.jit's, which has a folder of code."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            inside = [name.partition("/")[2] for name in archive.namelist()]
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
-        return False
+        with SourceFile(path) as file:
+            inside = [entry.inside for entry in ZipDirectory(file).entries]
+    except ConversionError:
+        return False  # the checkpoint's reader says best what is wrong
     return any(name.startswith("code/") for name in inside) and "constants.pkl" in inside
 
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from io import BytesIO
 from typing import TYPE_CHECKING
-from zipfile import ZIP_STORED, ZipFile
 
 from converters.checkpoint import Storage
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
+from converters.checkpoint.source_file import SourceFile
+from converters.checkpoint.zip_directory import STORED, ZipDirectory
 from converters.parity.contents.held import mapped, part
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from zipfile import ZipInfo
 
     from converters.checkpoint import StoredTensor, Tree
-
-_LOCAL_HEADER = 30  # bytes before the entry's name
 
 
 class Archive:
@@ -29,19 +27,19 @@ class Archive:
         names: Of all entries, below the folder that holds them.
 
     Raises:
-        OSError: If it cannot be opened.
-        ValueError: If two entries have one name; from any method, if an entry is missing or
-            compressed.
-        zipfile.BadZipFile: If it is no zip.
+        InputError: If it is damaged or no zip.
+        UnsafeInputError: If programs may find other entries in it.
+        StorageError: If it cannot be opened.
+        ValueError: From any method, if an entry is missing or compressed.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with ZipFile(path) as archive:
-            entries = archive.infolist()
-        self._entries = {entry.filename.partition("/")[2]: entry for entry in entries}
-        if len(self._entries) < len(entries):
-            raise ValueError("two entries of the archive have one name")
+        with SourceFile(path) as file:
+            self._directory = ZipDirectory(file)
+            self._directory.require_one_reading()
+            self._directory.require_one_folder()
+        self._entries = {entry.inside: entry for entry in self._directory.entries}
         self.names = tuple(self._entries)
         self._file = mapped(path)
 
@@ -72,12 +70,7 @@ class Archive:
         if name not in self._entries:
             raise ValueError(f"the archive has no {name}")
         entry = self._entries[name]
-        if entry.compress_type != ZIP_STORED:
+        if entry.method != STORED:
             raise ValueError(f"{name} is compressed")
-        return Storage(self._path, self._offset(entry), entry.file_size, entry.CRC, name)
-
-    def _offset(self, entry: ZipInfo) -> int:
-        """Where the bytes begin: behind a header whose last two numbers are lengths."""
-        header = part(self._file, entry.header_offset, _LOCAL_HEADER)
-        name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-        return entry.header_offset + _LOCAL_HEADER + name + extra
+        offset = self._directory.data_offset(entry)
+        return Storage(self._path, offset, entry.size, entry.crc32, name)

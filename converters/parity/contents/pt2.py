@@ -33,10 +33,9 @@ def read_pt2(_: ConvertedFolder, path: Path) -> Contents:
     """Read which tensors a file of torch.export holds.
 
     Raises:
+        ConversionError: If it cannot be opened, or is no zip that every program reads alike.
         KeyError: If a table lacks what belongs there.
-        OSError: If it cannot be opened.
-        ValueError: If it is no zip of one entry per name, or a table is no JSON.
-        zipfile.BadZipFile: If it is no zip.
+        ValueError: If an entry is missing or compressed, or a table is no JSON.
     """
     archive = Archive(path)
     table = _table(archive, _WEIGHTS_TABLE)

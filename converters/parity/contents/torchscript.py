@@ -31,10 +31,9 @@ def read_torchscript(folder: ConvertedFolder, path: Path) -> Contents:
     """Read which tensors a TorchScript archive holds, and whether its code is what we write.
 
     Raises:
-        ConversionError: If a pickle in it is damaged, or names what runs code.
-        OSError: If it cannot be opened.
-        ValueError: If it is no zip of one entry per name, or an entry is compressed.
-        zipfile.BadZipFile: If it is no zip.
+        ConversionError: If it cannot be opened, is no zip that every program reads alike, or a
+            pickle in it is damaged or names what runs code.
+        ValueError: If an entry is missing or compressed.
     """
     archive = Archive(path)
     program = _held(archive, archive.unpickle(_PROGRAM), "")

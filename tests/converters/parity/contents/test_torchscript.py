@@ -15,6 +15,7 @@ from tests.converters.parity.contents.tampering import (
     STEM,
     artefact,
     certificate,
+    change_zip,
     kernel_name,
     saved_by_torch,
     the_clause,
@@ -113,15 +114,27 @@ def _write_twice(path: Path) -> None:
         archive.writestr("regnet/data.pkl", archive.read("regnet/data.pkl"))
 
 
+def _in_capitals(path: Path) -> None:
+    """Torch looks for names in any case."""
+    change_zip(
+        path,
+        lambda entries: entries.update(
+            {"regnet/DATA.PKL": entries["regnet/data.pkl"]}
+            | {"regnet/data.pkl": entries.pop("regnet/data.pkl")}
+        ),
+    )
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (_compress, "its tensors cannot be read (data.pkl is compressed)"),
-        (_write_twice, "its tensors cannot be read (two entries of the archive have one name)"),
+        (_write_twice, "has two entries called 'regnet/data.pkl'"),
+        (_in_capitals, "has two entries called 'regnet/data.pkl'"),
     ],
 )
 def test_an_archive_that_readers_may_disagree_on_is_not_certified(
     damage: Callable[[Path], None], reason: str, copy: ConvertedFolder
 ) -> None:
     damage(artefact(copy, "torchscript"))
-    assert the_clause(certificate(copy, "torchscript")) == reason
+    assert reason in the_clause(certificate(copy, "torchscript"))
