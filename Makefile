@@ -17,6 +17,9 @@ ORACLES := pycls timm torchvision classy_vision fairscale fvcore iopath portaloc
 # ExecuTorch asks for Core ML and scikit-learn, which XNNPACK has no use for; tabulate is above.
 EXECUTORCH := executorch torchao ruamel.yaml
 
+# What converts our TorchScript further; a hundred megabytes for a few slow tests.
+MOBILE := coremltools cattrs pyaml attrs pnnx
+
 DEMO := checkpoints/fashion_mnist
 
 FUZZ_MINUTES ?= 120
@@ -57,7 +60,7 @@ test: $(VENV)/.installed-test
 	$(PYTEST)
 
 # The sweep is one file, which loadfile would leave to one worker.
-test-all: test $(VENV)/.installed-fuzz
+test-all: test $(VENV)/.installed-fuzz $(VENV)/.installed-mobile $(VENV)-onnxruntime-1.17/.installed
 	$(PYTEST) --dist worksteal -m slow
 	$(BIN)/python -m fuzz --minutes 2
 
@@ -109,6 +112,13 @@ $(VENV)-scanners/.installed:
 	    picklescan==1.0.5 fickling==0.1.12 typing_extensions
 	@touch $@
 
+# The last that knows no format above 9; it wants an older numpy and Python up to 3.12.
+$(VENV)-onnxruntime-1.17/.installed:
+	$(PYTHON) -m venv $(VENV)-onnxruntime-1.17
+	$(VENV)-onnxruntime-1.17/bin/python -m pip install --quiet --disable-pip-version-check \
+	    onnxruntime==1.17.3 numpy==1.26.4
+	@touch $@
+
 faults: $(VENV)/.installed-test
 	$(BIN)/python -m tests.faults.table --write
 
@@ -126,7 +136,7 @@ $(WEB)/.version-$(WEB_VERSION):
 	@touch $@
 
 clean:
-	rm -rf build dist $(WEB) .venv .venv-optimum .venv-scanners .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist $(WEB) .venv .venv-optimum .venv-scanners .venv-onnxruntime-1.17 .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -137,6 +147,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-benchmarks: $(VENV)/.installed-test
 	$(PIP) --editable ".[benchmarks]"
+	@touch $@
+
+$(VENV)/.installed-mobile: $(VENV)/.installed-test
+	$(PIP) --no-deps $(MOBILE)
 	@touch $@
 
 $(VENV)/.installed-load: $(VENV)/.installed-test

@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
     from converters.folder import ConvertedFolder
 
-IR_VERSION = 10
 PRODUCER = "regnet-converters"
 
-REVISION = "1"
+REVISION = "2"
 """Of the graphs written here, kept in each file. Raise it with every change of what is written for
 a configuration: a file of another revision is not held to the graphs of this one."""
 
@@ -131,10 +130,13 @@ def _sharing(
 
 
 def _model(metadata: Mapping[str, str], form: GraphForm) -> ModelProto:
-    """Everything but the graph; nothing in it tells the machine or what is installed there."""
+    """Everything but the graph; nothing in it tells the machine or what is installed there.
+
+    The format is the oldest that the opset allows: runtimes refuse newer ones than they know.
+    """
     opset = OperatorSetIdProto(version=form.opset)
     model = ModelProto(
-        ir_version=max(IR_VERSION, helper.find_min_ir_version_for([opset])),
+        ir_version=helper.find_min_ir_version_for([opset]),
         producer_name=PRODUCER,
         producer_version=REVISION,
         opset_import=[opset],

@@ -67,7 +67,7 @@ ACTIVATIONS = {
 
 _BATCH_NORM_BUFFERS = BATCH_NORM_LEAVES[2:]
 
-REVISION = "1"
+REVISION = "2"
 """Of the programs written here, kept in each file. Raise it with every change of what is written
 for a configuration: a file of another revision is not held to the programs of this one."""
 
@@ -88,11 +88,6 @@ CODE = f"code/__torch__/{NAMESPACE}.py"
 
 # In batch_norm: never in training, whatever self.training says; momentum is unused; cuDNN may help.
 _BODIES = {
-    "Conv2d": """
-stride, padding = self.stride, self.padding
-return torch.conv2d(
-    hidden, self.weight, None, [stride, stride], [padding, padding], [1, 1], self.groups)
-""",
     "PointwiseConv2d": """
 return torch.conv2d(hidden, self.weight, self.bias)
 """,
@@ -145,7 +140,14 @@ last_hidden_state, pooler_output = self.regnet.forward(pixel_values)
 return torch.flatten(pooler_output, 1)
 """,
 }
-"""What the forward method of each class does; sequences are made where they are needed."""
+"""What the forward method of each class does; sequences and convolutions are made where they are
+needed."""
+
+# Numbers and not attributes, as torch writes them too: coremltools and pnnx want constants.
+_CONVOLUTION = """
+return torch.conv2d(
+    hidden, self.weight, None, [{stride}, {stride}], [{padding}, {padding}], [1, 1], {groups})
+"""
 
 
 def export_torchscript(folder: ConvertedFolder, path: Path) -> None:
@@ -255,14 +257,16 @@ class _Modules:
             encoder=_layer("RegNetEncoder", stages=_sequence("Stages", stages)),
         )
 
-    def leaf(self, kind: str, name: str, leaves: Iterable[str], **settings: int) -> ScriptModule:
-        """A module of tensors and of ``settings``, whole numbers that its code reads."""
+    def leaf(
+        self, kind: str, name: str, leaves: Iterable[str], body: str | None = None
+    ) -> ScriptModule:
+        """A module of tensors; ``body`` is what it does, else :data:`_BODIES` says so."""
         tensors = {}
         for leaf in leaves:
             full_name = f"{self.prefix}{name}.{leaf}"
             is_buffer = leaf in _BATCH_NORM_BUFFERS
             tensors[leaf] = ScriptTensor(full_name, self.tensors[full_name], is_buffer)
-        return _layer(kind, **tensors, **settings)
+        return ScriptModule(kind, tensors, _method(body or _BODIES[kind]))
 
     def _stage(self, number: int, blocks: Iterable[Block]) -> ScriptModule:
         layers = {str(index): self._block(block) for index, block in enumerate(blocks)}
@@ -288,18 +292,17 @@ class _Modules:
     def _conv_norm(self, layer: ConvNorm) -> ScriptModule:
         return _layer(
             "RegNetConvLayer" if layer.activation else "RegNetLinearConvLayer",
-            convolution=self.leaf(
-                "Conv2d",
-                f"{layer.name}.convolution",
-                ("weight",),
-                stride=layer.stride,
-                padding=layer.kernel_size // 2,
-                groups=layer.groups,
-            ),
+            convolution=self._convolution(layer),
             normalization=self.leaf(
                 "BatchNorm2d", f"{layer.name}.normalization", BATCH_NORM_LEAVES
             ),
         )
+
+    def _convolution(self, layer: ConvNorm) -> ScriptModule:
+        body = _CONVOLUTION.format(
+            stride=layer.stride, padding=layer.kernel_size // 2, groups=layer.groups
+        )
+        return self.leaf("Conv2d", f"{layer.name}.convolution", ("weight",), body)
 
     def _squeeze_excite(self, layer: SqueezeExcite) -> ScriptModule:
         convolutions = {

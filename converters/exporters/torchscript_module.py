@@ -16,7 +16,7 @@ from converters.dtypes import COMPUTED, DTYPES
 from converters.exporters.torch_pickle import PickledTensor, global_name, opcodes, program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from converters.checkpoint import StoredTensor
 
@@ -52,7 +52,7 @@ class ScriptTensor:
         return self.stored.numel * item_size(self.dtype)
 
 
-Attribute: TypeAlias = "ScriptModule | ScriptTensor | int"
+Attribute: TypeAlias = "ScriptModule | ScriptTensor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ class ScriptModule:
     """A module and all below it.
 
     Attributes:
-        kind: Its class. Modules of one kind have attributes of the same names and types.
+        kind: What it is; modules of one kind whose code or attributes differ get classes of their
+            own.
         attributes: By name, in the order of the state dict; a number is a name as well.
         forward: Source of the method, in TorchScript's subset of Python, flush left.
     """
@@ -87,36 +88,64 @@ class ScriptModule:
 
 def source_code(module: ScriptModule) -> str:
     """Declare the classes of ``module`` and of all below it, parts before wholes."""
-    classes = {part.kind: _class(part) for part in module.modules()}
-    return "\n".join(classes.values())
+    return "\n".join(_Classes(module).declarations.values())
 
 
-def _class(module: ScriptModule) -> str:
-    tensors = module.tensors()
-    lines = [
-        f"class {module.kind}(Module):",
-        f"  __parameters__ = {_quoted(name for name in tensors if not tensors[name].is_buffer)}",
-        f"  __buffers__ = {_quoted(name for name in tensors if tensors[name].is_buffer)}",
-        "  training : bool",
-        *(_annotation(name, value) for name, value in module.attributes.items()),
-        *(f"  {line}" for line in module.forward.splitlines()),
-    ]
-    return "\n".join(lines) + "\n"
+class _Classes:
+    """The classes of a module and of all below it; equal parts share one.
+
+    Args:
+        module: The whole.
+
+    Attributes:
+        declarations: Name of each class to its source.
+    """
+
+    def __init__(self, module: ScriptModule) -> None:
+        self.declarations: dict[str, str] = {}
+        self._names: dict[int, str] = {}
+        for part in module.modules():
+            self._names[id(part)] = self._declare(part)
+
+    def name(self, module: ScriptModule) -> str:
+        """Of the class of one of the modules: its kind, numbered where several differ."""
+        return self._names[id(module)]
+
+    def _declare(self, module: ScriptModule) -> str:
+        number = 1
+        while True:
+            name = module.kind if number == 1 else f"{module.kind}_{number}"
+            source = self._source(name, module)
+            if self.declarations.setdefault(name, source) == source:
+                return name
+            number += 1
+
+    def _source(self, name: str, module: ScriptModule) -> str:
+        tensors = module.tensors()
+        buffers = [leaf for leaf, tensor in tensors.items() if tensor.is_buffer]
+        lines = [
+            f"class {name}(Module):",
+            f"  __parameters__ = {_quoted(leaf for leaf in tensors if leaf not in buffers)}",
+            f"  __buffers__ = {_quoted(buffers)}",
+            "  training : bool",
+            *(self._annotation(*attribute) for attribute in module.attributes.items()),
+            *(f"  {line}" for line in module.forward.splitlines()),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _annotation(self, name: str, value: Attribute) -> str:
+        match value:
+            case ScriptModule():
+                kind = f"__torch__.{NAMESPACE}.{self.name(value)}"
+            case ScriptTensor():
+                kind = "Tensor"
+        if name.isidentifier():
+            return f"  {name} : {kind}"
+        return f'  __annotations__["{name}"] = {kind}'
 
 
-def _quoted(names: Iterator[str]) -> str:
+def _quoted(names: Iterable[str]) -> str:
     return "[" + ", ".join(f'"{name}"' for name in names) + "]"
-
-
-def _annotation(name: str, value: Attribute) -> str:
-    match value:
-        case ScriptModule():
-            kind = f"__torch__.{NAMESPACE}.{value.kind}"
-        case ScriptTensor():
-            kind = "Tensor"
-        case int():
-            kind = "int"
-    return f"  {name} : {kind}" if name.isidentifier() else f'  __annotations__["{name}"] = {kind}'
 
 
 def pickled(module: ScriptModule) -> bytes:
@@ -127,16 +156,16 @@ def pickled(module: ScriptModule) -> bytes:
     Raises:
         InputError: If a tensor is of a dtype that a RegNet cannot have.
     """
-    return program(_module(module))
+    return program(_module(module, _Classes(module)))
 
 
-def _module(module: ScriptModule) -> bytes:
+def _module(module: ScriptModule, classes: _Classes) -> bytes:
     state = [opcodes("training"), opcodes(False)]
     for name, attribute in module.attributes.items():
-        state += [opcodes(name), _attribute(attribute)]
+        state += [opcodes(name), _attribute(attribute, classes)]
     return b"".join(
         (
-            global_name(f"__torch__.{NAMESPACE}", module.kind),
+            global_name(f"__torch__.{NAMESPACE}", classes.name(module)),
             pickle.EMPTY_TUPLE,
             pickle.NEWOBJ,
             pickle.EMPTY_DICT,
@@ -148,12 +177,10 @@ def _module(module: ScriptModule) -> bytes:
     )
 
 
-def _attribute(attribute: Attribute) -> bytes:
+def _attribute(attribute: Attribute, classes: _Classes) -> bytes:
     match attribute:
         case ScriptModule():
-            return _module(attribute)
+            return _module(attribute, classes)
         case ScriptTensor(name, stored):
             # Not asking for gradients is right: the batch norms are frozen, this is for inference.
             return opcodes(PickledTensor(name, name, stored, attribute.dtype))
-        case int():
-            return opcodes(attribute)

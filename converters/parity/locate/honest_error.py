@@ -20,6 +20,7 @@ With u = 2**-24, the largest relative error of one rounding:
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,7 +113,7 @@ def _root_of_squares(layer: nn.Conv2d | nn.Linear, value: Tensor) -> Tensor:
 def _sum_error(layer: nn.Conv2d | nn.Linear, value: Tensor) -> Tensor:
     """By output channel, in units of u."""
     blocks = layer.weight[0].numel() / _LANES + 1
-    return blocks**0.5 * _root_of_squares(layer, value)
+    return math.sqrt(blocks) * _root_of_squares(layer, value)
 
 
 def _norm_terms(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -127,5 +128,4 @@ def _mean_error(value: Tensor, truth: Tensor) -> Tensor:
     added = np.cumsum(terms.float().numpy(), axis=-1, dtype=np.float32)[..., -1]  # in turn
     in_turn_error = _rms(torch.from_numpy(added).double() / terms.shape[-1] - truth.flatten(1))
     magnitudes = terms.abs().mean(dim=(0, 2))
-    walked: float = _U * (terms.shape[-1] / 3 + 1) ** 0.5
-    return walked * magnitudes + in_turn_error
+    return _U * math.sqrt(terms.shape[-1] / 3 + 1) * magnitudes + in_turn_error

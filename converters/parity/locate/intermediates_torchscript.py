@@ -40,7 +40,8 @@ _FLATTEN = CLASSIFIER.rpartition(".")[0] + ".0"
 _FUNCTION = "UNKNOWN_INSTANCE"
 """Last in the path of an operator inside a function: ours has but one, the activation."""
 
-_MODULE = re.compile(r"([^.()]+)\(([^()]*)\)")
+_MODULE = re.compile(r"([^.()]+)\(([^()]*?)(?:_\d+)?\)")
+"""Name and kind of a module; the kind is numbered where several classes are of it."""
 
 
 def run_torchscript(

@@ -197,7 +197,7 @@ def test_header_and_metadata_say_what_a_deployment_needs(tmp_path: Path, share: 
     model = onnx.load(exported(folder, share=share), load_external_data=False)
 
     assert (model.ir_version, model.producer_name, model.producer_version) == (
-        10,
+        8,
         "regnet-converters",
         REVISION,
     )

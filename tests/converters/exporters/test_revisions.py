@@ -26,7 +26,7 @@ CONFIGURATIONS = {
 }
 
 GRAPHS = (
-    "1",
+    "2",
     {
         "X with GELU": "0cbecb83dd24f03e7531f2d2d24c745aea066bbecbb2869405a5aa57af1a1f5c",
         "Y": "d7940024669b2c05179b40e0686f979b4afabfdaca7912f1d99a62a5708685a0",
@@ -35,19 +35,19 @@ GRAPHS = (
 """Revision of `converters.exporters.onnx`, and the sha256 of what it writes."""
 
 FORMS = (
-    "1",
+    "2",
     {
-        "X with GELU": "1dde2b65d8496d0a0a671ddda78224d1580ffab58ab7c23d56916509d9d5f841",
-        "Y": "c13974518f3e607199c2a171bbafb6a76a1f9437945bdbfdcb25dfaf68d0bb44",
+        "X with GELU": "89ab610d493dc45bef0bfbabbf4f8a1cfdc5721be5515e05512767675477f8bc",
+        "Y": "ed50acde1bb788a690be46005052c008b283f029eb66f4b8ff5931e3e9078f92",
     },
 )
-"""Likewise, of graphs in float16, of fixed size, and with preprocessing."""
+"""Likewise, of graphs in float16, of fixed size, with preprocessing, and of what is around them."""
 
 PROGRAMS = (
-    "1",
+    "2",
     {
-        "X with GELU": "df37858dc58aff727ac037fa59c4aef19aff36eb18e5b6f25be70f82872aec4e",
-        "Y": "2721862ab5e91081b8d385936f905222c36882d64422fcdb03101f720d23eb2e",
+        "X with GELU": "21dcddfba345ec2182d502e78e8a2b6d1c123869ecfebbc869cec9b2de4e2ab1",
+        "Y": "f1c34ad104c3244c77f3c392d80e98508da9ec5a6100c1720b90095ffb8b3258",
     },
 )
 """Revision of `converters.exporters.torchscript`, and the sha256 of what it writes."""
@@ -84,7 +84,8 @@ def test_another_form_of_a_graph_has_another_revision(name: str, tmp_path: Path)
         for form in forms
     ]
     graphs.append(with_preprocessing(folder, graphs[-1], forms[-1]))
-    digest = _digest(graph.SerializeToString(deterministic=True) for graph in graphs)
+    heads = [onnx.self_contained(folder, GraphForm(opset)).model for opset in (17, 18, 21)]
+    digest = _digest(part.SerializeToString(deterministic=True) for part in (*graphs, *heads))
     advice = ADVICE.format("graph", onnx.__name__, digest)
     revision, digests = FORMS
     assert (onnx.REVISION, digest) == (revision, digests[name]), advice

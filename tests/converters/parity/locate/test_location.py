@@ -412,7 +412,10 @@ def test_what_cannot_be_run_is_found_by_its_looks(folder_of: FolderOf) -> None:
 def test_what_cannot_be_run_and_looks_right_is_refused_in_a_sentence(
     folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _replaced("Conv2d", "[padding, padding]", "[padding, 0]", "")(monkeypatch)
+    body = torchscript._CONVOLUTION
+    fault = body.replace("[{padding}, {padding}]", "[{padding}, 0]")
+    assert fault != body
+    monkeypatch.setattr(torchscript, "_CONVOLUTION", fault)
     folder = folder_of("X")
     words = (
         r"^model\.torchscript\.pt cannot be run \(RuntimeError: The size .*\), though .* again\.$"
