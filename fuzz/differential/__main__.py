@@ -1,0 +1,149 @@
+"""Change files and compare what is read of them; exit status 1 if anybody disagrees.
+
+Run: python -m fuzz.differential [--seconds 60] [--seed 0] [TARGET ...]
+
+Every case is made from the seed and its number alone; ``--case N`` makes and judges one of them.
+A file that is disagreed on is kept in the folder, with what was disagreed on beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from fuzz.differential.library import ROOT, Library
+from fuzz.differential.targets import NAMES, Target, make_targets
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 -- Linux's file system in memory, in a folder of our own
+_SLICE = 200
+"""Cases of a target before it is the next one's turn."""
+
+
+@dataclass
+class Count:
+    """What a target came to.
+
+    Attributes:
+        cases: Files that were judged.
+        ours: Of those, which we read.
+        both: Which others read, too.
+        seconds: Processor time of all readers.
+        deaths: Of the library's process.
+        findings: Numbers of the cases that are disagreed on.
+    """
+
+    cases: int = 0
+    ours: int = 0
+    both: int = 0
+    seconds: float = 0.0
+    deaths: int = 0
+    findings: list[int] = field(default_factory=list)
+
+
+class Run:
+    """A run over some targets.
+
+    Args:
+        targets: By name.
+        seed: Of all cases.
+        place: For the file that is read.
+        folder: For files that are disagreed on.
+    """
+
+    def __init__(self, targets: dict[str, Target], seed: int, place: Path, folder: Path) -> None:
+        self._targets = targets
+        self._seed = seed
+        self._place = place
+        self._folder = folder
+        self.counts = {name: Count() for name in targets}
+        self.library = Library()
+
+    @property
+    def seconds(self) -> float:
+        """Processor time so far."""
+        return sum(count.seconds for count in self.counts.values())
+
+    def case(self, name: str, number: int) -> None:
+        """Make and judge one case; keep and print what is disagreed on."""
+        count, target = self.counts[name], self._targets[name]
+        started, theirs = time.process_time(), self.library.seconds
+        deaths = self.library.deaths
+        data = target.make(Random(f"{name} {self._seed} {number}"))  # noqa: S311
+        path = self._place / "input"
+        path.write_bytes(data)
+        finding, ours, taken = target.judge(path, self.library)
+        count.cases += 1
+        count.ours += ours
+        count.both += ours and taken
+        count.seconds += time.process_time() - started + self.library.seconds - theirs
+        count.deaths += self.library.deaths - deaths
+        if finding is not None:
+            count.findings.append(number)
+            kept = self._folder / f"{name}-{self._seed}-{number}"
+            kept.write_bytes(data)
+            words = f"{finding.kind}: {finding.words}"
+            kept.with_suffix(".txt").write_text(f"{words}\n")
+            print(f"{name} {number}: {words[:400]}", flush=True)
+
+
+def run(
+    names: Sequence[str], seconds: float, seed: int, folder: Path, number: int | None = None
+) -> dict[str, Count]:
+    """Judge cases of each target in turn until so much processor time is used.
+
+    Args:
+        names: Of targets.
+        seconds: Of processor time, all readers and targets together.
+        seed: Of all cases.
+        folder: For files that are disagreed on.
+        number: If given, that case alone, of every target.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as place:
+        fuzzing = Run(make_targets(Path(place), names), seed, Path(place), folder)
+        with fuzzing.library:
+            if number is not None:
+                for name in names:
+                    fuzzing.case(name, number)
+            while number is None and fuzzing.seconds < seconds:
+                least = min(fuzzing.counts, key=lambda name: fuzzing.counts[name].seconds)
+                for _ in range(_SLICE):
+                    fuzzing.case(least, fuzzing.counts[least].cases)
+                    if fuzzing.seconds >= seconds:
+                        break
+    return fuzzing.counts
+
+
+def main() -> int:
+    """Run, and print a line for each target."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("targets", nargs="*", default=list(NAMES), metavar="TARGET")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of processor time, in all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--case", type=int, help="only this one")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "differential")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.targets) - set(NAMES):
+        parser.error(f"no such target: {min(unknown)}; there are {', '.join(NAMES)}")
+    folder = arguments.folder.resolve()
+    counts = run(arguments.targets, arguments.seconds, arguments.seed, folder, arguments.case)
+    for name, count in counts.items():
+        print(
+            f"{name}: {count.cases:,} cases, {count.ours:,} read by us, {count.both:,} by both, "
+            f"{count.seconds:.0f} s of processor time, library died {count.deaths} times, "
+            f"{len(count.findings)} findings"
+        )
+    return 1 if any(count.findings for count in counts.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

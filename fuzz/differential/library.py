@@ -1,0 +1,139 @@
+"""The process in which other people's libraries read: watched, bounded, started again when it dies.
+
+Run by :class:`Library` as ``python -m fuzz.differential.library``; each line on its input is a kind
+and a path, each line of its output the answer of :func:`fuzz.differential.theirs.read` as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+SECONDS = 20.0
+"""Of the clock, for one file; then the process is killed."""
+
+MEMORY = 2 << 30
+"""Bytes of private memory; torch itself takes some 200 MB."""
+
+ROOT = Path(__file__).parents[2]
+
+
+class Library:
+    """A process that reads files with their own libraries; a context manager that ends it.
+
+    Attributes:
+        seconds: Processor time that it has taken, in the processes that died too.
+        deaths: How often it crashed, hung or ran out of memory.
+    """
+
+    def __init__(self) -> None:
+        self.deaths = 0
+        self._before = 0.0
+        self._now = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Processor time of all processes so far."""
+        return self._before + self._now
+
+    def read(self, kind: str, path: Path) -> dict[str, Any] | None:
+        """Have a file read; see :func:`fuzz.differential.theirs.read`.
+
+        Returns:
+            The answer, or None if the process died of the file.
+        """
+        process = self._process or self._start()
+        assert process.stdin  # noqa: S101
+        assert process.stdout  # noqa: S101
+        try:
+            process.stdin.write(f"{kind} {path}\n".encode())
+            process.stdin.flush()
+            line = _line(process.stdout)
+        except BrokenPipeError:
+            line = b""
+        if not line.endswith(b"\n"):
+            self.deaths += 1
+            self.close()
+            return None
+        answer: dict[str, Any] = json.loads(line)
+        self._now = answer.pop("seconds")
+        return answer
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fuzz.differential.library"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        )
+        return self._process
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream:
+                    stream.close()
+            self._process = None
+        self._before, self._now = self.seconds, 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _line(stream: IO[bytes]) -> bytes:
+    """Read up to a newline; what there is when the process ends or its time is over."""
+    data = bytearray()
+    end = time.monotonic() + SECONDS
+    while not data.endswith(b"\n"):
+        left = end - time.monotonic()
+        if left <= 0 or not select.select([stream], [], [], left)[0]:
+            break
+        piece = os.read(stream.fileno(), 1 << 20)
+        if not piece:
+            break
+        data += piece
+    return bytes(data)
+
+
+def main() -> None:
+    """Answer line by line until there are no more."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print is no answer
+    os.chdir(os.environ.get("TMPDIR", "/tmp"))  # noqa: S108 -- torch may leave a patch there
+    import torch
+
+    from fuzz.differential.theirs import read
+
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for line in sys.stdin:
+        kind, path = line.rstrip("\n").split(" ", 1)
+        answer = read(kind, Path(path)) | {"seconds": time.process_time()}
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What our own readers find in a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from converters.checkpoint import Opaque, StoredTensor, open_checkpoint
+from converters.security import inspect_security
+from fuzz.differential.reading import UNREAD, Leaf, Reading, taken_apart, tensor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from converters.checkpoint import Checkpoint
+
+
+def checkpoint(path: Path) -> Reading:
+    """What `open_checkpoint` reads, every byte of it.
+
+    Raises:
+        ConversionError: It refuses the file.
+    """
+    with open_checkpoint(path) as opened:
+        reading = taken_apart(opened.tree, lambda value: _leaf(opened, value))
+        if opened.container == "safetensors":
+            reading["metadata"] = ["plain", repr(sorted(opened.metadata.items()))]
+        return reading
+
+
+def _leaf(opened: Checkpoint, value: object) -> Leaf | None:
+    match value:
+        case StoredTensor():
+            return tensor(
+                value.dtype,
+                value.shape,
+                value.stride,
+                value.nbytes,
+                lambda: opened.array(value).tobytes(),
+            )
+        case Opaque():
+            return UNREAD
+    return None
+
+
+def names(path: Path) -> set[str] | None:
+    """Every name that a loader could look up, if the file is said to be harmless; None if not.
+
+    Raises:
+        ConversionError: It cannot be read at all.
+    """
+    report = inspect_security(path)
+    if not report.harmless:
+        return None
+    return {named.name for pickle in report.pickles for named in pickle.names}

@@ -1,0 +1,91 @@
+"""The files that are changed: small, and written by the programs that write such files."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save as save_safetensors
+
+from benchmarks.giants.make import Recipe, make
+from converters.convert import ConvertOptions, convert
+from converters.folder import ConvertedFolder
+from regnet.config import RegNetConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class _Config:
+    """Stands for a class of somebody's trainer."""
+
+
+def _trees() -> list[Any]:
+    """What checkpoints are made of; the same names with different numbers, for splices."""
+    trees: list[Any] = []
+    for sign in (1, -1):
+        base = sign * torch.arange(1.0, 7.0).reshape(2, 3)
+        shared = sign * torch.arange(12, dtype=torch.float32)
+        trees.append({"weight": base, "bias": base[0] * 2})
+        trees.append(
+            OrderedDict(
+                a=base.t(), b=torch.nn.Parameter(base), c=base[:, 1], d=base.long(), e=base.half(),
+                f=base > 1, g=base.bfloat16(), h=shared[2:8].view(2, 3), i=shared[::2],
+                j=torch.tensor(sign, dtype=torch.int64), k=base[:0], l=shared.expand(2, 12),
+            )
+        )  # fmt: skip
+        plain = {
+            "epoch": 3, "big": 1 << 70, "text": "line\né", "bytes": b"\x00\xff", "set": {1, "a"},
+            "frozen": frozenset({2.5}), "complex": 1 + 2j, "size": torch.Size([1, 2]), "none": None,
+            "half": np.float32(1.5), "dtype": torch.float16, "list": [1, [2.5, True]], 5: (1,),
+        }  # fmt: skip
+        trees.append({"state_dict": {"weight": base, "bias": base[1]}, **plain})
+        trees.append({"weight": base.to(torch.uint16), "bias": torch.zeros(2) + sign})
+        args = argparse.Namespace(lr=0.1, names=["a", None], model="regnet")
+        trees.append({"weight": base, "args": args, "config": _Config(), "steps": sign})
+    return trees
+
+
+def saved(*, is_zip: bool) -> list[bytes]:
+    """Checkpoints in one of torch's containers."""
+    files = []
+    for protocol in (2, 4, 5):
+        for tree in _trees():
+            buffer = io.BytesIO()
+            torch.save(
+                tree, buffer, pickle_protocol=protocol, _use_new_zipfile_serialization=is_zip
+            )
+            files.append(buffer.getvalue())
+    return files
+
+
+def safetensors() -> list[bytes]:
+    """Files of the safetensors library."""
+    base = torch.arange(4.0)
+    return [
+        save_safetensors({"a": base, "b": base[:2] + 9}),
+        save_safetensors({"a": -base, "A": base.half(), "n": torch.tensor(3)}, {"format": "pt"}),
+        save_safetensors({"x.weight": base.reshape(2, 2), "empty": base[:0], "u": base.byte()}),
+        save_safetensors({}, {"a": "b", "é": "line\n"}),
+    ]
+
+
+def folders(place: Path, file_format: str) -> list[ConvertedFolder]:
+    """Converted networks with an artefact: two of one shape, and one of another."""
+    made = []
+    kinds: tuple[tuple[Literal["x", "y"], int], ...] = (("x", 1), ("x", 2), ("y", 3))
+    for index, (layer_type, seed) in enumerate(kinds):
+        config = RegNetConfig(
+            depths=(1,), hidden_sizes=(8,), groups_width=8, embedding_size=8,
+            layer_type=layer_type, num_labels=3,
+        )  # fmt: skip
+        source, out = place / f"source-{index}", place / f"out-{index}"
+        make(config, source, Recipe("pycls", classes=3, seed=seed))
+        options = ConvertOptions(formats=(file_format,), verify=False)
+        convert(source, out, options)
+        made.append(ConvertedFolder(out))
+    return made

@@ -1,0 +1,201 @@
+"""What other people's libraries find in a file: runs in a process of its own, which may die.
+
+Nothing that a file names is run: where torch is asked to unpickle like a program that trusts the
+file, names beyond its own harmless builders are classes that do nothing.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from functools import partial
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from fuzz.differential.reading import UNREAD, Leaf, Reading, path_of, taken_apart, tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_REAL = {
+    "builtins": ("set", "frozenset", "list", "tuple", "dict", "bytes", "bytearray", "complex"),
+    "collections": ("OrderedDict", "Counter", "defaultdict"),
+    "copyreg": ("_reconstructor",),
+    "_codecs": ("encode",),
+    "torch": ("Size", "Tensor", "device"),
+    "torch.storage": ("UntypedStorage",),
+    "torch.nn.parameter": ("Parameter", "Buffer"),
+    "torch._utils": (
+        "_rebuild_tensor",
+        "_rebuild_tensor_v2",
+        "_rebuild_tensor_v3",
+        "_rebuild_parameter",
+        "_rebuild_parameter_with_state",
+    ),
+    "torch._tensor": ("_rebuild_from_type_v2",),
+    "numpy": ("dtype", "ndarray"),
+    "numpy._core.multiarray": ("scalar", "_reconstruct"),
+    "numpy.core.multiarray": ("scalar", "_reconstruct"),
+}
+"""What builds data and nothing else; torch's storages and dtypes besides."""
+
+_OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+
+
+class Note:
+    """Stands for an object of any class that is not torch's own."""
+
+    def __new__(cls, *_: object, **__: object) -> Self:
+        """Take any arguments."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+    def __setitem__(self, _: object, __: object) -> None:
+        pass
+
+    def append(self, _: object) -> None:
+        """Take an element, as a subclass of list does."""
+
+    def extend(self, _: object) -> None:
+        """Take elements, as a subclass of list does."""
+
+    def __call__(self, *_: object, **__: object) -> Note:
+        """Be a function, too."""
+        return Note()
+
+
+class _Unpickler(pickle.Unpickler):
+    """CPython's own, which imports nothing and keeps a list of what it was to import."""
+
+    named: set[str]
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.named.add(f"{module}.{name}")
+        module = _OLD_MODULES.get(module, module)
+        if name in _REAL.get(module, ()):
+            return getattr(__import__(module, fromlist=[name]), name)
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        if module in ("torch", "torch.cuda") and name.endswith("Storage"):
+            return getattr(torch, name)
+        return type(name if name.isidentifier() else "Note", (Note,), {})
+
+
+def _unpickling_module(named: set[str]) -> ModuleType:
+    """A module that `torch.load` takes for the standard library's."""
+    module = ModuleType("restricted")
+    unpickler = type("Unpickler", (_Unpickler,), {"named": named})
+
+    def load(file: Any, **options: Any) -> object:
+        return unpickler(file, **options).load()
+
+    vars(module).update(Unpickler=unpickler, load=load)
+    return module
+
+
+_IMAGE = torch.linspace(-2, 2, 3 * 32 * 32).reshape(1, 3, 32, 32)
+
+_UNBUILT = (type, torch.dtype, torch.device, np.ndarray, np.dtype, Note)
+
+
+def _leaf(value: object) -> Leaf | None:
+    match value:
+        case torch.Tensor():
+            usual = value.layout is torch.strided and not (value.is_quantized or value.is_meta)
+            return _tensor(value.detach()) if usual else UNREAD
+        case torch.storage.TypedStorage():
+            flat = torch.tensor([], dtype=value.dtype).set_(value._untyped_storage)  # noqa: SLF001
+            return _tensor(flat)
+        case torch.UntypedStorage():
+            return _tensor(torch.tensor([], dtype=torch.uint8).set_(value))
+        case np.generic():
+            return ["plain", f"{type(value.item()).__name__} {value.item()!r}"]
+    return UNREAD if isinstance(value, _UNBUILT) or callable(value) else None
+
+
+def _tensor(value: torch.Tensor) -> Leaf:
+    def data() -> bytes:
+        # As they are: a copy of booleans would make other bytes than 0 and 1 to those.
+        raw = value.view(torch.uint8) if value.dtype is torch.bool else value
+        dense = torch.empty(value.shape, dtype=raw.dtype).copy_(raw)
+        return bytes(dense.reshape(-1).view(torch.uint8).numpy().tobytes())
+
+    shape, stride = tuple(value.shape), tuple(value.stride())
+    nbytes = value.numel() * value.element_size()
+    return tensor(str(value.dtype).removeprefix("torch."), shape, stride, nbytes, data)
+
+
+def _data_only(path: Path) -> Reading:
+    return taken_apart(torch.load(path, weights_only=True, map_location="cpu"), _leaf)
+
+
+def _mapped(path: Path) -> Reading:
+    return taken_apart(torch.load(path, weights_only=True, mmap=True, map_location="cpu"), _leaf)
+
+
+def _trusting(path: Path, named: set[str]) -> Reading:
+    module = _unpickling_module(named)
+    tree = torch.load(path, pickle_module=module, weights_only=False, map_location="cpu")
+    return taken_apart(tree, _leaf)
+
+
+def _safetensors(path: Path) -> Reading:
+    with safe_open(path, "pt") as file:
+        reading = {path_of(name): _tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+        reading["metadata"] = ["plain", repr(sorted((file.metadata() or {}).items()))]
+    reading[""] = ["plain", f"dict of {len(reading) - 1}"]
+    return reading
+
+
+def _torchscript(path: Path) -> Reading:
+    load: Callable[..., torch.jit.ScriptModule] = torch.jit.load
+    module = load(str(path), map_location="cpu")
+    reading = taken_apart(dict(module.state_dict()), _leaf)
+    reading["program"] = ["plain", str(module.inlined_graph)]
+    with torch.inference_mode():
+        reading["output"] = _tensor(module(_IMAGE))
+    return reading
+
+
+def _exported(path: Path) -> Reading:
+    program = torch.export.load(path)
+    return taken_apart(dict(program.state_dict), _leaf)
+
+
+def read(kind: str, path: Path) -> dict[str, Any]:
+    """Read a file with every library that takes files of its kind.
+
+    Args:
+        kind: ``torch``, ``zip`` (which is mapped too), ``safetensors``, ``torchscript`` or ``pt2``.
+        path: The file.
+
+    Returns:
+        ``readings`` by reader, of those that took it; ``refusals`` by reader, in words; ``named``:
+        what a trusting program would have imported.
+    """
+    named: set[str] = set()
+    readers: dict[str, dict[str, Callable[[Path], Reading]]] = {
+        "torch": {"weights_only": _data_only, "trusting": partial(_trusting, named=named)},
+        "safetensors": {"safetensors": _safetensors},
+        "torchscript": {"torch.jit.load": _torchscript},
+        "pt2": {"torch.export.load": _exported},
+    }
+    readers["zip"] = readers["torch"] | {"mapped": _mapped}
+    answer = SimpleNamespace(readings={}, refusals={})
+    for name, reader in readers[kind].items():
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                answer.readings[name] = reader(path)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is a refusal
+            answer.refusals[name] = f"{type(error).__name__}: {str(error)[:300]}"
+    return vars(answer) | {"named": sorted(named)}

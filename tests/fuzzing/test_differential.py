@@ -1,0 +1,206 @@
+"""What torch or safetensors reads otherwise than we would: refused, or read as they read it."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import tarfile
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from converters.checkpoint import open_checkpoint
+from converters.checkpoint.legacy_container import MAGIC_NUMBER
+from converters.errors import ConversionError
+from fuzz.differential import ours
+from fuzz.differential.library import Library
+from fuzz.differential.reading import UNREAD, difference, path_of, taken_apart
+from tests.converters.checkpoint.files import in_zip, refusal, saved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+BASE = torch.arange(1.0, 7.0).reshape(2, 3)
+NOTHING = torch.empty(0)
+
+
+@pytest.fixture(scope="module")
+def library() -> Iterator[Library]:
+    with Library() as process:
+        yield process
+
+
+def global_of(name: str) -> bytes:
+    return b"c%s\n%s\n" % tuple(part.encode() for part in name.rsplit(".", 1))
+
+
+STORAGE = b"(X\x07\0\0\0storage" + b"%s" + b"X\x01\0\0\x000X\x03\0\0\0cpuK\x02tQ"
+"""A storage of two elements, of a class."""
+
+TENSOR = (
+    global_of("torch._utils._rebuild_tensor_v2") + b"(%sK\0K\x02\x85K\x01\x85\x89}tR"
+)  # of a storage
+
+
+def entry(name: str, value: bytes) -> bytes:
+    return b"X" + struct.pack("<I", len(name)) + name.encode() + value + b"s"
+
+
+def pickled(**entries: bytes) -> bytes:
+    return b"\x80\x02}" + b"".join(entry(name, value) for name, value in entries.items()) + b"."
+
+
+FLOATS = TENSOR % (STORAGE % global_of("torch.FloatStorage"))
+INTS = TENSOR % (STORAGE % global_of("torch.IntStorage"))
+
+
+def framed(missing: int) -> bytes:
+    """A pickle of protocol 4 whose frame ends too soon."""
+    content = entry("weight", FLOATS) + entry("epoch", b"I1234\n") + b"."
+    return b"\x80\x04}\x95" + struct.pack("<Q", len(content) - missing) + content
+
+
+OTHERWISE = {
+    "a storage of two types": pickled(a=FLOATS, b=INTS),
+    "a set made anew": pickled(a=global_of("builtins.set") + b"](K\x01K\x02e\x85\x81"),
+    "a list made anew": pickled(a=global_of("builtins.list") + b"](K\x01e\x85\x81"),
+    "a Counter of pairs": pickled(
+        a=global_of("collections.Counter") + b"](X\x01\0\0\0xK\x01\x86e\x85R"
+    ),
+    "a number that begins with a zero": pickled(a=b"I010\n"),
+    "a size of booleans": pickled(a=global_of("torch.Size") + b"(\x88K\x02t\x85R"),
+    "a frame that ends within a number": framed(5),
+    "the data of a parameter exchanged": pickled(
+        a=global_of("torch._utils._rebuild_parameter_with_state")
+        + b"("
+        + FLOATS
+        + b"\x89}}X\4\0\0\0data"
+        + global_of("torch._utils._rebuild_tensor_v2")
+        + b"("
+        + STORAGE % global_of("torch.FloatStorage")
+        + b"K\x01K\x01\x85K\x01\x85\x89}tRstR"
+    ),
+    "a tensor given another state": pickled(
+        a=FLOATS + b"(" + STORAGE % global_of("torch.FloatStorage") + b"K\x01K\x01\x85K\x01\x85tb"
+    ),
+}
+"""Pickles that torch, or any program that trusts them, reads otherwise than one would think."""
+
+
+@pytest.mark.parametrize("data", OTHERWISE.values(), ids=OTHERWISE)
+def test_what_torch_reads_otherwise_is_refused(
+    data: bytes, tmp_path: Path, library: Library
+) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(in_zip(data))
+    answer = library.read("zip", path)
+    assert answer is not None
+    assert answer["readings"], answer["refusals"]
+    assert "archive/data.pkl" in refusal(in_zip(data), tmp_path)
+
+
+SAME: dict[str, Callable[[], bytes]] = {
+    "plain": lambda: in_zip(pickled(a=FLOATS)),
+    "text of Python 2 in UTF-8": lambda: in_zip(pickled(a=b"U\x02\xc3\xa9", b=FLOATS)),
+    "a Counter": lambda: saved({"a": Counter("abca"), "b": BASE}),
+    "an empty set": lambda: in_zip(pickled(a=global_of("builtins.set") + b")\x81")),
+    "a parameter with attributes": lambda: saved({"a": with_attribute()}, protocol=4),
+    "two types of nothing": lambda: saved({"a": NOTHING, "b": NOTHING.view(torch.int32)}),
+    "frames": lambda: saved({"a": "x" * 100_000, "b": BASE, "c": "y" * 70_000}, protocol=4),
+    "legacy": lambda: saved({"a": BASE, "b": BASE.t(), "c": [1, {2.5}]}, "legacy"),
+}
+
+
+def with_attribute() -> torch.nn.Parameter:
+    parameter = torch.nn.Parameter(BASE)
+    parameter.sharded = True  # type: ignore[attr-defined]
+    return parameter
+
+
+@pytest.mark.parametrize("make", SAME.values(), ids=SAME)
+def test_what_torch_writes_is_read_as_torch_reads_it(
+    make: Callable[[], bytes], tmp_path: Path, library: Library
+) -> None:
+    (tmp_path / "input").write_bytes(make())
+    answer = library.read("zip" if make()[:2] == b"PK" else "torch", tmp_path / "input")
+    assert answer is not None
+    assert answer["readings"]
+    reading = ours.checkpoint(tmp_path / "input")
+    for theirs in answer["readings"].values():
+        assert difference(reading, theirs) is None
+
+
+def two_formats() -> dict[str, bytes]:
+    """Files in two formats at once: to us the one, to `torch.load` the other."""
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("x"))
+    block = bytearray(tar.getvalue()[:512])
+    block[257:263] = bytes(6)  # an older form, which has no signature
+    legacy = saved({"a": BASE}, "legacy")
+    block[:8] = b"\x80\x02X" + struct.pack("<I", 512 - 8 + 1) + b"x"
+    total = sum(block[:148]) + sum(block[156:]) + 8 * 0x20
+    block[148:156] = b"%06o\0 " % total
+    magic = b"0\x8a\x0a" + MAGIC_NUMBER.to_bytes(10, "little") + b"."
+    as_tar = bytes(block) + b"x" + magic + legacy[legacy.index(b".", 10) + 1 :]
+
+    # The length of the header is to a pickle the beginning of a text of `size` bytes.
+    size = 100
+    header = save_safetensors({"a": BASE}, {"x": "y" * 300})
+    pairs = header[8 : 8 + int.from_bytes(header[:8], "little")]
+    text = bytearray(pairs.ljust(ord("U") + (size << 8)))
+    text[2 + size - 8] = ord(".")
+    as_safetensors = len(text).to_bytes(8, "little") + bytes(text) + BASE.numpy().tobytes()
+    return {"tar": as_tar, "safetensors": as_safetensors}
+
+
+@pytest.mark.parametrize("what", ["tar", "safetensors"])
+def test_a_file_in_two_formats_is_refused(what: str, tmp_path: Path) -> None:
+    (tmp_path / "input").write_bytes(two_formats()[what])
+    if what == "tar":
+        with tarfile.open(tmp_path / "input", "r:") as archive:
+            assert archive.getmembers()
+    else:
+        assert pickle.loads((tmp_path / "input").read_bytes())  # noqa: S301 -- a text
+        assert load_safetensors((tmp_path / "input").read_bytes())
+    with pytest.raises(ConversionError, match=r"tar archive|and a pickle in one"):
+        open_checkpoint(tmp_path / "input").close()
+
+
+def test_half_a_character_in_a_safetensors_header_is_refused(
+    tmp_path: Path, library: Library
+) -> None:
+    header = b'{"\\ud800":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'
+    content = len(header).to_bytes(8, "little") + header
+    (tmp_path / "input").write_bytes(content)
+    answer = library.read("safetensors", tmp_path / "input")
+    assert answer is not None
+    assert not answer["readings"]
+    assert "not JSON" in refusal(content, tmp_path)
+
+
+def reading(tree: Any) -> dict[str, Any]:
+    return taken_apart(tree, lambda value: UNREAD if value is Ellipsis else None)
+
+
+def test_readings_differ_by_names_values_and_kinds() -> None:
+    one = reading({"a": [1, "x"], "b": {2}})
+    assert difference(one, reading({"b": {2}, "a": [1, "x"]})) is None
+    for other in ({"a": [1, "x"]}, {"a": [True, "x"], "b": {2}}, {"a": (1, "x"), "b": {2}}):
+        assert difference(one, reading(other)) is not None
+    assert difference(reading({"a": ...}), reading({"a": [1]})) is None
+    assert path_of("a/b") in reading({"a/b": 1})
+
+
+def test_a_library_that_dies_is_started_again(library: Library, tmp_path: Path) -> None:
+    (tmp_path / "input").write_bytes(saved({"a": BASE}))
+    assert library.read("no such kind", tmp_path / "input") is None
+    answer = library.read("zip", tmp_path / "input")
+    assert answer is not None
+    assert answer["readings"].keys() == {"weights_only", "trusting", "mapped"}
