@@ -74,7 +74,8 @@ class _Reader:
             InputError: The file ends before the last one, goes on behind it, or names others.
         """
         keys = read_pickle(self._source, self._no_storage)
-        if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(self._sizes):
+        names = [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
+        if names != keys or sorted(names) != sorted(self._sizes):
             raise InputError(
                 f"{self._file.name}: is damaged, its list of storages is not the one its tensors "
                 "use; download or copy it again."
@@ -88,7 +89,7 @@ class _Reader:
                 f"{self._file.name}: {what} has {self._file.size} bytes and should have {end}; "
                 "download or copy it again."
             )
-        for key in map(str, keys):
+        for key in names:
             self._storages[key] = self._storage_at(offset, key)
             offset += _COUNT_SIZE + self._storages[key].length
 

@@ -132,9 +132,20 @@ def build(function: Opaque, args: tuple[Tree, ...], keys: Keys) -> Tree:
     return _BUILDERS[name](args) if name in _BUILDERS else Opaque(name, args)
 
 
+def made_anew(function: Opaque, args: tuple[Tree, ...]) -> None:
+    """Check that a global is a class whose ``__new__`` gives what a call of it gives.
+
+    Raises:
+        ValueError: It is a function, or a container, which ``__new__`` leaves empty.
+    """
+    name = function.qualified_name
+    if name in BUILT - _IMMUTABLE and (args or name not in _CONTAINERS):
+        raise ValueError(f"a new {name} with content")
+
+
 def _tensor(args: tuple[Tree, ...], dtype: str | None = None) -> StoredTensor:
     """Build ``_rebuild_tensor(storage, storage_offset, size, stride)``, torch/_utils.py."""
-    base, offset, shape, stride = args[:4]
+    base, offset, shape, stride = args
     if not isinstance(base, StoredTensor):
         raise TypeError("a tensor without a storage")
     sizes, steps = _non_negative(shape), _non_negative(stride)
@@ -153,6 +164,10 @@ def _tensor(args: tuple[Tree, ...], dtype: str | None = None) -> StoredTensor:
     return tensor
 
 
+_MOST_V2 = 7
+"""Arguments, with the flags that came later."""
+
+
 def _non_negative(values: Tree) -> tuple[int, ...]:
     if not isinstance(values, tuple) or not all(type(value) is int for value in values):
         raise TypeError("a tensor whose sizes or strides are not whole numbers")
@@ -164,24 +179,76 @@ def _non_negative(values: Tree) -> tuple[int, ...]:
     return integers
 
 
+def _require_usual(requires_grad: Tree, hooks: Tree) -> None:
+    """Check what says nothing of a tensor's content, and which torch is particular about.
+
+    Raises:
+        TypeError: It is not what torch writes.
+    """
+    if not isinstance(requires_grad, bool) or not isinstance(hooks, dict | None):
+        raise TypeError("a tensor with other arguments than torch's")
+
+
 def _tensor_v2(args: tuple[Tree, ...]) -> Tree:
     """Build ``_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, flags)``."""
+    *layout, requires_grad, hooks = args[:6]
+    _require_usual(requires_grad, hooks)
+    if len(args) > _MOST_V2:
+        raise TypeError("a tensor with other arguments than torch's")
     # The flags say that the stored values are to be conjugated or negated.
-    return _tensor(args) if not any(args[6:7]) else Opaque("torch._utils._rebuild_tensor_v2", args)
+    whole = not any(args[6:])
+    return _tensor(tuple(layout)) if whole else Opaque("torch._utils._rebuild_tensor_v2", args)
 
 
 def _tensor_v3(args: tuple[Tree, ...]) -> Tree:
     """Build ``_rebuild_tensor_v3``: on an untyped storage, with the dtype as seventh argument."""
-    dtype = args[6]
-    name = dtype.qualified_name.removeprefix("torch.") if isinstance(dtype, Opaque) else ""
-    if name not in NUMPY_CODES or any(args[7:8]):
+    *layout, requires_grad, hooks, dtype = args[:7]
+    _require_usual(requires_grad, hooks)
+    if len(args) > _MOST_V2 + 1:
+        raise TypeError("a tensor with other arguments than torch's")
+    name = ""
+    if isinstance(dtype, Opaque) and dtype.args is None:
+        name = dtype.qualified_name.removeprefix("torch.")
+    if name not in NUMPY_CODES or any(args[7:]):
         return Opaque("torch._utils._rebuild_tensor_v3", args)
-    return _tensor(args, name)
+    return _tensor(tuple(layout), name)
+
+
+def _require_harmless_state(state: Tree) -> None:
+    """Check the attributes of a tensor, which torch sets one by one.
+
+    Raises:
+        ValueError: They exchange what the tensor holds.
+        TypeError: They are no attributes.
+    """
+    parts = state if isinstance(state, tuple) else (state,)
+    for part in parts:
+        if not isinstance(part, dict | None):
+            raise TypeError("a tensor with attributes that have no names")
+        if part and not _SET_CONTENT.isdisjoint(part):
+            raise ValueError("a tensor whose attributes replace what it holds")
+
+
+def _parameter_with_state(args: tuple[Tree, ...]) -> Tree:
+    """Build ``_rebuild_parameter_with_state(data, requires_grad, hooks, state)``."""
+    *parameter, state = args
+    _require_harmless_state(state)
+    return _parameter(tuple(parameter))
+
+
+def _parameter(args: tuple[Tree, ...]) -> Tree:
+    """Build ``_rebuild_parameter(data, requires_grad, hooks)``."""
+    data, requires_grad, hooks = args
+    _require_usual(requires_grad, hooks)
+    if not isinstance(data, StoredTensor | Opaque):
+        raise TypeError("a parameter that is no tensor")
+    return data
 
 
 def _from_type(args: tuple[Tree, ...]) -> Tree:
     """Build ``_rebuild_from_type_v2(function, type, args, state)``: a tensor with attributes."""
-    function, _, inner = args[:3]
+    function, _, inner, state = args
+    _require_harmless_state(state)
     if isinstance(function, Opaque) and function.args is None and isinstance(inner, tuple):
         builder = _TENSOR_BUILDERS.get(function.qualified_name)
         if builder is not None:
@@ -204,15 +271,22 @@ _STRUCT_CODES = {
 }  # fmt: skip
 
 
+def _byte_order(state: Tree) -> str | None:
+    """Of a plain dtype's state, numpy/_core/src/multiarray/descriptor.c, as struct spells it."""
+    match state:
+        case (3, "<" | ">" | "|" | "=" as order, None, None, None, -1, -1, 0):
+            return ">" if order == ">" else "<"
+    return None
+
+
 def _numpy_scalar(args: tuple[Tree, ...]) -> Tree:
     """Build ``scalar(dtype, bytes)``, numpy/_core/src/multiarray, as a Python number."""
-    dtype, data = args[:2]
-    if isinstance(dtype, Opaque) and dtype.args and isinstance(data, bytes):
-        code = _STRUCT_CODES.get(str(dtype.args[0]))
-        state = dtype.state if isinstance(dtype.state, tuple) else ()
-        order = ">" if state[1:2] == (">",) else "<"
-        if code is not None and calcsize(order + code) == len(data):
-            return cast("int | float | bool", unpack(order + code, data)[0])
+    match args[:2]:
+        case (Opaque("numpy.dtype", (str(kind), *_)) as dtype, bytes(data)):
+            code = _STRUCT_CODES.get(kind)
+            order = _byte_order(dtype.state)
+            if code is not None and order is not None and calcsize(order + code) == len(data):
+                return cast("int | float | bool", unpack(order + code, data)[0])
     return Opaque("numpy._core.multiarray.scalar", args)
 
 
@@ -231,6 +305,14 @@ def _sequence(args: tuple[Tree, ...]) -> Sequence[Tree]:
     return args[0]
 
 
+def _size(args: tuple[Tree, ...]) -> Tree:
+    """Build ``torch.Size(numbers)``, which makes whole numbers of booleans."""
+    sizes = tuple(_sequence(args))
+    if not all(type(size) is int for size in sizes):
+        raise TypeError("a torch.Size of other values than whole numbers")
+    return sizes
+
+
 def _dict(args: tuple[Tree, ...], keys: Keys) -> Tree:
     """Build ``OrderedDict(pairs)`` or ``dict(mapping)``."""
     if args and isinstance(args[0], dict):
@@ -239,17 +321,24 @@ def _dict(args: tuple[Tree, ...], keys: Keys) -> Tree:
     return {keys(key): value for key, value in pairs}
 
 
+def _counter(args: tuple[Tree, ...], keys: Keys) -> Tree:
+    """Build ``Counter(mapping)``; of a list it would count the members."""
+    if args and not isinstance(args[0], dict):
+        raise TypeError("a Counter of something else than counts")
+    return _dict(args, keys)
+
+
 _TENSOR_BUILDERS: dict[str, Callable[[tuple[Tree, ...]], Tree]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
-    "torch._utils._rebuild_parameter": lambda args: args[0],
-    "torch._utils._rebuild_parameter_with_state": lambda args: args[0],
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter_with_state,
 }
 
 _BUILDERS = _TENSOR_BUILDERS | {
     "torch._tensor._rebuild_from_type_v2": _from_type,
-    "torch.Size": lambda args: tuple(_sequence(args)),
+    "torch.Size": _size,
     "builtins.list": lambda args: list(_sequence(args)),
     "builtins.tuple": lambda args: tuple(_sequence(args)),
     "builtins.bytes": lambda args: bytes(cast("Sequence[int]", _sequence(args))),
@@ -262,12 +351,20 @@ _BUILDERS = _TENSOR_BUILDERS | {
 
 _KEYED_BUILDERS: dict[str, Callable[[tuple[Tree, ...], Keys], Tree]] = {
     "collections.OrderedDict": _dict,
-    "collections.Counter": _dict,
+    "collections.Counter": _counter,
     "collections.defaultdict": lambda args, keys: _dict(args[1:], keys),
     "builtins.dict": _dict,
     "builtins.set": lambda args, keys: {keys(member) for member in _sequence(args)},
     "builtins.frozenset": lambda args, keys: frozenset(keys(m) for m in _sequence(args)),
 }
+
+_CONTAINERS = frozenset(_KEYED_BUILDERS) | {"builtins.list", "builtins.bytearray"}
+_IMMUTABLE = frozenset({
+    *("builtins.tuple", "builtins.frozenset", "builtins.bytes", "builtins.complex", "torch.Size"),
+})  # fmt: skip
+
+_SET_CONTENT = frozenset({"data", "real", "imag", "__dict__", "__class__"})
+"""Attributes of a tensor whose setters change what it holds or is."""
 
 BUILT = frozenset(_BUILDERS) | frozenset(_KEYED_BUILDERS)
 """The names whose calls are understood: each gives a tensor, a container or a plain value."""

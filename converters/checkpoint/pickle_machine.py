@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from converters.checkpoint.pickle_globals import (
     Keys,
     build,
+    made_anew,
     qualified_name,
     storage_dtype,
 )
@@ -42,6 +43,8 @@ _LITERALS = frozenset({
     "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
     "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
 })  # fmt: skip
+
+_OF_PYTHON_2 = frozenset({"STRING", "BINSTRING", "SHORT_BINSTRING"})
 
 # Instructions that push a fixed value, or a new container.
 _NEW: dict[str, Callable[[], Tree]] = {
@@ -75,6 +78,8 @@ class PickleMachine:
         self._steps = 0
         self._copied = 0
         self._keys = Keys()
+        self._dtypes: dict[str, str] = {}
+        self._views: dict[str, tuple[str, int, int]] = {}
 
     def step(self, name: str, argument: Any, position: int) -> None:
         """Execute one instruction.
@@ -95,7 +100,8 @@ class PickleMachine:
         if self._steps > MAX_OPCODES:
             raise ValueError(f"more than {MAX_OPCODES} instructions")
         if name in _LITERALS:
-            self._stack.append(_literal(argument))
+            text = name in _OF_PYTHON_2
+            self._stack.append(_decoded(argument) if text else _literal(argument))
         elif name in _NEW:
             self._stack.append(_NEW[name]())
         elif name in _PUTS:
@@ -249,7 +255,15 @@ class PickleMachine:
         args, function = self._stack.pop(), self._stack.pop()
         self._call(function, args)
 
-    _op_newobj = _op_reduce
+    def _op_newobj(self, _: None) -> None:
+        args, function = self._stack.pop(), self._stack.pop()
+        self._new(function, args)
+
+    def _new(self, function: Tree, args: Tree) -> None:
+        """Make an object by its class's ``__new__``, which is not told apart from a call."""
+        if isinstance(function, Opaque) and function.args is None and isinstance(args, tuple):
+            made_anew(function, args)
+        self._call(function, args)
 
     def _op_inst(self, both: str) -> None:
         args = tuple(self._since_mark())
@@ -262,10 +276,14 @@ class PickleMachine:
 
     def _op_newobj_ex(self, _: None) -> None:
         kwargs, args, function = self._stack.pop(), self._stack.pop(), self._stack.pop()
-        self._call(function, args)
+        self._new(function, args)
         made = self._stack[-1]
-        if isinstance(made, Opaque) and isinstance(kwargs, dict):
+        if not isinstance(kwargs, dict):
+            raise TypeError("arguments by name that are no dict")
+        if isinstance(made, Opaque):
             made.kwargs = kwargs
+        elif kwargs:
+            raise ValueError(f"arguments by name for {_kind(function)}")
 
     def _call(self, function: Tree, args: Tree) -> None:
         if not isinstance(args, tuple):
@@ -283,8 +301,9 @@ class PickleMachine:
         state, target = self._stack.pop(), self._stack[-1]
         if isinstance(target, Opaque) and target.args is not None:
             target.state = state
-        elif not isinstance(target, dict | StoredTensor):
-            # The attributes of an OrderedDict (torch's `_metadata`) or of a tensor are left out.
+        elif not isinstance(target, dict):
+            # The attributes of an OrderedDict (torch's `_metadata`) are left out. Those of a tensor
+            # could be another storage.
             raise TypeError(f"it sets the state of {_kind(target)}")
 
     def _op_binpersid(self, _: None) -> None:
@@ -300,20 +319,38 @@ class PickleMachine:
     def _storage(self, dtype: str, key: str, numel: int, view: list[Tree]) -> StoredTensor:
         if numel < 0:
             raise ValueError(f"a storage of {numel} elements")
+        if numel and self._dtypes.setdefault(key, dtype) != dtype:
+            # torch takes the type with which a storage is mentioned first.
+            raise ValueError(f"a storage of both {self._dtypes[key]} and {dtype}")
         storage = self._find_storage(key, dtype, numel)
         match view:
             case [] | [None]:
-                return StoredTensor(dtype, (numel,), (1,), storage, 0)
-            case [(_, int(offset), int(length))] if 0 <= offset <= offset + length <= numel:
-                return StoredTensor(dtype, (length,), (1,), storage, offset)
+                start, length = 0, numel
+            case [(str(name), int(start), int(length))] if 0 <= start <= start + length <= numel:
+                if self._views.setdefault(name, (key, start, length)) != (key, start, length):
+                    raise ValueError("two views of one name")
             case _:
                 raise ValueError("a view that does not lie inside its storage")
+        if not self._views.keys().isdisjoint(self._dtypes):
+            raise ValueError("a view with the name of a storage")
+        return StoredTensor(dtype, (length,), (1,), storage, start)
 
 
 def _literal(value: Tree | bytearray) -> Tree:
     if isinstance(value, int) and value.bit_length() > MAX_BITS:
         raise ValueError(f"a number of {value.bit_length()} bits")
     return bytes(value) if isinstance(value, bytearray) else value
+
+
+def _decoded(text: str) -> str:
+    """What pickletools took for Latin-1, as torch does: in UTF-8, unless the file is in neither.
+
+    Such a file torch refuses, but for ``encoding="latin1"``.
+    """
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return text
 
 
 def _kind(value: Tree) -> str:

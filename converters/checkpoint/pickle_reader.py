@@ -7,14 +7,17 @@ The standard library's :mod:`pickletools` splits the bytes into instructions, ex
 from __future__ import annotations
 
 import pickletools
+import re
 import warnings
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from converters.checkpoint.pickle_machine import MAX_VALUES, FindStorage, PickleMachine
 from converters.checkpoint.values import printable
 from converters.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from converters.checkpoint.values import Tree
 
 MAX_PICKLE = 1 << 28
@@ -26,6 +29,18 @@ MAX_STRING = 1 << 26
 MAX_DEPTH = 200
 """Containers inside containers."""
 
+_PLAIN_LINES = {
+    "INT": rb"0[01]|-?(0|[1-9][0-9]*)",
+    "LONG": rb"-?(0|[1-9][0-9]*)L?",
+    "FLOAT": rb"-?([0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?|inf|nan)",
+    "PUT": rb"0|[1-9][0-9]*",
+    "GET": rb"0|[1-9][0-9]*",
+    "GLOBAL": rb"[^\\]*",
+    "INST": rb"[^\\]*",
+}
+"""How the lines of instructions are spelt that pickletools and the unpickler in C read differently
+otherwise: ``I010`` is ten to one and eight to the other."""
+
 
 class PickleSource:
     """A stretch of a stream that holds pickles; never gives, nor makes room for, more than is left.
@@ -35,6 +50,10 @@ class PickleSource:
         start: The first byte.
         end: One past the last byte.
         label: What messages call the place: ``"model.pyth, archive/data.pkl"``.
+
+    Attributes:
+        exhausted: Whether more was asked for than there is.
+        lines: Those read since somebody emptied the list, with their newlines.
     """
 
     def __init__(self, stream: IO[bytes], start: int, end: int, label: str) -> None:
@@ -45,6 +64,7 @@ class PickleSource:
         self._limit = start + MAX_PICKLE
         self.label = label
         self.exhausted = False
+        self.lines: list[bytes] = []
 
     def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes."""
@@ -60,6 +80,7 @@ class PickleSource:
         data = self._stream.readline(min(MAX_STRING, self._end - self._position))
         self._advance(data)
         self.exhausted |= not data.endswith(b"\n")
+        self.lines.append(data)
         return data
 
     def _advance(self, data: bytes) -> None:
@@ -89,12 +110,8 @@ def read_pickle(source: PickleSource, find_storage: FindStorage) -> Tree:
     machine = PickleMachine(source.label, find_storage)
     position = source.tell()
     try:
-        with warnings.catch_warnings():
-            # pickletools warns of escapes in names that Python will refuse one day.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            for opcode, argument, at in pickletools.genops(cast("IO[bytes]", source)):
-                position = position if at is None else at
-                machine.step(opcode.name, argument, position)
+        for name, argument, position in _instructions(source):
+            machine.step(name, argument, position)
         tree = machine.result()
         require_bounded(tree)
     except (LookupError, TypeError, ValueError) as error:
@@ -108,6 +125,38 @@ def read_pickle(source: PickleSource, find_storage: FindStorage) -> Tree:
             f"wrong ({_reason(error)}); download or copy it again."
         ) from error
     return tree
+
+
+def _instructions(source: PickleSource) -> Iterator[tuple[str, Any, int]]:
+    """Split a pickle into instructions: name, argument, position.
+
+    Raises:
+        ValueError: It is none, or programs disagree on how it is split: where an instruction does
+            not end within its frame, the unpickler in C goes on somewhere else, without a word.
+    """
+    frame_end: int | None = None
+    with warnings.catch_warnings():
+        # pickletools warns of escapes in names that Python will refuse one day.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for opcode, argument, at in pickletools.genops(cast("IO[bytes]", source)):
+            name, end = opcode.name, source.tell()
+            if not all(_is_plain(name, line) for line in source.lines):
+                raise ValueError(f"{name} in an unusual spelling")
+            source.lines.clear()
+            if frame_end is not None and (end > frame_end or name == "FRAME"):
+                raise ValueError("a frame that ends elsewhere than its instructions")
+            if name == "FRAME":
+                frame_end = end + int(argument or 0)
+            elif end == frame_end:
+                frame_end = None
+            elif name == "STOP" and frame_end is not None:
+                raise ValueError("a frame that goes on behind the end")
+            yield name, argument, at or 0
+
+
+def _is_plain(name: str, line: bytes) -> bool:
+    pattern = _PLAIN_LINES.get(name)
+    return pattern is None or re.fullmatch(pattern, line.removesuffix(b"\n")) is not None
 
 
 def require_bounded(tree: object) -> None:

@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from zlib import crc32
 
 from converters.checkpoint.legacy_container import read_legacy
+from converters.checkpoint.pickle_reader import PickleSource, read_pickle
 from converters.checkpoint.safetensors_container import read_safetensors
-from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file, looks_like_safetensors
+from converters.checkpoint.sniff import (
+    HEAD_SIZE,
+    describe_wrong_file,
+    is_tar,
+    looks_like_safetensors,
+)
 from converters.checkpoint.source_file import SourceFile
-from converters.checkpoint.values import NUMPY_CODES, Storage, StoredTensor, Tree
+from converters.checkpoint.values import NUMPY_CODES, Storage, StoredTensor, Tree, printable
 from converters.checkpoint.zip_container import checksum_error, read_zip
 from converters.checkpoint.zip_directory import ZIP_START
-from converters.errors import InputError, StorageError
+from converters.errors import InputError, StorageError, UnsafeInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,11 +202,36 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise
 
 
+def _require_nothing_else(file: SourceFile, head: bytes) -> None:
+    """Check that a safetensors file is no pickle or tar archive besides, which torch would load.
+
+    Its first eight bytes may be the beginning of a text for a pickle, and its header that text.
+
+    Raises:
+        UnsafeInputError: It is.
+    """
+    also = "a tar archive" if is_tar(head) else "a pickle"
+    if also == "a pickle":
+        try:
+            read_pickle(PickleSource(file.stream, 0, file.size, file.name), _no_storage)
+        except InputError:
+            return
+    raise UnsafeInputError(
+        f"{file.name}: is a safetensors file and {also} in one, so that programs may disagree on "
+        "its content; get the checkpoint from a source you trust."
+    )
+
+
+def _no_storage(key: str, _dtype: str, _numel: int) -> Storage:
+    raise ValueError(f"storage {printable(key)} outside of torch's containers")
+
+
 def _open(file: SourceFile) -> Checkpoint:
     head = file.read(0, min(HEAD_SIZE, file.size))
     if head.startswith(ZIP_START):
         return Checkpoint(file, "zip", read_zip(file), {})
     if looks_like_safetensors(head):
+        _require_nothing_else(file, head)
         tensors, metadata = read_safetensors(file)
         return Checkpoint(file, "safetensors", tensors, metadata)
     what = describe_wrong_file(head)

@@ -99,6 +99,9 @@ def _read_header(file: SourceFile) -> tuple[dict[str, Any], int]:
                     f"{file.name}: has the key '{printable(name)}' twice, so that programs may "
                     "disagree on its content; get the checkpoint from a source you trust."
                 )
+            for text in (name, value):
+                if isinstance(text, str):
+                    text.encode()  # half a character, as an escape can be, is no text
             values[name] = value
         return values
 

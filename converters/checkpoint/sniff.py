@@ -23,12 +23,6 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x28\xb5\x2f\xfd", "compressed with zstd", _UNPACK),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
     (0, b"Rar!", "a RAR archive", _UNPACK),
-    (
-        257,
-        b"ustar",
-        "a tar archive",
-        f"{_UNPACK}, or if PyTorch before 0.2 wrote it, save it again with a newer one",
-    ),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes them", _EXPORTED),
     (0, b"\x93NUMPY", "a NumPy array", _EXPORTED),
     (0, b"GGUF", "a GGUF model", _EXPORTED),
@@ -36,6 +30,11 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x89PNG", "a PNG image", "name a checkpoint"),
     (0, b"\xff\xd8\xff", "a JPEG image", "name a checkpoint"),
     (0, b"%PDF", "a PDF document", "name a checkpoint"),
+)
+
+_TAR = (
+    f"is a tar archive; {_UNPACK}, or if PyTorch before 0.2 wrote it, save it again with a "
+    "newer one"
 )
 
 _HTML_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml")
@@ -63,14 +62,34 @@ def describe_wrong_file(head: bytes) -> str | None:
     for offset, signature, what, advice in _SIGNATURES:
         if head.startswith(signature, offset):
             return f"is {what}; {advice}"
+    if is_tar(head):
+        return _TAR
     if head[0] == _PROTOBUF_FIRST_TAG and head[2:3] and head[2] in _PROTOBUF_SECOND_TAGS:
         return f"is a protobuf file, as ONNX and TensorFlow write them; {_EXPORTED}"
+    return _wrong_text(head)
+
+
+def _wrong_text(head: bytes) -> str | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(_HTML_STARTS):
         return f"is a web page; {_DOWNLOAD}"
     if text.startswith((b"{", b"[")) and not _CONTROL.intersection(text):
         return f"is JSON text, perhaps a server's error message; {_DOWNLOAD}"
     return None
+
+
+def is_tar(head: bytes) -> bool:
+    """Return whether a file begins as a tar archive does, whose header has a checksum of itself.
+
+    torch looks for one in any file that is no zip archive, pickles included, by tarfile.
+    """
+    from tarfile import BLOCKSIZE, HeaderError, TarInfo
+
+    try:
+        TarInfo.frombuf(head[:BLOCKSIZE], "utf-8", "surrogateescape")
+    except HeaderError:
+        return False
+    return True
 
 
 def looks_like_safetensors(head: bytes) -> bool:

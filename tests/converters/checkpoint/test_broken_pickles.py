@@ -70,7 +70,7 @@ BROKEN_PICKLES = {
     "unhashable key": (b"\x80\x02}]K\x01s.", "a list as a key"),
     "empty stack": (b"\x80\x02R.", "takes what is not there"),
     "no memo": (b"\x80\x02h\x07.", "takes what is not there"),
-    "odd escape in a name": (b"\x80\x02c\\K\nx\nh\x07.", "takes what is not there"),
+    "odd escape in a name": (b"\x80\x02c\\K\nx\nh\x07.", "GLOBAL in an unusual spelling"),
     "no mark": (b"\x80\x02K\x01t.", "takes what is not there"),
     "call of a number": (b"\x80\x02K\x01)R.", "calls a value of type int"),
     "odd items": (b"\x80\x02}(K\x01u.", "a key without a value"),
