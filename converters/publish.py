@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from converters.parity.report import Report
+
 RIGHT = "--i-have-the-right"
 
 
@@ -76,15 +78,20 @@ def prepare(path: Path, repository: str, *, has_right: bool = False) -> Publicat
     return Publication(repository, {name: _size(path, record, name) for name in names}, licence)
 
 
-def require_verified(path: Path, tick: Callable[[str], None] = lambda _: None) -> None:
+def require_verified(path: Path, tick: Callable[[str], None] = lambda _: None) -> Report:
     """Verify the folder as it is now: the verdict on record may be of files replaced since.
 
+    Returns:
+        The verdicts, which may say that something was not run.
+
     Raises:
-        VerificationError: If a verdict is fail or a file was changed.
+        VerificationError: If a verdict is no pass or a file was changed.
     """
     from converters.parity.verify import verify_folder
 
-    verify_folder(ConvertedFolder(path), tick).require_pass(f"{path} was not sent")
+    report = verify_folder(ConvertedFolder(path), tick)
+    report.require_pass(f"{path} was not sent")
+    return report
 
 
 def send(path: Path, publication: Publication, *, public: bool = False) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from converters.convert import ConvertOptions
 
-Result = Literal["converted", "already converted", "failed"]
+Result = Literal["converted", "converted, not all run", "already converted", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def perform(job: Job) -> Outcome:
     try:
         if is_done(job):
             return job.ended("already converted")
-        convert(job.path, job.out, job.options)
+        conversion = convert(job.path, job.out, job.options)
     except ConversionError as error:
         return job.failed(error.exit_status, str(error))
     except OSError as error:  # in looking at what is there; conversion has sentences of its own
@@ -102,4 +102,5 @@ def perform(job: Job) -> Outcome:
             f"{job.path.name}: internal error: {type(error).__name__}: {error}; please report it "
             "with the output of `regnet convert --debug` for this file.",
         )
-    return job.ended("converted")
+    some_not_run = conversion.report is not None and conversion.report.not_run
+    return job.ended("converted, not all run" if some_not_run else "converted")

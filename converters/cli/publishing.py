@@ -48,8 +48,9 @@ def push_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     output = Output(as_json, quiet)
     publication = prepare(folder, repository, has_right=has_right)
     with output.progress() as progress:
-        require_verified(folder, progress.step)
+        report = require_verified(folder, progress.step)
     output.result(_table(publication), f"\nlicence: {publication.terms}")
+    output.result(*(f"{clause}." for clause in report.not_run))
     url = None
     if dry_run:
         output.result("verified, and nothing was sent; to send it, leave out --dry-run")

@@ -125,9 +125,9 @@ def _locate(folder: ConvertedFolder, report: Report, progress: Steps) -> Iterato
     """Look into each artefact, on the batch that came nearest to a fail."""
     from converters.parity.locate.intermediates import READERS
     from converters.parity.locate.location import locate
-    from converters.parity.verify import recorded_inputs
+    from converters.parity.verify import fresh_inputs
 
-    inputs, _ = recorded_inputs(folder)
+    inputs = fresh_inputs(folder)
     verdicts = {verdict.artefact: verdict for verdict in report.verdicts}
     for kind, form in FORMATS.items():
         verdict = verdicts.get(form.file_name)

@@ -90,6 +90,8 @@ class Verdict:
             figure of the machine, since it is written into files.
         not_compared: What of it was compared with nothing, such as its graph, so that numbers (and
             tensors, if they were) alone speak for it; None where there is no such part.
+        found: Whether it lay in a folder, instead of having been written just now: then, if it was
+            not run, tensors do not speak for a graph that was not compared.
     """
 
     artefact: str
@@ -99,6 +101,7 @@ class Verdict:
     tensors: TensorCertificate | None = None
     not_run: str | None = None
     not_compared: str | None = None
+    found: bool = False
 
     @property
     def wrong(self) -> str | None:
@@ -117,6 +120,8 @@ class Verdict:
             return "nothing was measured"
         if self.tensors is None:
             return f"not run: {self.not_run}, and nothing else of it can be proven"
+        if self.found and self.not_compared:
+            return f"not run: {self.not_run}, and nothing else speaks for its {self.not_compared}"
         return None
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from converters.artefacts import FORMATS
 from converters.checkpoint.values import printable
 from converters.errors import ConversionError
@@ -119,15 +121,14 @@ def verify_folder(
     if not _JUDGED.issuperset(changed):
         return Report((), changed)
     tick("the oracle")
-    inputs, golden = recorded_inputs(folder)
+    inputs = fresh_inputs(folder)
     if images:
         inputs = {**inputs, PHOTOGRAPHS: photographs(folder, images)}
     truth = Truth(folder, inputs)
     paths = {name: folder.path / kind.file_name for name, kind in FORMATS.items()}
     present = {name: path for name, path in paths.items() if path.is_file()}
     report = verify_artefacts(folder, truth, present, tick, weights_sha256=digests, found=True)
-    verdicts = [] if golden is None else [judge_golden(truth.oracle, golden, truth.units())]
-    verdicts.extend(report.verdicts)
+    verdicts = [*_golden_verdict(folder, truth), *report.verdicts]
     not_checked = list(_not_checked(folder, record))
     if against is not None:
         from converters.parity.against import judge_source
@@ -138,6 +139,21 @@ def verify_folder(
             not_checked.extend(_taken_over(source_options))
         verdicts.append(judge_source(folder, truth, against, source_options))
     return Report(tuple(verdicts), changed, tuple(not_checked))
+
+
+def _golden_verdict(folder: ConvertedFolder, truth: Truth) -> Iterator[Verdict]:
+    """On the golden vectors, where there are some.
+
+    Their inputs are today's, unless an earlier version wrote them, or somebody who would rather
+    have others: nothing else is judged on those.
+    """
+    inputs, golden = recorded_inputs(folder)
+    if golden is None:
+        return
+    own = truth.inputs
+    if not all(name in own and np.array_equal(own[name], inputs[name]) for name in inputs):
+        truth = Truth(folder, inputs)
+    yield judge_golden(truth.oracle, golden, truth.units())
 
 
 def _not_checked(folder: ConvertedFolder, record: Record | None) -> Iterator[str]:
@@ -201,7 +217,7 @@ def _judge_artefact(  # noqa: PLR0913 -- likewise
     """Run one artefact; one that cannot be loaded or run fails with the runtime's own words.
 
     One that does not fit into memory is not run: its tensors alone decide, and without proof of
-    them nothing does.
+    them nothing does. Of one that was found its graph must have been compared as well.
     """
     file_name = FORMATS[name].file_name
     tensors = None
@@ -224,7 +240,9 @@ def _judge_artefact(  # noqa: PLR0913 -- likewise
     except ConversionError:
         raise
     except MemoryShortError as error:
-        return Verdict(file_name, NOT_RUN, FLOAT32, (), tensors, str(error), not_compared)
+        return Verdict(
+            file_name, NOT_RUN, FLOAT32, (), tensors, str(error), not_compared, found=found
+        )
     except Exception as error:  # noqa: BLE001 -- runtimes raise classes of their own
         words = " ".join(str(error).split())[:300]
         failed = Measurement("all", "all", (), failure=f"it cannot be run ({words})")

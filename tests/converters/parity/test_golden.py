@@ -16,6 +16,7 @@ from converters.errors import InputError
 from converters.folder import ConvertedFolder
 from converters.parity import verify
 from converters.parity.golden import read_golden, write_golden
+from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_folder
 from regnet.config import RegNetConfig
 from regnet.design_space import complexity
@@ -108,6 +109,18 @@ def test_a_removed_file_fails_naming_the_file(name: str, folder: Path) -> None:
     report = verify_folder(ConvertedFolder(folder))
     assert not report.passed
     assert name in report.failures[0]
+
+
+def test_artefacts_are_judged_on_inputs_that_no_folder_chooses(folder: Path) -> None:
+    converted = ConvertedFolder(folder)
+    few = {"constant": np.zeros((1, converted.config.num_channels, 32, 32), np.float32)}
+    write_golden(folder, few, Truth(converted, few).oracle)
+    record_again(folder, "golden.safetensors")
+    golden, _, *artefacts = verify_folder(converted).verdicts
+    assert [m.batch for m in golden.measurements] == ["constant"]
+    assert golden.passed
+    for verdict in artefacts:
+        assert [m.batch for m in verdict.measurements] == list(fresh_inputs(converted))
 
 
 @pytest.mark.parametrize("mistake", STATE_MISTAKES)

@@ -10,10 +10,13 @@ import pytest
 
 from converters import artefacts
 from converters.artefacts import FORMATS
+from converters.batch.job import Job, perform
 from converters.convert import ConvertOptions, convert
 from converters.folder import ConvertedFolder
 from converters.inference.bench_folder import recorded_verdicts
+from converters.parity.contents.tensors import TensorCertificate
 from converters.parity.report import VerificationError
+from converters.parity.verdict import NOT_RUN, Verdict
 from converters.runtimes.memory import MemoryShortError, available_memory, require_memory
 from tests.converters.demo import CHECKPOINT
 from tests.converters.parity.networks import Network, export, random_network
@@ -129,6 +132,27 @@ def test_what_is_proven_but_not_run_is_published_as_that(
         "onnx": "not run",
         "torchscript": "not run",
     }
+
+
+@pytest.mark.parametrize("found", [False, True])
+@pytest.mark.parametrize("graph_compared", [False, True])
+def test_tensors_do_not_speak_for_a_strangers_graph(found: bool, graph_compared: bool) -> None:
+    verdict = Verdict(
+        *("model.pt2", NOT_RUN, "float32", (), TensorCertificate(3, 0, 0), "it is large"),
+        None if graph_compared else "graph",
+        found=found,
+    )
+    assert verdict.outcome == "not run"
+    assert verdict.passed == (graph_compared or not found)
+    if not verdict.passed:
+        assert verdict.reason == "not run: it is large, and nothing else speaks for its graph"
+
+
+def test_a_batch_says_that_not_all_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_memory(monkeypatch, tmp_path, 10)
+    job = Job("demo", CHECKPOINT, tmp_path / "out", ConvertOptions())
+    assert perform(job).result == "converted, not all run"
+    assert perform(job).result == "already converted"
 
 
 def test_a_sharing_file_is_run_on_its_mapped_weights(
