@@ -37,6 +37,7 @@ class Family:
         transform: How it evaluated, unless the checkpoint says otherwise.
         transform_reason: Whose rule that is.
         channel_order: What its networks were trained on.
+        channel_order_reason: Whose rule that is; empty if the framework's own.
         prefers_ema: Whether it takes averaged weights itself where there are some.
         ema_keys: Which keys or prefixes mean averaged weights.
     """
@@ -45,6 +46,7 @@ class Family:
     transform: EvalTransform
     transform_reason: str
     channel_order: ChannelOrder = "rgb"
+    channel_order_reason: str = ""
     prefers_ema: bool = False
     ema_keys: frozenset[str] = EMA_KEYS
 
@@ -180,7 +182,8 @@ def channel_order(
     """What the network was trained on: as asked for, else as the framework feeds it."""
     order = options.channel_order or family.channel_order
     asked = "as asked for with --channel-order"
-    reason = asked if options.channel_order else f"{family.keymap.framework}'s own"
+    own = family.channel_order_reason or f"{family.keymap.framework}'s own"
+    reason = asked if options.channel_order else own
     if config.num_channels != len(IMAGENET_MEAN):
         return order, Decision("channel order", "kept", f"{config.num_channels} input channels")
     value = "BGR, stem flipped to take RGB" if order == "bgr" else "RGB, stem kept"

@@ -1,8 +1,9 @@
 """OpenMMLab (mmpretrain, mmcls, mmdetection): RegNetX on BGR images.
 
 Source: mmpretrain ``configs/regnet/*.py``: short side 256, centre crop 224, bilinear; mean and
-deviation are ImageNet's times 255, in BGR. mmengine ``hooks/ema_hook.py``: where weights were
-averaged, ``state_dict`` holds the averaged ones and ``ema_state_dict`` the raw ones.
+deviation are ImageNet's times 255, in BGR. What a training's own configuration says goes before
+that (:mod:`converters.sources.openmmlab_config`). mmengine ``hooks/ema_hook.py``: where weights
+were averaged, ``state_dict`` holds the averaged ones and ``ema_state_dict`` the raw ones.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from converters.keymaps.openmmlab import OPENMMLAB
 from converters.sources.family import Family, family_source
-from converters.sources.source import BILINEAR, Decision, EvalTransform
+from converters.sources.openmmlab_config import DEFAULT, OpenMMLabConfig
+from converters.sources.source import Decision
+from regnet.config import RegNetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 FAMILY = Family(
     keymap=OPENMMLAB,
-    transform=EvalTransform(256, 224, BILINEAR),
+    transform=DEFAULT,
     transform_reason="mmpretrain's configs/regnet",
     channel_order="bgr",
 )
@@ -45,8 +48,29 @@ def read_openmmlab(
         for state in states
     ]
     family = _SWAPPED if averaged else FAMILY
+    config = OpenMMLabConfig.of(checkpoint.tree, checkpoint.path.name)
+    config.require_expressible()
+    if config.says:
+        family = replace(
+            family,
+            transform=config.transform,
+            transform_reason=config.transform_reason,
+            channel_order=config.channel_order,
+            channel_order_reason=f"the file's {config.place}",
+        )
     source = family_source(family, renamed, options, checkpoint.path.name)
+    source = _as_configured(source, config)
     return _with_labels(source, checkpoint.tree)
+
+
+def _as_configured(source: Source, config: OpenMMLabConfig) -> Source:
+    """The source with what else its configuration says, and what of it was not understood."""
+    decisions = list(config.not_understood(source.config.num_labels * source.has_classifier))
+    if not config.downsample_in_first_stage:
+        fields = source.config.to_dict() | {"downsample_in_first_stage": False}
+        source = replace(source, config=RegNetConfig.from_dict(fields))
+        decisions.append(Decision("first stage", "stride 1", f"the file's {config.place}"))
+    return replace(source, decisions=(*source.decisions, *decisions))
 
 
 def _with_labels(source: Source, tree: object) -> Source:

@@ -6,9 +6,10 @@ Source: mmpretrain ``models/backbones/regnet.py`` and ``configs/_base_/models/re
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.keymaps.openmmlab import OPENMMLAB
+from converters.sources.source import EvalTransform
 from converters.targets.target import Target
 
 if TYPE_CHECKING:
@@ -64,12 +65,30 @@ def _config_text(network: Network) -> str:
             "loss": {"type": "CrossEntropyLoss", "loss_weight": 1.0},
             "topk": (1, 5) if config.num_labels >= 5 else (1,),  # noqa: PLR2004
         }
+    channels = config.num_channels
+    mean, std = transform.mean or (0.0,) * channels, transform.std or (1.0,) * channels
     pixels = {
-        "mean": [round(_LEVELS * mean, 6) for mean in reversed(transform.mean)],
-        "std": [round(_LEVELS * std, 6) for std in reversed(transform.std)],
+        "mean": [round(_LEVELS * value, 6) for value in reversed(mean)],
+        "std": [round(_LEVELS * value, 6) for value in reversed(std)],
         "to_rgb": False,
     }
-    return f"model = {model!r}\ndata_preprocessor = {pixels!r}\n"
+    test = {"dataset": {"type": "CustomDataset", "pipeline": _pipeline(transform)}}
+    return f"model = {model!r}\ndata_preprocessor = {pixels!r}\ntest_dataloader = {test!r}\n"
+
+
+def _pipeline(transform: EvalTransform) -> list[dict[str, Any]]:
+    """The steps of the test, resized by Pillow as they are here."""
+    how = {"backend": "pillow", "interpolation": transform.filter_name}
+    if transform.squash:
+        sizes: list[dict[str, Any]] = [
+            {"type": "Resize", "scale": (transform.crop, transform.crop), **how}
+        ]
+    else:
+        sizes = [
+            {"type": "ResizeEdge", "scale": transform.resize, "edge": "short", **how},
+            {"type": "CenterCrop", "crop_size": transform.crop},
+        ]
+    return [{"type": "LoadImageFromFile"}, *sizes, {"type": "PackInputs"}]
 
 
 TARGET = Target(
@@ -81,4 +100,5 @@ TARGET = Target(
     any_channels=True,
     headless=True,
     stage_counts=range(1, 5),
+    says=EvalTransform.fields(),
 )

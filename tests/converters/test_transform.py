@@ -91,7 +91,7 @@ TRANSFORMS = [
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: t.in_words)
-@pytest.mark.parametrize("framework", ["timm", "pycls", "torchvision"])
+@pytest.mark.parametrize("framework", ["timm", "pycls", "torchvision", "mmpretrain"])
 def test_what_a_framework_s_file_says_of_the_transform_is_read_back(
     framework: str, transform: EvalTransform, tmp_path: Path
 ) -> None:

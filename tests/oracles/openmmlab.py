@@ -16,12 +16,14 @@ from tests.oracles.statistics import randomise
 with warnings.catch_warnings():  # its libraries use what Python and NumPy deprecate
     warnings.simplefilter("ignore")
     import mmcv  # type: ignore[import-not-found]
+    import mmpretrain.datasets
     import mmpretrain.models  # noqa: F401
     from mmengine.model import ExponentialMovingAverage  # type: ignore[import-not-found]
     from mmpretrain.models.backbones import RegNet
-    from mmpretrain.registry import MODELS
+    from mmpretrain.registry import MODELS, TRANSFORMS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL import Image
     from torch import Tensor, nn
 
@@ -86,3 +88,21 @@ def logits_of_picture(network: nn.Module, picture: Image.Image) -> Tensor:
     normalise: Any = network.data_preprocessor
     logits: Tensor = network(normalise({"inputs": [pixels]})["inputs"])
     return logits
+
+
+def tested_pixels(config: Any, picture: Image.Image) -> NDArray[np.float32]:
+    """What a network takes of a picture in the test of an mmengine configuration.
+
+    Returns:
+        (3, height, width), in the order of channels that the network takes.
+    """
+    dataset = config.test_dataloader.dataset
+    rgb = np.array(picture)
+    image = rgb if dataset.type.startswith("CIFAR") else np.ascontiguousarray(rgb[:, :, ::-1])
+    data: Any = {"img": image, "img_shape": image.shape[:2], "ori_shape": image.shape[:2]}
+    for step in dataset.pipeline:
+        if step.type != "LoadImageFromFile":  # it is loaded already, as that step loads it
+            data = TRANSFORMS.build(step)(data)
+    normalise: Any = MODELS.build({"type": "ClsDataPreprocessor", **config.data_preprocessor})
+    pixels: NDArray[np.float32] = normalise({"inputs": [data["inputs"]]})["inputs"][0].numpy()
+    return pixels
