@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import open_checkpoint
+from converters.checkpoint.beside import read_json
 from converters.checkpoint.values import NUMPY_CODES
 from converters.errors import InputError
 from converters.recognise import tensors_of
 from regnet.architecture import BUFFER_LEAVES, Architecture
-from regnet.config import CONFIG_NAME, MAX_SIDE, RegNetConfig
+from regnet.config import CONFIG_NAME, RegNetConfig
+from regnet.json_file import processor_settings
 from regnet.safetensors_file import INDEX_NAME, WEIGHTS_NAME
+from regnet.weight_files import require_indexed, shards_of, unindexed, weight_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from converters.checkpoint import StoredTensor
     from regnet.image_processor import RegNetImageProcessor
 
-PREPROCESSOR_NAME = "preprocessor_config.json"
 ONNX_NAME = "model.onnx"
 TORCHSCRIPT_NAME = "model.torchscript.pt"
 GOLDEN_NAME = "golden.safetensors"
@@ -79,13 +80,8 @@ class ConvertedFolder:
 
     @cached_property
     def preprocessing(self) -> dict[str, Any]:
-        """The keys of ``preprocessor_config.json``."""
-        path = self.path / PREPROCESSOR_NAME
-        try:
-            keys: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read ({error}); convert again.") from error
-        return keys
+        """The settings of its image processor; empty if it has none."""
+        return processor_settings(self.path, read_json)[1]
 
     @cached_property
     def processor(self) -> RegNetImageProcessor:
@@ -100,39 +96,40 @@ class ConvertedFolder:
     @property
     def image_size(self) -> int:
         """Side of the square images that the folder's processor makes, in pixels; 224 without."""
-        if not (self.path / PREPROCESSOR_NAME).is_file():
+        if not self.preprocessing:
             return DEFAULT_IMAGE_SIZE
-        size = self.preprocessing.get("size", DEFAULT_IMAGE_SIZE)
-        if isinstance(size, dict):
-            size = size.get("shortest_edge", size.get("height"))
-        if not isinstance(size, int) or size < 1:
-            raise InputError(f"{self.path / PREPROCESSOR_NAME} states no size in pixels; mend it.")
-        if size > MAX_SIDE:
-            raise InputError(
-                f"{self.path / PREPROCESSOR_NAME} asks for images of more than {MAX_SIDE} pixels a "
-                "side, which no network needs; mend it."
-            )
+        size: int = self.processor.size["shortest_edge"]
         return size
 
-    @property
+    @cached_property
     def weight_files(self) -> list[Path]:
-        """The safetensors file, or the shards in the order of their names."""
-        if (self.path / WEIGHTS_NAME).is_file():
-            return [self.path / WEIGHTS_NAME]
-        shards = sorted(self.path.glob("model-*-of-*.safetensors"))
-        if not shards or not (self.path / INDEX_NAME).is_file():
+        """The safetensors file, or the shards that the index names, in the order of their names."""
+        try:
+            files = weight_files(self.path)
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(str(error)) from error
+        stray = unindexed(self.path, {file.name for file in files})
+        if stray:
             raise InputError(
-                f"{self.path} holds no {WEIGHTS_NAME}; convert a checkpoint with `regnet convert`."
+                f"{self.path} holds {stray[0]}, which is named like a shard of its weights and is "
+                "none of those that it is loaded from; move it elsewhere."
             )
-        return shards
+        return files
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
         """Where each tensor lies: name to file, offset, dtype and shape."""
-        tensors: dict[str, StoredTensor] = {}
+        held: dict[str, dict[str, StoredTensor]] = {}
         for path in self.weight_files:
             with open_checkpoint(path) as checkpoint:
-                tensors.update(tensors_of(checkpoint.tree))
+                held[path.name] = tensors_of(checkpoint.tree)
+        if WEIGHTS_NAME not in held:
+            index = self.path / INDEX_NAME
+            try:
+                require_indexed(index, shards_of(index), held)
+            except (FileNotFoundError, ValueError) as error:
+                raise InputError(f"{self.path}: {error}") from error
+        tensors = {name: tensor for part in held.values() for name, tensor in part.items()}
         missing = [
             name
             for name, shape in self.architecture.tensors(classifier=self.has_classifier)

@@ -90,6 +90,7 @@ def inspected(
                 named_file(path.name, framework, source, options, has_words=has_words) or source
             )
         source = normalised(source, checkpoint)
+        source = replace(source, skipped={**source.skipped, **checkpoint.beside.ignored})
         plan = make_plan(source, path.name, dtype or DEFAULT)
         source = replace(source, decisions=source.decisions + _dtype_decisions(plan, dtype))
         yield (

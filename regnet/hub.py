@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from regnet.safetensors_file import (
     plan_shards,
     write_file,
 )
+from regnet.weight_files import require_indexed, shards_of, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -202,31 +202,10 @@ def load_tensors(folder: Path) -> dict[str, Tensor]:
         FileNotFoundError: If a file is missing.
         ValueError: If a file cannot be read as safetensors.
     """
-    tensors: dict[str, Tensor] = {}
-    for path in _weight_files(folder):
-        tensors |= map_tensors(path)
-    return tensors
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS_NAME).is_file():
-        return [folder / WEIGHTS_NAME]
-    if not (folder / INDEX_NAME).is_file():
-        raise FileNotFoundError(
-            f"{folder} has neither {WEIGHTS_NAME} nor {INDEX_NAME}; convert the checkpoint with "
-            "`regnet convert` first."
-        )
-    try:
-        index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-        names = sorted(set(index["weight_map"].values()))
-        stray = [name for name in names if Path(name).name != name]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{folder / INDEX_NAME} is not a readable index ({error!r}); fetch the folder again."
-        ) from error
-    if stray:
-        raise ValueError(f"{folder / INDEX_NAME} names a file outside its folder.")
-    return [folder / name for name in names]
+    held = {path.name: map_tensors(path) for path in weight_files(folder)}
+    if WEIGHTS_NAME not in held:
+        require_indexed(folder / INDEX_NAME, shards_of(folder / INDEX_NAME), held)
+    return {name: tensor for tensors in held.values() for name, tensor in tensors.items()}
 
 
 def _match_names(

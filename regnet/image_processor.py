@@ -30,10 +30,17 @@ from regnet.images import (
     to_picture,
     to_pixels,
 )
-from regnet.json_file import JsonFile
+from regnet.json_file import (
+    PREPROCESSOR_NAME,
+    PROCESSOR_NAME,
+    JsonFile,
+    processor_settings,
+    read_object,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -55,7 +62,6 @@ ResizeMode = Literal["convnext", "shortest_edge_then_crop", "squash"]
     are evaluated. transformers crops there instead.
 """
 
-PREPROCESSOR_NAME = "preprocessor_config.json"
 PROCESSOR_TYPE = "ConvNextImageProcessor"
 SQUASH_FROM = 384
 """The size, in pixels, from which ConvNeXT's rule squashes instead of cropping."""
@@ -268,6 +274,19 @@ class RegNetImageProcessor(JsonFile):
         """Whether an image is resized to the square, its aspect lost, and nothing is cropped."""
         by_size = self.resize_mode == "convnext" and self.size["shortest_edge"] >= SQUASH_FROM
         return by_size or self.resize_mode == "squash"
+
+    @classmethod
+    def _read(cls, folder: Path, path: Path) -> tuple[Path, dict[str, Any]]:
+        """Read the keys of the file, or those that lie nested in ``processor_config.json``."""
+        if path.name == PROCESSOR_NAME:
+            folder = path.parent
+        if folder.is_dir():
+            name, fields = processor_settings(
+                folder, lambda file: read_object(file) if file.is_file() else {}
+            )
+            if name == PROCESSOR_NAME:
+                return folder / name, fields
+        return super()._read(folder, path)
 
     def to_dict(self) -> dict[str, Any]:
         """The keys and plain values of the file, unknown ones included.

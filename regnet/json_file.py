@@ -7,12 +7,56 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from regnet.text import read_text
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+PREPROCESSOR_NAME = "preprocessor_config.json"
+PROCESSOR_NAME = "processor_config.json"
 
 MAX_BYTES = 20_000_000
 """Of a file; the names of a million classes fit."""
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a file's JSON object.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it holds none; the message names it.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} has more than {MAX_BYTES} bytes; restore the file.")
+    try:
+        fields = json.loads(read_text(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}).") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deep; restore the file.") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} is not a JSON object; restore the file.")
+    return fields
+
+
+def processor_settings(
+    folder: Path, read: Callable[[Path], dict[str, Any]]
+) -> tuple[str, dict[str, Any]]:
+    """Find the settings of a folder's image processor, where transformers 5 looks for them.
+
+    Args:
+        folder: Where they are.
+        read: Gives the keys of a file, none if it is not there.
+
+    Returns:
+        The name of the file that has them, ``processor_config.json`` before
+        ``preprocessor_config.json``, and the settings; empty if there are none.
+    """
+    nested = read(folder / PROCESSOR_NAME).get("image_processor")
+    if isinstance(nested, dict):
+        return PROCESSOR_NAME, nested
+    return PREPROCESSOR_NAME, read(folder / PREPROCESSOR_NAME)
 
 
 class JsonFile(ABC):
@@ -69,23 +113,18 @@ class JsonFile(ABC):
             ValueError: If its content cannot be used; the message names the file.
         """
         path = Path(folder)
-        path = path if path.is_file() else path / cls.file_name
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; give a folder with a {cls.file_name}.")
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{path} has more than {MAX_BYTES} bytes; restore the file.")
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON ({error}).") from error
-        except RecursionError as error:
-            raise ValueError(f"{path} is nested too deep; restore the file.") from error
-        if not isinstance(fields, dict):
-            raise ValueError(f"{path} is not a JSON object; restore the file.")
+        path, fields = cls._read(path, path if path.is_file() else path / cls.file_name)
         try:
             return cls.from_dict(fields, **overrides)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def _read(cls, _: Path, path: Path) -> tuple[Path, dict[str, Any]]:
+        """Read the keys of a file; a subclass may find them in another one of the folder."""
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; give a folder with a {cls.file_name}.")
+        return path, read_object(path)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, type(self)) and self.to_dict() == other.to_dict()

@@ -17,12 +17,12 @@ from converters.errors import ConversionError
 from converters.folder import (
     GOLDEN_NAME,
     ONNX_NAME,
-    PREPROCESSOR_NAME,
     TRUNK_ARCHITECTURE,
     ConvertedFolder,
 )
 from converters.parity.verify import verify_folder
 from regnet.config import CONFIG_NAME
+from regnet.json_file import PREPROCESSOR_NAME
 from regnet.safetensors_file import WEIGHTS_NAME
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from converters.checkpoint.beside import index_of, of_file
 from converters.checkpoint.lists import CheckpointList, is_list
 from converters.checkpoint.reader import Checkpoint, open_checkpoint
-from converters.checkpoint.several import CheckpointFolder
+from converters.checkpoint.several import CheckpointFolder, is_file
 from converters.checkpoint.values import Opaque, Storage, StoredTensor, Tree
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ AnyCheckpoint = Checkpoint | CheckpointFolder | CheckpointList
 def open_any(path: Path) -> AnyCheckpoint:
     """Open a checkpoint that is a file, a folder, or a list of files beside it.
 
+    A file named inside a folder of Hugging Face's libraries is read as the folder is: with its
+    configuration, and of a shard or an index all shards.
+
     Args:
         path: Its name does not matter.
 
@@ -28,12 +32,18 @@ def open_any(path: Path) -> AnyCheckpoint:
     """
     if path.is_dir():
         return CheckpointFolder(path)
+    index = index_of(path) if is_file(path) else None
+    if index is not None:
+        return CheckpointFolder(path, index)
     checkpoint = open_checkpoint(path)
     try:
-        return CheckpointList(checkpoint) if is_list(checkpoint) else checkpoint
+        if is_list(checkpoint):
+            return CheckpointList(checkpoint)
+        checkpoint.beside = of_file(path)
     except BaseException:
         checkpoint.close()
         raise
+    return checkpoint
 
 
 __all__ = [

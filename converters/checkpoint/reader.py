@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Self
 from zlib import crc32
 
+from converters.checkpoint.beside import Beside
 from converters.checkpoint.legacy_container import read_legacy
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
 from converters.checkpoint.safetensors_container import read_safetensors
@@ -46,7 +47,7 @@ class Checkpoint:
         size: In bytes.
         tree: What it holds, keys as saved and in their order; of safetensors, tensors by name.
         metadata: The text a safetensors header carries beside its tensors; else empty.
-        config: Empty; a folder's is the content of ``config.json``.
+        beside: What else lies beside it and says what it is.
         files: The files that hold the weights: this one.
         stamps: By file; see :class:`SourceFile`.
     """
@@ -59,11 +60,16 @@ class Checkpoint:
         self.size = file.size
         self.tree = tree
         self.metadata = metadata
-        self.config: dict[str, Any] = {}  # a file has no config.json beside it
+        self.beside = Beside()
         self.files = (file.path,)
         self.stamps = {file.path: file.stamp}
         self._file = file
         self._verified: set[int] = set()  # the offsets of storages whose checksum was right
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration beside the file."""
+        return dict(self.beside.config)
 
     def chunks(self, tensor: StoredTensor, chunk_size: int = CHUNK_SIZE) -> Iterator[bytes]:
         """Yield the elements in row-major order, little-endian, without gaps.

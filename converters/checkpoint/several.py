@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
+from converters.checkpoint.beside import Beside, of_folder, read_index
 from converters.checkpoint.joined import JoinedTensor
 from converters.checkpoint.reader import CHUNK_SIZE, open_checkpoint
 from converters.errors import InputError
+from regnet.weight_files import require_indexed, unindexed
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -21,14 +23,18 @@ if TYPE_CHECKING:
     from converters.checkpoint.source_file import SourceFile, Stamp
     from converters.checkpoint.values import StoredTensor, Tree
 
+_STALE = "named like a shard, but not by the index"
+
 _MAX_OPEN = 128
 """Files held open at once; a system may allow no more than 256."""
 
-_MAX_JSON = 5_000_000
-"""In bytes, of which Python makes 200 MB; the names of 21,000 classes take one."""
-
-_SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
-_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WEIGHTS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+    "open_clip_model.safetensors",
+)
 
 
 class SeveralFiles:
@@ -40,7 +46,6 @@ class SeveralFiles:
         size: Of the files together, in bytes.
         tree: What they hold together.
         config: Empty, unless there is a ``config.json``.
-        preprocessor: Likewise of ``preprocessor_config.json``.
         stamps: By file, in the order they were opened; see :class:`SourceFile`.
     """
 
@@ -49,11 +54,15 @@ class SeveralFiles:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config: dict[str, Any] = {}
-        self.preprocessor: dict[str, Any] = {}
         self.tree: Tree = {}
         self.size = 0
         self.stamps: dict[Path, Stamp] = {}
         self._open: OrderedDict[Path, Checkpoint] = OrderedDict()
+
+    @property
+    def beside(self) -> Beside:
+        """What lies beside the files and says what they are."""
+        return Beside()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -138,22 +147,37 @@ class SeveralFiles:
 class CheckpointFolder(SeveralFiles):
     """An open folder as Hugging Face's libraries write it; reads like a `Checkpoint`.
 
+    Args:
+        path: What the user named: the folder, or a file in it.
+        index: The index of the shards, where it is the file or names it; None looks for it.
+
     Attributes:
-        path: The folder.
+        path: As named.
         container: ``folder``.
         tree: The tensors of all weights files, by name.
         config: The content of ``config.json``; empty if there is none.
-        preprocessor: The content of ``preprocessor_config.json``; empty if there is none.
     """
 
     container = "folder"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, index: Path | None = None) -> None:
         super().__init__(path)
-        self.config = _read_json(path / "config.json")
-        self.preprocessor = _read_json(path / "preprocessor_config.json")
+        self._beside = of_folder(index.parent if index else path)
+        self.config = dict(self._beside.config)
+        found = index or _weight_files(path)
+        shards = {} if isinstance(found, tuple) else read_index(found)
+        files = found if isinstance(found, tuple) else [found.with_name(name) for name in shards]
         with self._closing_on_error():
-            self.tree = self._merged([self._add(file) for file in _weight_files(path)])
+            opened = [self._add(file) for file in files]
+            self.tree = self._merged(opened)
+            if not isinstance(found, tuple):
+                _require_indexed(found, shards, opened)
+
+    @property
+    def beside(self) -> Beside:
+        """What the folder says, and which files that are named like its shards were not read."""
+        stale = unindexed(next(iter(self.stamps)).parent, {path.name for path in self.files})
+        return replace(self._beside, ignored=dict.fromkeys(stale, _STALE))
 
     @staticmethod
     def _merged(checkpoints: Sequence[Checkpoint]) -> Tree:
@@ -169,6 +193,16 @@ class CheckpointFolder(SeveralFiles):
         return tree
 
 
+def _require_indexed(
+    index: Path, shards: dict[str, set[str]], opened: Sequence[Checkpoint]
+) -> None:
+    names = {c.path.name: map(str, c.tree) for c in opened if isinstance(c.tree, dict)}
+    try:
+        require_indexed(index, shards, names)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 def is_file(path: Path) -> bool:
     """Return whether a file is there; of a name that no file can have, that it is not."""
     try:
@@ -177,44 +211,13 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _weight_files(folder: Path) -> Sequence[Path]:
-    for name in _SINGLE:
-        if (folder / name).is_file():
-            return [folder / name]
-    for name in _INDEXES:
-        if (folder / name).is_file():
-            return _shards(folder / name)
+def _weight_files(folder: Path) -> tuple[Path, ...] | Path:
+    """The file with the weights, or an index; in the order in which transformers looks for them."""
+    for name in _WEIGHTS:
+        path = folder / name
+        if path.is_file():
+            return path if name.endswith(".json") else (path,)
     raise InputError(
-        f"{folder}: holds none of {', '.join((*_SINGLE[:2], *_INDEXES))}; give the checkpoint's "
-        "file, or a folder that transformers or timm wrote."
+        f"{folder}: holds none of {', '.join(_WEIGHTS[:4])}; give the checkpoint's file, or a "
+        "folder that transformers or timm wrote."
     )
-
-
-def _shards(index: Path) -> Sequence[Path]:
-    weight_map = _read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise InputError(f"{index.name}: has no weight_map; the download is incomplete.")
-    names = sorted({str(name) for name in weight_map.values()})
-    outside = [name for name in names if "/" in name or "\\" in name or name in {".", ".."}]
-    if outside:
-        raise InputError(f"{index.name}: names a file outside its folder ({outside[0]!r}).")
-    missing = [name for name in names if not is_file(index.parent / name)]
-    if missing:
-        raise InputError(
-            f"{index.name}: {len(missing)} of {len(names)} shards are missing, first {missing[0]}; "
-            "complete the download."
-        )
-    return [index.parent / name for name in names]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        text = path.read_text(encoding="utf-8") if path.stat().st_size <= _MAX_JSON else ""
-        value = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path.name}: cannot be read as JSON; restore the file.") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path.name}: is no JSON object; restore the file.")
-    return value

@@ -10,6 +10,7 @@ from converters.cli.published import located
 from converters.cli.tables import files_table, inspection_tables, plan_table, report_table
 from converters.errors import InputError
 from regnet.safetensors_file import parse_size
+from regnet.text import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ def read_labels(path: Path) -> list[str]:
         InputError: If the file cannot be read or is neither.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The labels {path} cannot be read ({error}).") from error
     if not text.lstrip().startswith(("[", "{")):

@@ -20,7 +20,7 @@ from converters.exporters.onnx_file import OnnxFile
 from converters.exporters.onnx_form import DEFAULT_FORM, PRECISION_KEY, SIZES_KEY, GraphForm
 from converters.exporters.onnx_graph import build_graph
 from converters.exporters.onnx_weights import cast_names, folded_weights, shared_weights
-from converters.folder import CLASSIFIER_ARCHITECTURE, PREPROCESSOR_NAME, TRUNK_ARCHITECTURE
+from converters.folder import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,7 +160,7 @@ def _metadata(folder: ConvertedFolder, form: GraphForm) -> dict[str, str]:
         metadata[PRECISION_KEY] = form.precision
     if form.fixed:
         metadata[SIZES_KEY] = _json(form.fixed)
-    if (folder.path / PREPROCESSOR_NAME).is_file():
+    if folder.preprocessing:
         metadata["preprocessing"] = _json(folder.preprocessing)
     return metadata
 

@@ -10,7 +10,7 @@ import numpy as np
 from converters.artefacts import FORMATS
 from converters.checkpoint.values import printable
 from converters.errors import ConversionError
-from converters.folder import CARD_NAME, GOLDEN_NAME, PREPROCESSOR_NAME, REPORT_NAME
+from converters.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
 from converters.parity.contents.tensors import certify
 from converters.parity.golden import judge_golden, read_golden
 from converters.parity.inputs import PHOTOGRAPHS, photographs, verification_inputs
@@ -22,6 +22,7 @@ from converters.runtimes.found import open_confined
 from converters.runtimes.memory import MemoryShortError
 from regnet.config import CONFIG_NAME
 from regnet.design_space import complexity
+from regnet.json_file import PREPROCESSOR_NAME
 from regnet.safetensors_file import INDEX_NAME
 
 if TYPE_CHECKING:

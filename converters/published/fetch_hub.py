@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from converters.progress import Progress
 
-_CONFIGURATIONS = ("config.json", "preprocessor_config.json")
+_CONFIGURATIONS = ("config.json", "preprocessor_config.json", "processor_config.json")
 _WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.reports.findings import SCHEMA
+from regnet.text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -89,7 +90,7 @@ def read_baseline(path: Path) -> dict[str, Standing]:
         InputError: If the file cannot be read or is no such report.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_text(path))
         if record["schema"] != SCHEMA:
             raise InputError(
                 f"The baseline {path} is of another schema than {SCHEMA}; write it again with "

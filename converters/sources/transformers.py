@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint import CheckpointFolder
 from converters.errors import InputError, UnsafeInputError
 from converters.keymaps.reference import REFERENCE
 from converters.sources.family import Family, family_source
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint.beside import Beside
     from converters.sources.options import SourceOptions
     from converters.sources.source import Source
     from converters.wrapping import StateDict
@@ -54,8 +54,8 @@ def read_transformers(
     """Read a transformers folder or file; see :class:`converters.sources.registry.Reader`."""
     where = checkpoint.path.name
     source = family_source(FAMILY, states, options, where)
-    if isinstance(checkpoint, CheckpointFolder) and checkpoint.preprocessor:
-        source = _with_processor(source, checkpoint.preprocessor, where)
+    if checkpoint.beside.preprocessor:
+        source = _with_processor(source, checkpoint.beside, where)
     return _with_config(source, checkpoint.config, where) if checkpoint.config else source
 
 
@@ -102,22 +102,22 @@ def _require_same(found: RegNetConfig, stated: RegNetConfig, where: str) -> None
     )
 
 
-def _with_processor(source: Source, keys: Mapping[str, Any], where: str) -> Source:
+def _with_processor(source: Source, beside: Beside, where: str) -> Source:
     """The source with the transform of its ``preprocessor_config.json``, of any version."""
     from regnet.image_processor import RegNetImageProcessor
 
     try:
-        processor = RegNetImageProcessor.from_dict(keys)
+        processor = RegNetImageProcessor.from_dict(beside.preprocessor)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{where}: its preprocessor_config.json cannot be used ({str(error).rstrip('.')}); "
-            "remove the file to take the default of the published RegNets."
+            f"{where}: its {beside.preprocessor_file} cannot be used ({str(error).rstrip('.')}); "
+            "save its numbers with the processor of a RegNet, a ConvNextImageProcessor."
         ) from error
     settings = processor.to_dict()
     del settings["image_processor_type"]
     transform = EvalTransform.of(processor)
     decision = Decision(
-        "evaluation transform", transform.in_words, "the folder's preprocessor_config.json"
+        "evaluation transform", transform.in_words, f"the folder's {beside.preprocessor_file}"
     )
     others = [d for d in source.decisions if d.topic != decision.topic]
     return replace(source, transform=transform, processor=settings, decisions=(*others, decision))

@@ -140,7 +140,7 @@ def test_a_folder_of_transformers_is_exported_and_verified(tmp_path: Path) -> No
         ("config.json", None, "config.json does not exist"),
         ("config.json", "{", "config.json is not valid JSON"),
         ("config.json", '{"model_type": "resnet"}', "does not describe a RegNet"),
-        ("model.safetensors", None, "holds no model.safetensors"),
+        ("model.safetensors", None, "has neither model.safetensors nor"),
         ("model.safetensors", "", "model.safetensors"),
         ("conversion.json", "{", r"conversion.json is damaged .*convert the checkpoint again"),
     ],

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, ConvNextImageProcessorPil
 
-from regnet.image_processor import PREPROCESSOR_NAME, RegNetImageProcessor, crop_pct_for
+from regnet.image_processor import RegNetImageProcessor, crop_pct_for
+from regnet.json_file import PREPROCESSOR_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path

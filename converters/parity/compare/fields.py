@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from converters.folder import PREPROCESSOR_NAME
 from regnet.config import CONFIG_NAME
+from regnet.json_file import PREPROCESSOR_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +94,7 @@ def _differ(field: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 
 
 def _preprocessing(folder: ConvertedFolder) -> dict[str, Any]:
-    return folder.preprocessing if (folder.path / PREPROCESSOR_NAME).is_file() else {}
+    return folder.preprocessing
 
 
 def _shown(values: Mapping[str, Any], field: str) -> str | None:

@@ -26,9 +26,9 @@ from converters.exporters.onnx_graph import build_graph
 from converters.exporters.onnx_preprocessing import IMAGE, with_preprocessing
 from converters.exporters.onnx_weights import cast_names
 from converters.exporters.torchscript import CODE, MARK, program_entries
-from converters.folder import PREPROCESSOR_NAME
 from converters.parity.contents.held import FOLDED_WEIGHT
 from regnet.config import CONFIG_NAME
+from regnet.json_file import PREPROCESSOR_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def metadata_faults(folder: ConvertedFolder, model: ModelProto) -> Iterator[str]
     Runtimes that have nothing but the ONNX file prepare images and name classes by it.
     """
     stated = {entry.key: entry.value for entry in model.metadata_props}
-    prepared = folder.preprocessing if (folder.path / PREPROCESSOR_NAME).is_file() else None
+    prepared = folder.preprocessing or None
     if prepared is not None and not _says(stated.get("preprocessing"), prepared):
         yield f"its metadata states another preprocessing than {PREPROCESSOR_NAME}"
     labels = {str(index): name for index, name in folder.config.id2label.items()}

@@ -222,7 +222,7 @@ def test_more_shards_than_may_be_open_are_opened_again(
     for number in (1, 2):
         tensors = {str(number): torch.full((2,), float(number))}
         (tmp_path / f"{number}.st").write_bytes(safetensors_bytes(tensors))
-    with open_any(index_of(tmp_path, a="1.st", b="2.st")) as checkpoint:
+    with open_any(index_of(tmp_path, **{"1": "1.st", "2": "2.st"})) as checkpoint:
         tree: Any = checkpoint.tree
         for name in ("1", "2", "1"):
             checkpoint.verify(tree[name])
