@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from converters.cli.arguments import Debug, Folder, Json, Quiet  # noqa: TC001 -- typer reads them
+from converters.errors import escaped
 
 
 def sign_command(
@@ -31,9 +32,14 @@ def sign_command(
     from rich.text import Text
 
     from converters.cli.console import Output
+    from converters.record import Record
     from converters.signing import SIGNATURE_NAME, sign_folder
 
     output = Output(as_json, quiet)
+    record = Record.read(folder)
     signature = sign_folder(folder, private_key)
     output.result(Text(f"{folder / SIGNATURE_NAME} signs {signature.files} files"))
+    if record is not None and record.unverified:
+        names = escaped(", ".join(record.unverified))
+        output.result(Text(f"No verdict is on record of {names}; run: regnet verify {folder}"))
     output.record({"signature": SIGNATURE_NAME, "files": signature.files})

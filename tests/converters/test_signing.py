@@ -280,6 +280,21 @@ def test_the_commands_sign_and_verify_a_converted_folder(folder: Path, keys: Pat
     assert '<testcase classname="moved" name="signature" />' in (here / "junit.xml").read_text()
 
 
+def test_signing_says_of_what_no_verdict_is_on_record(folder: Path, keys: Path) -> None:
+    record = json.loads((folder / "conversion.json").read_text())
+    verdicts = record["verification"]["verdicts"]
+    record["verification"]["verdicts"] = [v for v in verdicts if v["artefact"] != "model.onnx"]
+    (folder / "conversion.json").write_text(json.dumps(record))
+    key = ("--private-key", keys / "key.pem")
+    finished = regnet("sign", folder.name, *key, cwd=folder.parent)
+    assert finished.status == 0, finished.err
+    assert "No verdict is on record of model.onnx; run: regnet verify moved" in finished.out
+
+    (folder / "conversion.json").write_text("[" * 100_000)
+    sentence = assert_one_sentence(regnet("sign", folder.name, *key, cwd=folder.parent), 2)
+    assert "conversion.json is damaged (it is nested too deep)" in sentence
+
+
 def test_a_folder_whose_signature_fails_is_not_opened(folder: Path, keys: Path) -> None:
     sign_folder(folder, keys / "key.pem")
     (folder / "config.json").write_text("[" * 100_000)
