@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -36,6 +37,25 @@ _OTHER_ARCHIVES: tuple[tuple[str, str, type[ConversionError]], ...] = (
 )
 
 
+_VERSION = ".data/version"
+
+_OTHER_VERSION = "which is no version of the layout that is read; save the file again with torch"
+_LAYOUT: dict[str, tuple[bytes, str]] = {
+    _VERSION: (rb"([1-9]|10)\n?", _OTHER_VERSION),
+    "version": (rb"([1-9]|10)\n?", _OTHER_VERSION),
+    ".storage_alignment": (rb"[1-9][0-9]{0,8}", "which is no number of bytes; download it again"),
+    "byteorder": (
+        rb"little",
+        (
+            "of which only 'little' is read; load the file with torch and save it again on another "
+            "computer"
+        ),
+    ),
+}
+"""Entries that torch reads before all others (``_load`` in torch/serialization.py, and
+caffe2/serialize/versions.h): what they may say, and what to say where they say something else."""
+
+
 def read_zip(file: SourceFile) -> Tree:
     """Read what a zip checkpoint holds, without its storages.
 
@@ -44,7 +64,6 @@ def read_zip(file: SourceFile) -> Tree:
         UnsafeInputError: It names code to run, or different programs would read it differently.
     """
     archive = _Archive(file)
-    archive.require_little_endian()
     place = archive.locate("data.pkl")
     label = f"{file.name}, {place.label}"
     if place.length > MAX_PICKLE:
@@ -56,7 +75,10 @@ def read_zip(file: SourceFile) -> Tree:
     file.require_unchanged()
     if place.crc32 is not None and crc32(pickle) != place.crc32:
         raise checksum_error(place)
-    return read_pickle(PickleSource(BytesIO(pickle), 0, len(pickle), label), archive.find_storage)
+    source = PickleSource(BytesIO(pickle), 0, len(pickle), label)
+    tree = read_pickle(source, archive.find_storage)  # first, since it may be an attack
+    archive.require_known_layout()
+    return tree
 
 
 def checksum_error(storage: Storage) -> InputError:
@@ -99,17 +121,27 @@ class _Archive:
             )
         return self._directory.require_one_folder()
 
-    def require_little_endian(self) -> None:
-        """Refuse the files of a big-endian machine, whose weights would have to be swapped."""
-        if f"{self._folder}/byteorder" not in self._entries:
-            return  # before 2.1 torch did not say
-        place = self.locate("byteorder")
-        order = self._file.read(place.offset, min(place.length, 16))
-        if order != b"little":
+    def require_known_layout(self) -> None:
+        """Check what torch says of the archive in entries of its own, without which it reads none.
+
+        Raises:
+            InputError: The file is of another version, or of a big-endian machine, whose weights
+                would have to be swapped.
+        """
+        if not any(f"{self._folder}/{name}" in self._entries for name in ("version", _VERSION)):
             raise InputError(
-                f"{self._file.name}, {place.label}: is {order.decode('latin-1')!r}, of which only "
-                "'little' is read; load the file with torch and save it again on another computer."
+                f"{self._file.name}: is no checkpoint of torch.save, for it has no entry called "
+                "version; download or copy the file again."
             )
+        for name, (pattern, advice) in _LAYOUT.items():
+            if f"{self._folder}/{name}" not in self._entries:
+                continue  # versions of torch differ in what they say
+            place = self.locate(name)
+            said = self._file.read(place.offset, min(place.length, 32))
+            if re.fullmatch(pattern, said) is None:
+                raise InputError(
+                    f"{self._file.name}, {place.label}: is {printable(repr(said)[1:])}, {advice}."
+                )
 
     def find_storage(self, key: str, dtype: str, numel: int) -> Storage:
         """Return the storage ``key``; see :data:`converters.checkpoint.pickle_machine.FindStorage`.
@@ -120,7 +152,7 @@ class _Archive:
         if key not in self._storages:
             self._storages[key] = self.locate(f"data/{key}")
         storage = self._storages[key]
-        if storage.length // item_size(dtype) != numel:
+        if storage.length != numel * item_size(dtype):
             raise InputError(
                 f"{self._file.name}, {storage.label}: has {storage.length} bytes where data.pkl "
                 f"says {numel} elements of {dtype}; download or copy the file again."

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-SECONDS = 20.0
+SECONDS = 60.0
 """Of the clock, for one file; then the process is killed."""
 
 MEMORY = 2 << 30
@@ -51,24 +51,30 @@ class Library:
         """Have a file read; see :func:`fuzz.differential.theirs.read`.
 
         Returns:
-            The answer, or None if the process died of the file.
+            The answer, or None if two processes died of the file: of one, a busy machine may be
+            the cause.
         """
+        for _ in range(2):
+            line = self._asked(f"{kind} {path}\n".encode())
+            if line.endswith(b"\n"):
+                answer: dict[str, Any] = json.loads(line)
+                self._now = answer.pop("seconds")
+                return answer
+            self.deaths += 1
+            self.close()
+        return None
+
+    def _asked(self, question: bytes) -> bytes:
+        """The line that answers; less where the process ends, or its time is over."""
         process = self._process or self._start()
         assert process.stdin  # noqa: S101
         assert process.stdout  # noqa: S101
         try:
-            process.stdin.write(f"{kind} {path}\n".encode())
+            process.stdin.write(question)
             process.stdin.flush()
-            line = _line(process.stdout)
         except BrokenPipeError:
-            line = b""
-        if not line.endswith(b"\n"):
-            self.deaths += 1
-            self.close()
-            return None
-        answer: dict[str, Any] = json.loads(line)
-        self._now = answer.pop("seconds")
-        return answer
+            return b""
+        return _line(process.stdout)
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._process = subprocess.Popen(
