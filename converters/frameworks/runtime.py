@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from converters.checkpoint import AnyCheckpoint, StoredTensor
+    from converters.frameworks.loaded import Tensors
     from converters.frameworks.network import Build, RealNetwork
     from converters.sources.source import Source
 
@@ -85,6 +86,7 @@ class SourceRuntime:
     Args:
         source: What was recognised.
         checkpoint: The open file or folder.
+        tensors: Gives the elements of its tensors; by default the checkpoint itself.
 
     Attributes:
         name: The framework, with version.
@@ -97,12 +99,14 @@ class SourceRuntime:
 
     precision = "float32"
 
-    def __init__(self, source: Source, checkpoint: AnyCheckpoint) -> None:
+    def __init__(
+        self, source: Source, checkpoint: AnyCheckpoint, tensors: Tensors | None = None
+    ) -> None:
         installed = INSTALLED[source.keymap.framework]
         with torch_threads():
             self._network = _built(installed, source, checkpoint)
             self.name = installed.name
-            _load(self._network, _state(self._network, source, checkpoint))
+            _load(self._network, _state(self._network, source, tensors or checkpoint))
         self._source = source
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -134,7 +138,7 @@ def _built(installed: Installed, source: Source, checkpoint: AnyCheckpoint) -> R
         raise NotRunError(f"{installed.package} cannot be imported ({words})") from error
 
 
-def _state(network: RealNetwork, source: Source, checkpoint: AnyCheckpoint) -> dict[str, Tensor]:
+def _state(network: RealNetwork, source: Source, tensors: Tensors) -> dict[str, Tensor]:
     """The checkpoint's tensors under the names of the network's state dict."""
     stored: dict[str, StoredTensor] = {
         network.spell(name): tensor
@@ -143,13 +147,13 @@ def _state(network: RealNetwork, source: Source, checkpoint: AnyCheckpoint) -> d
     }
     for leaf, tensor in source.classifier_norm.items():
         stored[network.norm + leaf] = tensor
-    return {name: _tensor(checkpoint, tensor) for name, tensor in stored.items()}
+    return {name: _tensor(tensors, tensor) for name, tensor in stored.items()}
 
 
-def _tensor(checkpoint: AnyCheckpoint, stored: StoredTensor) -> Tensor:
+def _tensor(tensors: Tensors, stored: StoredTensor) -> Tensor:
     import torch
 
-    return torch.from_numpy(widened(checkpoint.array(stored), stored.dtype))
+    return torch.from_numpy(widened(tensors.array(stored), stored.dtype))
 
 
 def _load(network: RealNetwork, state: Mapping[str, Tensor]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from converters.dtypes import COMPUTED, DTYPES
 from converters.errors import ConversionError
+from converters.frameworks.loaded import LoadedTensors, NotLoadedError, ReadingError
 from converters.frameworks.network import NotRunError
 from converters.frameworks.runtime import SourceRuntime
 from converters.inspection import inspected
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from converters.checkpoint import AnyCheckpoint
     from converters.dtypes import DType
     from converters.folder import ConvertedFolder
+    from converters.frameworks.loaded import Tensors
     from converters.inspection import Inspection
-    from converters.parity.contents.tensors import TensorCertificate
     from converters.parity.truth import Truth
+
+_CANNOT_RUN = "its own framework cannot run it"
 
 _ROUNDED = ("float16", "bfloat16")
 """What weights may have been rounded to when they were converted."""
@@ -43,10 +46,11 @@ def judge_source(
 ) -> Verdict:
     """Judge a folder by the checkpoint it was converted from.
 
-    Every tensor is compared with the checkpoint's. Then the framework's own network, where it is
-    installed, runs on the truth's inputs and must be within the limits of an artefact. Where the
-    folder stores float16 or bfloat16, which the source was rounded to, the unit is that of the
-    precision.
+    Every tensor is compared with the checkpoint's, as its own library loads it where that is safe;
+    else the verdict says that our reader read it (:mod:`converters.frameworks.loaded`). Then the
+    framework's own network, where it is installed, runs on the truth's inputs and must be within
+    the limits of an artefact. Where the folder stores float16 or bfloat16, which the source was
+    rounded to, the unit is that of the precision.
 
     Args:
         folder: The converted folder.
@@ -65,8 +69,7 @@ def judge_source(
     """
     options = options or SourceOptions()
     with inspected(checkpoint, options, _dtype(folder)) as (opened, inspection):
-        tensors = certify_source(folder, opened, inspection.plan)
-        return _judge(folder, truth, opened, inspection, tensors)
+        return _judge(folder, truth, opened, inspection)
 
 
 def _dtype(folder: ConvertedFolder) -> DType:
@@ -74,26 +77,35 @@ def _dtype(folder: ConvertedFolder) -> DType:
 
 
 def _judge(
-    folder: ConvertedFolder,
-    truth: Truth,
-    checkpoint: AnyCheckpoint,
-    inspection: Inspection,
-    tensors: TensorCertificate,
+    folder: ConvertedFolder, truth: Truth, checkpoint: AnyCheckpoint, inspection: Inspection
 ) -> Verdict:
     """Run the real network; one that its own framework cannot load fails with torch's words."""
     name = inspection.path.name
     precision = folder.dtype if folder.dtype in _ROUNDED else COMPUTED
+    loaded, not_compared = _loaded(checkpoint)
+    tensors = None
     try:
-        runtime = SourceRuntime(inspection.source, checkpoint)
+        tensors = certify_source(folder, loaded, inspection.plan)
+        runtime = SourceRuntime(inspection.source, checkpoint, loaded)
         units = truth.units(precision)
         outputs = run(runtime, truth.inputs_for(precision))
         measured = judge(outputs, units, truth.oracle, precision)
     except NotRunError as error:
-        return Verdict(name, NOT_RUN, COMPUTED, (), tensors, str(error))
+        return Verdict(name, NOT_RUN, COMPUTED, (), tensors, str(error), not_compared)
     except ConversionError:
         raise
     except Exception as error:  # noqa: BLE001 -- frameworks raise classes of their own
         words = " ".join(str(error).split())[:300]
-        failed = Measurement("all", "all", (), failure=f"its own framework cannot run it ({words})")
-        return Verdict(name, inspection.source.framework, COMPUTED, (failed,), tensors)
-    return Verdict(name, runtime.name, runtime.precision, measured, tensors)
+        what = words if isinstance(error, ReadingError) else f"{_CANNOT_RUN} ({words})"
+        failed = Measurement("all", "all", (), failure=what)
+        framework = inspection.source.framework
+        return Verdict(name, framework, COMPUTED, (failed,), tensors, None, not_compared)
+    return Verdict(name, runtime.name, runtime.precision, measured, tensors, None, not_compared)
+
+
+def _loaded(checkpoint: AnyCheckpoint) -> tuple[Tensors, str | None]:
+    """The tensors as the file's own library loads them; else our reader's, and that they are."""
+    try:
+        return LoadedTensors(checkpoint), None
+    except NotLoadedError as error:
+        return checkpoint, f"read by this project's own reader, for {error}; another reading"

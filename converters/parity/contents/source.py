@@ -17,19 +17,17 @@ from converters.parity.contents.tensors import TensorCertificate
 from regnet.safetensors_file import SAFETENSORS_TO_TORCH
 
 if TYPE_CHECKING:
-    from converters.checkpoint import AnyCheckpoint
     from converters.folder import ConvertedFolder
+    from converters.frameworks.loaded import Tensors
     from converters.plan import Plan, Step
 
 
-def certify_source(
-    folder: ConvertedFolder, checkpoint: AnyCheckpoint, plan: Plan
-) -> TensorCertificate:
+def certify_source(folder: ConvertedFolder, checkpoint: Tensors, plan: Plan) -> TensorCertificate:
     """Compare every tensor of a folder with the checkpoint's, one in memory at a time.
 
     Args:
         folder: What was converted.
-        checkpoint: The open checkpoint.
+        checkpoint: Gives its tensors: itself, or its own library.
         plan: Of the checkpoint, in the folder's own dtype.
 
     Returns:
@@ -53,7 +51,7 @@ def certify_source(
     return TensorCertificate(counts[False], counts[True], ulps=0, wrong=tuple(wrong))
 
 
-def _fault(folder: ConvertedFolder, checkpoint: AnyCheckpoint, step: Step) -> str | None:
+def _fault(folder: ConvertedFolder, checkpoint: Tensors, step: Step) -> str | None:
     """What is wrong with one of the folder's tensors."""
     name = step.target.name
     held = folder.tensors.get(name)
@@ -72,7 +70,7 @@ def _fault(folder: ConvertedFolder, checkpoint: AnyCheckpoint, step: Step) -> st
     return f"differs from {origin} {difference.describe(held.shape)}"
 
 
-def planned_bytes(checkpoint: AnyCheckpoint, step: Step) -> bytes:
+def planned_bytes(checkpoint: Tensors, step: Step) -> bytes:
     """The elements that a step gives, row-major and little-endian."""
     if step.tensor is None:
         return bytes(step.target.nbytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from dataclasses import replace
@@ -13,12 +14,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 
+from converters.checkpoint import StoredTensor, reader
 from converters.cli.console import Output
 from converters.cli.verifying import VerifyOptions, verify
 from converters.convert import ConvertOptions, convert
 from converters.errors import StorageError
 from converters.folder import ConvertedFolder
+from converters.frameworks import loaded
 from converters.frameworks.runtime import INSTALLED, Installed
 from converters.inspection import inspected
 from converters.parity.against import judge_source
@@ -65,8 +69,9 @@ def saved(framework: str, folder: Path, layer_type: str = "x") -> Path:
 
 def converted(checkpoint: Path, **options: Any) -> ConvertedFolder:
     out = checkpoint.with_name("out")
-    dtype = options.pop("dtype", None)
-    convert(checkpoint, out, ConvertOptions(SourceOptions(**options), dtype=dtype, formats=()))
+    dtype, force = options.pop("dtype", None), options.pop("force", False)
+    source = SourceOptions(**options)
+    convert(checkpoint, out, ConvertOptions(source, dtype=dtype, formats=(), force=force))
     return ConvertedFolder(out)
 
 
@@ -335,6 +340,81 @@ def test_a_folder_in_another_type_is_judged_by_what_rounding_to_it_costs(
     assert verdict.passed, verdict.reason
     assert verdict.tensors is not None
     assert verdict.tensors.recomputed > 100
+
+
+def flat(framework: str, folder: Path, container: str) -> Path:
+    """The tensors of a real network in one of the containers, its convolutions channels last."""
+    require(framework)
+    network, _ = save(framework, folder, "x", CLASSES)
+    state = network.to(memory_format=torch.channels_last).state_dict()
+    path = folder / f"flat.{container}"
+    if container == "safetensors":
+        save_torch({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=container == "zip")
+    return path
+
+
+def strides_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StoredTensor, "is_contiguous", True)
+
+
+def two_tensors_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exchanged(file: Any) -> Any:
+        tree, metadata = read(file)
+        if file.name.startswith("flat"):  # and not the folder's own weights
+            one, other = (f"s1.b1.conv{layer}.bn.running_var" for layer in (1, 2))
+            assert tree[one].shape == tree[other].shape
+            tree[one], tree[other] = tree[other], tree[one]
+        return tree, metadata
+
+    read = reader.read_safetensors
+    monkeypatch.setattr(reader, "read_safetensors", exchanged)
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy", "safetensors"])
+def test_a_fault_of_our_own_reader_is_seen(
+    container: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = flat("timm", tmp_path, container)
+    right = verdict_on(converted(checkpoint), checkpoint)
+    assert right.passed, right.reason
+    assert right.not_compared is None
+    (two_tensors_exchanged if container == "safetensors" else strides_ignored)(monkeypatch)
+
+    wrong = verdict_on(converted(checkpoint, force=True), checkpoint)
+
+    assert wrong.tensors is not None
+    assert "differs from the checkpoint's" in str(wrong.tensors.failure)
+    assert outputs_failed(wrong)
+
+
+def test_a_file_that_torch_cannot_load_safely_is_read_by_our_reader_which_is_said(
+    tmp_path: Path,
+) -> None:
+    checkpoint = saved("pycls", tmp_path)
+    content = torch.load(checkpoint, weights_only=False)
+    torch.save(content | {"args": argparse.Namespace(lr=0.1)}, checkpoint)
+
+    verdict = verdict_on(converted(checkpoint), checkpoint)
+
+    assert verdict.passed, verdict.reason
+    assert "read by this project's own reader, for torch.load(weights_only=True)" in str(
+        verdict.not_compared
+    )
+
+
+def test_a_tensor_that_its_own_library_reads_otherwise_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = flat("timm", tmp_path, "zip")
+    folder = converted(checkpoint)
+    monkeypatch.setattr(loaded, "_found_in", lambda _: lambda _: torch.zeros(3))
+
+    verdict = verdict_on(folder, checkpoint)
+
+    assert not verdict.passed
+    assert "its own library finds stem.conv.weight to be float32 of shape [3]" in verdict.reason
 
 
 def test_surplus_tensors_and_other_types_are_named(tmp_path: Path) -> None:
