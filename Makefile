@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # The old frameworks that serve as oracles ask for versions that nobody installs today;
 # what they really need is in the `test` extra.
 ORACLES := pycls timm torchvision classy_vision fairscale fvcore iopath portalocker tabulate \
-    scipy omegaconf antlr4-python3-runtime setuptools termcolor \
+    scipy simplejson omegaconf antlr4-python3-runtime setuptools termcolor \
     mmpretrain mmengine mmcv-lite mat4py addict yapf platformdirs opencv-python-headless \
     importlib-metadata zipp model-index ordered-set markdown einops \
     scikit-image

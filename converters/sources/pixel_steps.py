@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _BYTES = 255.0
 _AREA = "area"
-"""OpenCV's filter that averages, which Pillow calls box."""
+"""OpenCV's filter that averages what a pixel covers; for shrinking, Pillow's hamming is nearest."""
 
 
 class StepError(ValueError):
@@ -79,7 +79,7 @@ class Picture:
         if self.resize or self.crop:
             raise StepError("a second resize")
         if filter_name == _AREA:
-            filter_name = "box"
+            filter_name = "hamming"
         if filter_name not in FILTERS:
             raise StepError(f"the filter {filter_name}")
         whole(side)

@@ -81,8 +81,9 @@ def read_pycls(
         decisions=(
             chosen,
             order_decision,
-            _transform_decision(transform, cfg),
+            Decision("evaluation transform", transform.in_words, cfg.transform_reason),
             *([_IMAGENET] if _is_imagenet(cfg, config) else ()),
+            *cfg.not_understood,
             *([settled.head] if settled.head else ()),
         ),
         skipped=_optimiser(wrapper) | skipped | dict(settled.skipped),
@@ -151,21 +152,12 @@ def _channel_order(
 ) -> tuple[ChannelOrder, Decision]:
     if asked:
         order, reason = asked, "as asked for with --channel-order"
-    elif not cfg.is_present:
-        order, reason = "bgr", "pycls' default; the file has no cfg that says otherwise"
-    elif cfg.channel_order == "rgb":
-        order, reason = "rgb", "the cfg's DATA_LOADER.MODE is ffcv, which feeds RGB"
     else:
-        order, reason = "bgr", "the cfg names pycls' own loader, which feeds BGR"
+        order, reason = cfg.channel_order, cfg.channel_order_reason
     if config.num_channels != len(IMAGENET_MEAN):
         return order, Decision("channel order", "kept", f"{config.num_channels} input channels")
     value = "BGR, stem flipped to take RGB" if order == "bgr" else "RGB, stem kept"
     return order, Decision("channel order", value, reason)
-
-
-def _transform_decision(transform: EvalTransform, cfg: PyclsConfig) -> Decision:
-    reason = "the cfg's TEST.IM_SIZE and TRAIN.IM_SIZE" if cfg.is_present else "pycls' default"
-    return Decision("evaluation transform", transform.in_words, reason)
 
 
 def _is_imagenet(cfg: PyclsConfig, config: RegNetConfig) -> bool:

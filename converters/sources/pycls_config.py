@@ -1,7 +1,7 @@
 """The `cfg` text inside a pycls checkpoint: what it says that tensors cannot.
 
-Source: pycls ``core/config.py`` (0.1.1 and main). Keys that an older dump lacks mean that version's
-fixed behaviour, which is also the default here.
+Source: pycls ``core/config.py`` and ``datasets/`` (0.1.1 and main). Keys that an older dump lacks
+mean that version's fixed behaviour, which is also the default here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import yaml
 from converters.checkpoint.pickle_reader import require_bounded
 from converters.errors import InputError
 from converters.sources.source import BILINEAR, EvalTransform
+from converters.sources.words import Vocabulary, not_understood
 from regnet.architecture import NORM_EPS
 from regnet.config import MAX_BLOCKS
 from regnet.design_space import fit_widths_to_groups, stage_widths_and_depths
@@ -21,7 +22,7 @@ from regnet.design_space import fit_widths_to_groups, stage_widths_and_depths
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from converters.sources.source import ChannelOrder
+    from converters.sources.source import ChannelOrder, Decision
     from regnet.config import Activation
 
 _MAX_TEXT = 100_000
@@ -34,6 +35,64 @@ _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
 }
 
+
+_DATASETS = ("", "imagenet", "cifar10")
+"""Those that pycls has loaders of; whoever added another decided how it is loaded."""
+
+_CIFAR = tuple(
+    tuple(value / 255 for value in values) for values in ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
+)
+"""Mean and deviation in ``datasets/cifar10.py``; its comment says BGR, its pictures are RGB."""
+
+_FFCV_RATIO = 256 / 224
+_WHOLE_NUMBERS = tuple(
+    tuple(value / 255 for value in values) for values in ((123, 116, 103), (58, 57, 57))
+)
+"""ImageNet's mean and deviation as FFCV's loader takes them: bytes."""
+
+_SECTIONS = Vocabulary(
+    read=frozenset(),
+    harmless=frozenset(
+        # of other networks, of training, of the machine
+        {"RESNET", "EN", "VIT", "LN", "OPTIM", "CUDNN", "PREC_TIME", "LAUNCH", "FSDP", "MEM"}
+        | {"NUM_GPUS", "OUT_DIR", "CFG_DEST", "RNG_SEED", "LOG_DEST", "LOG_PERIOD", "DIST_BACKEND"}
+        | {"HOST", "PORT", "PORT_RANGE", "DOWNLOAD_CACHE"}
+    ),
+)
+
+_NETWORK = Vocabulary(
+    read=frozenset({"STEM_TYPE", "BLOCK_TYPE", "STRIDE", "STRIDES", "SE_ON", "SE_R", "HEAD_W"})
+    | {"BOT_MUL", "BOT_MULS", "DEPTH", "W0", "WA", "WM", "GROUP_W"},
+    harmless=frozenset({"STEM_W", "DEPTHS", "WIDTHS", "GROUP_WS"}),  # shown by the shapes
+)
+
+_KEYS = {
+    "MODEL": Vocabulary(
+        read=frozenset({"TYPE", "NUM_CLASSES", "ACTIVATION_FUN"}),
+        harmless=frozenset({"DEPTH", "LOSS_FUN", "ACTIVATION_INPLACE", "SCALING_*"}),
+    ),
+    "REGNET": _NETWORK,
+    "ANYNET": _NETWORK,
+    "BN": Vocabulary(
+        read=frozenset({"EPS"}),
+        harmless=frozenset({"MOM", "*PRECISE*", "ZERO_INIT_*", "*CUSTOM_WEIGHT_DECAY"}),
+    ),
+    "TRAIN": Vocabulary(
+        read=frozenset({"DATASET", "IM_SIZE", "AUGMENT"}),
+        harmless=frozenset({"SPLIT", "BATCH_SIZE", "*_PERIOD", "AUTO_RESUME", "WEIGHTS"})
+        | {"MIXED_PRECISION", "LABEL_SMOOTHING", "MIXUP_ALPHA"},
+    ),
+    "TEST": Vocabulary(
+        read=frozenset({"DATASET", "IM_SIZE"}),
+        harmless=frozenset({"SPLIT", "BATCH_SIZE", "WEIGHTS"}),
+    ),
+    "DATA_LOADER": Vocabulary(
+        read=frozenset(),
+        harmless=frozenset({"NUM_WORKERS", "PIN_MEMORY"}),
+        harmless_as={"MODE": ("", "pytorch", "ffcv")},
+    ),
+}
+"""Section to what is known of its keys, of 0.1.1 and of main."""
 
 _WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, RecursionError, ValueError)
 """What PyYAML raises beside its own errors, of ``!!bool x`` for example."""
@@ -187,27 +246,93 @@ class PyclsConfig:
         return _ACTIVATIONS[name]
 
     @property
+    def _is_ffcv(self) -> bool:
+        """Whether images came through FFCV, whose loader pycls has for ImageNet alone."""
+        return bool(self.get("DATA_LOADER", "MODE", "") == "ffcv") and not self._is_cifar
+
+    @property
+    def _is_cifar(self) -> bool:
+        return bool(self._dataset == "cifar10")
+
+    @property
+    def _dataset(self) -> Any:
+        """What the network was tested on."""
+        return self.get("TEST", "DATASET", "") or self.get("TRAIN", "DATASET", "")
+
+    @property
     def channel_order(self) -> ChannelOrder:
-        """BGR, as pycls' own loaders feed it, or RGB where its FFCV loader was used."""
-        return "rgb" if self.get("DATA_LOADER", "MODE", "") == "ffcv" else "bgr"
+        """BGR, as OpenCV loads pictures; RGB from CIFAR's own files and from FFCV."""
+        return "rgb" if self._is_ffcv or self._is_cifar else "bgr"
+
+    @property
+    def channel_order_reason(self) -> str:
+        """Whose rule that is."""
+        if not self.is_present:
+            return "pycls' default; the file has no cfg that says otherwise"
+        if self._is_cifar:
+            return "the cfg's TEST.DATASET is cifar10, whose loader feeds RGB"
+        if self._is_ffcv:
+            return "the cfg's DATA_LOADER.MODE is ffcv, which feeds RGB"
+        if self._dataset not in _DATASETS:
+            return f"pycls' default; the data set {self._dataset} is none of its own"
+        return "the cfg names pycls' own loader, which feeds BGR"
 
     @property
     def transform(self) -> EvalTransform:
         """Short side ``TEST.IM_SIZE``, centre crop ``TRAIN.IM_SIZE``, bilinear.
 
-        pycls resizes with OpenCV, without antialiasing; Pillow's bilinear is the nearest filter
+        CIFAR's pictures are taken as they are. FFCV crops 224/256 of the short side, whatever
+        ``TEST.IM_SIZE`` is, and without augmentation normalises with whole numbers. pycls resizes
+        with OpenCV, without antialiasing, FFCV by area; Pillow's bilinear is the nearest filter
         that a ``preprocessor_config.json`` can name.
 
         Raises:
             InputError: If the sizes are not positive integers, the crop no larger than the image.
         """
         resize, crop = self.get("TEST", "IM_SIZE", 256), self.get("TRAIN", "IM_SIZE", 224)
+        if self._is_cifar:
+            resize = crop
+        elif self._is_ffcv and isinstance(crop, int):
+            resize = round(crop * _FFCV_RATIO)
         if not (isinstance(resize, int) and isinstance(crop, int) and 0 < crop <= resize):
             raise InputError(
                 f"{self.where}: its cfg evaluates with TEST.IM_SIZE {resize} and TRAIN.IM_SIZE "
                 f"{crop}; they must be positive and the second no larger than the first."
             )
+        if self._is_cifar:
+            return EvalTransform(resize, crop, BILINEAR, *_CIFAR)
+        if self._is_ffcv and not self.get("TRAIN", "AUGMENT", ""):
+            return EvalTransform(resize, crop, BILINEAR, *_WHOLE_NUMBERS)
         return EvalTransform(resize, crop, BILINEAR)
+
+    @property
+    def transform_reason(self) -> str:
+        """Whose rule that is."""
+        if not self.is_present:
+            return "pycls' default"
+        if self._is_cifar:
+            return "the cfg's TEST.DATASET is cifar10"
+        if self._is_ffcv:
+            return "the cfg's TRAIN.IM_SIZE, by the share of it that pycls' FFCV loader crops"
+        return "the cfg's TEST.IM_SIZE and TRAIN.IM_SIZE"
+
+    @property
+    def not_understood(self) -> tuple[Decision, ...]:
+        """Keys that may change the network or its evaluation, and are not understood."""
+        in_use = self.network_section
+        unknown: list[str] = []
+        for section, value in self.values.items():
+            if section in {"REGNET", "ANYNET"} and section != in_use:
+                continue
+            if section in _KEYS and isinstance(value, dict):
+                unknown += _KEYS[section].unknown(value, f"{section}.")
+            else:
+                unknown += _SECTIONS.unknown({section: value})
+        for section in ("TRAIN", "TEST"):
+            name = self.get(section, "DATASET", "")
+            if name not in _DATASETS:
+                unknown.append(f"the data set {name}")
+        return not_understood(unknown, "the cfg")
 
 
 def _is_number(value: object) -> bool:

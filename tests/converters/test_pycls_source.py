@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from pycls.core.config import cfg as pycls_cfg
+from pycls.datasets.cifar10 import Cifar10
 
 from converters.errors import InputError
 from converters.inspection import inspected
 from converters.sources.options import SourceOptions
+from converters.sources.source import NOT_UNDERSTOOD
 from regnet.image_processor import RegNetImageProcessor
 from tests.oracles.pycls import TINY, TINY_X, build, settings
 
@@ -321,6 +325,68 @@ def test_the_evaluation_transform_is_that_of_the_cfg(
     assert int(crop / processor.crop_pct) == resize
     assert list(processor.image_mean) == [0.485, 0.456, 0.406]
     assert list(processor.image_std) == [0.229, 0.224, 0.225]
+
+
+def test_cifar_is_seen_as_pycls_own_loader_feeds_it(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    batch = {b"data": pictures.transpose(0, 3, 1, 2).reshape(2, -1), b"labels": [0, 1]}
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(batch))
+    cifar = {"TRAIN.DATASET": "cifar10", "TEST.DATASET": "cifar10", "TEST.SPLIT": "test"}
+    with settings(TINY, CLASSES, TRAIN__IM_SIZE=32):
+        theirs = [image for image, _ in Cifar10(str(tmp_path), "test")]
+
+    with opened(checkpoint_with(cifar | {"TRAIN.IM_SIZE": 32}), tmp_path) as (source, _):
+        processor = RegNetImageProcessor(**source.preprocessor_fields())
+
+    assert source.channel_order == "rgb"
+    assert not said_of(source, NOT_UNDERSTOOD)
+    for picture, expected in zip(pictures, theirs, strict=True):
+        ours = processor(Image.fromarray(picture), return_tensors="np")["pixel_values"][0]
+        assert np.allclose(ours, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "resize", "crop", "mean"),
+    [
+        ({}, 256, 224, (123 / 255, 116 / 255, 103 / 255)),
+        ({"TRAIN.AUGMENT": "AutoAugment"}, 256, 224, (0.485, 0.456, 0.406)),
+        ({"TEST.IM_SIZE": 288}, 256, 224, (123 / 255, 116 / 255, 103 / 255)),
+        ({"TRAIN.IM_SIZE": 192}, 219, 192, (123 / 255, 116 / 255, 103 / 255)),
+        ({"TRAIN.IM_SIZE": 320}, 366, 320, (123 / 255, 116 / 255, 103 / 255)),
+    ],
+)
+def test_ffcv_crops_a_share_of_the_short_side(
+    tmp_path: Path, changes: dict[str, Any], resize: int, crop: int, mean: tuple[float, ...]
+) -> None:
+    tree = checkpoint_with({"DATA_LOADER.MODE": "ffcv", "TEST.DATASET": "imagenet"} | changes)
+    with opened(tree, tmp_path) as (source, _):
+        transform = source.transform
+
+    assert (transform.resize, transform.crop, transform.mean) == (resize, crop, mean)
+    assert source.channel_order == "rgb"
+
+
+def said_of(source: Source, topic: str) -> list[str]:
+    """The values of the decisions on a topic."""
+    return [d.value for d in source.decisions if d.topic == topic]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({}, []),
+        ({"MODEL.ACTIVATION_FUN": "relu", "TRAIN.MIXUP_ALPHA": 0.2, "OPTIM.ANY": 1}, []),
+        ({"REGNET.DOWNSAMPLE": "avg"}, ["REGNET.DOWNSAMPLE"]),
+        ({"ANYNET.DOWNSAMPLE": "avg"}, []),
+        ({"TRAIN.DATASET": "birds", "TEST.DATASET": "birds"}, ["the data set birds"]),
+        ({"DATA_LOADER.MODE": "dali", "TEST.CROP": 3}, ["DATA_LOADER.MODE, TEST.CROP"]),
+    ],
+)
+def test_what_pycls_does_not_say_is_named(
+    tmp_path: Path, changes: dict[str, Any], named: list[str]
+) -> None:
+    with opened(checkpoint_with(changes), tmp_path) as (source, _):
+        assert sorted(said_of(source, NOT_UNDERSTOOD)) == named
 
 
 @pytest.mark.parametrize(("resize", "crop"), [(256, 224), (438, 384), (480, 448)])

@@ -119,7 +119,7 @@ FILTER_TEXT = (
     ("steps", "expected"),
     [
         ("dict(type='Resize', scale=96)", EvalTransform(96, 96, 2, squash=True)),
-        ("dict(type='Resize', scale=(96, 96), interpolation='area')", (96, 96, 4, True)),
+        ("dict(type='Resize', scale=(96, 96), interpolation='area')", (96, 96, 5, True)),
         ("dict(type='EfficientNetCenterCrop', crop_size=96)", (128, 96, 3, False)),
         ("dict(type='CenterCrop', crop_size=96, efficientnet_style=True)", (128, 96, 2, False)),
         (
