@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import open_checkpoint
-from converters.checkpoint.pickle_audit import PickleAudit, audit_pickle
-from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource
-from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file, looks_like_safetensors
+from converters.checkpoint.file_audit import ADVICE, audit_file, code_error, unsafe
 from converters.checkpoint.source_file import SourceFile
 from converters.checkpoint.values import printable
-from converters.checkpoint.zip_directory import ENCRYPTED, STORED, ZIP_START, ZipDirectory
 from converters.errors import ConversionError, InputError, UnsafeInputError
 from converters.runtimes.onnx_places import require_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from converters.checkpoint.pickle_audit import Named
-    from converters.checkpoint.zip_directory import Entry
+    from converters.checkpoint.pickle_audit import Named, PickleAudit
 
 SCHEMA = 1
 """Of what `regnet inspect --security --json` prints; grows when a key changes its meaning."""
 
-_MOST = 5
-"""Pickles in a file that are followed: a legacy checkpoint begins with so many, an archive has one.
-
-Each can keep a reader busy for some seconds, and entries of an archive can share their bytes.
-"""
-
-_PICKLE_NAMES = (".pkl", ".pickle")
-_SCRIPT = ("constants.pkl", "code/")  # in a TorchScript archive only
-
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training")
-
-_ADVICE = "do not open the file elsewhere, and get the checkpoint from a source you trust"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +29,7 @@ class SecurityReport:
 
     Attributes:
         name: Of the file.
-        kind: What the file is: ``zip``, ``torchscript``, ``pickle``, ``safetensors`` or ``onnx``.
+        kind: What the file is; see :class:`FileAudit`.
         size: In bytes.
         pickles: What each pickle in it would do.
         notes: What else is to be known, a clause each.
@@ -84,13 +66,10 @@ class SecurityReport:
             InputError: It cannot be followed, so that nothing is known.
             StorageError: It cannot be read.
         """
-        if self.running and self.kind != "torchscript":  # whose names are the program's own
-            pickle, first = self.running[0]
-            more = f" and {len(self.running) - 1} more" if len(self.running) > 1 else ""
-            raise UnsafeInputError(
-                f"{pickle.place}: would run code in programs that unpickle it: {first.name} at "
-                f"byte {first.position}{more}; nothing was run, {_ADVICE}."
-            )
+        # Most names in TorchScript are the program's own.
+        counted = unsafe(self.running) if self.kind == "torchscript" else self.running
+        if counted:
+            raise code_error(counted)
         if self.refusal is not None:
             raise self.refusal
         for pickle in self._lost:
@@ -133,72 +112,13 @@ def inspect_security(path: Path) -> SecurityReport:
         StorageError: It cannot be read.
     """
     with SourceFile(path) as file:
-        kind, pickles, notes = _looked_at(file)
+        audit = audit_file(file)
         file.require_unchanged()
         size = file.size
-    if kind == "onnx":
-        notes += _onnx_notes(path)
+    notes = (*audit.notes, *(_onnx_notes(path) if audit.kind == "onnx" else ()))
     return SecurityReport(
-        printable(path.name), kind, size, pickles, tuple(notes), _refusal(path, kind)
+        printable(path.name), audit.kind, size, audit.pickles, notes, _refusal(path, audit.kind)
     )
-
-
-def _looked_at(file: SourceFile) -> tuple[str, tuple[PickleAudit, ...], list[str]]:
-    """What kind of file it is, the pickles in it, and what is odd."""
-    head = file.read(0, min(HEAD_SIZE, file.size))
-    if head.startswith(ZIP_START):
-        directory = _directory(file)
-        entries = directory.entries if directory else ()
-        scripted = any(entry.inside.startswith(_SCRIPT) for entry in entries)
-        pickles = tuple(_zip_pickles(file, directory)) if directory else ()
-        return "torchscript" if scripted else "zip", pickles, list(_zip_notes(entries))
-    kind = "pickle"
-    if looks_like_safetensors(head):
-        kind = "safetensors"
-    elif (describe_wrong_file(head) or "").startswith("is a protobuf file"):
-        kind = "onnx"
-    return kind, tuple(_stacked_pickles(file)), []
-
-
-def _stacked_pickles(file: SourceFile) -> Iterator[PickleAudit]:
-    """The pickles that a file begins with; what seems to be none and names nothing is left out."""
-    source = PickleSource(file.stream, 0, file.size, file.name)
-    for _ in range(_MOST):
-        audit = audit_pickle(source)
-        if audit.lost is None or audit.names:
-            yield audit
-        if audit.lost is not None or source.tell() == file.size:
-            return
-
-
-def _directory(file: SourceFile) -> ZipDirectory | None:
-    try:
-        return ZipDirectory(file)
-    except (InputError, UnsafeInputError):
-        return None  # the reader says more
-
-
-def _zip_pickles(file: SourceFile, directory: ZipDirectory) -> Iterator[PickleAudit]:
-    """Every entry that is named as a pickle; of two with one name both."""
-    pickled = [e for e in directory.entries if e.name.lower().endswith(_PICKLE_NAMES)]
-    for entry in pickled[:_MOST]:
-        content = directory.content(entry, MAX_PICKLE)
-        label = f"{file.name}, {printable(entry.name)}"
-        yield audit_pickle(PickleSource(BytesIO(content), 0, len(content), label))
-    if len(pickled) > _MOST:
-        yield PickleAudit(file.name, (), f"its first {_MOST} pickles of {len(pickled)}")
-
-
-def _zip_notes(entries: Sequence[Entry]) -> Iterator[str]:
-    for name, times in Counter(entry.name for entry in entries).items():
-        if times > 1:
-            yield f"{times} entries are called {printable(name)}; programs take one or the other"
-    for entry in entries:
-        name = printable(entry.name)
-        if entry.flags & ENCRYPTED:
-            yield f"{name} is marked as encrypted, at which scanners stop and torch does not"
-        if entry.method != STORED:
-            yield f"{name} is compressed, {entry.stored} bytes to {entry.size}"
 
 
 def _onnx_notes(path: Path) -> list[str]:
@@ -218,13 +138,13 @@ def _refusal(path: Path, kind: str) -> ConversionError | None:
     try:
         if kind == "onnx":
             require_readable(path)
-        else:
-            open_checkpoint(path).close()
+        elif kind != "numpy":  # which holds no network, and nothing else than its pickles
+            open_checkpoint(path, audited=True).close()
     except (InputError, UnsafeInputError) as error:
         if kind == "torchscript":
             return UnsafeInputError(
                 f"{printable(path.name)}: is a TorchScript archive, a program that torch.jit.load "
-                f"runs with operators that can read and write files; nothing was run, {_ADVICE}."
+                f"runs with operators that can read and write files; nothing was run, {ADVICE}."
             )
         return error
     return None

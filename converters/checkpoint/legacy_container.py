@@ -50,8 +50,8 @@ class _Reader:
         """Check the first three pickles and return where the fourth begins, in bytes."""
         if read_pickle(self._source, self._no_storage) != MAGIC_NUMBER:
             raise InputError(
-                f"{self._file.name}: is a Python pickle that torch.save did not write; load it "
-                "with the program that made it and save its state dict with torch.save."
+                f"{self._file.name}: is a Python pickle that torch.save did not write; give a "
+                "state dict that torch.save or safetensors wrote."
             )
         version = read_pickle(self._source, self._no_storage)
         if version != PROTOCOL_VERSION:

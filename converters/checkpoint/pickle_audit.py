@@ -15,7 +15,7 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from converters.checkpoint.pickle_globals import BUILT, STORAGE_DTYPES, qualified_name
-from converters.checkpoint.pickle_machine import MAX_OPCODES, PickleMachine
+from converters.checkpoint.pickle_machine import MAX_OPCODES, PickleMachine, changed, extension
 from converters.checkpoint.refused_globals import runs_code
 from converters.checkpoint.values import NUMPY_CODES, Opaque, Storage, printable
 
@@ -31,6 +31,8 @@ MAX_NAMES = 10_000
 KEPT = 20
 """Uses of a name that are kept; the rest is counted."""
 
+_UNKNOWN = "a name that could not be followed"
+
 # What is shown of a value.
 _MEMBERS = 4
 _LEVELS = 3
@@ -45,6 +47,11 @@ _TORCH = (
     "Tensor device nn.parameter.Parameter nn.parameter.Buffer serialization._get_layout "
     "_utils._rebuild_device_tensor_from_numpy _utils._rebuild_sparse_tensor _utils._rebuild_qtensor"
 )
+_SCRIPT = (
+    "build_intlist build_tensorlist build_doublelist build_boollist build_tensor_from_id "
+    "restore_type_tag"
+)
+"""What TorchScript's own pickles call; torch/jit/_pickle.py returns what it is given."""
 _OTHERS = (
     "numpy.dtype numpy.ndarray numpy._core.multiarray._reconstruct argparse.Namespace "
     "yacs.config.CfgNode collections.deque decimal.Decimal uuid.UUID datetime.date datetime.time "
@@ -55,6 +62,7 @@ PLAIN = frozenset({
     *BUILT,
     *_STORAGES,
     *(f"torch.{name}" for name in (*NUMPY_CODES, *_TORCH.split())),
+    *(f"torch.jit._pickle.{name}" for name in _SCRIPT.split()),
     *_OTHERS.split(),
 })  # fmt: skip
 """Names that only hold data, whatever they are called with: what honest checkpoints are made of."""
@@ -94,6 +102,7 @@ class Named:
         name: Module and name as the pickle spells them, printable.
         judgement: What it means.
         position: Where it is named first, in bytes.
+        spelled: Whether the pickle spells it out; else it stands for what cannot be known.
         used: How often it is called or given a state.
         uses: The first :data:`KEPT` of those.
     """
@@ -101,6 +110,7 @@ class Named:
     name: str
     judgement: Judgement
     position: int
+    spelled: bool = True
     used: int = 0
     uses: list[Use] = field(default_factory=list)
 
@@ -113,11 +123,13 @@ class PickleAudit:
         place: The entry of the archive or the file it is in.
         names: In the order in which they are named first.
         lost: Where and why the pickle could not be followed any further; None if it was to its end.
+        marked: Whether it begins with its protocol, as those of protocol 2 and later do.
     """
 
     place: str
     names: tuple[Named, ...]
     lost: str | None
+    marked: bool = False
 
     @property
     def running(self) -> list[Named]:
@@ -136,12 +148,14 @@ def audit_pickle(source: PickleSource) -> PickleAudit:
     """
     machine = _AuditMachine(source.label)
     lost = None
+    marked = False
     try:
         with warnings.catch_warnings():
             # pickletools warns of escapes in names that Python will refuse one day.
             warnings.simplefilter("ignore", DeprecationWarning)
             instructions = pickletools.genops(cast("IO[bytes]", source))
             for count, (opcode, argument, at) in enumerate(instructions):
+                marked |= count == 0 and opcode.name == "PROTO"
                 if count == MAX_OPCODES:
                     lost = f"byte {at}: more than {MAX_OPCODES} instructions"
                     break
@@ -151,7 +165,7 @@ def audit_pickle(source: PickleSource) -> PickleAudit:
                     machine.collect(opcode.name, argument, at or 0)
     except (LookupError, TypeError, ValueError) as error:
         lost = lost or f"byte {source.tell()}: {printable(str(error))}"
-    return PickleAudit(source.label, tuple(machine.names.values()), lost)
+    return PickleAudit(source.label, tuple(machine.names.values()), lost, marked)
 
 
 class _AuditMachine(PickleMachine):
@@ -169,7 +183,8 @@ class _AuditMachine(PickleMachine):
             self.step(name, argument, position)
         except (LookupError, TypeError, ValueError) as error:
             why = "it takes what is not there" if isinstance(error, LookupError) else str(error)
-            self.collect(name, argument, position)
+            if name != "STACK_GLOBAL":  # whose name, if there is one, is known by now
+                self.collect(name, argument, position)
             return f"byte {position}: {printable(why)}"
         return None
 
@@ -178,8 +193,17 @@ class _AuditMachine(PickleMachine):
         self._position = position
         if name in {"GLOBAL", "INST"}:
             self._op_global(argument)
+        elif name in {"EXT1", "EXT2", "EXT4"}:
+            self._op_ext1(argument)
         elif name == "STACK_GLOBAL":
-            self._named("a name that could not be followed", Judgement.UNSAFE)
+            self._unknown(_UNKNOWN)
+
+    def _op_stack_global(self, _: None) -> None:
+        if any(isinstance(value, Opaque) for value in self._stack[-2:]):  # what a call returns
+            self._unknown(_UNKNOWN)
+            self._stack[-2:] = [Opaque(_UNKNOWN)]
+        else:
+            super()._op_stack_global(None)
 
     def _name(self, module: str, name: str) -> None:
         plain = qualified_name(module, name)
@@ -187,16 +211,20 @@ class _AuditMachine(PickleMachine):
             judgement = Judgement.UNSAFE
         elif plain in PLAIN or plain.startswith("builtins."):
             judgement = Judgement.PLAIN
-        else:
+        elif all(part.isidentifier() for part in f"{module}.{name}".split(".")):
             judgement = Judgement.FOREIGN
+        else:
+            raise ValueError("a name that no program has")
         self._named(f"{module}.{name}", judgement)
         self._stack.append(Opaque(f"{module}.{name}"))
 
     def _call(self, function: Tree, args: Tree) -> None:
-        name = function.qualified_name if isinstance(function, Opaque) else _kind(function)
-        if not isinstance(function, Opaque) or function.args is not None:
+        if not isinstance(function, Opaque):
+            raise TypeError(f"it calls a value of type {type(function).__name__}")
+        name = function.qualified_name
+        if function.args is not None:
             name = f"what {name} returns"
-            self._named(name, Judgement.UNSAFE)
+            self._unknown(name)
         self._use(name, args)
         self._stack.append(Opaque(name, ()))
 
@@ -204,16 +232,36 @@ class _AuditMachine(PickleMachine):
         state, target = self._stack.pop(), self._stack[-1]
         if isinstance(target, Opaque):
             self._use(target.qualified_name, state)
+            if target.args is None and target.qualified_name in self.names:
+                self._named(changed(target.qualified_name), Judgement.UNSAFE)
 
     def _op_binpersid(self, _: None) -> None:
         # The loader's own function makes these: of a torch loader, a storage.
         self._stack[-1] = Opaque("a storage", ())
 
-    def _named(self, name: str, judgement: Judgement) -> None:
+    def _op_persid(self, _: str) -> None:
+        self._stack.append(Opaque("a storage", ()))
+
+    def _op_next_buffer(self, _: None) -> None:
+        self._stack.append(Opaque("a buffer", ()))
+
+    def _op_readonly_buffer(self, _: None) -> None:
+        """Do nothing: what it makes of a buffer is one."""
+
+    def _op_ext1(self, code: int) -> None:
+        self._unknown(extension(code))
+        self._stack.append(Opaque(extension(code)))
+
+    _op_ext2 = _op_ext4 = _op_ext1
+
+    def _unknown(self, name: str) -> None:
+        self._named(name, Judgement.UNSAFE, spelled=False)
+
+    def _named(self, name: str, judgement: Judgement, *, spelled: bool = True) -> None:
         if name not in self.names:
             if len(self.names) == MAX_NAMES:
                 raise ValueError(f"more than {MAX_NAMES} names")
-            self.names[name] = Named(printable(name), judgement, self._position)
+            self.names[name] = Named(printable(name), judgement, self._position, spelled)
 
     def _use(self, name: str, arguments: Tree) -> None:
         named = self.names.get(name)
@@ -249,10 +297,6 @@ def _members(members: Iterable[str], count: int, levels: int) -> str:
     """The first members, as far as levels are left to go down."""
     first = list(islice(members, _MEMBERS)) if levels else []
     return ", ".join(first + (["..."] if count > len(first) else []))
-
-
-def _kind(value: Tree) -> str:
-    return f"a value of type {type(value).__name__}"
 
 
 def _no_storage(_key: str, _dtype: str, _numel: int) -> Storage:

@@ -244,6 +244,11 @@ class PickleMachine:
             raise self._unsafe(f"{module}.{name}")
         self._stack.append(Opaque(qualified_name(module, name)))
 
+    def _op_ext1(self, code: int) -> None:
+        raise self._unsafe(extension(code))
+
+    _op_ext2 = _op_ext4 = _op_ext1
+
     def _unsafe(self, what: str) -> UnsafeInputError:
         return UnsafeInputError(
             f"{self._label}: would run code in other programs, for at byte {self._position} it "
@@ -299,7 +304,9 @@ class PickleMachine:
 
     def _op_build(self, _: None) -> None:
         state, target = self._stack.pop(), self._stack[-1]
-        if isinstance(target, Opaque) and target.args is not None:
+        if isinstance(target, Opaque):
+            if target.args is None:  # which changes what every other object is made by
+                raise self._unsafe(changed(target.qualified_name))
             target.state = state
         elif not isinstance(target, dict):
             # The attributes of an OrderedDict (torch's `_metadata`) are left out. Those of a tensor
@@ -334,6 +341,16 @@ class PickleMachine:
         if not self._views.keys().isdisjoint(self._dtypes):
             raise ValueError("a view with the name of a storage")
         return StoredTensor(dtype, (length,), (1,), storage, start)
+
+
+def extension(code: int) -> str:
+    """What EXT1, EXT2 and EXT4 name: whatever the program that loads has registered for them."""
+    return f"extension {code} of the program that loads it"
+
+
+def changed(name: str) -> str:
+    """What a state for a class or function itself does: it is one for all that use it."""
+    return f"{name}, which it changes"
 
 
 def _literal(value: Tree | bytearray) -> Tree:

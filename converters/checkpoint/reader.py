@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from zlib import crc32
 
 from converters.checkpoint.beside import Beside
+from converters.checkpoint.file_audit import audit_file, require_no_code
 from converters.checkpoint.legacy_container import read_legacy
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
 from converters.checkpoint.safetensors_container import read_safetensors
@@ -181,13 +182,15 @@ class Checkpoint:
         self._file.require_unchanged()
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, *, audited: bool = False) -> Checkpoint:
     """Open a file that holds weights: torch's zip or legacy container, or safetensors.
 
     Only what describes the tensors is read, and nothing the file names is imported or called.
 
     Args:
         path: The file; its name and ending do not matter.
+        audited: Whether the caller has followed the pickles in it already. Otherwise it is done for
+            what is no checkpoint, since that may be an attack on other programs.
 
     Returns:
         The checkpoint; use it with ``with``, or close it.
@@ -199,7 +202,12 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     file = SourceFile(path)
     try:
-        return _open(file)
+        try:
+            return _open(file)
+        except InputError:
+            if not audited:
+                require_no_code(audit_file(file))
+            raise
     except OSError as error:
         file.close()
         raise StorageError(f"{file.name}: cannot be read ({error.strerror}).") from error

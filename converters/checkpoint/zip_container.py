@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from converters.checkpoint.file_audit import require_no_code_beside
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource, read_pickle
 from converters.checkpoint.values import Storage, Tree, item_size, printable
 from converters.checkpoint.zip_directory import (
@@ -20,6 +21,17 @@ from converters.errors import ConversionError, InputError, UnsafeInputError
 
 if TYPE_CHECKING:
     from converters.checkpoint.source_file import SourceFile
+
+_OF_CHECKPOINTS = (
+    "data.pkl",
+    "data/",
+    "byteorder",
+    "version",
+    ".format_version",
+    ".storage_alignment",
+    ".data/",
+)
+"""How the names of entries begin that torch.save writes: one pickle, then bytes and short texts."""
 
 _TORCHSCRIPT = "a TorchScript archive, which is a program"
 _PT2 = "an exported program (.pt2), whose loader unpickles what it holds"
@@ -78,6 +90,7 @@ def read_zip(file: SourceFile) -> Tree:
     source = PickleSource(BytesIO(pickle), 0, len(pickle), label)
     tree = read_pickle(source, archive.find_storage)  # first, since it may be an attack
     archive.require_known_layout()
+    archive.require_no_code_beside()
     return tree
 
 
@@ -142,6 +155,10 @@ class _Archive:
                 raise InputError(
                     f"{self._file.name}, {place.label}: is {printable(repr(said)[1:])}, {advice}."
                 )
+
+    def require_no_code_beside(self) -> None:
+        """Refuse an archive with a pickle beside the one that is read that would run code."""
+        require_no_code_beside(self._file, self._directory, _OF_CHECKPOINTS)
 
     def find_storage(self, key: str, dtype: str, numel: int) -> Storage:
         """Return the storage ``key``; see :data:`converters.checkpoint.pickle_machine.FindStorage`.

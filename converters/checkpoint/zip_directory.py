@@ -139,7 +139,7 @@ class ZipDirectory:
             # torch, by miniz, looks for names whatever the case of ASCII letters, and many file
             # systems whatever the case of any.
             folded = normalize("NFC", entry.name).casefold().rstrip("/")
-            names = {entry.raw_name.lower().rstrip(b"/"), folded}
+            names: set[bytes | str] = {entry.raw_name.lower().rstrip(b"/"), folded}
             if not seen.isdisjoint(names):
                 raise self.ambiguous(f"has two entries called '{printable(entry.name)}'")
             seen |= names
@@ -359,7 +359,7 @@ class ZipDirectory:
         )
         if start != ZIP_START:
             raise InputError(f"{self._where(entry)}: is damaged, its header is missing; {_AGAIN}.")
-        data = entry.header + _LOCAL.size + name_size + extra_size
+        data: int = entry.header + _LOCAL.size + name_size + extra_size
         if data + entry.stored > self._end:
             raise InputError(f"{self._where(entry)}: reaches beyond the file; {_AGAIN}.")
         rest = self._file.read(entry.header + _LOCAL.size, name_size + extra_size)

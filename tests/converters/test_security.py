@@ -165,7 +165,10 @@ def test_code_of_an_unknown_package_counts_although_a_conversion_would_leave_it_
 
 ODD: Mapping[str, tuple[bytes, str]] = {
     # What our machine has no use for does not hide what comes behind.
-    "an extension": (b"\x80\x02\x82\x01cposix\nsystem\nU\x01x\x85R.", "posix.system"),
+    "an extension": (
+        b"\x80\x02\x82\x01cposix\nsystem\nU\x01x\x85R.",
+        "posix.system at byte 4 and 1 more",
+    ),
     "a named reference": (b"Pkey\ncposix\nsystem\n(S'x'\ntR.", "posix.system"),
     "an append to a class": (b"ccollections\nOrderedDict\nI1\na0cnt\nsystem\n.", "nt.system"),
     "a name from the memo of nothing": (b"\x80\x04h\x00\x93.", "could not be followed"),

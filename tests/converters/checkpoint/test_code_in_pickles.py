@@ -91,6 +91,12 @@ SPELLINGS = {
     "a.b.__class__.x": b"\x80\x04\x8c\x01a\x8c\x0db.__class__.x\x93.",
     "some.where.from_pretrained": b"\x80\x02csome.where\nfrom_pretrained\nU\x01x\x85R.",
     "what collections.abc.f returns": b"\x80\x02ccollections.abc\nf\n)R)R.",
+    "itertools.imap": b"citertools\nimap\n(tR.",  # Python 2's name of builtins.map
+    "httplib.HTTPSConnection": b"chttplib\nHTTPSConnection\n(S'x'\ntR.",
+    "a.b, which it changes": b"\x80\x02ca\nb\n}U\x01xU\x01ysb.",
+    "extension 1 of the program that loads it": b"\x80\x02\x82\x01)R.",
+    "extension 258 of the program that loads it": b"\x80\x02\x83\x02\x01)R.",
+    "extension 3 of the program that loads it": b"\x80\x02\x84\x03\0\0\0)R.",
     # The call comes before the pickle breaks off, where loaders have made it already.
     "nt.system": b"\x80\x02cnt\nsystem\nU\x01x\x85R\x80\x02U\xff",
 }

@@ -1,0 +1,349 @@
+"""Every pickle in a file, wherever it is: what other programs would run of it.
+
+Loaders open more than they seem to: an archive in an archive, a compressed file, an array of
+objects. So they are looked for in all of these, within bounds, and whatever the file claims to be.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, TYPE_CHECKING
+
+from converters.checkpoint.pickle_audit import Judgement, PickleAudit, audit_pickle
+from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource
+from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file, looks_like_safetensors
+from converters.checkpoint.values import printable
+from converters.checkpoint.zip_directory import ENCRYPTED, STORED, ZIP_START, ZipDirectory
+from converters.errors import ConversionError, UnsafeInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from converters.checkpoint.pickle_audit import Named
+    from converters.checkpoint.source_file import SourceFile
+    from converters.checkpoint.zip_directory import Entry, ReadableAt
+
+    Running = tuple[PickleAudit, Named]
+
+ADVICE = "do not open the file elsewhere, and get the checkpoint from a source you trust"
+
+_MOST = 5
+"""Pickles in a file that are followed: a legacy checkpoint begins with so many, an archive has one.
+
+Each can keep a reader busy for some seconds, and entries of an archive can share their bytes.
+"""
+
+_DEEPEST = 3
+"""Files in files that are looked into."""
+
+_MAX_UNPACKED = 1 << 26
+"""Bytes of a compressed file, or of an entry that is not named as a pickle, that are looked at."""
+
+_MAX_LOOKED_AT = 1 << 28
+"""Bytes of all such entries of an archive together."""
+
+_BEGINNING = 1 << 16
+"""Bytes of such an entry that tell whether to look at all of it."""
+
+_MOST_MEMBERS = 1000
+"""Files in a tar archive that are looked at."""
+
+_PICKLE_NAMES = (".pkl", ".pickle")
+_SCRIPT = ("constants.pkl", "code/")  # in a TorchScript archive only
+_NUMPY, _NUMPY_HEAD = b"\x93NUMPY", 12
+_TAR, _TAR_AT = b"ustar", 257
+_LEGACY = b"l\xfc\x9cF\xf9 j\xa8P\x19."  # how the first pickle of torch.save before 1.6 ends
+
+_GZIP, _BZIP2, _LZMA = b"\x1f\x8b", b"BZh", (b"\xfd7zXZ\x00", b"]\x00\x00")
+_ZLIB = tuple(b"x" + level for level in (b"\x01", b"\x5e", b"\x9c", b"\xda"))
+_COMPRESSED = (_GZIP, _BZIP2, *_LZMA, *_ZLIB)
+"""By how they begin: what joblib and pandas unpack by themselves."""
+
+_HOLDING = (ZIP_START, *_COMPRESSED)
+
+
+@dataclass(frozen=True, slots=True)
+class FileAudit:
+    """What is in a file.
+
+    Attributes:
+        kind: What it is: ``zip``, ``torchscript``, ``pickle``, ``safetensors``, ``onnx`` or
+            ``numpy``, which archives of arrays are too.
+        pickles: What each pickle in it would do.
+        notes: What else is to be known, a clause each.
+        of_torch: Whether it is laid out as torch's files are; such hold objects of trainers' own
+            classes, and TorchScript of its own.
+    """
+
+    kind: str
+    pickles: tuple[PickleAudit, ...]
+    notes: tuple[str, ...] = ()
+    of_torch: bool = False
+
+    @property
+    def running(self) -> list[Running]:
+        """What would run code, and the pickle it is in."""
+        return [(pickle, named) for pickle in self.pickles for named in pickle.running]
+
+
+def audit_file(file: SourceFile) -> FileAudit:
+    """Follow every pickle in a file, whatever it seems to be.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    head = file.read(0, min(HEAD_SIZE, file.size))
+    looker = _Looker()
+    if head.startswith(ZIP_START):
+        entries, found = looker.in_zip(file, 0)
+        inside = [entry.inside for entry in entries]
+        kind = "zip"
+        if any(name.startswith(_SCRIPT) for name in inside):
+            kind = "torchscript"
+        elif entries and all(entry.name.endswith(".npy") for entry in entries):
+            kind = "numpy"
+        notes = tuple(_zip_notes(entries))
+        return FileAudit(kind, tuple(found), notes, of_torch="data.pkl" in inside)
+    kind = "pickle"
+    if looks_like_safetensors(head):
+        kind = "safetensors"
+    elif head.startswith(_NUMPY):
+        kind = "numpy"
+    elif (describe_wrong_file(head) or "").startswith("is a protobuf file"):
+        kind = "onnx"
+    pickles = tuple(looker.in_stream(file, file.stream, 0))
+    return FileAudit(kind, pickles, of_torch=_LEGACY in head[:32])
+
+
+def require_no_code(audit: FileAudit) -> None:
+    """Refuse a file that is no checkpoint and would run code in programs that open it.
+
+    Of a checkpoint that is damaged, only what is there to run code counts: the classes of a trainer
+    are in honest ones too.
+
+    Raises:
+        UnsafeInputError: It would.
+    """
+    counted = unsafe(audit.running) if audit.of_torch else audit.running
+    if counted:
+        raise code_error(counted)
+
+
+def require_no_code_beside(file: SourceFile, directory: ZipDirectory, known: Sequence[str]) -> None:
+    """Refuse an archive with a pickle that is there to run code, beside what a checkpoint has.
+
+    Args:
+        file: The archive.
+        directory: Its entries.
+        known: What the names of those begin with that are read or are bytes alone, below the
+            folder of the archive.
+
+    Raises:
+        UnsafeInputError: It has one.
+    """
+    others = [entry for entry in directory.entries if not entry.inside.startswith(tuple(known))]
+    pickles = tuple(_Looker().in_entries(file, directory, others, 0))
+    require_no_code(FileAudit("zip", pickles, of_torch=True))
+
+
+def unsafe(running: Sequence[Running]) -> list[Running]:
+    """Those that are there only to run code."""
+    return [(pickle, named) for pickle, named in running if named.judgement is Judgement.UNSAFE]
+
+
+def code_error(running: Sequence[Running]) -> UnsafeInputError:
+    """The error for what would run code: the worst of it is named, with its place."""
+    pickle, first = min(
+        running, key=lambda one: (one[1].judgement is not Judgement.UNSAFE, not one[1].spelled)
+    )
+    more = f" and {len(running) - 1} more" if len(running) > 1 else ""
+    return UnsafeInputError(
+        f"{pickle.place}: would run code in programs that unpickle it: {first.name} at "
+        f"byte {first.position}{more}; nothing was run, {ADVICE}."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Bytes that were found in a file."""
+
+    name: str
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.data[offset : offset + length]
+
+
+class _Looker:
+    """Goes through a file and all that is in it."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_LOOKED_AT
+
+    def in_zip(self, file: ReadableAt, depth: int) -> tuple[Sequence[Entry], list[PickleAudit]]:
+        """The entries of an archive, and the pickles in them."""
+        try:
+            directory = ZipDirectory(file)
+        except ConversionError:
+            return (), []  # the reader says more
+        entries = directory.entries
+        beside = "data.pkl" in {entry.inside for entry in entries}
+        # Beside data.pkl are the bytes of tensors.
+        looked_at = [e for e in entries if not (beside and e.inside.startswith("data/"))]
+        return entries, list(self.in_entries(file, directory, looked_at, depth))
+
+    def in_entries(
+        self, file: ReadableAt, directory: ZipDirectory, entries: Sequence[Entry], depth: int
+    ) -> Iterator[PickleAudit]:
+        """The pickles in entries; those that are named so count even if they cannot be followed."""
+        named: list[Entry] = []
+        others: list[Entry] = []
+        for entry in entries:
+            is_named = entry.name.lower().endswith(_PICKLE_NAMES)
+            (named if is_named else others).append(entry)
+        for entry in named[:_MOST]:
+            content = directory.content(entry, MAX_PICKLE)
+            label = f"{file.name}, {printable(entry.name)}"
+            yield audit_pickle(PickleSource(io.BytesIO(content), 0, len(content), label))
+        if len(named) > _MOST:
+            yield PickleAudit(file.name, (), f"its first {_MOST} pickles of {len(named)}")
+        for entry in others:
+            label = f"{file.name}, {printable(entry.name)}"
+            found = _Found(label, directory.content(entry, _BEGINNING))
+            if found.size == _BEGINNING and self._goes_on(found):
+                found = _Found(label, directory.content(entry, min(self._left, _MAX_UNPACKED)))
+                self._left -= found.size
+                if self._left <= 0:
+                    yield PickleAudit(file.name, (), f"{_MAX_LOOKED_AT} bytes of its entries")
+                    return
+            yield from self._in_found(found, depth + 1)
+
+    def _goes_on(self, found: _Found) -> bool:
+        """Whether something that may hold a pickle is not at its end where its beginning is."""
+        if found.data.startswith(_HOLDING) or found.data.startswith(_TAR, _TAR_AT):
+            return True
+        source = PickleSource(io.BytesIO(found.data), _array_header(found), found.size, found.name)
+        audit_pickle(source)
+        return source.exhausted
+
+    def in_stream(self, file: ReadableAt, stream: IO[bytes], depth: int) -> Iterator[PickleAudit]:
+        """The pickles in what is no zip archive."""
+        head = file.read(0, min(HEAD_SIZE, file.size))
+        yield from self._stacked(file, stream, _array_header(file))
+        if head.startswith(_TAR, _TAR_AT):
+            yield from self._in_tar(file, stream, depth)
+        if head.startswith(_COMPRESSED):
+            yield from self._in_found(_Found(file.name, _unpacked(stream, head)), depth + 1)
+
+    def _in_found(self, found: _Found, depth: int) -> Iterator[PickleAudit]:
+        if depth > _DEEPEST:
+            return
+        if found.data.startswith(ZIP_START):
+            yield from self.in_zip(found, depth)[1]
+        else:
+            yield from self.in_stream(found, io.BytesIO(found.data), depth)
+
+    def _stacked(self, file: ReadableAt, stream: IO[bytes], start: int) -> Iterator[PickleAudit]:
+        """The pickles from a byte of a file on; what seems to be none is left out."""
+        source = PickleSource(stream, start, file.size, file.name)
+        for _ in range(_MOST):
+            audit = audit_pickle(source)
+            if audit.lost is None or _is_pickle(audit):
+                yield audit
+            if audit.lost is not None or source.tell() == file.size:
+                return
+
+    def _in_tar(self, file: ReadableAt, stream: IO[bytes], depth: int) -> Iterator[PickleAudit]:
+        """The pickles in a tar archive, as torch before 0.2 wrote."""
+        stream.seek(0)
+        try:
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                for member in islice(archive, _MOST_MEMBERS):
+                    content = archive.extractfile(member) if member.isreg() else None
+                    if content is None:
+                        continue
+                    data = content.read(max(0, min(self._left, _MAX_UNPACKED)))
+                    self._left -= len(data)
+                    label = f"{file.name}, {printable(member.name)}"
+                    yield from self._in_found(_Found(label, data), depth + 1)
+        except (tarfile.TarError, OSError, ValueError):
+            return
+
+
+def _array_header(file: ReadableAt) -> int:
+    """Where the elements of an array of NumPy begin, a pickle if they are objects; else 0.
+
+    Source: numpy/lib/format.py.
+    """
+    head = file.read(0, min(_NUMPY_HEAD, file.size))
+    if not head.startswith(_NUMPY):
+        return 0
+    start = 10 if head[6:7] == b"\x01" else _NUMPY_HEAD
+    return min(start + int.from_bytes(head[8:start], "little"), file.size)
+
+
+def _is_pickle(audit: PickleAudit) -> bool:
+    """Whether what could not be followed to its end is a pickle, and not a text or mere numbers.
+
+    ``c`` at the beginning of a line of text is the instruction to import what two lines name, and
+    one number in a hundred begins as some instruction.
+    """
+    if audit.marked:
+        return bool(audit.names)
+    return any(
+        named.spelled and (named.used or named.judgement is Judgement.UNSAFE)
+        for named in audit.names
+    )
+
+
+def _unpacked(stream: IO[bytes], head: bytes) -> bytes:
+    """What a compressed file holds, as far as it can be unpacked."""
+    stream.seek(0)
+    pieces = []
+    left = _MAX_UNPACKED
+    try:
+        with _unpacker(stream, head) as unpacked:
+            while left > 0 and (piece := unpacked.read1(min(left, _BEGINNING))):
+                pieces.append(piece)
+                left -= len(piece)
+    except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error):
+        pass  # what came before counts
+    return b"".join(pieces)
+
+
+def _unpacker(
+    stream: IO[bytes], head: bytes
+) -> gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | io.BytesIO:
+    """A file of what a compressed one holds."""
+    if head.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=stream)
+    if head.startswith(_BZIP2):
+        return bz2.BZ2File(stream)
+    if head.startswith(_LZMA):
+        return lzma.LZMAFile(stream)
+    packed = stream.read(_MAX_UNPACKED)
+    return io.BytesIO(zlib.decompressobj().decompress(packed, _MAX_UNPACKED))
+
+
+def _zip_notes(entries: Sequence[Entry]) -> Iterator[str]:
+    for name, times in Counter(entry.name for entry in entries).items():
+        if times > 1:
+            yield f"{times} entries are called {printable(name)}; programs take one or the other"
+    for entry in entries:
+        name = printable(entry.name)
+        if entry.flags & ENCRYPTED:
+            yield f"{name} is marked as encrypted, at which scanners stop and torch does not"
+        if entry.method != STORED:
+            yield f"{name} is compressed, {entry.stored} bytes to {entry.size}"
