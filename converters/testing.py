@@ -20,6 +20,7 @@ def assert_parity(
     *,
     images: Sequence[str | os.PathLike[str]] = (),
     baseline: str | os.PathLike[str] | None = None,
+    strict: bool = False,
 ) -> Report:
     """Verify a converted folder as ``regnet verify`` does.
 
@@ -27,13 +28,14 @@ def assert_parity(
         folder: The converted folder.
         images: Photographs to verify on as well.
         baseline: An earlier ``regnet verify --json``, than which nothing may be worse.
+        strict: Whether everything must have been run.
 
     Returns:
         The verdicts, for further questions.
 
     Raises:
-        AssertionError: If a verdict is fail, a file was changed or something got worse; the message
-            is a table.
+        AssertionError: If a verdict is no pass, a file was changed, something got worse or, with
+            ``strict``, was not run; the message is a table.
         InputError: If the folder or the baseline cannot be read.
     """
     from converters.folder import ConvertedFolder
@@ -47,6 +49,6 @@ def assert_parity(
     report = verify_folder(ConvertedFolder(path), images=[Path(image) for image in images])
     worse = None if before is None else regressions(report, before)
     findings = Findings(path.name, report, worse)
-    if not findings.passed:
+    if not findings.passed or (strict and report.not_run):
         raise AssertionError(as_text(findings))
     return report

@@ -42,6 +42,9 @@ _JUDGED = {
 """Files that the oracle does not depend on."""
 
 
+_PROGRAMS = {".onnx", ".ort", ".pt", ".pt2", ".pte", ".ptl", ".pth", ".tflite"}
+"""How files of networks end."""
+
 _COSTLY = 500_000_000_000
 """Multiply-adds of one image; the largest network of any framework but VISSL's stays below."""
 
@@ -175,10 +178,26 @@ def _not_checked(folder: ConvertedFolder, record: Record | None) -> Iterator[str
         if unnamed:
             names = ", ".join(unnamed)
             yield f"{REPORT_NAME} does not name {names}, so no checksum of it was compared"
+    if others := _other_programs(folder):
+        names = printable(", ".join(others))
+        yield f"{names} is of no format that is known here, so nothing was judged of it"
     if not (folder.path / GOLDEN_NAME).is_file():
         yield (
             f"there is no {GOLDEN_NAME}, so the weights were not compared with what was converted"
         )
+
+
+def _other_programs(folder: ConvertedFolder) -> list[str]:
+    """What somebody might take for an artefact, where artefacts lie, and no format writes."""
+    known = {name for kind in FORMATS.values() for name in (kind.file_name, *kind.companion_names)}
+    places = {kind.file_name.rpartition("/")[0] for kind in FORMATS.values()}
+    names = (
+        path.relative_to(folder.path).as_posix()
+        for place in sorted(places)
+        for path in sorted((folder.path / place).glob("*"))
+        if path.suffix in _PROGRAMS and path.is_file()
+    )
+    return [name for name in names if name not in known]
 
 
 def _taken_over(options: SourceOptions) -> Iterator[str]:

@@ -62,6 +62,11 @@ class Findings:
         return (*self.unsigned, *self.report.failures, *(self.regressions or ()))
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """One clause for each thing that could not be checked, none of which is wrong."""
+        return tuple(f"not checked: {clause}" for clause in self.report.not_checked)
+
+    @property
     def unsigned(self) -> tuple[str, ...]:
         """What is wrong with the signature, one clause each."""
         return () if self.signature is None else self.signature.problems

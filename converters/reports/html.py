@@ -51,7 +51,7 @@ def _outcome(findings: Findings) -> Markup:
         tag("h1", findings.folder, " ", _badge(word, passed=findings.passed)),
         tag("p", rest, class_="lead"),
         *([_list(findings.failures)] if findings.failures else []),
-        *([_list(findings.report.not_checked, "open")] if findings.report.not_checked else []),
+        *([_list(findings.remarks, "open")] if findings.remarks else []),
     )
 
 

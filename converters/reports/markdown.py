@@ -33,8 +33,8 @@ def markdown(findings: Findings) -> str:
     blocks = [f"## {mark} {escaped(findings.folder)}: {escaped(findings.headline)}"]
     if findings.failures:
         blocks.append("\n".join(_list(findings.failures)))
-    if findings.report.not_checked:
-        blocks.append("\n".join(_list(findings.report.not_checked)))
+    if findings.remarks:
+        blocks.append("\n".join(_list(findings.remarks)))
     verdicts = findings.report.verdicts
     if verdicts:
         blocks += [

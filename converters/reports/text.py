@@ -20,6 +20,6 @@ def as_text(findings: Findings) -> str:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-    clauses = (*findings.failures, *findings.report.not_checked)
+    clauses = (*findings.failures, *findings.remarks)
     lines += [f"- {one_line(clause)}" for clause in clauses]
     return "\n".join(lines)

@@ -46,6 +46,7 @@ def hostile(findings: Findings) -> Findings:
             runtime=HOSTILE,
             precision=HOSTILE,
             tensors=TensorCertificate(1, 2, 3, (HOSTILE, HOSTILE)),
+            not_compared=HOSTILE,
             measurements=tuple(
                 dataclasses.replace(m, batch=HOSTILE, output=HOSTILE, failure=HOSTILE)
                 for m in verdict.measurements
@@ -53,7 +54,9 @@ def hostile(findings: Findings) -> Findings:
         )
         for verdict in report.verdicts
     )
-    changed = dataclasses.replace(report, verdicts=verdicts, changed_files=(HOSTILE,))
+    changed = dataclasses.replace(
+        report, verdicts=verdicts, changed_files=(HOSTILE,), not_checked=(HOSTILE, HOSTILE)
+    )
     return dataclasses.replace(
         findings,
         folder=HOSTILE,

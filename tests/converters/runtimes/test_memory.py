@@ -18,6 +18,7 @@ from converters.parity.contents.tensors import TensorCertificate
 from converters.parity.report import VerificationError
 from converters.parity.verdict import NOT_RUN, Verdict
 from converters.runtimes.memory import MemoryShortError, available_memory, require_memory
+from converters.testing import assert_parity
 from tests.converters.demo import CHECKPOINT
 from tests.converters.parity.networks import Network, export, random_network
 
@@ -124,6 +125,10 @@ def test_what_is_proven_but_not_run_is_published_as_that(
         "model.onnx": "not run",
         "model.torchscript.pt": "not run",
     }
+    assert record["verification"]["passed"] is True
+    assert len(assert_parity(out).not_run) == 2
+    with pytest.raises(AssertionError, match="2 not run"):
+        assert_parity(out, strict=True)
     card = (out / "README.md").read_text()
     assert "| model.onnx | not run | - | - | not run |" in card
     assert "inf" not in card
