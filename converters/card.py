@@ -18,6 +18,7 @@ from converters.errors import InputError
 from converters.folder import CARD_NAME, ConvertedFolder
 from converters.record import outcome_of
 from converters.usage import with_usage
+from regnet.text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -96,12 +97,9 @@ def read_card(folder: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is no UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8, or "
-            "move it elsewhere."
-        ) from error
+        return read_text(path)
+    except ValueError as error:
+        raise InputError(f"{path} {error}; save it as UTF-8, or move it elsewhere.") from error
 
 
 def updated_card(card: str, folder: ConvertedFolder, record: Record | None) -> str:

@@ -17,6 +17,18 @@ def escaped(text: str) -> str:
     return "".join(escape)
 
 
+def reason_of(error: OSError | ValueError) -> str:
+    """Why a file could not be read, as a clause for parentheses.
+
+    Args:
+        error: From the system, or from :mod:`regnet.json_text` and :mod:`regnet.regular_file`,
+            whose errors are clauses without a subject.
+    """
+    if isinstance(error, OSError):
+        return (error.strerror or type(error).__name__).lower()
+    return f"it {error}"
+
+
 def _shown(message: str) -> str:
     shown = escaped(message)
     if len(shown) <= MAX_MESSAGE:

@@ -64,6 +64,8 @@ class ConvertedFolder:
     def has_classifier(self) -> bool:
         """Whether the folder holds a classifier or a trunk alone (``architectures``)."""
         architectures = getattr(self.config, "architectures", None) or [CLASSIFIER_ARCHITECTURE]
+        if not isinstance(architectures, list):
+            raise InputError(f"{self.path / CONFIG_NAME} lists no architectures; restore it.")
         return TRUNK_ARCHITECTURE not in architectures
 
     @property

@@ -20,7 +20,7 @@ from converters.folder import GOLDEN_NAME, REPORT_NAME, ConvertedFolder
 from converters.sources.options import SourceOptions
 from converters.sources.source import LICENCE
 from regnet.design_space import complexity
-from regnet.json_file import MAX_BYTES
+from regnet.json_text import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -71,8 +71,6 @@ class Record:
             return None
         try:
             fields = _parsed(path)
-        except RecursionError as error:
-            raise _damaged(path, "it is nested too deep") from error
         except (ValueError, OSError) as error:
             raise _damaged(path, str(error)) from error
         return cls(fields)
@@ -379,15 +377,13 @@ def _parsed(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: If it cannot be read.
-        RecursionError: If it is nested too deep.
         ValueError: If it is damaged.
     """
-    with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES} bytes")
-    fields: dict[str, Any] = json.loads(content.decode("utf-8"))
-    _as_text(fields).encode("utf-8")  # refuses NaN, infinity and half a surrogate pair
+    try:
+        fields: dict[str, Any] = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"it {error}") from error
+    _as_text(fields)  # refuses NaN and infinity
     _require_form(fields)
     return fields
 

@@ -112,7 +112,7 @@ class RegNetConfig(JsonFile):
             self.num_labels = DEFAULT_NUM_LABELS if num_labels is None else num_labels
             return
         try:
-            self.id2label = {int(index): name for index, name in id2label.items()}
+            self.id2label = {int(index): _label(name) for index, name in id2label.items()}
             derived = {name: index for index, name in self.id2label.items()}
             self.label2id = dict(label2id.items()) if label2id else derived
         except (ArithmeticError, AttributeError, TypeError, ValueError):
@@ -226,6 +226,13 @@ def squeeze_width(in_channels: int) -> int:
     would give 187 (pycls ``models/anynet.py``, transformers ``RegNetYLayer``).
     """
     return round(in_channels / 4)
+
+
+def _label(name: object) -> str:
+    """A label as text; folders whose labels are numbers exist."""
+    if not isinstance(name, str | int | float):
+        raise TypeError(name)
+    return str(name)
 
 
 def _require_int(name: str, value: object, *, minimum: int) -> None:

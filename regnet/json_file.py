@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from regnet.text import read_text
+from regnet.json_text import read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 PROCESSOR_NAME = "processor_config.json"
-
-MAX_BYTES = 20_000_000
-"""Of a file; the names of a million classes fit."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -27,17 +24,10 @@ def read_object(path: Path) -> dict[str, Any]:
         OSError: If it cannot be read.
         ValueError: If it holds none; the message names it.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} has more than {MAX_BYTES} bytes; restore the file.")
     try:
-        fields = json.loads(read_text(path))
+        return read_json_object(path)
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}).") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deep; restore the file.") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path} is not a JSON object; restore the file.")
-    return fields
+        raise ValueError(f"{path} {error}; restore the file.") from error
 
 
 def processor_settings(
@@ -116,7 +106,7 @@ class JsonFile(ABC):
         path, fields = cls._read(path, path if path.is_file() else path / cls.file_name)
         try:
             return cls.from_dict(fields, **overrides)
-        except ValueError as error:
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 
     @classmethod

@@ -5,8 +5,13 @@ from __future__ import annotations
 import codecs
 from typing import TYPE_CHECKING
 
+from regnet.regular_file import open_regular
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+MAX_BYTES = 20_000_000
+"""Of a text; the names of a million classes fit."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -29,11 +34,23 @@ def decoded(content: bytes) -> str:
     return content.decode("utf-8")
 
 
-def read_text(path: Path) -> str:
-    """Read a file as :func:`decoded` has it.
+def read_text(path: Path, most: int = MAX_BYTES) -> str:
+    """Read a regular file as :func:`decoded` has it.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
 
     Raises:
-        OSError: If it cannot be read.
-        UnicodeDecodeError: If it is in another encoding.
+        OSError: If it cannot be read, or is no regular file.
+        ValueError: If it is longer or in another encoding, as a clause that can follow its name:
+            "has more than ... bytes".
     """
-    return decoded(path.read_bytes())
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"has more than {most} bytes")
+    try:
+        return decoded(content)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is no UTF-8 text ({error.reason} at byte {error.start})") from error

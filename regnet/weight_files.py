@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
+from regnet.json_text import read_json
 from regnet.safetensors_file import INDEX_NAME, SHARD_PATTERN, WEIGHTS_NAME
-from regnet.text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
     from pathlib import Path
-
-MAX_INDEX = 20_000_000
-"""In bytes; that of the largest network known has some hundred thousand."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -50,8 +46,8 @@ def shards_of(index: Path) -> dict[str, set[str]]:
         ValueError: If it is no index, or names a file outside its folder.
     """
     try:
-        content = json.loads(read_text(index) if index.stat().st_size <= MAX_INDEX else "")
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(index)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{index.name}: cannot be read as JSON; restore the file.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{index.name}: is no JSON object; restore the file.")

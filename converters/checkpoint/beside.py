@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from regnet.json_file import PREPROCESSOR_NAME, processor_settings
-from regnet.text import read_text
+from regnet.json_text import read_json as read_text_as_json
 from regnet.weight_files import shards_of
 
 if TYPE_CHECKING:
@@ -112,8 +111,8 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(read_text(path) if path.stat().st_size <= _MAX_JSON else "")
-    except (OSError, ValueError, RecursionError) as error:
+        value = read_text_as_json(path, _MAX_JSON)
+    except (OSError, ValueError) as error:
         raise InputError(f"{path.name}: cannot be read as JSON; restore the file.") from error
     if not isinstance(value, dict):
         raise InputError(f"{path.name}: is no JSON object; restore the file.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from converters.cli.published import located
 from converters.cli.tables import files_table, inspection_tables, plan_table, report_table
-from converters.errors import InputError
+from converters.errors import InputError, reason_of
+from regnet.json_text import parse_json
 from regnet.safetensors_file import parse_size
 from regnet.text import read_text
 
@@ -30,14 +30,14 @@ def read_labels(path: Path) -> list[str]:
     """
     try:
         text = read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The labels {path} cannot be read ({error}).") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"The labels {path} cannot be read ({reason_of(error)}).") from error
     if not text.lstrip().startswith(("[", "{")):
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
-        labels = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"The labels {path} are not valid JSON ({error}).") from error
+        labels = parse_json(text)
+    except ValueError as error:
+        raise InputError(f"The labels {path} cannot be read ({reason_of(error)}).") from error
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise InputError(f"The labels {path} must be a JSON list of names, in class order.")
     return labels

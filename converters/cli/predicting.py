@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from converters.cli.reports import write_text
-from converters.errors import InputError
+from converters.errors import InputError, escaped
 from converters.inference.images import UnreadableImagesError, find_images
 from converters.inference.predict import predict_each
 from converters.reports.findings import one_line
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from converters.cli.console import Output
     from converters.inference.predict import Prediction, PredictOptions
+
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What begins a formula: the signs, their full-width twins, and what is skipped before them."""
 
 _COLUMNS = ("image", "rank", "label", "probability")
 
@@ -90,8 +93,18 @@ def _as_csv(predictions: Sequence[Prediction]) -> str:
     writer.writerow(_COLUMNS)
     for prediction in predictions:
         for rank, (label, score) in enumerate(prediction.classes, start=1):
-            writer.writerow((prediction.image, rank, label, f"{score:.6f}"))
+            writer.writerow((_cell(str(prediction.image)), rank, _cell(label), f"{score:.6f}"))
     return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Text that neither a terminal nor a spreadsheet obeys: files and labels can say anything.
+
+    Control characters are escaped, and what a spreadsheet would compute gets an apostrophe, with
+    which it shows text as it is (https://owasp.org/www-community/attacks/CSV_Injection).
+    """
+    shown = escaped(text)
+    return f"'{shown}" if text.lstrip(" ").startswith(_FORMULAS) else shown
 
 
 def _draw(predictions: Sequence[Prediction], target: Path) -> None:

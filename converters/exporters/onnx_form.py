@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from converters.errors import InputError
+from regnet.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -88,14 +89,25 @@ class GraphForm:
 DEFAULT_FORM = GraphForm()
 """Everything open, in float32."""
 
+_NONE_STATED = (None,) * len(AXES)
+_OPEN = (1, 224, 224)
+"""What is reckoned with where a size is open."""
+
+_MOST_STATED = 1 << 27
+"""Pixels of a batch that a file can fix: more than there is memory for, so that it cannot have been
+run."""
+
 
 def stated_sizes(metadata: Mapping[str, str]) -> tuple[int | None, ...]:
     """Batch, height and width that a file says it fixes; None is open, or was fixed by mistake."""
     try:
-        stated = json.loads(metadata.get(SIZES_KEY, "{}"))
-        return tuple(None if axis not in stated else int(stated[axis]) for axis in AXES)
-    except (ValueError, TypeError):
-        return (None,) * len(AXES)
+        stated = parse_json(metadata.get(SIZES_KEY, "{}"))
+        sizes = tuple(stated.get(axis) for axis in AXES)
+    except (ValueError, AttributeError):
+        return _NONE_STATED
+    taken = [open_ if size is None else size for size, open_ in zip(sizes, _OPEN, strict=True)]
+    possible = all(type(size) is int and size > 0 for size in taken)
+    return sizes if possible and math.prod(taken) <= _MOST_STATED else _NONE_STATED
 
 
 def with_sizes(

@@ -38,6 +38,7 @@ from converters.exporters.onnx_int8_graph import (
     quantised,
 )
 from converters.probabilities import softmax
+from regnet.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -89,7 +90,7 @@ class Quantisation:
         """
         texts = {entry.key: entry.value for entry in model.metadata_props}
         try:
-            fields = json.loads(texts[QUANTISATION_KEY])
+            fields = parse_json(texts[QUANTISATION_KEY])
             layers = tuple(map(str, fields.pop("float_layers")))
             return cls(**fields, float_layers=layers)
         except (KeyError, TypeError, AttributeError) as error:

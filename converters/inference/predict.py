@@ -119,7 +119,7 @@ def classifier_folder(path: Path) -> ConvertedFolder:
         InputError: If it is none, or a trunk.
     """
     folder = ConvertedFolder(path)
-    if not folder.has_classifier:
+    if not folder.has_classifier or not folder.config.num_labels:
         raise InputError(f"{path} has no classifier, so it predicts no classes.")
     return folder
 

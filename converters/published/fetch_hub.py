@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from converters.errors import StorageError
 from converters.staging import partial_name, staged_folder
+from regnet.json_text import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,9 +119,9 @@ def _shards(path: Path) -> list[str]:
     if not path.name.endswith(".index.json"):
         return []
     try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = read_json(path)["weight_map"]
         names = {str(name) for name in weight_map.values()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return []
     return sorted(filter(_PLAIN_NAME.fullmatch, names))
 

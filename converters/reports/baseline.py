@@ -8,14 +8,13 @@ by the factor over the baseline *and* over the unit; 0.1 that became 0.3 is luck
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.reports.findings import SCHEMA
-from regnet.text import read_text
+from regnet.json_text import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,7 +89,7 @@ def read_baseline(path: Path) -> dict[str, Standing]:
         InputError: If the file cannot be read or is no such report.
     """
     try:
-        record = json.loads(read_text(path))
+        record = read_json(path)
         if record["schema"] != SCHEMA:
             raise InputError(
                 f"The baseline {path} is of another schema than {SCHEMA}; write it again with "

@@ -72,8 +72,13 @@ def reference_model(
     Args:
         folder: A converted folder.
         dtype: Of weights; by default they stay as they are stored, mapped from their file.
+
+    Raises:
+        InputError: If the weights are not those that ``config.json`` describes.
     """
     from regnet import model
+
+    folder.tensors  # noqa: B018 -- headers alone, so that no network of any size is built in vain
 
     kind = model.RegNetForImageClassification if folder.has_classifier else model.RegNetModel
     return kind.from_pretrained(folder.path, dtype=dtype)

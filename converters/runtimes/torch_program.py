@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.values import printable
@@ -11,6 +10,7 @@ from converters.runtimes.memory import require_memory
 from converters.runtimes.reference import torch_threads
 from converters.runtimes.torch_places import loadable
 from converters.runtimes.torch_runtime import TorchRuntime
+from regnet.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,9 +114,9 @@ def _has_pickles(path: Path, table: bytes) -> bool:
     try:
         return any(
             entry["use_pickle"] or not entry["path_name"].startswith(_PLAIN)
-            for entry in json.loads(table)["config"].values()
+            for entry in parse_json(table)["config"].values()
         )
-    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(
             f"{path.name}: has a table of tensors that torch.export did not write; export it again "
             "with `regnet export --format pt2`."

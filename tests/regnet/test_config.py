@@ -198,7 +198,7 @@ def test_a_narrow_x_network_needs_no_squeeze() -> None:
         pytest.param("[]", "is not a JSON object", id="a list"),
         pytest.param('{"model_type": "resnet"}', "does not describe a RegNet", id="a ResNet"),
         pytest.param('{"depths": [1]}', "1 stages", id="unbuildable"),
-        pytest.param("\udcff", "not valid JSON", id="not UTF-8"),
+        pytest.param("\udcff", "is no UTF-8 text", id="not UTF-8"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_refused_by_name(

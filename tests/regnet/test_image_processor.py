@@ -357,7 +357,7 @@ def test_a_setting_that_cannot_be_used_is_refused(settings: dict[str, Any], mess
     [
         ("", "is not valid JSON"),
         ("{", "is not valid JSON"),
-        ("\xff", "is not valid JSON"),
+        ("\xff", "is no UTF-8 text"),
         ("[]", "is not a JSON object"),
         ('{"crop_pct": 2}', "crop_pct=2"),
         ('{"do_resize": null}', "do_resize=None"),

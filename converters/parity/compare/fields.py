@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from regnet.config import CONFIG_NAME
 from regnet.json_file import PREPROCESSOR_NAME
+from regnet.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,7 +80,7 @@ def _stated(side: Side) -> dict[str, dict[str, Any]]:
         return plain
     metadata = side.artefact.metadata if side.artefact else {}
     try:
-        values = {key: json.loads(metadata[key]) for key in _METADATA if key in metadata}
+        values = {key: parse_json(metadata[key]) for key in _METADATA if key in metadata}
     except ValueError:
         return {}
     found = {

@@ -9,7 +9,6 @@ batch norm has its epsilon, and that no weights hide where no initialiser is.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -35,6 +34,7 @@ from converters.parity.contents.written import (
     stated_precision,
 )
 from regnet.architecture import NORM_EPS
+from regnet.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -169,7 +169,10 @@ def _words(place: Mapping[str, str]) -> str:
 def _weights_sha256(model: ModelProto) -> dict[str, str]:
     """The digests that a sharing file states; none if it does not, or not as it should."""
     stated = {entry.key: entry.value for entry in model.metadata_props}
-    digests = json.loads(stated.get(WEIGHTS_KEY, "{}"))
+    try:
+        digests = parse_json(stated.get(WEIGHTS_KEY, "{}"))
+    except ValueError:
+        return {}
     return digests if isinstance(digests, dict) else {}
 
 

@@ -7,12 +7,12 @@ The program itself, another JSON, is judged by its numbers.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.values import printable
 from converters.parity.contents.archive import Archive
 from converters.parity.contents.held import Contents, HeldTensor
+from regnet.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -48,7 +48,7 @@ def _table(archive: Archive, name: str) -> Mapping[str, Any]:
     text = archive.entry(name)
     if text is None:
         raise ValueError(f"the archive has no {name}")
-    table: Mapping[str, Any] = json.loads(text)["config"]
+    table: Mapping[str, Any] = parse_json(text)["config"]
     return table
 
 

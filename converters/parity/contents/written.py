@@ -7,7 +7,6 @@ its numbers and tensors.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from onnx import TensorProto
@@ -29,6 +28,7 @@ from converters.exporters.torchscript import CODE, MARK, program_entries
 from converters.parity.contents.held import FOLDED_WEIGHT
 from regnet.config import CONFIG_NAME
 from regnet.json_file import PREPROCESSOR_NAME
+from regnet.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -149,7 +149,7 @@ def code_is_ours(entry: Callable[[str], bytes | None]) -> bool:
 def _says(text: str | None, value: object) -> bool:
     """Whether JSON, where there is any, says this."""
     try:
-        return text is None or bool(json.loads(text) == value)
+        return text is None or bool(parse_json(text) == value)
     except ValueError:
         return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,6 +55,34 @@ def test_csv_on_stdout_is_nothing_but_csv(demo_folder: Path, tmp_path: Path) -> 
     assert re.fullmatch(rf"{re.escape(str(path))},1,{re.escape(label)},0\.\d{{6}}", row)
     both = regnet("predict", demo_folder, path, "--csv", "-", "--json", cwd=tmp_path)
     assert "--csv" in assert_one_sentence(both, 2)
+
+
+def test_a_cell_of_csv_is_neither_computed_nor_obeyed(demo_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(demo_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    hostile = [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        " =1",
+        "\x1b[2J\a",
+        "a\u202eb",
+        "\uff1d1",
+    ]
+    config["id2label"] = {str(number): label for number, label in enumerate(hostile)}
+    config.pop("label2id")
+    (folder / "config.json").write_text(json.dumps(config))
+    ((path, _),) = sample_images(tmp_path, 1)
+    finished = regnet("predict", folder, path, "--csv", "-", "--top", "10", cwd=tmp_path)
+    assert finished.status == 0
+    assert finished.out.replace("\n", "").isprintable()
+    labels = {row["label"] for row in csv.DictReader(finished.out.splitlines())}
+    expected = ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\\t=1", "'\\r=1", "' =1"]
+    assert labels == {*expected, "\\x1b[2J\\x07", "a\\u202eb", "'\uff1d1"}
 
 
 def test_unreadable_images_end_in_a_sentence_each_and_the_rest_is_predicted(

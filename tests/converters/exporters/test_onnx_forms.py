@@ -15,7 +15,14 @@ from onnx import numpy_helper
 from converters.artefacts import FORMATS, ExportOptions
 from converters.errors import InputError
 from converters.export import export_artefacts
-from converters.exporters.onnx_form import NEWEST_OPSET, OLDEST_OPSET, GraphForm, with_sizes
+from converters.exporters.onnx_form import (
+    NEWEST_OPSET,
+    OLDEST_OPSET,
+    SIZES_KEY,
+    GraphForm,
+    stated_sizes,
+    with_sizes,
+)
 from converters.folder import ConvertedFolder
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import Truth
@@ -326,3 +333,22 @@ def test_the_command_takes_several_formats_and_a_form(folder: Path) -> None:
         model = onnx.load(folder / "onnx" / f"{name}.onnx")
         assert sizes_of(model.graph.input[0]) == [1, 3, 48, 48]
         assert model.opset_import[0].version == 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{",
+        "[" * 5000,
+        '{"batch": "2"}',
+        '{"height": 0}',
+        '{"width": true}',
+        '{"batch": 1e999}',
+        '{"batch": 100000000}',
+        '{"height": 65536, "width": 65536}',
+    ],
+)
+def test_sizes_that_no_file_fixes_are_not_believed(text: str) -> None:
+    assert stated_sizes({SIZES_KEY: text}) == (None, None, None)
+    assert stated_sizes({SIZES_KEY: '{"batch": 256, "width": 384}'}) == (256, None, 384)

@@ -1,0 +1,60 @@
+"""JSON of strangers: bounded, whole, and never waited for."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from regnet.json_text import MAX_DEPTH, parse_json, read_json, read_json_object
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("text", "clause"),
+    [
+        ("[" * 100_000, "is nested too deep"),
+        ('{"a":' * 50_000, "is nested too deep"),
+        ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "is nested too deep"),
+        (b"\xff\xfe{", "is no UTF-8 text"),
+        ("{}".encode("utf-16-le"), "is not valid JSON"),
+        ("", "is not valid JSON"),
+        ("{} {}", "is not valid JSON"),
+        ("1" * 5000, "is not valid JSON"),
+        ('{"a": "\\ud800"}', "holds half of a character"),
+        ('{"\\udc00": 1}', "holds half of a character"),
+    ],
+    ids=range(10),
+)
+def test_what_is_no_json_to_everybody_is_refused_in_a_clause(
+    text: str | bytes, clause: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{clause}"):
+        parse_json(text)
+
+
+def test_what_is_json_is_read_as_ever() -> None:
+    deep = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+    for text in (deep, '{"a": [1, 2.5, null, "\\ud83d\\ude00"]}', "3", '"\u00e9"'):
+        assert parse_json(text) == json.loads(text)
+        assert parse_json(text.encode()) == json.loads(text)
+
+
+def test_a_file_is_bounded_regular_and_an_object(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"a": 1}')
+    assert read_json(path) == read_json_object(path, 8) == {"a": 1}
+    with pytest.raises(ValueError, match="has more than 7 bytes"):
+        read_json(path, 7)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="is not a JSON object"):
+        read_json_object(path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="Not a regular file"):
+        read_json(tmp_path / "pipe")
+    with pytest.raises(IsADirectoryError):
+        read_json(tmp_path)
