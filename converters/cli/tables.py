@@ -102,10 +102,15 @@ def report_table(report: Report) -> Group:
     table.add_column("verdict")
     for verdict in report.verdicts:
         table.add_row(*_report_row(verdict))
-    reasons = (Text(f"{v.artefact}, {v.reason}", style="dim") for v in report.verdicts)
+    reasons = (Text(_decided_by(verdict), style="dim") for verdict in report.verdicts)
     clauses = [f"{clause}." for clause in report.not_run]
     clauses += (f"Not checked: {clause}." for clause in report.not_checked)
     return Group(table, *reasons, *(Text(escaped(clause), "yellow") for clause in clauses))
+
+
+def _decided_by(verdict: Verdict) -> str:
+    left_out = f"; {verdict.not_compared} not compared" if verdict.not_compared else ""
+    return f"{verdict.artefact}, {verdict.reason}{left_out}"
 
 
 def _report_row(verdict: Verdict) -> list[RenderableType]:

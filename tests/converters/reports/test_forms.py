@@ -182,7 +182,7 @@ def test_the_table_and_json_say_what_was_not_compared(
 
 
 def table_of(findings: Findings) -> str:
-    console = Console(width=200, record=True, file=StringIO())
+    console = Console(width=120, record=True, file=StringIO())
     console.print(report_table(findings.report))
     return console.export_text()
 
