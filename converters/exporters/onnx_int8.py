@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 from onnx import ModelProto, StringStringEntryProto, numpy_helper
 
 from converters.calibration import (
@@ -38,6 +37,7 @@ from converters.exporters.onnx_int8_graph import (
     quantised,
 )
 from converters.probabilities import softmax
+from converters.runtimes.onnx_places import open_onnx
 from regnet.json_text import parse_json
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def export_int8(
 
 def read_quantisation(path: Path) -> dict[str, Any]:
     """What an int8 file states of itself, as plain values for JSON."""
-    fields = asdict(Quantisation.stated(onnx.load(path, load_external_data=False)))
+    fields = asdict(Quantisation.stated(open_onnx(path)))
     return fields | {"float_layers": list(fields["float_layers"])}
 
 

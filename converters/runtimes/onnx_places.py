@@ -1,24 +1,29 @@
-"""Where an ONNX file says its weights lie: beside it, or nothing is opened.
+"""Opening an ONNX file: its weights lie beside it, or nothing is opened.
 
 Runtimes before 2026 followed any path (CVE-2024-27318, CVE-2024-5187); newer ones refuse with words
-for programmers. So it is looked at before a runtime sees the file.
+for programmers. So it is looked at before a runtime sees the file, and weights outside of it are
+read here: onnx's own loader refuses a file that has a second name anywhere on the disk.
 """
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.values import printable
 from converters.errors import InputError, UnsafeInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from onnx import GraphProto, ModelProto
+    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 _READ = 1 << 28
-"""Bytes of a file that is looked at; larger ones hold their weights, as sharing ones are small."""
+"""Bytes of a file that is looked at in any case; of a larger one, if it points anywhere."""
+
+_POINTS = b"location"
+"""Which the key of a location is, as it stands in the file."""
 
 
 def require_readable(path: Path) -> None:
@@ -30,16 +35,53 @@ def require_readable(path: Path) -> None:
         UnsafeInputError: If a location leads out of the file's folder.
         InputError: If opset or format are newer than the installed onnx knows.
     """
+    if path.stat().st_size > _READ and not _points_elsewhere(path):
+        return
+    model = _parsed(path)
+    if model is not None:
+        _require(model, path)
+
+
+def open_onnx(path: Path, *, weights: bool = False) -> ModelProto:
+    """Read an ONNX file that :func:`require_readable` takes.
+
+    Args:
+        path: The file.
+        weights: Whether to read the weights beside it into the model.
+
+    Raises:
+        UnsafeInputError: If a location leads out of the file's folder.
+        InputError: If it is of a version that is not known yet.
+        ValueError: If it is no ONNX file, or its weights are not there.
+    """
+    model = _parsed(path)
+    if model is None:
+        raise ValueError(f"{path.name} cannot be read as ONNX")
+    _require(model, path)
+    if weights:
+        for tensor in _tensors(model):
+            if tensor.external_data:
+                _fill(tensor, path)
+    return model
+
+
+def _parsed(path: Path) -> ModelProto | None:
     import onnx
 
-    if path.stat().st_size > _READ:
-        return
     try:
-        model = onnx.load(path, load_external_data=False)
+        return onnx.load(path, load_external_data=False)
     except Exception:  # noqa: BLE001 -- protobuf's own, of which the runtime says more
-        return
+        return None
+
+
+def _points_elsewhere(path: Path) -> bool:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(_POINTS) >= 0
+
+
+def _require(model: ModelProto, path: Path) -> None:
     _require_versions(model, path.name)
-    for location in sorted(set(_locations(model.graph))):
+    for location in sorted({_stated(tensor).get("location", "") for tensor in _tensors(model)}):
         if location.startswith("/") or "\\" in location or ":" in location or ".." in location:
             raise UnsafeInputError(
                 f"{path.name} reads its weights from '{printable(location)}', outside of its "
@@ -58,13 +100,69 @@ def _require_versions(model: ModelProto, name: str) -> None:
         )
 
 
-def _locations(graph: GraphProto) -> Iterator[str]:
-    """Every location stated in a graph, and in graphs inside its nodes."""
-    attributes = [attribute for node in graph.node for attribute in node.attribute]
-    held = [tensor for attribute in attributes for tensor in (attribute.t, *attribute.tensors)]
-    for tensor in (*graph.initializer, *held):
-        yield from (stated.value for stated in tensor.external_data if stated.key == "location")
-    for attribute in attributes:
-        for inner in (attribute.g, *attribute.graphs):
-            if inner.node or inner.initializer:
-                yield from _locations(inner)
+def _stated(tensor: TensorProto) -> dict[str, str]:
+    """Where a tensor says that its elements lie: the last word counts."""
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def _fill(tensor: TensorProto, path: Path) -> None:
+    """Read the elements that a tensor points at."""
+    stated = _stated(tensor)
+    location = stated.get("location", "")
+    file = path.parent / location
+    try:
+        if not file.resolve().is_relative_to(path.parent.resolve()) or not file.is_file():
+            raise FileNotFoundError(location)
+        offset = int(stated.get("offset", 0))
+        length = int(stated.get("length", file.stat().st_size - offset))
+        if min(offset, length) < 0 or offset + length > file.stat().st_size:
+            raise ValueError(length)  # noqa: TRY301
+        with file.open("rb") as weights:
+            weights.seek(offset)
+            tensor.raw_data = weights.read(length)
+    except (OSError, ValueError) as error:
+        where = printable(location) or "a file without a name"
+        raise ValueError(f"the weights that it needs from {where} are not there") from error
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor of a model: of its graphs, functions and training, however deep."""
+    yield from _in_graph(model.graph)
+    for function in model.functions:
+        yield from _in_nodes(function.node)
+        for attribute in function.attribute_proto:
+            yield from _in_attribute(attribute)
+    for training in model.training_info:
+        yield from _in_graph(training.initialization)
+        yield from _in_graph(training.algorithm)
+
+
+def _in_graph(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _in_nodes(graph.node)
+
+
+def _in_nodes(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from _in_attribute(attribute)
+
+
+def _in_attribute(attribute: AttributeProto) -> Iterator[TensorProto]:
+    yield from attribute.tensors
+    sparse = [*attribute.sparse_tensors]
+    graphs = [*attribute.graphs]
+    if attribute.HasField("t"):
+        yield attribute.t
+    if attribute.HasField("sparse_tensor"):
+        sparse.append(attribute.sparse_tensor)
+    if attribute.HasField("g"):
+        graphs.append(attribute.g)
+    for each in sparse:
+        yield from (each.values, each.indices)
+    for graph in graphs:
+        yield from _in_graph(graph)

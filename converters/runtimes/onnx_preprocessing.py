@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
@@ -13,11 +13,10 @@ from converters.dataflow import PIXELS
 from converters.exporters.onnx_form import stated_sizes
 from converters.exporters.onnx_graph import LOGITS
 from converters.exporters.onnx_preprocessing import IMAGE, PREFIX, PROBABILITIES, TOP_INDICES
+from converters.runtimes.onnx_places import open_onnx
 from converters.runtimes.onnxruntime import PROVIDERS, session_options
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -40,7 +39,7 @@ class NetworkOfPreprocessing:
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         self.name = f"onnxruntime {onnxruntime.__version__}"
-        model = onnx.load(path)
+        model = open_onnx(path, weights=True)
         graph = model.graph
         inside = [n for n in graph.node if not n.name.startswith(PREFIX) and n.name not in _BEHIND]
         del graph.node[:], graph.input[:], graph.output[:]
@@ -73,7 +72,7 @@ class WholeWithPreprocessing:
     """
 
     def __init__(self, path: Path | str) -> None:
-        model = onnx.load(path)
+        model = open_onnx(Path(path), weights=True)
         inner = [helper.make_empty_tensor_value_info(name) for name in (PIXELS, LOGITS)]
         model.graph.output.extend(inner)
         self.sizes = stated_sizes({entry.key: entry.value for entry in model.metadata_props})

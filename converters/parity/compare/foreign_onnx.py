@@ -9,6 +9,7 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.parity.compare.foreign import IMAGE_AXES, by, named, words_of
+from converters.runtimes.onnx_places import open_onnx, require_readable
 from converters.runtimes.onnxruntime import PROVIDERS, session_options
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class ForeignOnnx:
 
     Raises:
         InputError: If it cannot be loaded, or is no network of images.
+        UnsafeInputError: If its weights lie outside of its folder.
     """
 
     evaluator = "ONNX's reference evaluator"
@@ -47,6 +49,7 @@ class ForeignOnnx:
         import onnxruntime
 
         self._path = path
+        require_readable(path)
         try:
             self._session = onnxruntime.InferenceSession(
                 path, session_options(), providers=PROVIDERS
@@ -112,17 +115,19 @@ class ForeignOnnx:
 
     @cached_property
     def _doubled(self) -> ReferenceEvaluator:
-        import onnx
         from onnx.reference import ReferenceEvaluator
 
-        return ReferenceEvaluator(_doubled(onnx.load(self._path)))
+        return ReferenceEvaluator(_doubled(open_onnx(self._path, weights=True)))
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """The initialisers, by name."""
-        import onnx
+        """The initialisers, by name.
+
+        Raises:
+            ValueError: If weights are not where the file says.
+        """
         from onnx import numpy_helper
 
-        graph = onnx.load(self._path).graph
+        graph = open_onnx(self._path, weights=True).graph
         return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
     def _feed(self, evaluate: Callable[..., Any], pixel_values: NDArray[np.float32]) -> Outputs:
@@ -158,7 +163,7 @@ def _precision(path: Path) -> str:
     """The narrowest type among operators and weights, which is what decides how far it may be."""
     import onnx
 
-    graph = onnx.load(path, load_external_data=False).graph
+    graph = open_onnx(path).graph
     if any("QuantizeLinear" in node.op_type or "QLinear" in node.op_type for node in graph.node):
         return "int8"
     types = {tensor.data_type for tensor in graph.initializer}

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 from onnx import TensorProto, numpy_helper
 
 from converters.checkpoint.values import printable
@@ -27,6 +26,7 @@ from converters.exporters.onnx_int8_graph import (
 )
 from converters.parity.contents.held import Contents, HeldTensor
 from converters.parity.contents.written import NOT_WRITTEN, form_of, metadata_faults, plain
+from converters.runtimes.onnx_places import open_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,10 +47,11 @@ def read_onnx_int8(folder: ConvertedFolder, path: Path) -> Contents:
 
     Raises:
         OSError: If the file cannot be opened.
-        ValueError: If it does not state how it was quantised.
-        google.protobuf.message.DecodeError: If it is damaged.
+        ValueError: If it is damaged, or does not state how it was quantised.
+        InputError: If it is of a version that is not known yet.
+        UnsafeInputError: If it reads weights elsewhere.
     """
-    model = onnx.load(path, load_external_data=False)
+    model = open_onnx(path)
     expected, plan = _expected(folder, model)
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     faults = [

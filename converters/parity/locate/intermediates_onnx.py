@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx
 import onnxruntime
 from onnx import helper
 
@@ -17,6 +16,7 @@ from converters.errors import InputError
 from converters.exporters.onnx_graph import build_graph
 from converters.parity.locate.intermediates import Intermediates, in_short
 from converters.parity.locate.walk import steps_of
+from converters.runtimes.onnx_places import open_onnx
 from converters.runtimes.onnxruntime import PROVIDERS, session_options
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run_onnx(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -
     Raises:
         InputError: If this project's exporter did not write it.
     """
-    model = onnx.load(path, load_external_data=False)
+    model = open_onnx(path)
     nodes = {node.name: node for node in model.graph.node}
     folded = all(node.op_type != _NORM for node in model.graph.node)
     names = {_module(name, folded): node.output[0] for name, node in nodes.items()}
