@@ -47,6 +47,11 @@ def _summary(comparison: Comparison) -> Table:
     if verdict:
         rows.append((f"{verdict.artefact}'s outputs", f"{verdict.reason} ({verdict.runtime})"))
     rows.append(("fields", _field_count(comparison)))
+    rows += [
+        (f"{each.side}'s {each.verdict.artefact}", f"{each.verdict.outcome}: {each.verdict.reason}")
+        for each in comparison.artefacts
+    ]
+    rows += [("not compared", one_line(clause)) for clause in comparison.not_compared]
     for topic, value in rows:
         facts.add_row(Text(topic, style="bold"), Text(value))
     same = Text("same network", style="green")

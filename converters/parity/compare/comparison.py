@@ -1,7 +1,8 @@
 """`regnet compare`: whether two networks are the same, whatever each is stored as.
 
-Three questions, in the order of their weight: do both hold the same tensors, do both compute the
-same, do both say the same of themselves. The first two decide; see docs/compare.md.
+Four questions, in the order of their weight: do both hold the same tensors, do both compute the
+same, is each artefact in a folder the network of that folder, do both say the same of themselves.
+The first three decide; see docs/compare.md.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import ConversionError
+from converters.parity.compare.artefacts import (
+    FolderArtefact,
+    judge_artefacts,
+    not_compared,
+)
 from converters.parity.compare.basis import judge_outputs, obstacle, shared_inputs
 from converters.parity.compare.distances import Distance
 from converters.parity.compare.fields import FieldDifference, compare_fields
@@ -46,6 +52,8 @@ class Comparison:
         verdict: On the outputs of one side, by an oracle; None if no image fits both.
         oracle: What that is, or why there is none.
         distances: Between the outputs, in plain numbers.
+        artefacts: Of converted folders, each judged by the weights beside it.
+        not_compared: What was compared with nothing, one clause each.
     """
 
     a: Side
@@ -55,6 +63,8 @@ class Comparison:
     verdict: Verdict | None
     oracle: str
     distances: tuple[Distance, ...]
+    artefacts: tuple[FolderArtefact, ...] = ()
+    not_compared: tuple[str, ...] = ()
 
     @property
     def differences(self) -> tuple[str, ...]:
@@ -68,11 +78,12 @@ class Comparison:
             found.append(self.oracle)
         elif self.verdict.failure:
             found.append(f"{self.verdict.artefact}, {self.verdict.failure}")
+        found.extend(filter(None, (artefact.difference for artefact in self.artefacts)))
         return tuple(found)
 
     @property
     def same(self) -> bool:
-        """Whether both are the same network within the rule of docs/parity.md."""
+        """Whether all that was compared is one network within the rule of docs/parity.md."""
         return not self.differences
 
     def require_same(self) -> None:
@@ -96,6 +107,8 @@ class Comparison:
             "weights": asdict(self.weights),
             "oracle": self.oracle,
             "verdict": self.verdict.to_dict() if self.verdict else None,
+            "artefacts": [artefact.to_dict() for artefact in self.artefacts],
+            "not_compared": self.not_compared,
             "distances": [asdict(distance) for distance in self.distances],
             "fields": None if self.fields is None else [asdict(field) for field in self.fields],
         }
@@ -123,13 +136,21 @@ def compare(
     tick("comparing tensors")
     weights = compare_weights(a, b)
     fields = compare_fields(a, b)
+    sides = {"A": a, "B": b}
     mismatch = obstacle(a, b)
     if mismatch:
-        return Comparison(a, b, weights, fields, None, mismatch, ())
+        artefacts = judge_artefacts(sides, None, tick)
+        rest = not_compared(sides, artefacts)
+        return Comparison(a, b, weights, fields, None, mismatch, (), artefacts, rest)
     tick("running both sides")
-    judged = judge_outputs(a, b, shared_inputs(a, b, images))
+    inputs = shared_inputs(a, b, images)
+    judged = judge_outputs(a, b, inputs)
     distances = tuple(_distances(judged))
-    return Comparison(a, b, weights, fields, judged.verdict, judged.oracle, distances)
+    artefacts = judge_artefacts(sides, inputs, tick)
+    rest = not_compared(sides, artefacts)
+    return Comparison(
+        a, b, weights, fields, judged.verdict, judged.oracle, distances, artefacts, rest
+    )
 
 
 def _distances(judged: Judged) -> list[Distance]:

@@ -6,14 +6,20 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
+import onnx
 import pytest
+from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
+from converters.exporters.torchscript import export_torchscript
+from converters.folder import ConvertedFolder
 from tests.converters.cli.running import assert_one_sentence, regnet
 from tests.converters.demo import CHECKPOINT, sample_images
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+STEM = "regnet.embedder.embedder.convolution.weight"
 
 
 @pytest.fixture
@@ -85,3 +91,62 @@ def test_nothing_is_left_in_the_folder_for_temporary_files(
 
     assert (finished.status, finished.out, finished.err) == (0, "", "")
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def broken(demo_folder: Path, path: Path, name: str) -> Path:
+    """The converted demo with an artefact that computes something else."""
+    folder = shutil.copytree(demo_folder, path)
+    model = onnx.load(folder / "model.onnx")
+    kernel = next(t for t in model.graph.initializer if t.name.endswith("folded_weight"))
+    kernel.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(kernel), kernel.name))
+    if name == "model.onnx":
+        onnx.save(model, folder / name)
+    else:
+        state = load_file(folder / "model.safetensors")
+        other = ConvertedFolder(shutil.copytree(demo_folder, path.with_name("donor")))
+        save_file({**state, STEM: -state[STEM]}, other.path / "model.safetensors")
+        export_torchscript(other, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.torchscript.pt"])
+@pytest.mark.parametrize("other", ["a folder", "a checkpoint", "an artefact"])
+def test_a_broken_artefact_in_a_folder_differs_whatever_the_folder_is_compared_with(
+    other: str, name: str, demo_folder: Path, tmp_path: Path
+) -> None:
+    bad = broken(demo_folder, tmp_path / "bad", name)
+    against = {
+        "a folder": demo_folder,
+        "a checkpoint": CHECKPOINT,
+        "an artefact": demo_folder / "model.onnx",
+    }
+    finished = regnet("compare", bad, against[other], "--json", cwd=tmp_path)
+
+    assert finished.status == 1
+    record = json.loads(finished.out)
+    assert record["weights"]["differences"] == []
+    (difference,) = record["differences"]
+    assert difference.startswith(f"A's {name} is not the network of its folder: ")
+    outcomes = {
+        each["artefact"]: each["outcome"] for each in record["artefacts"] if each["side"] == "A"
+    }
+    assert outcomes == {"model.onnx": "pass", "model.torchscript.pt": "pass"} | {name: "FAIL"}
+
+
+def test_what_was_not_compared_is_said(demo_folder: Path, tmp_path: Path) -> None:
+    one = shutil.copytree(demo_folder, tmp_path / "one")
+    (one / "model.torchscript.pt").unlink()
+    (one / "notes").mkdir()
+    (one / "notes" / "a.txt").write_text("seen by nobody")
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    for name in ("config.json", "model.safetensors", "model.onnx"):
+        shutil.copy(demo_folder / name, hub)
+
+    finished = regnet("compare", one, hub, cwd=tmp_path)
+
+    assert finished.status == 0
+    said = " ".join(finished.out.split())
+    assert "not compared A's README.md, conversion.json, golden.safetensors, notes/a.txt" in said
+    assert "not compared B's model.onnx" in said
+    assert "A's model.onnx pass: " in said

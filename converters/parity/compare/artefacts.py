@@ -1,0 +1,120 @@
+"""What else lies in the folders of a comparison: artefacts, which are judged, and the rest.
+
+A folder is more than its weights. Whoever runs ``model.onnx`` of B runs another network if that
+file is broken, so each artefact of a converted folder is judged by the weights beside it, as
+`regnet verify` does. What nothing looks at is listed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from converters.artefacts import FORMATS
+from converters.checkpoint.values import printable
+from converters.folder import PREPROCESSOR_NAME
+from converters.parity.truth import Truth
+from converters.parity.verify import fresh_inputs, verify_artefacts
+from regnet.config import CONFIG_NAME
+from regnet.safetensors_file import INDEX_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from converters.parity.compare.sides import Side
+    from converters.parity.truth import Inputs
+    from converters.parity.verdict import Verdict
+
+_CHECKPOINTS = frozenset({".bin", ".json", ".pth", ".pyth", ".safetensors", ".torch"})
+"""Endings of what the reader of a checkpoint's folder looks at."""
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FolderArtefact:
+    """An artefact of a folder, judged by the folder's weights.
+
+    Attributes:
+        side: ``A`` or ``B``.
+        verdict: On it.
+    """
+
+    side: str
+    verdict: Verdict
+
+    @property
+    def difference(self) -> str | None:
+        """A clause where it is not the network of its folder, or None."""
+        if not self.verdict.wrong:
+            return None
+        name = f"{self.side}'s {self.verdict.artefact}"
+        return f"{name} is not the network of its folder: {self.verdict.wrong}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"side": self.side, **self.verdict.to_dict()}
+
+
+def judge_artefacts(
+    sides: Mapping[str, Side], inputs: Inputs | None, tick: Callable[[str], None]
+) -> tuple[FolderArtefact, ...]:
+    """Judge every artefact that lies in a converted folder.
+
+    Args:
+        sides: ``A`` and ``B``.
+        inputs: That both sides take, or None if there are none.
+        tick: Called with a title before each step.
+
+    Raises:
+        InputError: If a folder cannot be used.
+    """
+    judged = []
+    for letter, side in sides.items():
+        present = _artefacts(side)
+        if side.folder is None or not present:
+            continue
+        tick(f"running the artefacts of {letter}")
+        truth = Truth(side.folder, fresh_inputs(side.folder) if inputs is None else inputs)
+        report = verify_artefacts(side.folder, truth, present, tick, found=True)
+        judged += [FolderArtefact(letter, verdict) for verdict in report.verdicts[1:]]
+    return tuple(judged)
+
+
+def not_compared(sides: Mapping[str, Side], judged: tuple[FolderArtefact, ...]) -> tuple[str, ...]:
+    """What of either side was compared with nothing, one clause each."""
+    clauses = []
+    for letter, side in sides.items():
+        if side.path.is_dir() and (names := _rest(side)):
+            more = len(names) - _SHOWN
+            listed = ", ".join(map(printable, names[:_SHOWN]))
+            clauses.append(f"{letter}'s {listed}" + (f" and {more} more" if more > 0 else ""))
+    for artefact in judged:
+        verdict, name = artefact.verdict, f"{artefact.side}'s {artefact.verdict.artefact}"
+        if verdict.not_run:
+            clauses.append(f"{name} was not run: {verdict.not_run}")
+        elif verdict.not_compared:
+            clauses.append(f"{verdict.not_compared} of {name}")
+    return tuple(clauses)
+
+
+def _artefacts(side: Side) -> dict[str, Path]:
+    if side.kind != "folder":
+        return {}
+    paths = {name: side.path / kind.file_name for name, kind in FORMATS.items()}
+    return {name: path for name, path in paths.items() if path.is_file()}
+
+
+def _rest(side: Side) -> list[str]:
+    """Names of a folder's files that were not looked at."""
+    files = (path for path in side.path.rglob("*") if path.is_file())
+    names = sorted(path.relative_to(side.path).as_posix() for path in files)
+    shown = [name for name in names if not name.startswith(".")]
+    if side.kind != "folder" or side.folder is None:
+        return [name for name in shown if not name.endswith(tuple(_CHECKPOINTS))]
+    seen = {CONFIG_NAME, PREPROCESSOR_NAME, INDEX_NAME}
+    seen |= {path.name for path in side.folder.weight_files}
+    for name in _artefacts(side):
+        seen |= {FORMATS[name].file_name, *FORMATS[name].companion_names}
+    return [name for name in shown if name not in seen]
