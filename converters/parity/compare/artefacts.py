@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from converters.artefacts import FORMATS
 from converters.checkpoint.values import printable
-from converters.folder import PREPROCESSOR_NAME
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
 from regnet.config import CONFIG_NAME
+from regnet.json_file import PREPROCESSOR_NAME
 from regnet.safetensors_file import INDEX_NAME
 
 if TYPE_CHECKING:

@@ -242,7 +242,9 @@ def test_counters_of_batches_do_not_decide(shelf: Path, changed: Callable[..., P
         counters = [name for name in state if name.endswith("num_batches_tracked")]
         state.update({name: np.zeros_like(state[name]) for name in counters})
 
-    comparison = compared(shelf / "out", changed(forget))
+    folder = changed(forget)
+    (folder / "model.torchscript.pt").unlink()  # which has counters too, the old ones
+    comparison = compared(shelf / "out", folder)
 
     assert comparison.same
     assert comparison.weights.counters == 23
