@@ -8,6 +8,7 @@ lies outside the pickle. Protocol 2, as ``torch.save`` has it; see torch's ``_ut
 from __future__ import annotations
 
 import pickle  # for the names of its opcodes; nothing is unpickled
+import struct
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -50,7 +51,8 @@ class PickledTensor:
 
 
 Value: TypeAlias = (
-    "dict[str, Value] | Sequence[Value] | tuple[Value, ...] | str | int | bool | PickledTensor"
+    "dict[str, Value] | Sequence[Value] | tuple[Value, ...]"
+    " | str | int | float | bool | PickledTensor"
 )
 
 
@@ -69,6 +71,8 @@ def opcodes(content: Value) -> bytes:
     match content:
         case str() | int():
             return _plain(content)
+        case float():
+            return pickle.BINFLOAT + struct.pack(">d", content)
         case PickledTensor():
             return _tensor(content)
         case tuple():

@@ -8,11 +8,12 @@ Source: ClassyVision ``models/classy_model.py`` (what is stored where), ``models
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.keymaps.classy_vision import CLASSY_VISION, SWAG
 from converters.recognise import tensors_of
+from converters.sources.classy_vision_config import ClassyVisionConfig
 from converters.sources.entries import elsewhere, require_readable
 from converters.sources.family import EMA_KEYS, Family, choose_state, source_of
 from converters.sources.heads import Head, branch, choose_head, last_block
@@ -69,16 +70,21 @@ def read_classy_vision(
     skipped |= elsewhere(state, but="heads")
     trunk, heads = _trunk_and_heads(state)
     heads |= _detached_heads(branch(checkpoint.tree, *state.path[:-1], "heads"), where)
-    config = branch(checkpoint.tree, "input_args", "config", "model")
+    stated = ClassyVisionConfig.of(checkpoint.tree)
+    config = stated.model
     fit, unfit = _classifiers(heads, last_block(trunk, CLASSY_VISION), _normalising(config))
     chosen = choose_head(fit, unfit, options, where)
     family = SWAG_FAMILY if _SWAG_HEAD in heads else FAMILY
+    if stated.says:
+        reason = "the checkpoint's own configuration"
+        transform = stated.transform(family.transform)
+        family = replace(family, transform=transform, transform_reason=reason)
     if chosen.head is not None:
         trunk |= chosen.head.spelled(family.keymap)
     choice = (replace(state, tensors=trunk, beside={}), weights, {**skipped, **chosen.skipped})
     source = source_of(family, choice, options, where)
-    source = replace(source, decisions=(*source.decisions, chosen.decision))
-    return _as_configured(source, config, where) if isinstance(config, dict) else source
+    decisions = (*source.decisions, chosen.decision, *stated.not_understood)
+    return _as_configured(replace(source, decisions=decisions), config, where)
 
 
 def _trunk_and_heads(state: StateDict) -> tuple[dict[str, StoredTensor], dict[str, _StoredHead]]:
@@ -146,7 +152,7 @@ def _normalising(config: object) -> set[str]:
     }
 
 
-def _as_configured(source: Source, config: Mapping[object, object], where: str) -> Source:
+def _as_configured(source: Source, config: Mapping[str, Any], where: str) -> Source:
     """Take from the training run's own configuration what tensors cannot tell."""
     for key, expected in _INVISIBLE.items():
         if config.get(key, expected) != expected:

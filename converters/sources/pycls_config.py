@@ -18,6 +18,7 @@ from converters.sources.words import Vocabulary, not_understood
 from regnet.architecture import NORM_EPS
 from regnet.config import MAX_BLOCKS
 from regnet.design_space import fit_widths_to_groups, stage_widths_and_depths
+from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,15 +40,17 @@ _ACTIVATIONS: dict[str, Activation] = {
 _DATASETS = ("", "imagenet", "cifar10")
 """Those that pycls has loaders of; whoever added another decided how it is loaded."""
 
-_CIFAR = tuple(
-    tuple(value / 255 for value in values) for values in ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
-)
+
+def _in_unit_range(values: tuple[float, float, float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red / 255, green / 255, blue / 255
+
+
+_CIFAR = _in_unit_range((125.3, 123.0, 113.9)), _in_unit_range((63.0, 62.1, 66.7))
 """Mean and deviation in ``datasets/cifar10.py``; its comment says BGR, its pictures are RGB."""
 
 _FFCV_RATIO = 256 / 224
-_WHOLE_NUMBERS = tuple(
-    tuple(value / 255 for value in values) for values in ((123, 116, 103), (58, 57, 57))
-)
+_WHOLE_NUMBERS = _in_unit_range((123, 116, 103)), _in_unit_range((58, 57, 57))
 """ImageNet's mean and deviation as FFCV's loader takes them: bytes."""
 
 _SECTIONS = Vocabulary(
@@ -299,11 +302,12 @@ class PyclsConfig:
                 f"{self.where}: its cfg evaluates with TEST.IM_SIZE {resize} and TRAIN.IM_SIZE "
                 f"{crop}; they must be positive and the second no larger than the first."
             )
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
         if self._is_cifar:
-            return EvalTransform(resize, crop, BILINEAR, *_CIFAR)
-        if self._is_ffcv and not self.get("TRAIN", "AUGMENT", ""):
-            return EvalTransform(resize, crop, BILINEAR, *_WHOLE_NUMBERS)
-        return EvalTransform(resize, crop, BILINEAR)
+            mean, std = _CIFAR
+        elif self._is_ffcv and not self.get("TRAIN", "AUGMENT", ""):
+            mean, std = _WHOLE_NUMBERS
+        return EvalTransform(resize, crop, BILINEAR, mean, std)
 
     @property
     def transform_reason(self) -> str:

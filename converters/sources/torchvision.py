@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint import Opaque
 from converters.errors import InputError
 from converters.keymaps.torchvision import TORCHVISION
 from converters.sources.family import Family, family_source
 from converters.sources.source import BILINEAR, FILTERS, EvalTransform
+from converters.sources.words import Vocabulary, mapping_in, not_understood
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,22 +32,54 @@ FAMILY = Family(
 )
 
 
+_CROP = "val_crop_size"
+
+_ARGUMENTS = Vocabulary(
+    read=frozenset({"val_resize_size", _CROP, "interpolation"}),
+    harmless=frozenset(
+        # data, what was trained, where weights came from
+        {"data_path", "data", "dataset", "model", "pretrained", "weights", "resume", "start_epoch"}
+        | {"cache_dataset", "output_dir", "workers", "batch_size", "train_*", "test_only"}
+        # optimiser and schedule
+        | {"opt", "lr", "lr_*", "momentum", "weight_decay", "*weight_decay", "wd", "epochs"}
+        | {"label_smoothing", "clip_grad_norm", "warmup_*"}
+        # augmentation
+        | {"mixup_alpha", "cutmix_alpha", "auto_augment", "random_erase", "ra_*"}
+        | {"augmix_*", "aug*"}
+        # how it was computed
+        | {"device", "world_size", "dist_*", "rank", "gpu", "distributed", "local_rank", "amp"}
+        | {"apex", "apex_opt_level", "sync_bn", "model_ema*", "use_deterministic_algorithms"}
+        | {"print_freq", "use_v2", "seed", "prototype", "use_meta"}
+    ),
+    harmless_as={"backend": ("PIL", "pil", "tensor"), "num_classes": ()},
+)
+"""Arguments of ``references/classification/train.py``, of 2019 to today."""
+
+
 def read_torchvision(
     checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions
 ) -> Source:
     """Read a torchvision checkpoint; see :class:`converters.sources.registry.Reader`."""
     where = checkpoint.path.name
-    stored = checkpoint.tree.get("args") if isinstance(checkpoint.tree, dict) else None
-    family = FAMILY
-    if isinstance(stored, Opaque) and "val_crop_size" in stored.fields:
-        transform = _transform(stored.fields, where)
-        family = replace(FAMILY, transform=transform, transform_reason="the training run's args")
-    return family_source(family, states, options, where)
+    arguments = mapping_in(checkpoint.tree, "args")
+    if not arguments:
+        return family_source(FAMILY, states, options, where)
+    reason = "the training run's args"
+    if _CROP not in arguments:
+        reason += ", of a trainer from before 2022, which evaluates at 256"
+    transform = _transform(arguments, where)
+    family = replace(FAMILY, transform=transform, transform_reason=reason)
+    source = family_source(family, states, options, where)
+    unknown = not_understood(_ARGUMENTS.unknown(arguments), "the training run's args")
+    return replace(source, decisions=(*source.decisions, *unknown))
 
 
 def _transform(arguments: Mapping[Any, Any], where: str) -> EvalTransform:
-    """The evaluation of torchvision's trainer, by its command line."""
-    resize, crop = arguments.get("val_resize_size", 256), arguments["val_crop_size"]
+    """The evaluation of torchvision's trainer, by its command line.
+
+    Before it had options for it, it resized to 256 and cropped 224.
+    """
+    resize, crop = arguments.get("val_resize_size", 256), arguments.get(_CROP, 224)
     interpolation = arguments.get("interpolation", "bilinear")
     whole = isinstance(resize, int) and isinstance(crop, int)
     if whole and 0 < crop <= resize and interpolation in FILTERS:

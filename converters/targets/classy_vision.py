@@ -10,6 +10,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from converters.keymaps.classy_vision import CLASSY_VISION
+from converters.sources.source import EvalTransform
 from converters.targets.target import Target
 
 if TYPE_CHECKING:
@@ -30,7 +31,12 @@ def _write(path: Path, network: Network) -> None:
     heads: dict[str, Value] = {_FORK_BLOCK: {_HEAD_ID: head}} if head else {}
     model: dict[str, Value] = {"model": {"trunk": trunk, "heads": heads}}
     tree: dict[str, Value] = {
-        "input_args": {"config": {"model": _config(network, has_head=bool(head))}},
+        "input_args": {
+            "config": {
+                "model": _config(network, has_head=bool(head)),
+                "dataset": {"test": {"name": "image_path", "transforms": _test(network.transform)}},
+            }
+        },
         "classy_state_dict": {"base_model": model},
     }
     network.save(path, tree)
@@ -60,4 +66,18 @@ def _config(network: Network, *, has_head: bool) -> dict[str, Value]:
     return model
 
 
-TARGET = Target(CLASSY_VISION, _write, headless=True)
+def _test(transform: EvalTransform) -> list[Value]:
+    """The steps of the test, in torchvision's names."""
+    crop = transform.crop
+    size: Value = [crop, crop] if transform.squash else transform.resize
+    steps: list[Value] = [{"name": "Resize", "size": size, "interpolation": transform.resample}]
+    if not transform.squash:
+        steps.append({"name": "CenterCrop", "size": crop})
+    steps.append({"name": "ToTensor"})
+    if transform.mean:
+        numbers = {"mean": list(transform.mean), "std": list(transform.std)}
+        steps.append({"name": "Normalize", **numbers})
+    return [{"name": "apply_transform_to_key", "key": "input", "transforms": steps}]
+
+
+TARGET = Target(CLASSY_VISION, _write, headless=True, says=EvalTransform.fields())

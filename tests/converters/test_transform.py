@@ -14,6 +14,7 @@ from torchvision import transforms  # type: ignore[import-untyped]
 from converters.inspection import inspected
 from converters.sources.options import SourceOptions
 from converters.sources.source import FILTERS, EvalTransform
+from converters.targets.registry import TARGETS
 from converters.targets.target import Target
 from converters.writeback import ReadBackError, write_back
 from regnet import RegNetImageProcessor
@@ -91,7 +92,7 @@ TRANSFORMS = [
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: t.in_words)
-@pytest.mark.parametrize("framework", ["timm", "pycls", "torchvision", "mmpretrain"])
+@pytest.mark.parametrize("framework", TARGETS)
 def test_what_a_framework_s_file_says_of_the_transform_is_read_back(
     framework: str, transform: EvalTransform, tmp_path: Path
 ) -> None:

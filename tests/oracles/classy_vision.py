@@ -11,8 +11,14 @@ from classy_vision.models import build_model
 
 from tests.oracles.statistics import randomise
 
+with warnings.catch_warnings(action="ignore"):  # of torchvision's, deprecated
+    from classy_vision.dataset.transforms import build_transforms
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from PIL import Image
+    from torch import Tensor
 
 TINY: dict[str, Any] = {
     "name": "regnet",
@@ -95,3 +101,9 @@ def averaging_hook_state(raw: Any, averaged: Any) -> dict[str, Any]:
     hook._save_current_model_state(averaged, hook.state.ema_model_state)
     state: dict[str, Any] = hook.get_classy_state()
     return state
+
+
+def tested(transforms: Sequence[Mapping[str, Any]], picture: Image.Image) -> Tensor:
+    """What a test's transforms, as a configuration states them, make of a picture."""
+    pixels: Tensor = build_transforms(transforms)({"input": picture})["input"]
+    return pixels
