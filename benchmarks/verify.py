@@ -3,7 +3,7 @@
 ``python -m benchmarks.verify [--network RegNetY-4.0GF]`` builds the network, converts it with every
 artefact that holds and computes float32 and needs no compiler, and measures in turn, in one
 process: `verify_folder` on the folder, and nothing but the passes through its networks (the oracle,
-two honest float32 runs, each artefact). It prints the tables and writes them into
+the draws of the unit, float32 PyTorch, each artefact). It prints the tables and writes them into
 ``docs/benchmarks.md``.
 """
 
@@ -30,9 +30,9 @@ from benchmarks.tables import (
 from converters.artefacts import FORMATS
 from converters.convert import ConvertOptions, convert
 from converters.folder import ConvertedFolder
-from converters.parity.truth import run
+from converters.parity.truth import Truth, run
+from converters.parity.verdict import judge
 from converters.parity.verify import recorded_inputs, verify_folder
-from converters.runtimes.lockstep import EAGER, ORACLE, OTHER_ORDER, run_in_lockstep
 
 if TYPE_CHECKING:
     from converters.parity.truth import Inputs
@@ -110,8 +110,8 @@ class Passes:
 
     def run(self, inputs: Inputs) -> None:
         """All batches through all networks."""
-        for arithmetic in (ORACLE, EAGER, OTHER_ORDER):
-            run_in_lockstep(self._folder, inputs, arithmetic)
+        truth = Truth(self._folder, inputs)
+        judge(truth.eager, truth.units(), truth.oracle)
         for artefact in self._artefacts:
             run(artefact, inputs)
 

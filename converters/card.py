@@ -147,7 +147,7 @@ def _verification(record: Record) -> str:
         return f"\n{text}\n"
     lines = [
         "",
-        "Errors against the float64 oracle, in units of float32 PyTorch's own error.",
+        "Errors against the float64 oracle, in units of an honest computation's.",
         "",
         "| file | runtime | RMS ratio | largest ratio | verdict |",
         "|---|---|---|---|---|",

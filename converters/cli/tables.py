@@ -90,7 +90,7 @@ def plan_table(inspection: Inspection) -> Table:
 
 
 def report_table(report: Report) -> Group:
-    """One row per artefact: its errors in units of float32 PyTorch's own, and the verdict.
+    """One row per artefact: its errors in units of an honest computation's, and the verdict.
 
     Below it the number that decided each.
     """

@@ -29,6 +29,12 @@ class Errors:
         difference = output.astype(np.float64) - oracle
         return cls(float(np.abs(difference).max()), rms(difference))
 
+    def at_least(self, other: Errors) -> Errors:
+        """The larger of each; NaN if either is."""
+        return Errors(
+            float(np.maximum(self.max, other.max)), float(np.maximum(self.rms, other.rms))
+        )
+
 
 def rms(values: NDArray[np.float64]) -> float:
     """Root of the mean square."""

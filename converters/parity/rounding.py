@@ -7,25 +7,35 @@ its error is the least that such an artefact can be asked for, and the unit of i
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from converters.errors import InputError
+from converters.parity.injection import noise_pool
 from converters.runtimes.lockstep import Arithmetic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from converters.runtimes.lockstep import Rounding
-
 PRECISIONS = ("float16", "bfloat16", "int8")
+
+_SEED = 20200330
+_PIECE = 1 << 17
+
+_UNIFORM = 12**-0.5
+"""Spread of a number that is uniform within one step, in steps."""
+
+_MEAN_STEP = 0.72
+"""Of a type's steps at 1, relative to a value: it falls from 1 to 1/2 with the mantissa."""
 
 _STEPS = 255
 """Of eight bits: 127 to each side of zero for weights, 255 from least to most for activations."""
 
 
-def rounded(precision: str) -> Arithmetic:
+def rounded(precision: str, copies: int = 1) -> Arithmetic:
     """The arithmetic of the reference model with weights and activations rounded to a precision.
 
     Additions run in float32, as the accumulators of processors do. In int8 a weight has the scale
@@ -35,6 +45,9 @@ def rounded(precision: str) -> Arithmetic:
 
     Args:
         precision: ``float16``, ``bfloat16`` or ``int8``.
+        copies: How many draws are made at once: the images of a batch come that often, one copy
+            after another. The first is rounded to nearest; in the others values that lie between
+            two steps go to either, the likelier the nearer.
 
     Raises:
         InputError: If it is another.
@@ -44,20 +57,52 @@ def rounded(precision: str) -> Arithmetic:
             f"There is no rule for artefacts that compute in {precision}; verify one in "
             f"float32 or {', '.join(PRECISIONS)}."
         )
-    weight, activation = _roundings(precision)
-    return Arithmetic(torch.float32, folded=True, weight=weight, activation=activation)
-
-
-def _roundings(precision: str) -> tuple[Rounding, Rounding]:
-    """How weights and how activations are rounded; both stay float32 tensors."""
+    dither = _Dither(copies)
     if precision == "int8":
-        return _per_channel, _per_tensor
+        return Arithmetic(
+            torch.float32, folded=True, weight=_per_channel, activation=partial(_per_tensor, dither)
+        )
     dtype = getattr(torch, precision)
+    return Arithmetic(
+        torch.float32,
+        folded=True,
+        weight=partial(_to_half, dtype),
+        activation=partial(_dithered_to_half, dtype, dither),
+    )
 
-    def to_half(values: Tensor) -> Tensor:
-        return values.to(dtype).float()
 
-    return to_half, to_half
+class _Dither:
+    """Noise with the spread of one step of rounding, in all copies but the first."""
+
+    def __init__(self, copies: int) -> None:
+        self._random = np.random.default_rng(_SEED)
+        self._copies = copies
+
+    def add(self, values: Tensor, size: Tensor, factor: float) -> Tensor:
+        """``values + factor * size * noise``."""
+        own = len(values) // self._copies
+        if own == len(values):
+            return values
+        result = values.clone()
+        sizes = size.expand_as(values)[own:].reshape(-1)
+        rest = result[own:].view(-1)
+        pool = noise_pool()
+        for begin in range(0, len(rest), _PIECE):
+            piece = rest[begin : begin + _PIECE]
+            start = int(self._random.integers(len(pool) - len(piece)))
+            noise = pool[start : start + len(piece)]
+            piece.addcmul_(sizes[begin : begin + _PIECE], noise, value=factor)
+        return result
+
+
+def _to_half(dtype: torch.dtype, values: Tensor) -> Tensor:
+    """Rounded to nearest; still a float32 tensor."""
+    return values.to(dtype).float()
+
+
+def _dithered_to_half(dtype: torch.dtype, dither: _Dither, values: Tensor) -> Tensor:
+    step = _MEAN_STEP * torch.finfo(dtype).eps
+    return _to_half(dtype, dither.add(values.contiguous(), values, _UNIFORM * step))
 
 
 def _per_channel(weight: Tensor) -> Tensor:
@@ -67,8 +112,8 @@ def _per_channel(weight: Tensor) -> Tensor:
     return (weight / scale).round() * scale
 
 
-def _per_tensor(values: Tensor) -> Tensor:
+def _per_tensor(dither: _Dither, values: Tensor) -> Tensor:
     """Affine, 255 steps from the least to the largest value, zero among them."""
     least, most = values.amin().clamp(max=0), values.amax().clamp(min=0)
     scale = ((most - least) / _STEPS).clamp(min=1e-12)
-    return (values / scale).round() * scale
+    return dither.add((values / scale).contiguous(), torch.ones(()), _UNIFORM).round() * scale

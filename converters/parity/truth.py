@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from converters.parity.inputs import EXTREMES, NATURAL, fitted
-from converters.parity.rounding import rounded
-from converters.parity.units import units_of
-from converters.runtimes.lockstep import EAGER, ORACLE, OTHER_ORDER, run_in_lockstep
+from converters.parity.units import Exact, float32_units, reduced_units
+from converters.runtimes.lockstep import EAGER, run_in_lockstep
 from converters.runtimes.reference import torch_name
 
 if TYPE_CHECKING:
@@ -38,19 +38,22 @@ class Truth:
     Attributes:
         inputs: As given.
         oracle: Outputs in float64: batch to output name to array.
-        eager: Outputs of float32 PyTorch.
         runtime: What float32 PyTorch calls itself.
     """
 
     def __init__(self, folder: ConvertedFolder, inputs: Inputs) -> None:
         self._folder = folder
         self.inputs = inputs
-        self.oracle = run_in_lockstep(folder, inputs, ORACLE)
+        self._exact = Exact.of(folder, inputs)
+        self.oracle = self._exact.outputs
         self.runtime = torch_name()
-        self.eager = run_in_lockstep(folder, inputs, EAGER)
-        other_order = run_in_lockstep(folder, inputs, OTHER_ORDER)
         self._fitted: dict[tuple[int | None, ...], Truth] = {}
-        self._units: dict[str, Units] = {FLOAT32: units_of([self.eager, other_order], self.oracle)}
+        self._units: dict[str, Units] = {}
+
+    @cached_property
+    def eager(self) -> Mapping[str, Outputs]:
+        """Outputs of float32 PyTorch: batch to output name to array."""
+        return run_in_lockstep(self._folder, self.inputs, EAGER)
 
     def inputs_for(self, precision: str = FLOAT32) -> Inputs:
         """The batches that an artefact of a precision is judged on.
@@ -85,10 +88,9 @@ class Truth:
     def units(self, precision: str = FLOAT32) -> Units:
         """What an honest computation in a precision gets wrong.
 
-        In float32 that is PyTorch, as the network is written and with the same sums arranged in
-        another way (batch norms folded, channels first in memory); the larger error counts. In
-        float16, bfloat16 and int8 it is the reference with everything rounded that such an artefact
-        has to round (`converters.parity.rounding`).
+        In float32 that is the network with the error of a rounding drawn behind every operation
+        (`converters.parity.injection`). In float16, bfloat16 and int8 it is the network with
+        everything rounded that such an artefact has to round (`converters.parity.rounding`).
 
         Args:
             precision: As a runtime names it.
@@ -98,9 +100,11 @@ class Truth:
         """
         if precision not in self._units:
             inputs = self.inputs_for(precision)
-            outputs = run_in_lockstep(self._folder, inputs, rounded(precision))
-            oracle = {batch: self.oracle[batch] for batch in outputs}
-            self._units[precision] = units_of([outputs], oracle)
+            self._units[precision] = (
+                float32_units(self._folder, inputs, self._exact)
+                if precision == FLOAT32
+                else reduced_units(self._folder, inputs, self.oracle, precision)
+            )
         return self._units[precision]
 
 

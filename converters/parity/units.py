@@ -1,90 +1,189 @@
 """The unit of error: what an honest computation in the same precision gets wrong.
 
-One run is a single draw from a distribution: another order of the same additions rounds otherwise.
-So the unit comes from several honest runs (see :class:`converters.parity.truth.Truth`), and
-where an output has few values, from the other batches as well.
+It is computed, not sampled from runtimes that happen to be there: the network runs with the errors
+of its precision drawn at random behind every operation, several times, and the unit is the root
+mean square of what that does to an output. Each batch and each output has its own.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
+from converters.parity.injection import AMPLIFIED, Injection, Observation
 from converters.parity.metrics import Errors, rms
+from converters.parity.rounding import rounded
+from converters.runtimes.lockstep import ORACLE, Arithmetic, run_in_lockstep
+from regnet.design_space import complexity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
+    from converters.folder import ConvertedFolder
+
+    Inputs = Mapping[str, NDArray[np.float32]]
     Outputs = Mapping[str, NDArray[np.floating]]
     Batches = Mapping[str, Outputs]
     Units = Mapping[str, Mapping[str, Errors]]
 
-_LEAST = 2 * float(np.finfo(np.float32).eps)
-"""Relative to the output: two roundings, which no float32 network does better but by luck."""
+_BUDGET = 500_000_000
+"""Multiply-adds that all draws of images of one shape may cost, unless the fewest cost more."""
 
-_BORROWED = 16
-"""Values that the unit of a batch borrows from all batches: many where an output has two values,
-on which honest runs are now and then right to the last bit by luck, nothing beside a thousand."""
+_MOST = 8
+"""Draws. In small networks errors have few sources, so that draws differ more, and cost little."""
 
-_DOUBT = 2.0
-"""How much wider the unit of a single value is: the ratio of two single draws has a long tail. It
-falls with the number of values."""
+_FEWEST = 2
+"""Draws, but for a single image."""
+
+_LEAST = float(np.finfo(np.float32).tiny)
+"""What any runtime may flush to zero."""
 
 
-def units_of(runs: Sequence[Batches], oracle: Batches) -> dict[str, dict[str, Errors]]:
-    """The unit of each output on each batch.
+@dataclass(frozen=True)
+class Exact:
+    """What the network computes in float64.
+
+    Attributes:
+        outputs: Batch to output name to array.
+        features: Batch to what goes into the classifier, (N, C); empty if there is none.
+    """
+
+    outputs: dict[str, dict[str, NDArray[np.floating]]]
+    features: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, folder: ConvertedFolder, inputs: Inputs) -> Exact:
+        """Compute it.
+
+        Args:
+            folder: Whose network it is.
+            inputs: Batch to pixels, (N, num_channels, H, W), normalised.
+        """
+        look = Observation()
+        outputs = run_in_lockstep(folder, inputs, replace(ORACLE, evaluations=[look] * len(inputs)))
+        return cls(outputs, dict(zip(inputs, look.features, strict=False)))
+
+
+def float32_units(
+    folder: ConvertedFolder, inputs: Inputs, exact: Exact
+) -> dict[str, dict[str, Errors]]:
+    """The unit of float32 for each output on each batch.
 
     Args:
-        runs: Outputs of honest runs: batch to output name to array.
-        oracle: Likewise, in float64.
+        folder: Whose network it is.
+        inputs: Batch to pixels, (N, num_channels, H, W), normalised.
+        exact: Of the same.
 
     Returns:
-        Batch to output name to unit; not finite if an honest run or the oracle is not.
+        Batch to output name to unit; not finite if the network is not within float32.
     """
-    units: dict[str, dict[str, Errors]] = {batch: {} for batch in oracle}
-    with np.errstate(invalid="ignore", over="ignore"):
-        for name in dict.fromkeys(name for outputs in oracle.values() for name in outputs):
-            truths = {batch: outputs[name].astype(np.float64) for batch, outputs in oracle.items()}
-            worst = {batch: _worst(runs, batch, name, truth) for batch, truth in truths.items()}
-            scales = _scales(truths)
-            pooled = Errors(
-                max=_usual(worst[batch].max / scale for batch, scale in scales.items()),
-                rms=_usual(worst[batch].rms / scale for batch, scale in scales.items()),
-            )
-            for batch, truth in truths.items():
-                units[batch][name] = _unit(worst[batch], pooled, scales[batch], truth.size)
+    groups = _groups(folder, inputs)
+    injections = [
+        Injection(group.draws, seed, group.features(exact)) for seed, group in enumerate(groups)
+    ]
+    pixels = {str(seed): group.pixels(inputs) for seed, group in enumerate(groups)}
+    arithmetic = Arithmetic(torch.float32, folded=True, evaluations=injections)
+    drawn = run_in_lockstep(folder, pixels, arithmetic)
+    units: dict[str, dict[str, Errors]] = {batch: {} for batch in inputs}
+    for group, injection, outputs in zip(groups, injections, drawn.values(), strict=True):
+        for batch, images in group.images.items():
+            for name, output in outputs.items():
+                draws = output.reshape(group.draws, -1, *output.shape[1:])[:, images]
+                unit = _root_mean_square(draws, exact.outputs[batch][name], AMPLIFIED)
+                if injection.spread is not None:
+                    spread = injection.spread[images] / AMPLIFIED
+                    unit = unit.at_least(Errors(float(spread.max()), rms(spread)))
+                units[batch][name] = unit.at_least(Errors(_LEAST, _LEAST))
     return units
 
 
-def _scales(truths: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
-    """The size of the output on each batch, but not below the usual one.
+def reduced_units(
+    folder: ConvertedFolder, inputs: Inputs, oracle: Batches, precision: str
+) -> dict[str, dict[str, Errors]]:
+    """The unit of float16, bfloat16 or int8 for each output on each batch.
 
-    A single logit is now and then almost zero, while the sums behind it, and so its error, are not.
+    The first draw rounds to nearest, as artefacts do; in the others a value between two steps goes
+    to either.
+
+    Args:
+        folder: Whose network it is.
+        inputs: Batch to pixels, (N, num_channels, H, W), normalised.
+        oracle: Batch to output name to array, in float64.
+        precision: Of :data:`converters.parity.rounding.PRECISIONS`.
+
+    Returns:
+        As :func:`float32_units`.
+
+    Raises:
+        InputError: If the precision is another.
     """
-    sizes = {batch: rms(truth) for batch, truth in truths.items()}
-    usual = _usual(sizes.values())
-    return {batch: max(size, usual) or 1.0 for batch, size in sizes.items()}
+    draws = max(_FEWEST, min(group.draws for group in _groups(folder, inputs)))
+    repeated = {batch: np.concatenate([pixels] * draws) for batch, pixels in inputs.items()}
+    drawn = run_in_lockstep(folder, repeated, rounded(precision, draws))
+    units: dict[str, dict[str, Errors]] = {batch: {} for batch in inputs}
+    for batch, outputs in drawn.items():
+        for name, output in outputs.items():
+            truth = oracle[batch][name]
+            each = output.reshape(draws, -1, *output.shape[1:])
+            nearest = _root_mean_square(each[:1], truth)
+            units[batch][name] = _root_mean_square(each, truth).at_least(nearest)
+    return units
 
 
-def _worst(runs: Sequence[Batches], batch: str, name: str, truth: NDArray[np.float64]) -> Errors:
-    errors = [Errors.of(run[batch][name], truth) for run in runs]
-    return Errors(max(e.max for e in errors), max(e.rms for e in errors))
+@dataclass(frozen=True)
+class _Group:
+    """Batches whose images have one shape, which are computed at once.
+
+    Attributes:
+        images: Batch to where its images are among all of the group.
+        draws: How often each image is computed.
+    """
+
+    images: dict[str, slice]
+    draws: int
+
+    def pixels(self, inputs: Inputs) -> NDArray[np.float32]:
+        """All images, as often as there are draws."""
+        return np.concatenate([inputs[batch] for batch in self.images] * self.draws)
+
+    def features(self, exact: Exact) -> Tensor | None:
+        """What goes into the classifier, for all images."""
+        if not exact.features:
+            return None
+        return torch.cat([exact.features[batch] for batch in self.images])
 
 
-def _unit(worst: Errors, pooled: Errors, scale: float, size: int) -> Errors:
-    doubt = 1 + _DOUBT / size
+def _groups(folder: ConvertedFolder, inputs: Inputs) -> list[_Group]:
+    by_shape: dict[tuple[int, ...], list[str]] = {}
+    for batch, pixels in inputs.items():
+        by_shape.setdefault(pixels.shape[1:], []).append(batch)
+    size = max(max(pixels.shape[2:]) for pixels in inputs.values())
+    per_pixel = complexity(folder.config, size).flops / size**2
+    groups = []
+    for shape, batches in by_shape.items():
+        images, first = {}, 0
+        for batch in batches:
+            images[batch] = slice(first, first + len(inputs[batch]))
+            first = images[batch].stop
+        cost = per_pixel * shape[1] * shape[2] * first
+        fewest = _FEWEST if first > 1 else 1
+        groups.append(_Group(images, int(np.clip(_BUDGET / max(cost, 1), fewest, _MOST))))
+    return groups
 
-    def mixed(own: float, borrowed: float) -> float:
-        total = size * own**2 + _BORROWED * (borrowed * scale) ** 2
-        estimate = np.sqrt(total / (size + _BORROWED)) * doubt
-        return float(np.max([own, estimate, _LEAST * scale]))
 
-    return Errors(mixed(worst.max, pooled.max), mixed(worst.rms, pooled.rms))
-
-
-def _usual(values: Iterable[float]) -> float:
-    """The median, which one batch that amplifies rounding does not move."""
-    return float(np.median(list(values)))
+def _root_mean_square(
+    draws: NDArray[np.floating], truth: NDArray[np.floating], amplified: float = 1.0
+) -> Errors:
+    """Over the draws, which are on the first axis."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        errors = [Errors.of(output, truth.astype(np.float64)) for output in draws]
+        return Errors(
+            rms(np.array([error.max for error in errors])) / amplified,
+            rms(np.array([error.rms for error in errors])) / amplified,
+        )

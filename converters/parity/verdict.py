@@ -1,9 +1,9 @@
 """The verdict on an artefact: pass or fail, with the number that decided it.
 
 The unit of error is what an honest computation in the artefact's own precision gets wrong on the
-same inputs, measured against the float64 oracle; for float32 that is PyTorch itself. A fixed
-tolerance cannot do this job: right models of RegNetY-4.0GF differ by 7e-4 in logits of 78, wrong
-ones with small logits by less than 1e-5. docs/parity.md derives the rule.
+same inputs (`converters.parity.units`). A fixed tolerance cannot do this job: right models of
+RegNetY-4.0GF differ by 7e-4 in logits of 78, wrong ones with small logits by less than 1e-5.
+docs/parity.md derives the rule.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def judge(
 
     Args:
         outputs: Batch to output name to array.
-        units: From :func:`converters.parity.units.units_of`, for the precision.
+        units: From :func:`converters.parity.units.float32_units`, or of another precision.
         oracle: Like ``outputs``, in float64: the truth.
         precision: What the artefact computes in, for the words.
 
@@ -219,6 +219,8 @@ def _measure(  # noqa: PLR0913, PLR0917 -- one output, and what it is measured w
         return Measurement(batch, name, (), failure=f"there is no output {name}")
     shape = tuple(output.shape)
     refusal = _unusable(name, output, truth)
+    if refusal is None and not np.isfinite([unit.rms, unit.max]).all():
+        refusal = f"an honest {precision} computation of {name} leaves the range of {precision}"
     if refusal:
         return Measurement(batch, name, shape, failure=refusal)
     errors = Errors.of(output, truth)
@@ -268,5 +270,4 @@ def _too_far(name: str, rms_ratio: float, max_ratio: float, precision: str) -> s
 
 
 def _ratio_in_words(kind: str, name: str, ratio: float, limit: float, precision: str) -> str:
-    honest = "float32 PyTorch's own" if precision == "float32" else f"honest {precision}'s own"
-    return f"{kind} error of {name} is {ratio:.3g} times {honest}, limit {limit:g}"
+    return f"{kind} error of {name} is {ratio:.3g} times honest {precision}'s own, limit {limit:g}"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from converters.folder import ConvertedFolder
 
     Rounding = Callable[[Tensor], Tensor]
+    Evaluation = Callable[[Callable[..., Tensor], list[Any], dict[str, Any]], Tensor]
 
 _LINEAR = (torch.conv2d, functional.linear)
 """What multiplies by weights, as torch names it to ``__torch_function__``."""
@@ -41,24 +42,25 @@ class Arithmetic:
         dtype: Of weights and everything that passes between modules.
         folded: Whether batch norms are folded into their convolutions, as every deployment runtime
             does, so that its rounding is part of an honest computation.
-        channels_last: Whether memory runs over channels first: the same sums in another order.
         joined: Whether a 1x1 convolution of all batches is one product, which is five times as fast
             where weights outnumber pixels: torch packs them anew for every image.
         weight: Rounds the weights of convolutions and linear layers.
         activation: Rounds what goes into them and what comes out.
+        evaluations: For each batch what computes a function of torch, given its arguments, in
+            place of the function, with errors of its own or looking on; it is told more of folded
+            norms if they are.
     """
 
     dtype: torch.dtype
     folded: bool = False
-    channels_last: bool = False
     joined: bool = False
     weight: Rounding | None = None
     activation: Rounding | None = None
+    evaluations: Sequence[Evaluation] | None = None
 
 
 ORACLE = Arithmetic(torch.float64, joined=True)
 EAGER = Arithmetic(torch.float32)
-OTHER_ORDER = Arithmetic(torch.float32, folded=True, channels_last=True)
 
 
 def run_in_lockstep(
@@ -77,15 +79,11 @@ def run_in_lockstep(
     Returns:
         Batch to output name to array, in the arithmetic's dtype.
     """
-    order = torch.channels_last if arithmetic.channels_last else torch.contiguous_format
     with torch.inference_mode(), torch_threads():
         model: nn.Module = reference_model(folder)
         if arithmetic.folded:
             _fold(model)
-        pixels = [
-            torch.from_numpy(batch).to(arithmetic.dtype, memory_format=order)
-            for batch in inputs.values()
-        ]
+        pixels = [torch.from_numpy(batch).to(arithmetic.dtype) for batch in inputs.values()]
         outputs = model(_Batches(pixels, arithmetic))
     results: dict[str, dict[str, NDArray[np.floating]]] = {batch: {} for batch in inputs}
     for name in folder.output_names:
@@ -110,16 +108,23 @@ class _FoldedConvolution(nn.Module):
         self.convolution = convolution
         self.normalization = normalization
 
-    def forward(self, hidden: _Batches) -> Tensor:
-        """Map (N, in, H, W) to (N, out, H/stride, W/stride)."""
+    def forward(self, hidden: _Batches) -> _Batches:
+        """Map (N, in, H, W) to (N, out, H/stride, W/stride).
+
+        Who evaluates it is told as well of what size of numbers the bias is the difference.
+        """
         layer, norm = self.convolution, self.normalization
         stored = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
         mean, variance, scale, shift = (hidden.cast(tensor) for tensor in stored)
         kernel = hidden.cast(layer.weight)
         weight, bias = fuse_conv_bn_weights(kernel, None, mean, variance, norm.eps, scale, shift)
         settings = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        convolve: Callable[..., Tensor] = functional.conv2d
-        return convolve(hidden, weight, bias, *settings)
+        if not hidden.evaluated:
+            return hidden.computed(torch.conv2d, [hidden, weight, bias, *settings], {})
+        factor = scale / torch.sqrt(variance + norm.eps)
+        magnitude = torch.hypot(bias, mean * factor) * (factor != 0)
+        extra = {"magnitude": magnitude}
+        return hidden.computed(torch.conv2d, [hidden, weight, bias, *settings], extra)
 
 
 class _Batches:
@@ -159,6 +164,8 @@ class _Batches:
 
         def compute(batch: int) -> Tensor:
             own = [value.tensors[batch] if isinstance(value, _Batches) else value for value in args]
+            if self._arithmetic.evaluations:
+                return self._arithmetic.evaluations[batch](func, own, kwargs)
             if not (rounding and rounding.activation):
                 return func(*own, **kwargs)
             own[0] = rounding.activation(own[0])
@@ -169,6 +176,11 @@ class _Batches:
     def cast(self, value: Any) -> Any:
         """A tensor of weights in the arithmetic's dtype; anything else as it is."""
         return value.to(self._arithmetic.dtype) if isinstance(value, Tensor) else value
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether something else computes torch's functions."""
+        return self._arithmetic.evaluations is not None
 
     @property
     def shape(self) -> torch.Size:

@@ -10,9 +10,13 @@ Running statistics are measured, then jittered.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _STEM_GAIN = 3.1
 _CONV_GAIN = 0.85
@@ -21,6 +25,9 @@ _LINEAR_GAIN = 1.5
 _NORM_WEIGHT = (0.8, 0.3)
 _NORM_BIAS = (-0.2, 0.6)
 _JITTER = 0.03
+
+_CHOSEN = 0.3
+"""Part of the channels of which something is peculiar."""
 
 
 @torch.no_grad()
@@ -75,3 +82,78 @@ def _calibrate(model: nn.Module, image_size: int, generator: torch.Generator) ->
 def _noise(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Uniform in -1..1."""
     return torch.rand(like.shape, generator=generator) * 2 - 1
+
+
+@torch.no_grad()
+def adversarial(model: nn.Module, kind: str, *, seed: int = 0, image_size: int = 64) -> nn.Module:
+    """Weights like a trained RegNet's but for one thing.
+
+    Args:
+        model: Taking images (N, channels, H, W); left in evaluation mode.
+        kind: Of :data:`ADVERSARIAL`.
+        seed: Same seed, same weights.
+        image_size: Height and width of the calibration images, in pixels.
+    """
+    randomise(model, seed=seed, image_size=image_size)
+    generator = torch.Generator().manual_seed(seed + 1)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if kind in _OF_NORMS:
+        for norm in norms:
+            _OF_NORMS[kind](norm, torch.rand(norm.weight.shape, generator=generator) < _CHOSEN)
+    elif kind in _OF_SOME_NORM:
+        _OF_SOME_NORM[kind](norms[int(torch.randint(len(norms), (), generator=generator))])
+    else:
+        model.apply(_OF_MODULES[kind])
+    return model.eval()
+
+
+def _large_means(norm: nn.BatchNorm2d, chosen: torch.Tensor) -> None:
+    norm.running_mean[chosen] += 100 * norm.running_var[chosen].sqrt()  # type: ignore[index, union-attr]
+    norm.bias[chosen] += 100 * norm.weight[chosen]
+
+
+def _equal_channels(norm: nn.BatchNorm2d, _: torch.Tensor) -> None:
+    norm.bias[:] = norm.bias[0]
+    norm.weight[:] = norm.weight[0]
+
+
+def _tiny_variances(norm: nn.BatchNorm2d) -> None:
+    norm.running_var[::3] = 1e-9  # type: ignore[index]
+
+
+def _small_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d) and module.bias is None:
+        module.weight *= 2.0**-6
+    elif isinstance(module, nn.BatchNorm2d):
+        module.running_mean *= 2.0**-6  # type: ignore[operator]
+        module.running_var *= 2.0**-12  # type: ignore[operator]
+
+
+def _saturated_gates(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d) and module.bias is not None:
+        module.weight *= 30
+
+
+def _shifted_classifier(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        module.bias += 1000
+
+
+_OF_NORMS: dict[str, Callable[[nn.BatchNorm2d, torch.Tensor], Any]] = {
+    "gammas of zero": lambda norm, chosen: norm.weight.masked_fill_(chosen, 0),
+    "negative gammas": lambda norm, chosen: norm.weight.mul_(torch.where(chosen, -1.0, 1.0)),
+    "large gains": lambda norm, chosen: norm.weight.mul_(torch.where(chosen, 4.0, 1.0)),
+    "large means": _large_means,
+    "equal channels": _equal_channels,
+}
+_OF_SOME_NORM: dict[str, Callable[[nn.BatchNorm2d], Any]] = {
+    "tiny variances": _tiny_variances,
+    "a dead layer": lambda norm: norm.weight.zero_(),
+}
+_OF_MODULES: dict[str, Callable[[nn.Module], Any]] = {
+    "small weights": _small_weights,
+    "saturated gates": _saturated_gates,
+    "a shifted classifier": _shifted_classifier,
+}
+ADVERSARIAL = (*_OF_NORMS, *_OF_SOME_NORM, *_OF_MODULES)
+"""Statistics on the edge of what trainings give, each of its own kind."""

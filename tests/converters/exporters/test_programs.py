@@ -113,7 +113,7 @@ def test_the_artefact_of_another_network_fails(
 ) -> None:
     path = written(classifier, kind)
     other = Network.of(random_folder(tmp_path, SMALL, seed=1))
-    assert "times float32 PyTorch's own" in (verdict(other, kind, path).failure or "")
+    assert "times honest float32's own" in (verdict(other, kind, path).failure or "")
 
 
 def test_torch_loads_it_with_the_names_and_bytes_of_the_weights(classifier: Network) -> None:

@@ -14,13 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from converters.folder import ConvertedFolder
 from converters.parity.inputs import EXTREMES, verification_inputs
 from converters.parity.rounding import rounded
-from converters.runtimes.lockstep import (
-    EAGER,
-    ORACLE,
-    OTHER_ORDER,
-    Arithmetic,
-    run_in_lockstep,
-)
+from converters.runtimes.lockstep import EAGER, ORACLE, Arithmetic, run_in_lockstep
 from converters.runtimes.reference import ReferenceRuntime, reference_model
 from regnet.architecture import Architecture
 from regnet.config import RegNetConfig
@@ -31,6 +25,7 @@ from tests.converters.parity.networks import NETWORKS, random_network
 
 CHECKOUT = Path(__file__).parents[3]
 INPUTS = verification_inputs(3, 48)
+FOLDED = Arithmetic(torch.float32, folded=True)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux' /proc")
 
@@ -96,11 +91,10 @@ def test_folded_norms_give_the_bits_of_torchs_own_fold(tmp_path: Path) -> None:
         if isinstance(module, RegNetConvLayer):
             module.convolution = fuse_conv_bn_eval(module.convolution, module.normalization)
             module.normalization = torch.nn.Identity()
-    results = run_in_lockstep(folder, INPUTS, OTHER_ORDER)
+    results = run_in_lockstep(folder, INPUTS, FOLDED)
     for batch, pixels in INPUTS.items():
         with torch.inference_mode():
-            order = torch.from_numpy(pixels).to(memory_format=torch.channels_last)
-            expected = model(order).logits.numpy()
+            expected = model(torch.from_numpy(pixels)).logits.numpy()
         assert_same_bits(results[batch]["logits"], expected)
 
 
@@ -138,7 +132,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from converters.folder import ConvertedFolder
-from converters.runtimes.lockstep import EAGER, ORACLE, OTHER_ORDER, run_in_lockstep
+from converters.parity.truth import Truth
 
 torch.set_num_threads(1)
 folder = ConvertedFolder(Path(sys.argv[1]))
@@ -147,8 +141,8 @@ status = open("/proc/self/status").read().split()
 data = int(status[status.index("VmData:") + 1]) << 10
 limit = data + int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-for arithmetic in (EAGER, ORACLE, OTHER_ORDER):
-    run_in_lockstep(folder, inputs, arithmetic)
+truth = Truth(folder, inputs)
+truth.eager, truth.units()
 """
 
 

@@ -1,0 +1,283 @@
+"""The rounding errors of one evaluation in float32, injected behind every operation.
+
+Whoever computes in float32 rounds after every addition and product, in an order of their own. What
+that does to an operation's result is known as a distribution: its size follows from the length of a
+sum and from its terms. A run of the network in which every result is moved by one draw from it is
+what some honest runtime could have computed. `docs/parity.md` derives the sizes.
+
+The draws are sixteen times too large (:data:`AMPLIFIED`), and the outputs' errors are divided by
+that. To first order this changes nothing, and the rounding of the run itself, in float32 like any
+other, no longer counts: it adds 0.2 % to the root mean square. So a draw costs a pass in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+AMPLIFIED = 16.0
+"""How many times too large the injected errors are."""
+
+_SEED = 20200330
+_UNIT = 2.0**-24 * AMPLIFIED
+"""Half of the distance from 1 to the next float32, amplified."""
+
+_ROUNDING = 0.18
+"""Mean square of the relative error of one rounding, in squares of half that distance: uniform
+within half a step, whose share of the value falls with the value's mantissa, (1 - 1/4) / 2 ln 2 of
+1/3."""
+
+_LANES = (8, 16)
+"""How many sums runtimes keep side by side for one mean."""
+
+_POOL = 1 << 20
+_PIECE = 1 << 15
+
+
+class Observation:
+    """Computes torch's functions as they are, and remembers what goes into the linear layer.
+
+    Attributes:
+        features: That, (images, features), for each batch in turn.
+    """
+
+    def __init__(self) -> None:
+        self.features: list[Tensor] = []
+
+    def __call__(
+        self, func: Callable[..., Tensor], args: list[Any], kwargs: dict[str, Any]
+    ) -> Tensor:
+        """``func(*args, **kwargs)``."""
+        if func is functional.linear:
+            self.features.append(args[0])
+        return func(*args, **kwargs)
+
+
+class Injection:
+    """Computes torch's functions, each with the error that float32 may make in it.
+
+    The same seed gives the same draws on every machine.
+
+    Args:
+        copies: How many draws are made at once: the images of a batch come that often, one copy
+            after another, and each copy gets errors of its own.
+        seed: Of the draws.
+        exact: What goes into the linear layer (images, features) without errors; None if there is
+            none.
+
+    Attributes:
+        spread: Of the linear layer's outputs (images, features) the RMS error that the errors of
+            its inputs cause if their signs are independent of each other, amplified. An output of a
+            draw is one number; this is a mean over all inputs. None if there is no such layer.
+    """
+
+    def __init__(self, copies: int, seed: int = 0, exact: Tensor | None = None) -> None:
+        self._random = np.random.default_rng([_SEED, seed])
+        self._copies = copies
+        self._exact = exact
+        self._kernel: Tensor | None = None
+        self._kernel_squares = torch.empty(0)
+        self.spread: NDArray[np.float64] | None = None
+
+    def __call__(
+        self, func: Callable[..., Tensor], args: list[Any], kwargs: dict[str, Any]
+    ) -> Tensor:
+        """What ``func(*args, **kwargs)`` might be; tensors have images on their first axis."""
+        sums = {torch.conv2d: self._convolution, functional.linear: self._linear}
+        if func in sums:
+            return sums[func](*args, **kwargs)
+        result = func(*args, **kwargs).contiguous()
+        if func in _EXACT:
+            return result
+        if func in _BY_ARGUMENT:  # 1 + erf(x) and the like cancel where the function is small
+            return self._approximated(result, args[0], 0.5)
+        self._scattered(result, result, _UNIT * math.sqrt(_ROUNDING))
+        if func is functional.adaptive_avg_pool2d:
+            self._reordered(args[0], result)
+        elif func in _ABSOLUTE:
+            self._approximated(result, torch.ones(()), _ABSOLUTE[func])
+        return result
+
+    def _approximated(self, result: Tensor, sizes: Tensor, share: float) -> Tensor:
+        """Runtimes' polynomials err at each value, and alike at values that are near each other."""
+        self._scattered(result, sizes, share * _UNIT)
+        noise = self._channels(result.shape[:2]).view(*result.shape[:2], *[1] * (result.ndim - 2))
+        return result.addcmul_(sizes, noise, value=share * _UNIT)
+
+    def _convolution(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *settings: Any,
+        magnitude: Tensor | None = None,
+    ) -> Tensor:
+        """A sum of n terms, one after the other: its partial sums are a walk that ends at it.
+
+        Each pixel has errors of its own, but those of weights, of the bias and of a norm's scale
+        are the same for all pixels of a channel. ``magnitude`` (out,) is that of the numbers from
+        which a bias was computed, if not its own.
+        """
+        result = torch.conv2d(hidden, weight, None, *settings)
+        count = weight[0].numel()
+        shape = result.shape[:2]
+        own, shared = self._terms(self._one(hidden), weight, settings[-1])
+        own *= _UNIT * math.sqrt(_ROUNDING * (count / 6 + 1))
+        shared *= _UNIT * math.sqrt(_ROUNDING)
+        shift = self._channels(shape) * shared
+        error = _UNIT * math.sqrt(2 * _ROUNDING)
+        if bias is not None:
+            shift += bias
+            shift += self._channels(shape) * (magnitude if magnitude is not None else bias) * error
+        scale = 1 + self._channels(shape) * error
+        relative = _UNIT * math.sqrt(_ROUNDING * (count / 3 + 1))
+        return self._moved(result, relative, own.view(-1), scale.view(-1), shift.view(-1))
+
+    def _linear(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        kernel = weight[:, :, None, None]
+        result = self._convolution(hidden[:, :, None, None], kernel, bias, 1, 0, 1, 1)[:, :, 0, 0]
+        if self._exact is not None:
+            errors = hidden.double().view(self._copies, -1, hidden.shape[1]) - self._exact
+            spread = errors.square().mean(0) @ weight.double().square().T
+            self.spread = spread.sqrt().numpy()
+        return result
+
+    def _reordered(self, hidden: Tensor, result: Tensor) -> Tensor:
+        """The mean over a map: by how much the orders differ in which runtimes add it up."""
+        spread = torch.from_numpy(spread_of_orders(self._one(hidden).numpy()) * AMPLIFIED)
+        shape = result.shape[:2]
+        error = self._channels(shape) * spread.float().repeat(self._copies, 1)
+        return result.add_(error[:, :, None, None])
+
+    def _one(self, values: Tensor) -> Tensor:
+        """The first of the copies."""
+        return values[: len(values) // self._copies]
+
+    def _terms(self, hidden: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        """The root of the sum of squares of a sum's terms, (N, C) for all copies.
+
+        Squares are taken for their mean over the map: of the values, and of the values' mean, which
+        is what terms have in common in all pixels.
+        """
+        if self._kernel is not weight:  # the same computes all batches
+            squares = weight.flatten(2).square()
+            squares = squares.sum(2) if squares.shape[2] > 1 else squares[:, :, 0]
+            squares = squares.view(groups, -1, weight.shape[1])
+            self._kernel, self._kernel_squares = weight, squares.transpose(1, 2)
+        sizes = torch.linalg.vector_norm(hidden, dim=(2, 3)) / math.sqrt(hidden[0, 0].numel())
+        if not torch.isfinite(sizes).all():
+            sizes = hidden.double().square().mean((2, 3)).sqrt().float()
+        both = torch.cat([sizes, hidden.mean((2, 3))])
+        peak = both.abs().amax().clamp(min=1e-30)
+        grouped = (both / peak).square().view(len(both), groups, -1).transpose(0, 1)
+        terms = torch.bmm(grouped, self._kernel_squares).transpose(0, 1).flatten(1).sqrt() * peak
+        own, shared = terms.chunk(2)
+        return own.repeat(self._copies, 1), shared.repeat(self._copies, 1)
+
+    def _scattered(self, values: Tensor, sizes: Tensor, factor: float) -> Tensor:
+        """Add ``factor * sizes * noise`` to each value, in place; a scalar size is for all."""
+        flat, by = values.view(-1), sizes.reshape(-1)
+        for begin in range(0, len(flat), _PIECE):
+            piece = flat[begin : begin + _PIECE]
+            size = by[begin : begin + _PIECE] if sizes.ndim else by
+            piece.addcmul_(size, self._noise(len(piece)), value=factor)
+        return values
+
+    def _moved(
+        self, values: Tensor, relative: float, own: Tensor, scale: Tensor, shift: Tensor
+    ) -> Tensor:
+        """Values (N, C, H, W) with all errors of a sum, in place, a piece that fits a cache each.
+
+        Args:
+            values: The sums.
+            relative: Size of each value's error relative to it.
+            own: Size of each value's error, for each of the N times C maps.
+            scale: Factor of each map.
+            shift: Summand of each map.
+        """
+        rows = values.view(values.shape[0] * values.shape[1], -1)
+        columns = [size[:, None] for size in (own, shift, scale)]
+        width = min(rows.shape[1], _PIECE)
+        height = max(1, _PIECE // width)
+        for top in range(0, len(rows), height):
+            size, summand, factor = (column[top : top + height] for column in columns)
+            for left in range(0, rows.shape[1], width):
+                piece = rows[top : top + height, left : left + width]
+                piece.addcmul_(piece, self._noise(piece.numel()).view(piece.shape), value=relative)
+                piece.addcmul_(size, self._noise(piece.numel()).view(piece.shape))
+                torch.addcmul(summand, piece, factor, out=piece)
+        return values
+
+    def _channels(self, shape: tuple[int, ...]) -> Tensor:
+        """Noise for each channel of each image, (N, C)."""
+        return self._noise(math.prod(shape)).view(shape)
+
+    def _noise(self, count: int) -> Tensor:
+        """As many normal numbers, from a random place of the pool."""
+        if count > _PIECE:
+            return torch.cat([self._noise(_PIECE), self._noise(count - _PIECE)])
+        start = int(self._random.integers(_POOL - count))
+        return noise_pool()[start : start + count]
+
+
+_EXACT = (functional.relu, torch.relu, torch.flatten)
+"""Functions that round nothing."""
+
+_BY_ARGUMENT = (functional.gelu, functional.silu)
+
+_ABSOLUTE = {torch.sigmoid: 0.5, torch.tanh: 0.5, functional.selu: 1.0}
+"""Functions that are computed from 1 or end near it, and by what part of a rounding of 1 they err
+however small they are: some runtimes' sigmoid is never below 1e-8."""
+
+
+@cache
+def noise_pool() -> Tensor:
+    """A million draws of the standard normal distribution, the same on every machine."""
+    random = np.random.default_rng(_SEED)
+    return torch.from_numpy(random.standard_normal(_POOL, dtype=np.float32))
+
+
+def spread_of_orders(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """By how much a mean in float32 is off in the worst of the orders in which runtimes add.
+
+    Those are: in pairs, one after the other, and in 8 and 16 sums side by side. Roundings of equal
+    terms all go one way, so no formula replaces adding them up.
+
+    Args:
+        values: (N, C, H, W).
+
+    Returns:
+        (N, C).
+    """
+    images, channels, height, width = values.shape
+    rows = np.ascontiguousarray(values.reshape(images * channels, height * width))
+    pixels = np.ascontiguousarray(rows.T)
+    sums = [rows.sum(1), _in_turn(pixels)]
+    for lanes in _LANES:
+        whole = len(pixels) // lanes * lanes
+        if whole > lanes:
+            side_by_side = _in_turn(pixels[:whole].reshape(-1, lanes * pixels.shape[1]))
+            rest = pixels[whole:].sum(0)
+            sums.append(side_by_side.reshape(lanes, -1).sum(0) + rest)
+    exact = rows.sum(1, dtype=np.float64)
+    worst = np.max([np.abs(total - exact) for total in sums], axis=0)
+    spread: NDArray[np.float64] = (worst / (height * width)).reshape(images, channels)
+    return spread
+
+
+def _in_turn(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The sum of all rows, one after the other; NumPy adds those of one column in pairs."""
+    columns = rows.shape[1]
+    total: NDArray[np.float32] = np.repeat(rows, 2, axis=1).sum(0) if columns == 1 else rows.sum(0)
+    return total[:columns]
