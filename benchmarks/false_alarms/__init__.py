@@ -1,0 +1,1 @@
+"""Right artefacts of random networks, none of which may be refused."""
