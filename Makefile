@@ -34,7 +34,7 @@ WEB_VERSION := 1.30.0
 WEB_SHA256 := d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71
 WEB_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
 
-.PHONY: help demo test test-all coverage lint format types audit mutation hostile fuzz faults load benchmarks web clean
+.PHONY: help demo test test-all coverage lint format types audit mutation false-alarms hostile fuzz faults load benchmarks web clean
 
 help:
 	@echo "make demo        convert the bundled checkpoint and classify with every format"
@@ -44,6 +44,7 @@ help:
 	@echo "make lint types  ruff and mypy, as CI runs them"
 	@echo "make audit       what the package index knows against the pinned versions"
 	@echo "make mutation    plant 2,000 faults in artefacts and count those the verdict finds"
+	@echo "make false-alarms  judge right artefacts of 2,000 random networks; goes on where it was"
 	@echo "make hostile     the 55 classes of hostile and broken files; writes docs/hostile-files.md"
 	@echo "make fuzz        two hours (FUZZ_MINUTES=120) of mutated inputs for all that reads files"
 	@echo "make faults      let system calls go wrong in every operation; writes docs/faults.md"
@@ -93,6 +94,9 @@ $(VENV)/.installed-fuzz: $(VENV)/.installed-test
 
 mutation: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.mutation
+
+false-alarms: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.false_alarms
 
 benchmarks: $(VENV)/.installed-benchmarks
 	$(BIN)/python -m benchmarks.export_and_convert

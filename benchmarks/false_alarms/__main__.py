@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,8 @@ SHARES = {
     "torchscript": 0.5,
     "openvino": 1.0,
     "pt2": 0.05,
-    "executorch": 0.0,
-    "aotinductor": 0.0,
+    "executorch": 0.015,
+    "aotinductor": 0.002,
 }
 """Formats, and in how many networks each is judged: some take seconds to write."""
 
@@ -106,10 +107,10 @@ def judged(index: int, path: Path) -> dict[str, Any]:
 
 def _verdict(drawn: Drawn, truth: Truth, name: str, random: np.random.Generator) -> Verdict:
     kind = name.partition(",")[0]
-    sizes: dict[str, int] = {}
+    form = GraphForm(opset=int(random.integers(OLDEST_OPSET, NEWEST_OPSET + 1)))
     if kind.startswith("onnx") and random.random() < _FIXED:
-        sizes = {"batch": int(random.integers(1, 4)), "height": drawn.size, "width": drawn.size + 3}
-    form = GraphForm(opset=int(random.integers(OLDEST_OPSET, NEWEST_OPSET + 1)), **sizes)
+        batch, width = int(random.integers(1, 4)), drawn.size + 3
+        form = replace(form, batch=batch, height=drawn.size, width=width)
     options = ExportOptions(share_weights=name.endswith("sharing"), form=form)
     path = drawn.folder.path / FORMATS[kind].file_name
     path.parent.mkdir(exist_ok=True)

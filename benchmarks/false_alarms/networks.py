@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from regnet.config import Activation
+
 CLASSES = (1, 2, 3, 5, 10, 50, 200, 1000, 21841)
 _CLASS_WEIGHTS = (2, 3, 3, 3, 4, 3, 2, 2, 1)
 _DTYPES = ("float32", "float32", "float32", "float16", "bfloat16", "float64")
-_ACTS = ("relu", "relu", "relu", "relu", "gelu", "gelu_new", "selu", "silu")
+_ACTS: tuple[Activation, ...] = ("relu", "relu", "relu", "relu", "gelu", "gelu_new", "selu", "silu")
 _STATISTICS = ("fresh", "fresh", "fresh", "realistic", "realistic", *ADVERSARIAL)
 
 
@@ -154,7 +156,7 @@ def _ours(
         depths=shape.depths,
         groups_width=shape.group,
         layer_type="y" if shape.attention else "x",
-        hidden_act=str(random.choice(_ACTS)),
+        hidden_act=_ACTS[int(random.integers(len(_ACTS)))],
         downsample_in_first_stage=bool(random.integers(4)),
         num_labels=classes,
     )

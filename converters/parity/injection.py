@@ -38,6 +38,10 @@ _ROUNDING = 0.18
 within half a step, whose share of the value falls with the value's mantissa, (1 - 1/4) / 2 ln 2 of
 1/3."""
 
+_ROUNDINGS_OF_A_NORM = 4
+"""On the way to its scale: of the variance plus epsilon, of its root, of one divided by that, and
+times gamma. One more makes the mean times the scale."""
+
 _LANES = (8, 16)
 """How many sums runtimes keep side by side for one mean."""
 
@@ -136,11 +140,12 @@ class Injection:
         own *= _UNIT * math.sqrt(_ROUNDING * (count / 6 + 1))
         shared *= _UNIT * math.sqrt(_ROUNDING)
         shift = self._channels(shape) * shared
-        error = _UNIT * math.sqrt(2 * _ROUNDING)
         if bias is not None:
-            shift += bias
-            shift += self._channels(shape) * (magnitude if magnitude is not None else bias) * error
-        scale = 1 + self._channels(shape) * error
+            size = (
+                magnitude * math.sqrt(_ROUNDINGS_OF_A_NORM + 1) if magnitude is not None else bias
+            )
+            shift += bias + self._channels(shape) * size * (_UNIT * math.sqrt(_ROUNDING))
+        scale = 1 + self._channels(shape) * (_UNIT * math.sqrt(_ROUNDING * _ROUNDINGS_OF_A_NORM))
         relative = _UNIT * math.sqrt(_ROUNDING * (count / 3 + 1))
         return self._moved(result, relative, own.view(-1), scale.view(-1), shift.view(-1))
 

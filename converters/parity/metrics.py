@@ -29,6 +29,10 @@ class Errors:
         difference = output.astype(np.float64) - oracle
         return cls(float(np.abs(difference).max()), rms(difference))
 
+    def times(self, factor: float) -> Errors:
+        """Both, so many times as large."""
+        return Errors(self.max * factor, self.rms * factor)
+
     def at_least(self, other: Errors) -> Errors:
         """The larger of each; NaN if either is."""
         return Errors(

@@ -7,6 +7,7 @@ mean square of what that does to an output. Each batch and each output has its o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,13 @@ _MOST = 8
 
 _FEWEST = 2
 """Draws, but for a single image."""
+
+_DOUBT = 16.0
+"""The square of a unit is wider by this part of the independent errors it was drawn from: the ratio
+of an artefact's error to it has the tail of Student's distribution."""
+
+_USUAL_SOURCES = 16
+"""Independent errors of a single draw, where no second one tells."""
 
 _LEAST = float(np.finfo(np.float32).tiny)
 """What any runtime may flush to zero."""
@@ -96,6 +104,7 @@ def float32_units(
             for name, output in outputs.items():
                 draws = output.reshape(group.draws, -1, *output.shape[1:])[:, images]
                 unit = _root_mean_square(draws, exact.outputs[batch][name], AMPLIFIED)
+                unit = unit.times(_widening(draws, exact.outputs[batch][name]))
                 if injection.spread is not None:
                     spread = injection.spread[images] / AMPLIFIED
                     unit = unit.at_least(Errors(float(spread.max()), rms(spread)))
@@ -132,7 +141,8 @@ def reduced_units(
             truth = oracle[batch][name]
             each = output.reshape(draws, -1, *output.shape[1:])
             nearest = _root_mean_square(each[:1], truth)
-            units[batch][name] = _root_mean_square(each, truth).at_least(nearest)
+            unit = _root_mean_square(each, truth).times(_widening(each, truth))
+            units[batch][name] = unit.at_least(nearest)
     return units
 
 
@@ -187,3 +197,21 @@ def _root_mean_square(
             rms(np.array([error.max for error in errors])) / amplified,
             rms(np.array([error.rms for error in errors])) / amplified,
         )
+
+
+def _widening(draws: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
+    """How much wider a unit is because it was drawn so few times.
+
+    What counts is not how many values an output has, but from how many sources their errors come: a
+    saturated gate or a norm of tiny variance may make them all. If two draws' errors are vectors,
+    the mean of the squared cosine between them is one by their number of dimensions.
+    """
+    count = len(draws)
+    if count == 1:
+        return math.sqrt(1 + _DOUBT / _USUAL_SOURCES)
+    with np.errstate(invalid="ignore", over="ignore"):
+        errors = (draws - truth).reshape(count, -1)
+        errors /= np.maximum(np.linalg.norm(errors, axis=1, keepdims=True), _LEAST)
+        cosines = np.square(errors @ errors.T)
+    alike = float((cosines.sum() - np.trace(cosines)) / (count * (count - 1)))
+    return math.sqrt(1 + _DOUBT * min(alike, 1.0) / count)
