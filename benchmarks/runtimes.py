@@ -151,7 +151,7 @@ def in_pairs(
 
 def in_onnxruntime(path: Path) -> Network:
     """Open a file in ONNX Runtime as `regnet bench` does: one thread that does not spin."""
-    import onnxruntime
+    from converters.runtimes.silent_onnxruntime import onnxruntime
 
     session = onnxruntime.InferenceSession(path, session_options(), providers=PROVIDERS)
     name = session.get_inputs()[0].name

@@ -138,9 +138,8 @@ def _observe(model: ModelProto, values: Iterable[str]) -> Iterator[object]:
 def _run(
     model: ModelProto, batches: Iterable[NDArray[np.float32]]
 ) -> Iterator[list[NDArray[np.float32]]]:
-    import onnxruntime
-
     from converters.runtimes.onnxruntime import PROVIDERS, session_options
+    from converters.runtimes.silent_onnxruntime import onnxruntime
 
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), session_options(), providers=PROVIDERS

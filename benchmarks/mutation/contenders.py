@@ -118,7 +118,7 @@ def torch_onnx_rule(reference: Outputs, outputs: Outputs) -> bool:
 
 def run_onnx(path: Path, pixels: NDArray[np.float32], *, basic: bool = False) -> Outputs:
     """Outputs by name, in the order of the file."""
-    import onnxruntime
+    from converters.runtimes.silent_onnxruntime import onnxruntime
 
     options = session_options()
     if basic:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnxruntime
 from onnx import TensorProto, helper
 
 from converters.confined import Allowance, ConfinedProgram
@@ -15,6 +14,7 @@ from converters.exporters.onnx_graph import LOGITS
 from converters.exporters.onnx_preprocessing import IMAGE, PREFIX, PROBABILITIES, TOP_INDICES
 from converters.runtimes.onnx_places import open_onnx
 from converters.runtimes.onnxruntime import PROVIDERS, session_options
+from converters.runtimes.silent_onnxruntime import onnxruntime
 
 if TYPE_CHECKING:
     import numpy as np

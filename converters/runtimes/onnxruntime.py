@@ -54,7 +54,7 @@ class OnnxRuntime:
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        import onnxruntime
+        from converters.runtimes.silent_onnxruntime import onnxruntime
 
         require_readable(path)
         self.name = f"onnxruntime {onnxruntime.__version__}"
@@ -103,7 +103,7 @@ def _leave_weights_mapped(options: SessionOptions) -> None:
     RegNetY-32GF (0.58 GB) takes 1.2 GB of anonymous memory otherwise, and so 0.1 GB, in twice the
     time.
     """
-    import onnxruntime
+    from converters.runtimes.silent_onnxruntime import onnxruntime
 
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")
@@ -113,9 +113,8 @@ def _leave_weights_mapped(options: SessionOptions) -> None:
 
 def session_options(threads: int = 1) -> SessionOptions:
     """Settings of a session that gives the same bits each time, for a number of threads."""
-    import onnxruntime
+    from converters.runtimes.silent_onnxruntime import onnxruntime
 
-    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -46,7 +46,7 @@ class ForeignOnnx:
     noise = "float32 ONNX Runtime"
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
+        from converters.runtimes.silent_onnxruntime import onnxruntime
 
         self._path = path
         require_readable(path)
@@ -107,7 +107,7 @@ class ForeignOnnx:
 
     @cached_property
     def _plain_session(self) -> InferenceSession:
-        import onnxruntime
+        from converters.runtimes.silent_onnxruntime import onnxruntime
 
         options = session_options()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

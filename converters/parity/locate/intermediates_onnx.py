@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnxruntime
 from onnx import helper
 
 from converters.dataflow import PIXELS
@@ -18,6 +17,7 @@ from converters.parity.locate.intermediates import Intermediates, in_short
 from converters.parity.locate.walk import steps_of
 from converters.runtimes.onnx_places import open_onnx
 from converters.runtimes.onnxruntime import PROVIDERS, session_options
+from converters.runtimes.silent_onnxruntime import onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
