@@ -35,6 +35,7 @@ SIZES_FOLLOW, UTF8_NAME = 0x0008, 0x0800
 MAX_DIRECTORY = 1 << 24
 """In bytes; an entry of torch.save's takes about a hundred."""
 
+_IS_FOLDER = 0x10  # among the attributes that MS-DOS gives a file
 _LEVEL = 0x0006  # bits that say how hard deflate tried
 
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
@@ -297,7 +298,10 @@ class ZipDirectory:
     def _entry(self, numbers: tuple[int, ...], raw_name: bytes, extra: bytes) -> Entry:
         flags, method, crc32 = numbers[3], numbers[4], numbers[7]
         stored, size, disk, header = numbers[8], numbers[9], numbers[13], numbers[16]
+        attributes = numbers[15]
         name = self._name(raw_name, flags)
+        if attributes & _IS_FOLDER and not name.endswith("/"):  # of which miniz reads nothing
+            raise self.ambiguous(f"marks '{printable(name)}' as a folder, which has content")
         fields = self._fields(extra, name)
         self._require_same_name(fields, raw_name, name)
         wide = _sixty_fours(fields.get(_ZIP64_FIELD, b""))

@@ -7,9 +7,10 @@ The program itself, another JSON, is judged by its numbers.
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.values import printable
+from converters.checkpoint.values import item_size, printable
 from converters.parity.contents.archive import Archive
 from converters.parity.contents.held import Contents, HeldTensor
 from regnet.json_text import parse_json
@@ -56,12 +57,16 @@ def _held(archive: Archive, name: str, entry: Mapping[str, Any]) -> HeldTensor:
     meta = entry["tensor_meta"]
     shape, strides = (tuple(int(n["as_int"]) for n in meta[key]) for key in ("sizes", "strides"))
     dtype = _DTYPES.get(meta["dtype"], f"of type {meta['dtype']}")
+    data = archive.view(_WEIGHTS + entry["path_name"])
+    needed = prod(shape) * item_size(dtype) if meta["dtype"] in _DTYPES else data.nbytes
     fault = None
     if entry["use_pickle"]:
         fault = "is pickled, and would run code"
     elif strides != _row_major(shape) or meta["storage_offset"]["as_int"]:
         fault = "does not lie in row-major order"
-    return HeldTensor(name, dtype, shape, archive.view(_WEIGHTS + entry["path_name"]), fault)
+    elif data.nbytes != needed:
+        fault = f"has {data.nbytes} bytes where its shape needs {needed}"
+    return HeldTensor(name, dtype, shape, data, fault)
 
 
 def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -17,7 +17,8 @@ class Made:
         data: Its bytes in the archive.
         local: Fields of its own header that differ: ``name``, ``flags``, ``method``, ``crc``,
             ``stored``, ``size``, ``extra``.
-        central: Likewise in the directory, which has ``offset`` and ``disk`` too.
+        central: Likewise in the directory, which has ``offset``, ``disk`` and
+            ``attributes`` too.
         both: Likewise in both.
         behind: What follows the data.
         listed: Whether the directory has it.
@@ -56,13 +57,13 @@ class Made:
         )
 
     def record(self, offset: int) -> bytes:
-        f = self.fields("central", offset=offset, disk=0)
+        f = self.fields("central", offset=offset, disk=0, attributes=0)
         return (
             struct.pack(
                 "<4s6H3I5H2I",
                 *(b"PK\1\2", 20, 20, f["flags"], f["method"], 0, 33),
                 *(f["crc"], f["stored"], f["size"], len(f["name"]), len(f["extra"])),
-                *(0, f["disk"], 0, 0, f["offset"]),
+                *(0, f["disk"], 0, f["attributes"], f["offset"]),
             )
             + f["name"]
             + f["extra"]

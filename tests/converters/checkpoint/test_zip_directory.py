@@ -209,6 +209,10 @@ AMBIGUOUS: dict[str, tuple[bytes, str]] = {
     "an empty folder name": (archive(files(Made(b"a//x"))), "of which programs make another"),
     "a folder that is this one": (archive(files(Made(b"a/./x"))), "programs make another"),
     "a folder with content": (archive(files(Made(b"a/x/", b"y"))), "which is a folder"),
+    "content that is marked as a folder": (
+        archive(files(Made(b"a/x", b"y", central={"attributes": 0x10}))),
+        "marks 'a/x' as a folder",
+    ),
     "another name in a field": (
         archive(files(Made(b"a/x", central={"extra": name_field(b"a/y")}))),
         "calls the entry 'a/x' also 'a/y'",
