@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -21,7 +22,7 @@ from fuzz.differential.library import ROOT, Library
 from fuzz.differential.targets import NAMES, Target, make_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 -- Linux's file system in memory, in a folder of our own
 _SLICE = 200
@@ -72,6 +73,15 @@ class Run:
         """Processor time so far."""
         return sum(count.seconds for count in self.counts.values())
 
+    def until(self, seconds: float) -> None:
+        """Judge cases of each target in turn until so much processor time is used."""
+        while self.seconds < seconds:
+            least = min(self.counts, key=lambda name: self.counts[name].seconds)
+            for _ in range(_SLICE):
+                self.case(least, self.counts[least].cases)
+                if self.seconds >= seconds:
+                    break
+
     def case(self, name: str, number: int) -> None:
         """Make and judge one case; keep and print what is disagreed on."""
         count, target = self.counts[name], self._targets[name]
@@ -95,32 +105,20 @@ class Run:
             print(f"{name} {number}: {words[:400]}", flush=True)
 
 
-def run(
-    names: Sequence[str], seconds: float, seed: int, folder: Path, number: int | None = None
-) -> dict[str, Count]:
-    """Judge cases of each target in turn until so much processor time is used.
+@contextmanager
+def running(names: Sequence[str], seed: int, folder: Path) -> Iterator[Run]:
+    """Make the seeds of some targets, and what judges their cases.
 
     Args:
         names: Of targets.
-        seconds: Of processor time, all readers and targets together.
         seed: Of all cases.
         folder: For files that are disagreed on.
-        number: If given, that case alone, of every target.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as place:
-        fuzzing = Run(make_targets(Path(place), names), seed, Path(place), folder)
-        with fuzzing.library:
-            if number is not None:
-                for name in names:
-                    fuzzing.case(name, number)
-            while number is None and fuzzing.seconds < seconds:
-                least = min(fuzzing.counts, key=lambda name: fuzzing.counts[name].seconds)
-                for _ in range(_SLICE):
-                    fuzzing.case(least, fuzzing.counts[least].cases)
-                    if fuzzing.seconds >= seconds:
-                        break
-    return fuzzing.counts
+        run = Run(make_targets(Path(place), names), seed, Path(place), folder)
+        with run.library:
+            yield run
 
 
 def main() -> int:
@@ -135,14 +133,19 @@ def main() -> int:
     if unknown := set(arguments.targets) - set(NAMES):
         parser.error(f"no such target: {min(unknown)}; there are {', '.join(NAMES)}")
     folder = arguments.folder.resolve()
-    counts = run(arguments.targets, arguments.seconds, arguments.seed, folder, arguments.case)
-    for name, count in counts.items():
+    with running(arguments.targets, arguments.seed, folder) as run:
+        if arguments.case is None:
+            run.until(arguments.seconds)
+        else:
+            for name in arguments.targets:
+                run.case(name, arguments.case)
+    for name, count in run.counts.items():
         print(
             f"{name}: {count.cases:,} cases, {count.ours:,} read by us, {count.both:,} by both, "
             f"{count.seconds:.0f} s of processor time, library died {count.deaths} times, "
             f"{len(count.findings)} findings"
         )
-    return 1 if any(count.findings for count in counts.values()) else 0
+    return 1 if any(count.findings for count in run.counts.values()) else 0
 
 
 if __name__ == "__main__":

@@ -109,8 +109,11 @@ _NAMES = (
 )  # fmt: skip
 """None of these runs code."""
 
-_WORDS = ("", "0", "1", "a", "b", "cpu", "cuda:0", "meta", "storage", "module", "latin1", "utf-8",
-          "weight", "Weight", "\xe9", "\u212a", "weight\0", "w/e", "'", "\\n", "1.5")  # fmt: skip
+_WORDS = (
+    "", "0", "1", "a", "b", "cpu", "cuda:0", "meta", "storage", "module", "latin1", "utf-8", "data",
+    "real", "weight", "Weight", "\xe9", "\u212a", "weight\0", "w/e", "'", "\\n", "1.5",
+)  # fmt: skip
+
 
 _PLAIN = (
     "NONE", "NEWTRUE", "NEWFALSE", "EMPTY_LIST", "EMPTY_TUPLE", "EMPTY_DICT", "EMPTY_SET", "MARK",
@@ -121,18 +124,19 @@ _PLAIN = (
 )  # fmt: skip
 
 _EQUAL = {
-    "EMPTY_DICT": b"(d",
-    "EMPTY_LIST": b"(l",
-    "EMPTY_TUPLE": b"(t",
-    "NEWTRUE": b"I01\n",
-    "NEWFALSE": b"I00\n",
-    "NONE": b"(N0N01N",
-    "DUP": b"\x940h\0",
-    "POP": b"(10",
-    "NEWOBJ": b"R",
-    "REDUCE": b"\x81",
+    "EMPTY_DICT": (b"(d",),
+    "EMPTY_LIST": (b"(l",),
+    "EMPTY_TUPLE": (b"(t",),
+    "NEWTRUE": (b"I01\n",),
+    "NEWFALSE": (b"I00\n",),
+    "NONE": (b"(NN1N", *(b"(X\1\0\0\0v" + view for view in (b"K\0K\1t", b"K\1K\2t"))),
+    "DUP": (b"\x940h\0",),
+    "POP": (b"(10",),
+    "NEWOBJ": (b"R",),
+    "REDUCE": (b"\x81",),
 }
-"""Other spellings; the last three only in places."""
+"""Other spellings; of None also a view of a storage, where one may stand; the last four only in
+places."""
 
 
 def _utf8(text: str) -> bytes:
@@ -249,7 +253,7 @@ def _other_plain(step: Instruction, rng: Random) -> bytes | None:
         case "FRAME":
             size = rng.choice((0, 1, 2, step.argument + 1, max(step.argument - 1, 0), 1 << 40))
             return b"\x95" + struct.pack("<Q", size)
-    return _EQUAL.get(step.name)
+    return rng.choice(_EQUAL[step.name]) if step.name in _EQUAL else None
 
 
 def _rearrange(steps: list[Instruction], rng: Random, other: bytes | None) -> None:

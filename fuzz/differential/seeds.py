@@ -45,6 +45,9 @@ def _trees() -> list[Any]:
         }  # fmt: skip
         trees.append({"state_dict": {"weight": base, "bias": base[1]}, **plain})
         trees.append({"weight": base.to(torch.uint16), "bias": torch.zeros(2) + sign})
+        parameter = torch.nn.Parameter(base)
+        parameter.note = {"data": base.t()}  # type: ignore[attr-defined]
+        trees.append({"weight": parameter, "bias": base[1]})
         args = argparse.Namespace(lr=0.1, names=["a", None], model="regnet")
         trees.append({"weight": base, "args": args, "config": _Config(), "steps": sign})
     return trees

@@ -14,10 +14,13 @@ import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
-from converters.checkpoint import open_checkpoint
+from converters.checkpoint import open_checkpoint, pickle_machine, safetensors_container
 from converters.checkpoint.legacy_container import MAGIC_NUMBER
+from converters.checkpoint.zip_directory import ZipDirectory
 from converters.errors import ConversionError
-from fuzz.differential import ours
+from converters.parity.contents.pt2 import read_pt2
+from fuzz.differential import archives, ours, seeds
+from fuzz.differential.__main__ import running
 from fuzz.differential.library import Library
 from fuzz.differential.reading import UNREAD, difference, path_of, taken_apart
 from tests.converters.checkpoint.files import in_zip, refusal, saved
@@ -204,3 +207,53 @@ def test_a_library_that_dies_is_started_again(library: Library, tmp_path: Path) 
     answer = library.read("zip", tmp_path / "input")
     assert answer is not None
     assert answer["readings"].keys() == {"weights_only", "trusting", "mapped"}
+
+
+QUICK = {"zip": 300, "pickle": 300, "legacy": 300, "safetensors": 2000, "torchscript": 100}
+"""Cases of each target; all together take some ten seconds."""
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_nobody_reads_a_changed_file_otherwise(name: str, tmp_path: Path) -> None:
+    with running([name], 0, tmp_path) as run:
+        for number in range(QUICK[name]):
+            run.case(name, number)
+    count = run.counts[name]
+    assert not count.findings, [path.read_text() for path in tmp_path.glob("*.txt")]
+    assert count.both > QUICK[name] // 20
+
+
+@pytest.mark.parametrize(
+    ("place", "check", "name"),
+    [
+        (ZipDirectory, "require_one_reading", "zip"),
+        (pickle_machine, "made_anew", "pickle"),
+        (safetensors_container, "_require_full_cover", "safetensors"),
+    ],
+)
+def test_a_check_that_is_left_out_is_found(
+    place: Any, check: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, check, lambda *_: None)
+    with running([name], 0, tmp_path) as run:
+        for number in range(3000):
+            run.case(name, number)
+            if run.counts[name].findings:
+                return
+    pytest.fail("not found")
+
+
+def test_bytes_behind_a_tensor_of_a_pt2_are_no_tensor(tmp_path: Path) -> None:
+    (folder, *_) = seeds.folders(tmp_path, "pt2")
+    path = folder.path / "model.pt2"
+    archive = archives.parsed(path.read_bytes())
+    assert not any(held.fault for held in read_pt2(folder, path).tensors)
+    (entry,) = (
+        part
+        for part in archive
+        if isinstance(part, archives.Local) and part.name.endswith(b"/weight_1")
+    )
+    entry.content += bytes(8)
+    path.write_bytes(archives.written(archive))
+    faults = [held.fault for held in read_pt2(folder, path).tensors if held.fault]
+    assert faults == ["has 40 bytes where its shape needs 32"]
