@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from regnet.config import Activation
 
-CLASSES = (1, 2, 3, 5, 10, 50, 200, 1000, 21841)
+_CLASSES = (1, 2, 3, 5, 10, 50, 200, 1000, 21841)
 _CLASS_WEIGHTS = (2, 3, 3, 3, 4, 3, 2, 2, 1)
 _DTYPES = ("float32", "float32", "float32", "float16", "bfloat16", "float64")
 _ACTS: tuple[Activation, ...] = ("relu", "relu", "relu", "relu", "gelu", "gelu_new", "selu", "silu")
@@ -60,10 +60,12 @@ def draw(index: int, path: Path) -> Drawn:
     framework = str(random.choice(list(_FRAMEWORKS)))
     statistics = str(random.choice(_STATISTICS))
     weights = np.array(_CLASS_WEIGHTS) / sum(_CLASS_WEIGHTS)
-    classes = int(random.choice(CLASSES, p=weights))
+    classes = int(random.choice(_CLASSES, p=weights))
     dtype = str(random.choice(_DTYPES))
     size = int(random.integers(32, 97))
     channels = int(random.choice((1, 2, 3, 3, 3, 3, 4))) if framework in _ANY_CHANNELS else 3
+    if framework in _WITHOUT_CLASSIFIER and random.random() < _NO_CLASSES:
+        classes = 0
     shape = _Shape.of(random)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -270,3 +272,6 @@ _FRAMEWORKS: dict[str, Callable[..., Any]] = {
     "mmpretrain": _mmpretrain,
 }
 _ANY_CHANNELS = ("reference", "reference trunk", "transformers", "timm")
+_WITHOUT_CLASSIFIER = ("reference", "transformers", "timm")
+_NO_CLASSES = 0.15
+"""Part of the networks without a classifier, of frameworks that build such."""
