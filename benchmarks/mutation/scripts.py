@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 _ACTIVATION = "def activation(hidden: Tensor) -> Tensor:\n  return "
 _RELU = f"{_ACTIVATION}torch.relu(hidden)"
-_STRIDE = "stride, padding = self.stride, self.padding"
 _GATE = "return hidden * gate"
 _SUM = "self.layer.forward(hidden) + hidden"
 _SQUEEZED = "torch.adaptive_avg_pool2d(hidden, [1, 1]))"
@@ -26,14 +26,24 @@ _POOLED = "return hidden, torch.adaptive_avg_pool2d(hidden, [1, 1])"
 _STEM = "self.embedder.forward(pixel_values)"
 _NORM = "mean, variance, False, 0.1, 1e-05, True)"
 
-_CONV = "hidden, self.weight, None, [stride, stride], [padding, padding]"
+_CONV = r"hidden, self\.weight, None, (\[\d+, \d+\]), \[1, 1\], \[1, 1\], (\d+)\)"
+"""The arguments of a 3x3 convolution: its stride and its groups vary."""
 
 
 def _padded(sizes: str) -> str:
-    """The arguments of a convolution of padded values: left, right, top, bottom."""
+    """The same arguments for padded values: left, right, top, bottom."""
     padded = f"torch.constant_pad_nd(hidden, [{sizes}])"
-    return _CONV.replace("hidden", padded).replace("[padding, padding]", "[0, 0]")
+    return rf"{padded}, self.weight, None, \1, [0, 0], [1, 1], \2)"
 
+
+CONVOLUTION_FAULTS = {
+    "stride 1 for 2": (r"None, \[2, 2\],", "None, [1, 1],"),
+    "padding at the end": (_CONV, _padded("0, 2, 0, 2")),
+    "padding at the beginning": (_CONV, _padded("2, 0, 2, 0")),
+    "dilation 2": (_CONV, r"hidden, self.weight, None, \1, [2, 2], [2, 2], \2)"),
+    "one group more": (_CONV, r"hidden, self.weight, None, \1, [1, 1], [1, 1], \2 + 1)"),
+}
+"""Patterns that stand in the code of convolutions, and what stands there instead."""
 
 CODE_FAULTS = {
     "epsilon 1e-3": (_NORM, _NORM.replace("1e-05", "1e-03")),
@@ -48,11 +58,6 @@ CODE_FAULTS = {
     ),
     "LeakyReLU for ReLU": (_RELU, f"{_ACTIVATION}torch.leaky_relu(hidden, 0.01)"),
     "ELU for ReLU": (_RELU, f"{_ACTIVATION}torch.elu(hidden)"),
-    "stride 1 for 2": (_STRIDE, "stride, padding = 1, self.padding"),
-    "padding at the end": (_CONV, _padded("0, 2 * padding, 0, 2 * padding")),
-    "padding at the beginning": (_CONV, _padded("2 * padding, 0, 2 * padding, 0")),
-    "dilation 2": ("[padding, padding], [1, 1]", "[2 * padding, 2 * padding], [2, 2]"),
-    "one group more": ("[1, 1], self.groups", "[1, 1], self.groups + 1"),
     "hard sigmoid for the gate": ("torch.sigmoid(", "torch.hardsigmoid("),
     "tanh for the gate": ("torch.sigmoid(", "torch.tanh("),
     "squeeze without ReLU": (
@@ -94,10 +99,18 @@ def script_mutants(artefact: ScriptArtefact, folder: ConvertedFolder) -> Iterato
     for kind, (old, new) in CODE_FAULTS.items():
         if old in code and (kind != "outputs exchanged" or not folder.has_classifier):
             yield Mutant(kind, "everywhere", partial(replace_code, old=old, new=new))
+    for kind, (pattern, new) in CONVOLUTION_FAULTS.items():
+        if re.search(pattern, code):
+            yield Mutant(kind, "everywhere", partial(_replace_pattern, pattern=pattern, new=new))
     for fields in other_configurations(folder):
         (kind,) = fields
         plant = partial(_plant_program, folder=folder, fields=fields)
         yield Mutant(f"another {kind}", str(fields[kind]), plant)
+
+
+def _replace_pattern(artefact: Artefact, pattern: str, new: str) -> None:
+    if isinstance(artefact, ScriptArtefact):
+        artefact.entries[CODE] = re.sub(pattern, new, artefact.entries[CODE].decode()).encode()
 
 
 def replace_code(artefact: Artefact, old: str, new: str) -> None:

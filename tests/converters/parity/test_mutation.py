@@ -23,7 +23,7 @@ from benchmarks.mutation.folders import EXPLAINED, folder_outcomes
 from benchmarks.mutation.graphs import MODEL_FAULTS, NODE_FAULTS
 from benchmarks.mutation.judging import Outcome, mutants, outcomes
 from benchmarks.mutation.mutant import spread
-from benchmarks.mutation.scripts import CODE_FAULTS, replace_code
+from benchmarks.mutation.scripts import CODE_FAULTS, CONVOLUTION_FAULTS, replace_code
 from benchmarks.mutation.subjects import DEAD, Subject
 from benchmarks.parity_ratios import FORMS
 from converters.parity.contents.written import NOT_WRITTEN
@@ -91,7 +91,9 @@ def test_every_kind_of_fault_has_a_place(found: dict[str, list[Outcome]]) -> Non
     """But those that need another network: of another activation, or without a classifier."""
     planted = {outcome.kind for each in found.values() for outcome in each}
     elsewhere = {"hard sigmoid in a SiLU", "tanh for erf in a GELU", "outputs exchanged"}
-    assert {*NODE_FAULTS, *MODEL_FAULTS, *CODE_FAULTS} - planted <= elsewhere
+    assert {*NODE_FAULTS, *MODEL_FAULTS} - planted <= elsewhere
+    in_code = {outcome.kind for outcome in found["TorchScript"]}
+    assert {*CODE_FAULTS, *CONVOLUTION_FAULTS} - in_code <= elsewhere
 
 
 def test_a_folder_with_a_fault_fails_without_any_checksum(
