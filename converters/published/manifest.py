@@ -50,6 +50,7 @@ class Published:
         licence: Of the weights; None if nobody states one.
         channel_order: Of the images it was trained on, if not its framework's own.
         sha256: How the digest of its file begins, if the file's name says so.
+        origin: Name of the file that it was published in before it was a repository.
         crop_pct: timm's, from which the transform's short side follows; None for other publishers.
         default: Whether timm means this one by the part of its name before the tag.
     """
@@ -68,6 +69,7 @@ class Published:
     licence: str | None = None
     channel_order: ChannelOrder | None = None
     sha256: str | None = None
+    origin: str | None = None
     crop_pct: float | None = None
     default: bool = False
 
@@ -75,6 +77,16 @@ class Published:
     def full_name(self) -> str:
         """Publisher and name; for a repository on the Hub, its id."""
         return f"{self.publisher}/{self.name}"
+
+    @property
+    def file_name(self) -> str | None:
+        """Of its file; None if it never was one."""
+        return self.url.rpartition("/")[2] if self.url else self.origin
+
+    @property
+    def digest(self) -> str | None:
+        """How the sha256 of :attr:`file_name` begins, if its name says so."""
+        return self.sha256 or (self.origin and self.origin.rpartition("-")[2].partition(".")[0])
 
     @property
     def config(self) -> RegNetConfig | None:
@@ -230,11 +242,11 @@ def named_file(
     Returns:
         None if the name is no published file's, or of several, or the network is another.
     """
-    named = [p for p in manifest() if p.url and p.url.rpartition("/")[2] == name]
+    named = [p for p in manifest() if p.file_name == name]
     if len(named) != 1 or named[0].framework != framework or not named[0].is_network(source):
         return None
     (entry,) = named
-    if entry.sha256:
+    if entry.digest:
         because = f"the name of the file, {entry.full_name}'s; its sha256 decides as it is read"
     elif not has_words:
         because = f"the name and network of the file, {entry.full_name}'s"
@@ -254,13 +266,13 @@ def require_published(sha256: Mapping[str, str]) -> None:
     Raises:
         InputError: If a digest does not begin as the name says.
     """
-    published = {p.url.rpartition("/")[2]: p for p in manifest() if p.url and p.sha256}
+    published = {p.file_name: p for p in manifest() if p.digest}
     for name, digest in sha256.items():
         entry = published.get(name)
-        if entry and not digest.startswith(entry.sha256 or ""):
+        if entry and not digest.startswith(entry.digest or ""):
             raise InputError(
                 f"{name} has the sha256 {digest[:16]}... where that of {entry.full_name} begins "
-                f"with {entry.sha256}; download it again, or rename it if it is your own."
+                f"with {entry.digest}; download it again, or rename it if it is your own."
             )
 
 

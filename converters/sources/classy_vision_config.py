@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NATIVE = {"classy_cifar10": 32, "classy_cifar100": 32}
 """Data sets of pictures of one size."""
 
-_MAX_STEPS = 100
+_MAX_STEPS = 30
 
 _TASK = Vocabulary(
     read=frozenset({"dataset", "model"}),

@@ -15,6 +15,7 @@ import ast
 import json
 import operator
 import re
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from converters.checkpoint import Opaque
@@ -86,7 +87,9 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     values: dict[str, Any] = {}
     for part in _FILE_NAME.split(text):
-        assigned = _assignments(ast.parse(part))
+        with warnings.catch_warnings(action="ignore"):  # of escapes in its strings
+            module = ast.parse(part)
+        assigned = _assignments(module)
         require_bounded(assigned)  # before it is walked through
         values = _merged(values, assigned)
     return values

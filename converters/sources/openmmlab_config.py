@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DEFAULT = EvalTransform(256, 224, BILINEAR)
 """That of mmpretrain's ``configs/regnet``."""
 
-_MAX_STEPS = 100
+_MAX_STEPS = 30
 _NATIVE = {"CIFAR10": 32, "CIFAR100": 32}
 """Data sets that are arrays of RGB pictures of one size."""
 
@@ -165,9 +165,9 @@ class OpenMMLabConfig:
         if picture.order is None:
             picture = replace(picture, order="bgr")
         preprocessor = self._preprocessor
-        if any(preprocessor.get(key) for key in ("to_rgb", "bgr_to_rgb", "rgb_to_bgr")):
-            picture = picture.flipped()
         try:
+            if any(_flag(preprocessor, key) for key in ("to_rgb", "bgr_to_rgb", "rgb_to_bgr")):
+                picture = picture.flipped()
             if preprocessor.get("mean") is not None:
                 picture = picture.normalised(preprocessor["mean"], preprocessor.get("std"))
         except StepError as error:
@@ -303,13 +303,20 @@ def _efficientnet_crop(picture: Picture, settings: Mapping[str, Any]) -> Picture
 
 
 def _normalise(picture: Picture, settings: Mapping[str, Any]) -> Picture:
-    picture = picture.flipped() if settings.get("to_rgb", True) else picture
+    picture = picture.flipped() if _flag(settings, "to_rgb", default=True) else picture
     return picture.normalised(settings["mean"], settings["std"])
 
 
 def _torchvision_resize(picture: Picture, settings: Mapping[str, Any]) -> Picture:
     side, square = sides(settings["size"])
     return picture.resized(side, _filter(settings), squash=square)
+
+
+def _flag(settings: Mapping[str, Any], key: str, *, default: bool = False) -> bool:
+    value = settings.get(key, default)
+    if not isinstance(value, bool | int):
+        raise StepError(f"{key} is {value!r}")
+    return bool(value)
 
 
 def _filter(settings: Mapping[str, Any]) -> str:
@@ -327,9 +334,9 @@ _STEPS: dict[str, Callable[[Picture, Mapping[str, Any]], Picture]] = {
     "CenterCrop": _centre_crop,
     "EfficientNetCenterCrop": _efficientnet_crop,
     "Normalize": _normalise,
-    "NumpyToPIL": lambda p, s: p.flipped() if s.get("to_rgb") else p,
-    "ToPIL": lambda p, s: p.flipped() if s.get("to_rgb") else p,
-    "PILToNumpy": lambda p, s: p.flipped() if s.get("to_bgr") else p,
+    "NumpyToPIL": lambda p, s: p.flipped() if _flag(s, "to_rgb") else p,
+    "ToPIL": lambda p, s: p.flipped() if _flag(s, "to_rgb") else p,
+    "PILToNumpy": lambda p, s: p.flipped() if _flag(s, "to_bgr") else p,
     "torchvision/Resize": _torchvision_resize,
     "torchvision/CenterCrop": lambda p, s: p.cropped(sides(s["size"])[0]),
     "torchvision/ToTensor": lambda p, _: replace(p, levels=1.0),

@@ -135,6 +135,17 @@ _PRETRAINED = Vocabulary(
 )
 
 
+_WRAPPER = {
+    "model_type",
+    "do_pooling",
+    "initializer_range",
+    "transformers_version",
+    "architectures",
+}
+_WRAPPER |= {"dtype", "torch_dtype", "problem_type", "id2label", "label2id", "_name_or_path"}
+"""What transformers adds to a folder whose network it has timm build (``timm_wrapper``)."""
+
+
 @dataclass(frozen=True)
 class TimmConfig:
     """The words of a checkpoint of timm, each in its place.
@@ -154,7 +165,7 @@ class TimmConfig:
     @classmethod
     def of(cls, checkpoint: AnyCheckpoint) -> TimmConfig:
         """Take the words of an open checkpoint apart."""
-        folder = dict(checkpoint.config)
+        folder = {key: one for key, one in checkpoint.config.items() if key not in _WRAPPER}
         if folder and not isinstance(folder.get("pretrained_cfg"), dict):
             folder = _from_single_dict(folder)
         arguments = {

@@ -65,6 +65,7 @@ ROW_KEYS = {
     "top5": float,
     "sha256": str,
     "default": bool,
+    "origin": str,
 }
 LICENCES = {"mit", "apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "seer-license"}
 BEYOND_THE_REFERENCE = re.compile(r"regnety_040_sgn\.|regnet[vz]_")
@@ -171,6 +172,7 @@ def test_timm_lists_the_same_weights() -> None:
         if not BEYOND_THE_REFERENCE.match(tag)
     ]
     expected = {}
+    origins = {}
     for tag in tags:
         cfg = get_pretrained_cfg(tag)
         size = cfg.input_size[-1]
@@ -179,10 +181,15 @@ def test_timm_lists_the_same_weights() -> None:
         assert cfg.hf_hub_id == f"timm/{tag}"
         is_default = get_pretrained_cfg(tag.split(".")[0]).tag == cfg.tag
         expected[tag] = (transform, cfg.crop_pct, is_default, cfg.num_classes, cfg.license)
+        origin = str(cfg.url or "").rpartition("/")[2]
+        if re.fullmatch(r"regnety_\w+-[0-9a-f]{8}\.pth", origin):
+            origins[tag] = (origin, origin[-12:-4])
     assert expected == {
         name: (p.transform, p.crop_pct, p.default, p.classes, p.licence)
         for name, p in by_publisher("timm").items()
     }
+    listed = by_publisher("timm").values()
+    assert origins == {p.name: (p.file_name, p.digest) for p in listed if p.file_name}
 
 
 @pytest.mark.parametrize("model", timm.list_models("regnet[xy]_*"))
@@ -316,19 +323,19 @@ def test_a_repository_has_one_preprocessor_by_name_and_as_a_folder(
     assert source.licence == published.licence
 
 
-FILES = [p for p in manifest() if p.url]
+FILES = [p for p in manifest() if p.file_name]
 
 
 @pytest.mark.parametrize("published", FILES, ids=lambda p: p.full_name)
 def test_a_published_file_is_known_by_its_name_if_nothing_speaks_against_it(
     published: Published,
 ) -> None:
-    assert published.url
-    name = published.url.rpartition("/")[2]
+    name = published.file_name
+    assert name
     config = published.config or NETWORKS["RegNetX-200MF"].config()
     classes = published.classes
     source = replace(recognised(config), has_classifier=classes != 0)
-    unique = sum(p.url.endswith(f"/{name}") for p in FILES if p.url) == 1
+    unique = sum(p.file_name == name for p in FILES) == 1
     known = unique and published.config is not None
 
     def found(source: Source, *, words: bool, name: str = name) -> Source | None:
@@ -338,7 +345,7 @@ def test_a_published_file_is_known_by_its_name_if_nothing_speaks_against_it(
     silent = found(source, words=False)
     assert silent == (published.describe(source, None, reason_of(silent)) if known else None)
     spoken = found(source, words=True)
-    assert spoken == (silent if published.sha256 else None)
+    assert spoken == (silent if published.digest else None)
     others = RegNetConfig.from_dict(config.to_dict(), num_labels=7)
     assert found(replace(source, config=others, has_classifier=True), words=False) is None or (
         published.classes is None

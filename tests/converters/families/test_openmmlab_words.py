@@ -196,6 +196,10 @@ def test_nothing_in_a_text_is_run(tmp_path: Path) -> None:
         (FILTER_TEXT.format("dict(type='ResizeEdge', scale=96, edge='long')"), "ResizeEdge"),
         (FILTER_TEXT.format("dict(type='MyResize', side=96)"), "the step MyResize"),
         (FILTER_TEXT.format("dict(type='CenterCrop', crop_size=96)"), "CenterCrop"),
+        (
+            "data_preprocessor = dict(to_rgb=chosen())",
+            "data_preprocessor (to_rgb is an expression)",
+        ),
         ("data_preprocessor = dict(gamma=2.2)", "data_preprocessor.gamma"),
         ("model = dict(type='ImageClassifier', attention=True)", "model.attention"),
         ("model = dict(backbone=dict(type='RegNet', gates=3))", "model.backbone.gates"),
