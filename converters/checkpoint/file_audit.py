@@ -14,10 +14,10 @@ import tarfile
 import zlib
 from collections import Counter
 from dataclasses import dataclass
-from itertools import islice
 from typing import IO, TYPE_CHECKING
 
 from converters.checkpoint.pickle_audit import Judgement, PickleAudit, audit_pickle
+from converters.checkpoint.pickle_machine import MAX_OPCODES
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource
 from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file, looks_like_safetensors
 from converters.checkpoint.values import printable
@@ -53,8 +53,8 @@ _MAX_LOOKED_AT = 1 << 28
 _BEGINNING = 1 << 16
 """Bytes of such an entry that tell whether to look at all of it."""
 
-_MOST_MEMBERS = 1000
-"""Files in a tar archive that are looked at."""
+_MAX_INSTRUCTIONS = 2 * MAX_OPCODES
+"""Of what is not named as a pickle, all together."""
 
 _PICKLE_NAMES = (".pkl", ".pickle")
 _SCRIPT = ("constants.pkl", "code/")  # in a TorchScript archive only
@@ -143,13 +143,18 @@ def require_no_code_beside(file: SourceFile, directory: ZipDirectory, known: Seq
     Args:
         file: The archive.
         directory: Its entries.
-        known: What the names of those begin with that are read or are bytes alone, below the
-            folder of the archive.
+        known: The names of those that are read or are no pickles, below the folder of the archive,
+            and of folders of such, which end with a slash.
 
     Raises:
         UnsafeInputError: It has one.
     """
-    others = [entry for entry in directory.entries if not entry.inside.startswith(tuple(known))]
+    folders = tuple(name for name in known if name.endswith("/"))
+    others = [
+        entry
+        for entry in directory.entries
+        if entry.inside not in known and not entry.inside.startswith(folders)
+    ]
     pickles = tuple(_Looker().in_entries(file, directory, others, 0))
     require_no_code(FileAudit("zip", pickles, of_torch=True))
 
@@ -190,7 +195,8 @@ class _Looker:
     """Goes through a file and all that is in it."""
 
     def __init__(self) -> None:
-        self._left = _MAX_LOOKED_AT
+        self._bytes = _MAX_LOOKED_AT
+        self._instructions = _MAX_INSTRUCTIONS
 
     def in_zip(self, file: ReadableAt, depth: int) -> tuple[Sequence[Entry], list[PickleAudit]]:
         """The entries of an archive, and the pickles in them."""
@@ -222,20 +228,35 @@ class _Looker:
         for entry in others:
             label = f"{file.name}, {printable(entry.name)}"
             found = _Found(label, directory.content(entry, _BEGINNING))
+            self._bytes -= found.size
             if found.size == _BEGINNING and self._goes_on(found):
-                found = _Found(label, directory.content(entry, min(self._left, _MAX_UNPACKED)))
-                self._left -= found.size
-                if self._left <= 0:
-                    yield PickleAudit(file.name, (), f"{_MAX_LOOKED_AT} bytes of its entries")
-                    return
+                limit = max(_BEGINNING, min(self._bytes, _MAX_UNPACKED))
+                found = _Found(label, directory.content(entry, limit))
+                self._bytes -= found.size
             yield from self._in_found(found, depth + 1)
+            if self._is_tired:
+                yield self._tired(file)
+                return
+
+    @property
+    def _is_tired(self) -> bool:
+        return min(self._bytes, self._instructions) <= 0
+
+    @staticmethod
+    def _tired(file: ReadableAt) -> PickleAudit:
+        return PickleAudit(file.name, (), f"the first {_MAX_LOOKED_AT} bytes in it")
+
+    def _audit(self, source: PickleSource) -> PickleAudit:
+        audit = audit_pickle(source, max(self._instructions, 1))
+        self._instructions -= audit.instructions
+        return audit
 
     def _goes_on(self, found: _Found) -> bool:
         """Whether something that may hold a pickle is not at its end where its beginning is."""
         if found.data.startswith(_HOLDING) or found.data.startswith(_TAR, _TAR_AT):
             return True
         source = PickleSource(io.BytesIO(found.data), _array_header(found), found.size, found.name)
-        audit_pickle(source)
+        self._audit(source)
         return source.exhausted
 
     def in_stream(self, file: ReadableAt, stream: IO[bytes], depth: int) -> Iterator[PickleAudit]:
@@ -259,7 +280,7 @@ class _Looker:
         """The pickles from a byte of a file on; what seems to be none is left out."""
         source = PickleSource(stream, start, file.size, file.name)
         for _ in range(_MOST):
-            audit = audit_pickle(source)
+            audit = self._audit(source)
             if audit.lost is None or _is_pickle(audit):
                 yield audit
             if audit.lost is not None or source.tell() == file.size:
@@ -270,14 +291,15 @@ class _Looker:
         stream.seek(0)
         try:
             with tarfile.open(fileobj=stream, mode="r:") as archive:
-                for member in islice(archive, _MOST_MEMBERS):
+                for member in archive:
                     content = archive.extractfile(member) if member.isreg() else None
-                    if content is None:
-                        continue
-                    data = content.read(max(0, min(self._left, _MAX_UNPACKED)))
-                    self._left -= len(data)
+                    data = content.read(min(self._bytes, _MAX_UNPACKED)) if content else b""
+                    self._bytes -= len(data) + tarfile.BLOCKSIZE
                     label = f"{file.name}, {printable(member.name)}"
                     yield from self._in_found(_Found(label, data), depth + 1)
+                    if self._is_tired:
+                        yield self._tired(file)
+                        return
         except (tarfile.TarError, OSError, ValueError):
             return
 

@@ -124,12 +124,14 @@ class PickleAudit:
         names: In the order in which they are named first.
         lost: Where and why the pickle could not be followed any further; None if it was to its end.
         marked: Whether it begins with its protocol, as those of protocol 2 and later do.
+        instructions: How many were read.
     """
 
     place: str
     names: tuple[Named, ...]
     lost: str | None
     marked: bool = False
+    instructions: int = 0
 
     @property
     def running(self) -> list[Named]:
@@ -137,7 +139,7 @@ class PickleAudit:
         return [named for named in self.names if named.judgement is not Judgement.PLAIN]
 
 
-def audit_pickle(source: PickleSource) -> PickleAudit:
+def audit_pickle(source: PickleSource, most: int = MAX_OPCODES) -> PickleAudit:
     """Follow one pickle, leaving ``source`` behind its end.
 
     Behind an instruction that cannot be followed names are still collected: a loader may get
@@ -145,10 +147,12 @@ def audit_pickle(source: PickleSource) -> PickleAudit:
 
     Args:
         source: Where it is.
+        most: Instructions that are read.
     """
     machine = _AuditMachine(source.label)
     lost = None
     marked = False
+    count = 0
     try:
         with warnings.catch_warnings():
             # pickletools warns of escapes in names that Python will refuse one day.
@@ -156,8 +160,8 @@ def audit_pickle(source: PickleSource) -> PickleAudit:
             instructions = pickletools.genops(cast("IO[bytes]", source))
             for count, (opcode, argument, at) in enumerate(instructions):
                 marked |= count == 0 and opcode.name == "PROTO"
-                if count == MAX_OPCODES:
-                    lost = f"byte {at}: more than {MAX_OPCODES} instructions"
+                if count == most:
+                    lost = lost or f"byte {at}: more than {most} instructions"
                     break
                 if lost is None:
                     lost = machine.follow(opcode.name, argument, at or 0)
@@ -165,7 +169,7 @@ def audit_pickle(source: PickleSource) -> PickleAudit:
                     machine.collect(opcode.name, argument, at or 0)
     except (LookupError, TypeError, ValueError) as error:
         lost = lost or f"byte {source.tell()}: {printable(str(error))}"
-    return PickleAudit(source.label, tuple(machine.names.values()), lost, marked)
+    return PickleAudit(source.label, tuple(machine.names.values()), lost, marked, count)
 
 
 class _AuditMachine(PickleMachine):

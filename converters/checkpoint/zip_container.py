@@ -29,9 +29,10 @@ _OF_CHECKPOINTS = (
     "version",
     ".format_version",
     ".storage_alignment",
-    ".data/",
+    ".data/serialization_id",
+    ".data/version",
 )
-"""How the names of entries begin that torch.save writes: one pickle, then bytes and short texts."""
+"""The entries that torch.save writes: one pickle, the bytes of tensors, short texts."""
 
 _TORCHSCRIPT = "a TorchScript archive, which is a program"
 _PT2 = "an exported program (.pt2), whose loader unpickles what it holds"

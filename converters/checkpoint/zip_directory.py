@@ -206,22 +206,27 @@ class ZipDirectory:
 
     # The end.
 
-    def _end_records(self) -> tuple[int, int, int]:
-        """Where the directory begins, its bytes, and its entries."""
-        file = self._file
-        tail_size = min(file.size, _END.size + _MAX_COMMENT)
-        tail_start = file.size - tail_size
-        tail = file.read(tail_start, tail_size)
+    def _end_record(self) -> tuple[int, list[int]]:
+        """Where the last end record begins, and its numbers."""
+        tail_size = min(self._file.size, _END.size + _MAX_COMMENT)
+        tail_start = self._file.size - tail_size
+        tail = self._file.read(tail_start, tail_size)
         at = tail.rfind(_END_START)
         if at < 0 or len(tail) - at < _END.size:
+            if tail.rfind(_END_START, 0, max(at, 0)) >= 0:
+                raise self.ambiguous("has two end records, the last of which is cut off")
             raise self._truncated()
-        end = tail_start + at
         _, *numbers, comment = _END.unpack_from(tail, at)
-        behind = file.size - end - _END.size - comment
+        behind = len(tail) - at - _END.size - comment
         if behind < 0:
             raise self._truncated()
         if behind > 0:
             raise self.ambiguous(f"goes on for {behind} bytes behind its end record")
+        return tail_start + at, numbers
+
+    def _end_records(self) -> tuple[int, int, int]:
+        """Where the directory begins, its bytes, and its entries."""
+        end, numbers = self._end_record()
         disk, directory_disk, here, count, size, start = numbers
         directory_end = end
         located = self._zip64_record(end)
@@ -244,7 +249,7 @@ class ZipDirectory:
             )
         if size > MAX_DIRECTORY:
             raise InputError(
-                f"{file.name}: has a table of contents of {size} bytes, too large for a "
+                f"{self._file.name}: has a table of contents of {size} bytes, too large for a "
                 "checkpoint; save the state dict alone."
             )
         return start, size, count

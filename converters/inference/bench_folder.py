@@ -10,7 +10,7 @@ import numpy as np
 
 from converters.artefacts import FORMATS
 from converters.digests import sha256_of
-from converters.errors import ConversionError
+from converters.errors import ConversionError, UnsafeInputError
 from converters.folder import ConvertedFolder
 from converters.inference.bench import Contender, time_in_turn
 from converters.inference.bench_choice import Choice, Entry, choose
@@ -103,6 +103,7 @@ def bench_folder(
 
     Raises:
         InputError: If the folder cannot be used or lacks an artefact that was asked for.
+        UnsafeInputError: If an artefact in it is not safe to be opened.
     """
     # OpenMP's threads spin while they wait, and would take the cores from whose turn is next; its
     # library looks here when torch loads it.
@@ -135,7 +136,7 @@ def _open(
             for threads in dict.fromkeys(options.threads):
                 contenders[Contender(name, threads)] = open_runtime(folder, name, threads)
         except ConversionError as error:
-            if options.runtimes:
+            if options.runtimes or isinstance(error, UnsafeInputError):
                 raise
             absent[name] = str(error)
     return contenders, absent

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from tests.converters.checkpoint.archives import Made, two_directories
 from tests.converters.checkpoint.files import in_zip, tensor_pickle, zip_of
 from tests.converters.checkpoint.test_wrong_files import tar_bytes
 from tests.converters.checkpoint.test_zip_refusals import encrypted
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tests.hostile.victim import Victim
 
 GOOD = tensor_pickle()
+EVIL = b"\x80\x02cposix\nsystem\nX\x09\x00\x00\x00touch ran\x85R."
 
 
 def storage_offset(path: Path) -> int:
@@ -101,6 +103,8 @@ def test_15_a_compressed_file(victim: Victim, saved: Path) -> None:
     for compress in (gzip.compress, lzma.compress):
         victim.put(compress(saved.read_bytes()))
         victim.refused(2)
+        victim.put(compress(EVIL))
+        victim.refused(3)
 
 
 def test_16_compressed_entries_and_a_zip_bomb(victim: Victim) -> None:
@@ -123,6 +127,11 @@ def test_17_two_entries_of_one_name_and_headers_that_disagree(victim: Victim) ->
     victim.refused(3)
     victim.put(in_zip(GOOD).replace(b"archive/data/0", b"archive/data/1", 1))
     victim.refused(3)
+    names = (b"a/data.pkl", b"a/version")
+    versions = [[Made(n, c) for n, c in zip(names, (p, b"3"), strict=True)] for p in (EVIL, GOOD)]
+    victim.put(two_directories(*versions))
+    victim.refused(3)
+    victim.refused(3, "inspect", "--security", "model.pyth")
 
 
 def test_18_the_flag_of_encryption(victim: Victim) -> None:

@@ -36,6 +36,10 @@ def test_02_a_function_of_an_allowed_package_as_gadget(victim: Victim) -> None:
 def test_03_a_call_before_a_corrupted_tail(victim: Victim) -> None:
     victim.put(b"\x80\x02cposix\nsystem\nX\x09\x00\x00\x00touch ran\x85R\x80\x02U\xff")
     victim.refused(3)
+    victim.put(b"\x80\x02]}b0cposix\nsystem\nX\x09\x00\x00\x00touch ran\x85R.", "behind.pkl")
+    victim.refused(3, "convert", "behind.pkl", "out", "-q")
+    victim.put(b"\x80\x02\x82\x01)R.", "extension.pkl")
+    victim.refused(3, "inspect", "extension.pkl")
     assert not Path("ran").exists()
 
 

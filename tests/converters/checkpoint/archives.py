@@ -129,3 +129,18 @@ def archive64(
         + locator(**({"record": at} | (leads or {})))
         + end_record(directory, len(body), count, **(end or {}))
     )
+
+
+def two_directories(for_torch: list[Made], for_zipfile: list[Made]) -> bytes:
+    """Two zip64 records: the locator leads to one, the other lies in front of it."""
+    first, first_directory = laid_out(for_torch)
+    second, second_directory = laid_out(for_zipfile, len(first))
+    content = first + second
+    start = len(content)
+    content += first_directory
+    record = len(content)
+    content += zip64_record(first_directory, start, len(for_torch))
+    start = len(content)
+    content += second_directory + zip64_record(second_directory, start, len(for_zipfile))
+    missing = {"here": 0xFFFF, "count": 0xFFFF, "size": 0xFFFFFFFF, "start": 0xFFFFFFFF}
+    return content + locator(record) + end_record(b"", 0, 0, **missing)

@@ -251,7 +251,11 @@ def test_files_in_files_are_looked_at_within_bounds(
     many = {f"a/{number}": pickle.dumps("x" * (1 << 17), 2) for number in range(10)}
     refusal(zip_of(many), tmp_path)
     report = inspect_security(tmp_path / "model.pyth")
-    assert report.pickles[-1].lost == "1048576 bytes of its entries"
+    assert report.pickles[-1].lost == "the first 1048576 bytes in it"
+    monkeypatch.setattr(auditing, "_MAX_INSTRUCTIONS", 10_000)
+    refusal(zip_of({f"a/{number}": b"N" * 9_000 for number in range(9)}), tmp_path)
+    report = inspect_security(tmp_path / "model.pyth")
+    assert report.pickles[-1].lost == "the first 1048576 bytes in it"
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/x", b"\x1f\x8b" + bytes(1 << 22))

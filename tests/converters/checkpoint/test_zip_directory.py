@@ -29,8 +29,7 @@ from tests.converters.checkpoint.archives import (
     archive64,
     end_record,
     laid_out,
-    locator,
-    zip64_record,
+    two_directories,
 )
 from tests.converters.checkpoint.files import refusal, saved, tensor_pickle
 
@@ -128,21 +127,6 @@ HEAD, TAIL = laid_out(files())
 TWINS = (files(Made(b"a/x", b"one")), files(Made(b"a/x", b"two")))
 
 
-def two_directories(for_torch: list[Made], for_zipfile: list[Made]) -> bytes:
-    """Two zip64 records: the locator leads to one, the other lies in front of it."""
-    first, first_directory = laid_out(for_torch)
-    second, second_directory = laid_out(for_zipfile, len(first))
-    content = first + second
-    start = len(content)
-    content += first_directory
-    record = len(content)
-    content += zip64_record(first_directory, start, len(for_torch))
-    start = len(content)
-    content += second_directory + zip64_record(second_directory, start, len(for_zipfile))
-    missing = {"here": 0xFFFF, "count": 0xFFFF, "size": WIDE, "start": WIDE}
-    return content + locator(record) + end_record(b"", 0, 0, **missing)
-
-
 def overlapping() -> bytes:
     """An entry whose data are the header and the data of another one."""
     inner = Made(b"a/x", b"inner")
@@ -178,6 +162,10 @@ AMBIGUOUS: dict[str, tuple[bytes, str]] = {
     "an end record in the comment": (
         archive(files(), comment=b"...." + end_record(TAIL, len(HEAD), 3, comment=b".")),
         "does not end at byte",
+    ),
+    "the beginning of one in the comment": (
+        archive(files(), comment=b"PK\5\6...."),
+        "has two end records, the last of which is cut off",
     ),
     "two archives": (archive(files()) + archive(files()), "does not end at byte"),
     "something before it": (b"PK\3\4" + archive(files()), "does not end at byte"),
@@ -316,6 +304,12 @@ def test_what_programs_may_read_differently_is_unsafe(
     assert "programs may disagree on its content" in message
     with pytest.raises(UnsafeInputError):
         inspect_security(tmp_path / "model.pyth").require_harmless()
+
+
+@pytest.mark.parametrize("size", [1, 21, 22, 40])
+def test_an_end_that_is_cut_off_is_called_that(size: int, tmp_path: Path) -> None:
+    whole = archive(files(), comment=b"x" * 18)
+    assert "is truncated or damaged" in refusal(whole[:-size], tmp_path)
 
 
 def test_torch_and_zipfile_do_read_two_directories_and_twins_differently(tmp_path: Path) -> None:
