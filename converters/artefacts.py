@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from converters.errors import InputError
 from converters.exporters.onnx_form import DEFAULT_FORM, GraphForm
+from converters.extras import require_extra
 from converters.folder import ONNX_NAME, TORCHSCRIPT_NAME
 
 if TYPE_CHECKING:
@@ -44,6 +45,34 @@ class ExportOptions:
     calibration_images: Sequence[Path] = ()
     largest_loss: float | None = None
 
+    @property
+    def given(self) -> frozenset[str]:
+        """The keys of :data:`SPELLED` that are set otherwise than by default."""
+        given = {
+            "share_weights": self.share_weights,
+            "opset": self.form.opset != DEFAULT_FORM.opset,
+            "sizes": bool(self.form.fixed),
+            "io_float16": self.io_float16,
+            "external_data": self.external_data,
+            "calibration_images": bool(self.calibration_images),
+            "largest_loss": self.largest_loss is not None,
+        }
+        return frozenset(name for name, is_given in given.items() if is_given)
+
+
+SPELLED = {
+    "share_weights": "--share-weights",
+    "opset": "--opset",
+    "sizes": "--shape or --dynamic",
+    "io_float16": "--io-fp16",
+    "external_data": "--external-data",
+    "calibration_images": "--calibration-images",
+    "largest_loss": "largest_loss",
+}
+"""What formats may be asked for: its name in :attr:`Format.options` to the command line's."""
+
+_GRAPH = frozenset({"opset", "sizes"})
+
 
 class Load(Protocol):
     """Opens an artefact for running."""
@@ -70,6 +99,9 @@ class Format:
         further: What is measured of it beyond its outputs on normalised pixels, if anything; told
             whether to run it in a process of its own.
         details: What ``conversion.json`` records of the file beside its digest, if anything.
+        options: Keys of :data:`SPELLED` that ``export`` heeds.
+        extra: The extra of this project, called like the package, that it is written with; None if
+            nothing further is needed.
     """
 
     title: str
@@ -80,6 +112,8 @@ class Format:
     companions: tuple[str, ...] = ()
     further: Callable[[ConvertedFolder, Path, bool], tuple[Measurement, ...]] | None = None
     details: Callable[[Path], dict[str, Any]] | None = None
+    options: frozenset[str] = frozenset()
+    extra: str | None = None
 
     @property
     def companion_names(self) -> tuple[str, ...]:
@@ -243,7 +277,14 @@ def _load_executorch(path: Path, output_names: tuple[str, ...], threads: int = 1
 
 
 FORMATS = {
-    "onnx": Format("ONNX", ONNX_NAME, _export_onnx, _load_onnx, _read_onnx),
+    "onnx": Format(
+        "ONNX",
+        ONNX_NAME,
+        _export_onnx,
+        _load_onnx,
+        _read_onnx,
+        options=_GRAPH | {"share_weights"},
+    ),
     "onnx-fp16": Format(
         "ONNX in float16",
         "onnx/model_fp16.onnx",
@@ -251,6 +292,7 @@ FORMATS = {
         _load_onnx,
         _read_onnx,
         companions=("model_fp16.onnx_data",),
+        options=_GRAPH | {"external_data", "io_float16"},
     ),
     "onnx-int8": Format(
         "ONNX in int8",
@@ -259,6 +301,7 @@ FORMATS = {
         _load_onnx,
         _read_onnx_int8,
         details=_details_of_int8,
+        options=_GRAPH | {"calibration_images", "largest_loss"},
     ),
     "onnx-web": Format(
         "ONNX for transformers.js",
@@ -267,6 +310,7 @@ FORMATS = {
         _load_onnx,
         _read_onnx,
         companions=("model.onnx_data",),
+        options=_GRAPH | {"external_data"},
     ),
     "onnx-preprocessing": Format(
         "ONNX with preprocessing",
@@ -275,6 +319,7 @@ FORMATS = {
         _load_onnx_preprocessing,
         _read_onnx,
         further=_measure_preprocessing,
+        options=_GRAPH,
     ),
     "torchscript": Format(
         "TorchScript",
@@ -294,14 +339,44 @@ FORMATS = {
         _load_openvino,
         _read_openvino,
         companions=("openvino_model.bin",),
+        extra="openvino",
     ),
     "executorch": Format(
-        "ExecuTorch", "model.pte", _export_executorch, _load_executorch, contents=None
+        "ExecuTorch",
+        "model.pte",
+        _export_executorch,
+        _load_executorch,
+        contents=None,
+        extra="executorch",
     ),
 }
 
 DEFAULT_FORMATS = ("onnx", "torchscript")
 """What is written where nobody asks for others."""
+
+
+def require_writable(formats: Sequence[str], options: ExportOptions) -> None:
+    """Check, before anything is written, that formats can be written as they are asked for.
+
+    Args:
+        formats: What to write.
+        options: How; each must be heeded by one of them at least.
+
+    Raises:
+        InputError: If a format is not known, or an option says nothing about any of them.
+        StorageError: If a package is missing.
+    """
+    _require_known(formats)
+    heeded = {option for name in formats for option in FORMATS[name].options}
+    for option in sorted(options.given - heeded):
+        takers = ", ".join(name for name, kind in FORMATS.items() if option in kind.options)
+        raise InputError(
+            f"{SPELLED[option]} says how {takers} is written, and "
+            f"{', '.join(formats) or 'no format'} is asked for; leave it out or choose another "
+            "--format."
+        )
+    for extra in filter(None, (FORMATS[name].extra for name in formats)):
+        require_extra(extra, extra)
 
 
 def named_formats(texts: Sequence[str]) -> tuple[str, ...]:
@@ -317,7 +392,11 @@ def named_formats(texts: Sequence[str]) -> tuple[str, ...]:
         InputError: If one is not known.
     """
     names = [word.strip() for text in texts for word in text.split(",") if word.strip()]
+    _require_known(names)
+    return tuple(dict.fromkeys(names or DEFAULT_FORMATS))
+
+
+def _require_known(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in FORMATS]
     if unknown:
         raise InputError(f"--format {unknown[0]} is not known; choose among {', '.join(FORMATS)}.")
-    return tuple(dict.fromkeys(names or DEFAULT_FORMATS))

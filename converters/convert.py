@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from converters.artefacts import DEFAULT_FORMATS, FORMATS, ExportOptions
+from converters.artefacts import DEFAULT_FORMATS, FORMATS, ExportOptions, require_writable
 from converters.errors import InputError
 from converters.export import link_equal_files
 from converters.folder import (
@@ -18,7 +18,7 @@ from converters.inspection import Inspection, inspected
 from converters.progress import Progress, Silent
 from converters.published.manifest import require_published
 from converters.sources.options import SourceOptions
-from converters.staging import require_space, staged_folder
+from converters.staging import require_place, require_space, staged_folder
 from converters.stream import planned_shards, write_weights
 from regnet.config import RegNetConfig
 
@@ -90,14 +90,7 @@ def convert(
         VerificationError: If an artefact differs from the oracle; nothing is published.
     """
     options, progress = options or ConvertOptions(), progress or Silent()
-    if out.resolve() in (path.resolve(), *path.resolve().parents):
-        raise InputError(
-            f"{path} lies inside {out}, which would replace it; choose another output."
-        )
-    if "onnx-int8" in options.formats and not options.calibration_images:
-        raise InputError(
-            "The ranges of onnx-int8 are set by images; name some with --calibration-images."
-        )
+    _require_usable(path, out, options)
     with (
         inspected(path, options.source, options.dtype) as (checkpoint, inspection),
         staged_folder(out, force=options.force, keep=_weight_names(inspection, options)) as folder,
@@ -109,6 +102,69 @@ def convert(
         if report:
             report.require_pass(f"{path.name} was converted but not published")
     return Conversion(inspection, report)
+
+
+def planned(path: Path, out: Path, options: ConvertOptions | None = None) -> Inspection:
+    """Plan a conversion and write nothing; what :func:`convert` refuses to begin is refused.
+
+    Weights are not read, so what is wrong with their bytes is not seen.
+
+    Args:
+        path: The checkpoint.
+        out: The folder that would be made.
+        options: How.
+
+    Raises:
+        InputError: If the checkpoint or the options cannot be used.
+        UnsafeInputError: If the checkpoint would run code.
+        StorageError: If a file cannot be read, or ``out`` could not be written.
+    """
+    from regnet.image_processor import RegNetImageProcessor
+
+    options = options or ConvertOptions()
+    _require_usable(path, out, options)
+    with inspected(path, options.source, options.dtype) as (_, inspection):
+        output_config(inspection, options.labels)
+        _weight_names(inspection, options)
+        RegNetImageProcessor(**inspection.source.preprocessor_fields())
+        require_place(out, inspection.plan.nbytes, force=options.force)
+    return inspection
+
+
+def _require_usable(path: Path, out: Path, options: ConvertOptions) -> None:
+    """Check all that can be known of a conversion before its checkpoint is opened."""
+    if out.resolve() in (path.resolve(), *path.resolve().parents):
+        raise InputError(
+            f"{path} lies inside {out}, which would replace it; choose another output."
+        )
+    require_formats(options)
+
+
+def require_formats(options: ConvertOptions) -> None:
+    """Check that artefacts can be written as they are asked for, whatever the checkpoint.
+
+    Raises:
+        InputError: If a format is not known, an option says nothing about any of them, or there
+            are no images to calibrate on.
+        StorageError: If a package is missing.
+    """
+    require_writable(options.formats, _export_options(options))
+    if "onnx-int8" in options.formats:
+        from converters.inference.images import find_images
+
+        if not options.calibration_images:
+            raise InputError(
+                "The ranges of onnx-int8 are set by images; name some with --calibration-images."
+            )
+        find_images(options.calibration_images)
+
+
+def _export_options(options: ConvertOptions, written: Written | None = None) -> ExportOptions:
+    return ExportOptions(
+        options.share_weights,
+        written.weights if written else None,
+        calibration_images=options.calibration_images,
+    )
 
 
 def output_config(inspection: Inspection, labels: Sequence[str] | None) -> RegNetConfig:
@@ -171,9 +227,7 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     config.save_pretrained(folder)
     RegNetImageProcessor(**inspection.source.preprocessor_fields()).save_pretrained(folder)
     converted = ConvertedFolder(folder)
-    export_options = ExportOptions(
-        options.share_weights, written.weights, calibration_images=options.calibration_images
-    )
+    export_options = _export_options(options, written)
     artefacts = {name: folder / FORMATS[name].file_name for name in options.formats}
     for name, path in artefacts.items():
         progress.step(FORMATS[name].title)

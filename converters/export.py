@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from converters.artefacts import FORMATS
+from converters.artefacts import FORMATS, require_writable
 from converters.card import read_card, updated_card
 from converters.digests import sha256_of
 from converters.errors import InputError
@@ -48,6 +48,7 @@ def export_artefacts(
         StorageError: If a file cannot be written.
         VerificationError: If a verdict is fail.
     """
+    require_writable(formats, options)
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; convert a checkpoint with `regnet convert`.")
     folder = ConvertedFolder(path)

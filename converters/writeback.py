@@ -13,13 +13,20 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_any
 from converters.convert import ConvertOptions, convert
+from converters.dtypes import DTYPES
 from converters.errors import ConversionError, InputError
 from converters.folder import REPORT_NAME, ConvertedFolder
 from converters.inspection import inspected
 from converters.keymaps.reference import REFERENCE
 from converters.progress import Silent
 from converters.sources.options import SourceOptions
-from converters.staging import partial_name, staged_file, staged_folder, working_folder
+from converters.staging import (
+    partial_name,
+    require_place,
+    staged_file,
+    staged_folder,
+    working_folder,
+)
 from converters.targets.network import Network, tensor_chunks
 from converters.targets.registry import target_named
 
@@ -90,6 +97,7 @@ def write_back(
     """
     options, progress = options or ConvertOptions(), progress or Silent()
     target = target_named(framework)
+    _require_meant(source, options)
     with (
         _staged(out, target, force=options.force) as staging,
         _converted(source, out, target, options, progress) as (folder, report),
@@ -101,6 +109,61 @@ def write_back(
             progress.step("reading it back")
             unsaid = _require_same(staging, network)
     return WrittenBack(out, framework, len(network.tensors), unsaid, report)
+
+
+def planned_back(
+    source: Path, out: Path, framework: str, options: ConvertOptions | None = None
+) -> Inspection:
+    """Plan :func:`write_back` and write nothing; what it refuses to begin is refused.
+
+    Args:
+        source: A converted folder, or a checkpoint.
+        out: The file or folder that would be made.
+        framework: One of :data:`converters.targets.registry.TARGETS`.
+        options: How.
+
+    Raises:
+        InputError: If the source cannot be used, or the framework has no such network.
+        UnsafeInputError: If the source would run code.
+        StorageError: If a file cannot be read, or ``out`` could not be written.
+    """
+    options = options or ConvertOptions()
+    target = target_named(framework)
+    _require_meant(source, options)
+    _require_place(out, target, force=options.force)
+    is_converted = (source / REPORT_NAME).is_file()
+    decided = SourceOptions(REFERENCE.framework) if is_converted else options.source
+    dtype = options.dtype
+    if is_converted and dtype is None:
+        folder = ConvertedFolder(source)
+        dtype = next(known for known in DTYPES if known == folder.dtype)
+    with inspected(source, decided, dtype) as (_, inspection):
+        config, classifies = inspection.source.config, inspection.source.has_classifier
+        target.require_expressible(config, source.name, has_classifier=classifies)
+    return inspection
+
+
+NO_FOLDER = (
+    "--to writes files of another framework; leave out --format, --share-weights, "
+    "--max-shard-size, --calibration-images and --labels."
+)
+"""For whoever asks for what only a converted folder has."""
+
+
+def _require_meant(source: Path, options: ConvertOptions) -> None:
+    """Refuse options that would say nothing of what is written."""
+    of_folders = (options.share_weights, options.max_shard_size, options.calibration_images)
+    if any(of_folders) or options.labels is not None:
+        raise InputError(NO_FOLDER)
+    decided = options.source
+    if (source / REPORT_NAME).is_file() and (
+        decided.channel_order or decided.head or decided.weights != "best"
+    ):
+        raise InputError(
+            f"{source.name} is converted already, with one order of channels and one set of "
+            "weights; leave out --channel-order, --weights and --head, or give the checkpoint "
+            "that it was converted from."
+        )
 
 
 @contextmanager
@@ -133,6 +196,16 @@ def _staged(out: Path, target: Target, *, force: bool) -> Iterator[Path]:
         with staged_folder(out, force=force) as staging:
             yield staging
         return
+    _require_place(out, target, force=force)
+    with staged_file(out.absolute()) as staging:
+        yield staging
+
+
+def _require_place(out: Path, target: Target, *, force: bool) -> None:
+    """Check that a target's file or folder may be made."""
+    if target.is_folder:
+        require_place(out, 0, force=force)
+        return
     framework = target.keymap.framework
     if out.is_dir():
         raise InputError(f"{out} is a folder, and {framework} loads a file; name a file in it.")
@@ -140,8 +213,6 @@ def _staged(out: Path, target: Target, *, force: bool) -> Iterator[Path]:
         raise InputError(f"{out} exists already; choose another output or replace it with --force.")
     if not out.absolute().parent.is_dir():
         raise InputError(f"{out.parent} is no folder; make it, or choose another output.")
-    with staged_file(out.absolute()) as staging:
-        yield staging
 
 
 def _require_same(written: Path, network: Network) -> str:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from converters.cli.console import Output
     from converters.convert import ConvertOptions
-    from converters.dtypes import DType
     from converters.inspection import Inspection
     from converters.sources.options import SourceOptions
 
@@ -61,19 +60,37 @@ def inspect(
     output: Output,
     *,
     with_plan: bool,
-    dtype: DType | None = None,
 ) -> None:
     """Recognise and plan; print both."""
     from converters.inspection import inspected
 
     path, options = located(path, options, output)
-    with inspected(path, options, dtype) as (_, inspection):
+    with inspected(path, options) as (_, inspection):
         output.result(*inspection_tables(inspection))
         output.warn(inspection.source.decisions)
         if with_plan:
             output.result(plan_table(inspection))
         if output.as_json:
             output.record(_inspection_record(inspection))
+
+
+def dry_run(
+    path: Path, out: Path, framework: str | None, options: ConvertOptions, output: Output
+) -> None:
+    """Plan a conversion, for another framework if one is named; print the plan."""
+    from converters.convert import planned
+    from converters.writeback import planned_back
+
+    path, source = located(path, options.source, output)
+    options = replace(options, source=source)
+    if framework is None:
+        inspection = planned(path, out, options)
+    else:
+        inspection = planned_back(path, out, framework, options)
+    output.result(*inspection_tables(inspection), plan_table(inspection))
+    output.warn(inspection.source.decisions)
+    if output.as_json:
+        output.record(_inspection_record(inspection))
 
 
 def convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> None:

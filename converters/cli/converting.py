@@ -95,15 +95,13 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     from converters.artefacts import named_formats
     from converters.cli import batching, commands
     from converters.cli.console import Output
-    from converters.convert import ConvertOptions
+    from converters.convert import ConvertOptions, require_formats
     from converters.sources.options import SourceOptions
+    from converters.writeback import NO_FOLDER
 
     source_options = SourceOptions(framework, channel_order, weights, head)
     output = Output(as_json, quiet)
     target = batching.target(out or (), out_dir, jobs, engine, alone=dry_run or to is not None)
-    if dry_run:
-        commands.inspect(source, source_options, output, with_plan=True, dtype=dtype)
-        return
     options = ConvertOptions(
         source=source_options,
         dtype=dtype,
@@ -117,15 +115,15 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
         verify=not no_verify,
     )
     if out_dir is not None:
+        require_formats(options)
         sources = [source, *(out or ())]
         batching.convert_all(sources, out_dir, options, output, engine=engine, at_once=jobs)
         return
-    if to is None:
+    if to is not None and formats:
+        raise InputError(NO_FOLDER)
+    if dry_run:
+        commands.dry_run(source, target, to, options, output)
+    elif to is None:
         commands.convert(source, target, options, output)
-        return
-    if formats or share_weights or max_shard_size:
-        raise InputError(
-            "--to writes files of another framework; leave out --format, --share-weights and "
-            "--max-shard-size."
-        )
-    commands.write_back(source, target, to, options, output)
+    else:
+        commands.write_back(source, target, to, options, output)

@@ -26,20 +26,22 @@ _POINTS = b"location"
 """Which the key of a location is, as it stands in the file."""
 
 
-def require_readable(path: Path) -> None:
+def require_readable(path: Path) -> tuple[str, ...]:
     """Refuse an ONNX file whose weights lie elsewhere, or that is of a version not known yet.
 
     What is no ONNX file at all is left to the runtime.
+
+    Returns:
+        The names of the files beside it that hold weights of it, sorted.
 
     Raises:
         UnsafeInputError: If a location leads out of the file's folder.
         InputError: If opset or format are newer than the installed onnx knows.
     """
     if path.stat().st_size > _READ and not _points_elsewhere(path):
-        return
+        return ()
     model = _parsed(path)
-    if model is not None:
-        _require(model, path)
+    return () if model is None else _require(model, path)
 
 
 def open_onnx(path: Path, *, weights: bool = False) -> ModelProto:
@@ -79,14 +81,18 @@ def _points_elsewhere(path: Path) -> bool:
         return data.find(_POINTS) >= 0
 
 
-def _require(model: ModelProto, path: Path) -> None:
+def _require(model: ModelProto, path: Path) -> tuple[str, ...]:
+    """Check versions and locations; return the latter, sorted."""
     _require_versions(model, path.name)
-    for location in sorted({_stated(tensor).get("location", "") for tensor in _tensors(model)}):
+    stated = {_stated(tensor).get("location", "") for tensor in _tensors(model)}
+    locations = tuple(sorted(filter(None, stated)))
+    for location in locations:
         if location.startswith("/") or "\\" in location or ":" in location or ".." in location:
             raise UnsafeInputError(
                 f"{path.name} reads its weights from '{printable(location)}', outside of its "
                 "folder; nothing was read there, so get the file from a source you trust."
             )
+    return locations
 
 
 def _require_versions(model: ModelProto, name: str) -> None:

@@ -56,10 +56,10 @@ class OnnxRuntime:
     def __init__(self, path: Path, threads: int = 1) -> None:
         from converters.runtimes.silent_onnxruntime import onnxruntime
 
-        require_readable(path)
+        files = [path.with_name(name) for name in require_readable(path)]
         self.name = f"onnxruntime {onnxruntime.__version__}"
         options = session_options(threads)
-        beside = sum(weights.stat().st_size for weights in path.parent.glob("*.safetensors"))
+        beside = sum(file.stat().st_size for file in files if file.is_file())
         if _COPIES * (path.stat().st_size + beside) > available_memory():
             _check_held_weights(path)
             _leave_weights_mapped(options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ OPTIMISER = "optimiser state, not needed to run the network"
 _TRAINER = r"optim\w*|\w*scheduler\w*|amp|scaler|rng|callbacks|loops"
 """Words in the keys of what a trainer saves in mappings of their own, beside the network's."""
 
+_OF_TRAINING = "of another network, which only the training ran"
+
 _HARMLESS = (
     (
         r"criterions?|loss(es)?|objective",
@@ -43,12 +46,12 @@ _HARMLESS = (
         r"metrics?|acc|accuracy|auroc|auc|confmat|meters?",
         "a measurement of the training, behind what the network puts out",
     ),
-    (
-        r"teacher|momentum|ema|shadow|averaged",
-        "of another network, which only the training ran",
-    ),
+    (r"teacher|momentum", _OF_TRAINING),
 )
 """Words in a name (between dots and underscores), and why what is called so can be left out."""
+
+_TWIN = re.compile(r"(.*\.)?(\w+_ema|ema_\w+)\..*")
+"""Averages of a network, such as ``model_ema.``; ``ema.`` alone may be a layer."""
 
 _PRETRAINING = re.compile(
     r"(.*[._])?(projectors?|projections?|proj|predictors?|prototypes?|queue|swav|byol|simclr|moco"
@@ -219,6 +222,8 @@ def _harmless(name: str, tensor: StoredTensor | None = None) -> str | None:
     for pattern, reason in _HARMLESS:
         if any(re.fullmatch(pattern, word) for word in words):
             return reason
+    if _TWIN.fullmatch(name):
+        return _OF_TRAINING
     is_count = tensor is not None and "int" in tensor.dtype and tensor.numel == 1
     return _COUNTED if is_count or name.rpartition(".")[2] in _PROFILER else None
 
@@ -373,7 +378,7 @@ class _Heads:
         for module, leaves in _by_module(self._outside).items():
             self._judge(module, leaves, classes)
 
-    @property
+    @cached_property
     def _outside(self) -> Tensors:
         return {**self._elsewhere, **self._beside}
 
@@ -388,12 +393,12 @@ class _Heads:
         reads = {matrix.shape[1] for matrix in matrices}
         if not module or not reads & ({self._width, classes} - {0}):
             return
+        if _PRETRAINING.fullmatch(module.lower()):
+            return
         linear = leaves.keys() == set(_AFFINE) and len(matrices) == 1
         fits = linear and leaves["bias"].shape == leaves["weight"].shape[:1]
         if fits and self._width in reads and not self._goes_on(module, leaves["weight"]):
             self._fit[module] = Head(leaves["weight"], leaves["bias"])
-        elif _PRETRAINING.fullmatch(module.lower()):
-            return
         elif fits and self._width not in reads:
             self._unfit[module] = f"it reads the {classes} outputs of {self._inside}"
         else:
@@ -402,12 +407,21 @@ class _Heads:
     def _goes_on(self, module: str, weight: StoredTensor) -> bool:
         """Whether another layer of the same parent reads what this one puts out."""
         parent = module.rpartition(".")[0]
-        siblings = (
-            tensor
-            for name, tensor in self._outside.items()
-            if parent and name.startswith(f"{parent}.") and not name.startswith(f"{module}.")
-        )
-        return any(weight.shape[0] in tensor.shape[-2:] for tensor in siblings)
+        return bool(parent) and bool(self._sizes.get((parent, weight.shape[0]), set()) - {module})
+
+    @cached_property
+    def _sizes(self) -> dict[tuple[str, int], set[str]]:
+        """Parent and size to some of the modules below it that read or keep so many features."""
+        found: dict[tuple[str, int], set[str]] = {}
+        for name, tensor in self._outside.items():
+            module = name.rpartition(".")[0]
+            parent = module.rpartition(".")[0]
+            for above in (parent, parent.rpartition(".")[0]):
+                for size in set(tensor.shape[-2:]):
+                    modules = found.setdefault((above, size), set())
+                    if len(modules) < 2:  # noqa: PLR2004 -- one besides the one that asks
+                        modules.add(module)
+        return found
 
     def choose(self, options: SourceOptions, where: str) -> Decision | None:
         """Choose the head, and put it in its place among :attr:`tensors`.

@@ -2,6 +2,7 @@
 
 from converters.staging.names import partial_name
 from converters.staging.staged import (
+    require_place,
     require_space,
     staged_file,
     staged_folder,
@@ -12,6 +13,7 @@ from converters.staging.staged import (
 
 __all__ = [
     "partial_name",
+    "require_place",
     "require_space",
     "staged_file",
     "staged_folder",

@@ -136,6 +136,34 @@ def staged_update(target: Path, names: Sequence[str]) -> Iterator[Path]:
         replace_each(folder, target, names)
 
 
+def require_place(target: Path, nbytes: int, *, force: bool) -> None:
+    """Refuse what :func:`staged_folder` and :func:`require_space` would, without writing.
+
+    Args:
+        target: The folder to be published.
+        nbytes: What it will hold.
+        force: Whether an existing folder may be replaced.
+
+    Raises:
+        InputError: If ``target`` exists and may not be replaced, or is no folder.
+        StorageError: If no folder can be made there, or the disk has too little room.
+    """
+    target = target.absolute()
+    with storage_errors(target):
+        _require_free(target, force=force)
+        place = next(parent for parent in target.parents if parent.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            raise StorageError(
+                f"{target} cannot be written: in {place} nothing can be made; choose another "
+                "output."
+            )
+        staging = partial(target)
+        if staging.is_dir():
+            require_space(staging, nbytes, target)
+        else:
+            _require_bytes(place, nbytes, target)
+
+
 def require_space(folder: Path, nbytes: int, target: Path) -> None:
     """Refuse to begin what the disk has no room for.
 
@@ -147,7 +175,10 @@ def require_space(folder: Path, nbytes: int, target: Path) -> None:
     Raises:
         StorageError: If the disk has too little room.
     """
-    needed = nbytes - sum(path.stat().st_size for path in folder.iterdir())
+    _require_bytes(folder, nbytes - sum(p.stat().st_size for p in folder.iterdir()), target)
+
+
+def _require_bytes(folder: Path, needed: int, target: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StorageError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from regnet.config import group_count
@@ -60,7 +61,12 @@ def rule_of(config: RegNetConfig) -> LinearRule | None:
     group_width = _shared_group_width(config)
     if group_width is None:
         return None
-    found = (_best(config.hidden_sizes, config.depths, group_width, steps) for steps in _GRIDS)
+    return _found(tuple(config.hidden_sizes), tuple(config.depths), group_width)
+
+
+@cache  # where there is no rule, the search takes seconds
+def _found(widths: tuple[int, ...], depths: tuple[int, ...], group_width: int) -> LinearRule | None:
+    found = (_best(widths, depths, group_width, steps) for steps in _GRIDS)
     return next((rule for rule in found if rule), None)
 
 

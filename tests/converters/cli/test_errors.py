@@ -93,14 +93,14 @@ def existing(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("arguments", [("--force",), ("--dry-run",)], ids=" ".join)
+@pytest.mark.parametrize("arguments", [("--force",), ("--dry-run", "--force")], ids=" ".join)
 @pytest.mark.parametrize("kind", BAD_FILES)
 def test_a_bad_file_is_refused(kind: str, arguments: tuple[str, ...], existing: Path) -> None:
     make, status, reason = BAD_FILES[kind]
     make(existing / "model.pyth")
     before = snapshot(existing)
     finished = run("convert-pycls", "model.pyth", "out", "-q", *arguments, cwd=existing)
-    if kind == "flipped bit" and arguments == ("--dry-run",):
+    if kind == "flipped bit" and "--dry-run" in arguments:
         assert finished.status == 0  # no weights are read
     else:
         sentence = assert_one_sentence(finished, status)

@@ -318,6 +318,9 @@ BEHIND: dict[str, Callable[[], nn.Module]] = {
     "a temperature": lambda: Around(
         torchvision.build(classes=CLASSES), temperature=torch.tensor([1.5])
     ),
+    "an attention that is called like an average": lambda: Behind(
+        headless(), ema=nn.Conv1d(1, 1, 3), fc=outside()
+    ),
     "no bias": lambda: Behind(headless(), fc2=nn.Linear(width(), CLASSES, bias=False)),
     "a square layer between": lambda: Behind(headless(), projection=outside(width()), fc=outside()),
 }
@@ -351,6 +354,7 @@ def test_of_an_old_and_a_new_classifier_the_one_asked_for_is_taken(
         ("loss_fn", lambda: nn.CrossEntropyLoss(weight=torch.ones(3))),
         ("train_acc", lambda: nn.Linear(2, 2)),
         ("teacher", lambda: nn.Conv2d(3, 8, 3)),
+        ("model_ema", lambda: nn.Linear(40, 3)),
         ("projector", lambda: nn.Sequential(nn.Linear(40, 16), nn.ReLU(), nn.Linear(16, 8))),
     ],
 )
@@ -364,12 +368,11 @@ def test_what_only_the_training_ran_is_left_out_with_its_reason(
 
 
 def test_heads_of_pretraining_leave_a_trunk(tmp_path: Path) -> None:
-    heads = {"projector": nn.Sequential(outside(48), nn.ReLU(), nn.Linear(48, 8))}
+    for projector in (nn.Sequential(outside(48), nn.ReLU(), nn.Linear(48, 8)), outside(48)):
+        source = read(Behind(headless(), projector=projector), tmp_path)
 
-    source = read(Behind(headless(), **heads), tmp_path)
-
-    assert not source.has_classifier
-    assert source.skipped == {"projector": "a head of pre-training, which gives no classes"}
+        assert not source.has_classifier
+        assert source.skipped == {"projector": "a head of pre-training, which gives no classes"}
 
 
 def test_networks_of_two_frameworks_in_one_file_are_chosen_among(tmp_path: Path) -> None:
