@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import ConversionError, StorageError
+from converters.folder import GOLDEN_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,6 +73,20 @@ class Report:
         if not self.passed:
             raise VerificationError(outcome, self.failures, self, is_wrong=self.is_wrong)
 
+    @property
+    def way_out(self) -> str:
+        """What to do where there is nothing to judge by, since the network itself was changed."""
+        another = any(
+            name.endswith((".safetensors", ".index.json")) and name != GOLDEN_NAME
+            for name in self.changed_files
+        )
+        if self.verdicts or not another:
+            return ""
+        return (
+            "; if you saved another network there yourself, `regnet convert FOLDER NEW` makes a "
+            "proven folder of it"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
@@ -103,7 +118,7 @@ class VerificationError(ConversionError):
     ) -> None:
         reasons = "; ".join(failures)
         if is_wrong:
-            super().__init__(f"{outcome}, for verification failed: {reasons}.")
+            super().__init__(f"{outcome}, for verification failed: {reasons}{report.way_out}.")
         else:
             self.exit_status = StorageError.exit_status
             super().__init__(

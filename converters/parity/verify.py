@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from converters.runtimes.runtime import Runtime
     from converters.sources.options import SourceOptions
 
-_JUDGED = {
+NOT_OF_THE_ORACLE = {
     CARD_NAME,
     *(name for kind in FORMATS.values() for name in (kind.file_name, *kind.companion_names)),
 }
@@ -122,7 +122,7 @@ def verify_folder(
     tick("checksums")
     record = Record.read(folder.path)
     changed, digests = record.changed_files(folder.path) if record else ((), {})
-    if not _JUDGED.issuperset(changed):
+    if not NOT_OF_THE_ORACLE.issuperset(changed):
         return Report((), changed)
     tick("the oracle")
     inputs = fresh_inputs(folder)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import ConvNextImageProcessor
 from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetForImageClassification as TheirClassifier
 
 from converters import artefacts
 from converters.artefacts import FORMATS, ExportOptions
+from converters.convert import ConvertOptions, convert
 from converters.digests import sha256_of
 from converters.errors import InputError, StorageError
 from converters.export import export_artefacts
@@ -22,6 +24,7 @@ from converters.folder import ConvertedFolder
 from converters.parity.report import Report, VerificationError
 from converters.parity.verify import verify_folder
 from converters.progress import Silent
+from regnet import RegNetForImageClassification
 from tests.converters.demo import snapshot
 from tests.converters.parity.wrong import GRAPH_MISTAKES
 from tests.oracles.statistics import randomise
@@ -100,6 +103,27 @@ def test_a_wrong_artefact_replaces_nothing(folder: Path, monkeypatch: pytest.Mon
     with pytest.raises(VerificationError, match=r"^Nothing in .* was replaced.*model\.onnx, .*\.$"):
         export(folder)
     assert snapshot(folder) == before
+
+
+def test_another_network_in_the_folder_is_told_and_can_be_converted(
+    folder: Path, tmp_path: Path
+) -> None:
+    model = RegNetForImageClassification.from_pretrained(folder)
+    with torch.no_grad():
+        model.classifier[1].weight.mul_(-1)
+    model.save_pretrained(folder)
+    said = (
+        r"model\.safetensors was changed.*; if you saved another network there yourself, `regnet "
+    )
+    with pytest.raises(VerificationError, match=f"^Nothing in .* was replaced.*{said}"):
+        export(folder, ["onnx"])
+    with pytest.raises(VerificationError, match=said):
+        verify_folder(ConvertedFolder(folder)).require_pass("It is not to be trusted")
+
+    convert(folder, tmp_path / "new", ConvertOptions(formats=("onnx",)))
+    assert verify_folder(ConvertedFolder(tmp_path / "new")).passed
+    written = load_file(tmp_path / "new" / "model.safetensors")["classifier.1.weight"]
+    torch.testing.assert_close(written, model.classifier[1].weight.detach())
 
 
 def test_an_artefact_that_cannot_be_written_replaces_nothing(
