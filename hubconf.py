@@ -7,7 +7,7 @@ late, since ``torch.hub.list`` takes whatever can be called here for an entry po
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from regnet import RegNetForImageClassification, RegNetImageProcessor, RegNetModel
@@ -16,11 +16,12 @@ dependencies = ["torch", "numpy", "PIL"]
 """What ``torch.hub`` asks to be installed."""
 
 
-def regnet(folder: str) -> RegNetForImageClassification:
+def regnet(folder: str, **keywords: Any) -> RegNetForImageClassification:
     """Load a classifier, in evaluation mode, its weights in the type they are stored in.
 
     Args:
         folder: What `regnet convert` or transformers wrote.
+        **keywords: Of ``from_pretrained``, such as ``dtype="float16"``.
 
     Returns:
         A module from pixels (N, num_channels, H, W), as :func:`processor` makes them, to an output
@@ -28,18 +29,22 @@ def regnet(folder: str) -> RegNetForImageClassification:
 
     Raises:
         FileNotFoundError: If a file is missing.
+        TypeError: If a keyword is unknown.
         ValueError: If a file cannot be used.
     """
     from regnet import RegNetForImageClassification
 
-    return RegNetForImageClassification.from_pretrained(folder)
+    model: RegNetForImageClassification
+    model = RegNetForImageClassification.from_pretrained(folder, **keywords)
+    return model
 
 
-def trunk(folder: str) -> RegNetModel:
+def trunk(folder: str, **keywords: Any) -> RegNetModel:
     """Load the network without its classifier, in evaluation mode.
 
     Args:
         folder: As for :func:`regnet`; a classifier in it is left out.
+        **keywords: As for :func:`regnet`.
 
     Returns:
         A module from pixels (N, num_channels, H, W) to an output with ``last_hidden_state``
@@ -47,18 +52,21 @@ def trunk(folder: str) -> RegNetModel:
 
     Raises:
         FileNotFoundError: If a file is missing.
+        TypeError: If a keyword is unknown.
         ValueError: If a file cannot be used.
     """
     from regnet import RegNetModel
 
-    return RegNetModel.from_pretrained(folder)
+    model: RegNetModel = RegNetModel.from_pretrained(folder, **keywords)
+    return model
 
 
-def processor(folder: str) -> RegNetImageProcessor:
+def processor(folder: str, **keywords: Any) -> RegNetImageProcessor:
     """Load what turns pictures into the pixels that the folder's network takes.
 
     Args:
         folder: As for :func:`regnet`.
+        **keywords: Of ``from_pretrained``, such as ``size=288``.
 
     Raises:
         FileNotFoundError: If the folder has no ``preprocessor_config.json``.
@@ -66,4 +74,4 @@ def processor(folder: str) -> RegNetImageProcessor:
     """
     from regnet import RegNetImageProcessor
 
-    return RegNetImageProcessor.from_pretrained(folder)
+    return RegNetImageProcessor.from_pretrained(folder, **keywords)

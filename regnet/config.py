@@ -8,18 +8,22 @@ drops stages silently when ``depths`` is shorter than ``hidden_sizes``.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from regnet.json_file import JsonFile
+from regnet.loading import dtype_name, either_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 LayerType = Literal["x", "y"]
 Activation = Literal["relu", "gelu", "gelu_new", "selu", "silu"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 CONFIG_NAME = "config.json"
+_DTYPE_KEYS = ("dtype", "torch_dtype")
 DEFAULT_NUM_LABELS = 2
 
 MAX_BLOCKS = 1000
@@ -61,6 +65,7 @@ class RegNetConfig(JsonFile):
     """
 
     file_name = CONFIG_NAME
+    title = "the configuration"
     model_type = "regnet"
     layer_types = get_args(LayerType)
 
@@ -173,6 +178,23 @@ class RegNetConfig(JsonFile):
                         "to none; widen it or use layer_type='x'."
                     )
 
+    @classmethod
+    def settings(cls) -> frozenset[str]:
+        """The documented fields, and the dtype that a file may state, by its two names."""
+        fields = inspect.signature(cls).parameters.keys() - {"extra"}
+        return frozenset({*fields, "dtype", "torch_dtype"})
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` into a folder.
+
+        Args:
+            folder: Created if missing.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        self._save(folder)
+
     def to_dict(self) -> dict[str, Any]:
         """Every field as plain values, including the kept unknown ones."""
         return {"model_type": self.model_type, **vars(self)}
@@ -201,13 +223,25 @@ class RegNetConfig(JsonFile):
         Raises:
             ValueError: If no model can be built from the values.
         """
+        overrides = _plain_dtype(overrides)
         merged = {**fields, **overrides}
+        if "dtype" in overrides:
+            merged.pop("torch_dtype", None)  # its older name, in the file
         if merged.pop("model_type", cls.model_type) != cls.model_type:
             raise ValueError("this does not describe a RegNet; its model_type must be 'regnet'.")
         if "num_labels" in overrides and "id2label" not in overrides:
             merged.pop("id2label", None)
             merged.pop("label2id", None)
         return cls(**merged)
+
+
+def _plain_dtype(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the dtype as ``config.json`` has it: one name, and none for ``"auto"``."""
+    plain = {key: value for key, value in overrides.items() if key not in _DTYPE_KEYS}
+    if plain.keys() != overrides.keys():
+        name = dtype_name(either_dtype(*(overrides.get(key) for key in _DTYPE_KEYS)))
+        plain |= {} if name is None else {"dtype": name}
+    return plain
 
 
 def group_count(width: int, groups_width: int) -> int:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gc
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from regnet.architecture import BASE_PREFIX, CLASSIFIER
 from regnet.config import RegNetConfig
+from regnet.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME
+from regnet.loading import dtype_name, either_dtype, settings_of
 from regnet.mapped_file import map_tensors
 from regnet.safetensors_file import (
     INDEX_NAME,
@@ -26,16 +30,19 @@ from regnet.safetensors_file import (
     plan_shards,
     write_file,
 )
+from regnet.text import MAX_BYTES
 from regnet.weight_files import require_indexed, shards_of, weight_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor, nn
 
     _Base = nn.Module
 else:
     _Base = object
+
+_PROCESSORS = (PROCESSOR_NAME, PREPROCESSOR_NAME)
 
 _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.tensor})
 """With which torch's modules make their parameters and buffers."""
@@ -49,45 +56,116 @@ class PretrainedMixin(_Base):
 
     config: RegNetConfig
 
-    def save_pretrained(self, folder: str | Path, max_shard_size: str | int | None = None) -> None:
+    _processor_files: Mapping[str, bytes] = MappingProxyType({})
+    """The image processor that lay beside the weights, as files by name."""
+
+    def save_pretrained(  # noqa: PLR0913 -- transformers' keywords
+        self,
+        folder: str | Path,
+        *,
+        max_shard_size: str | int | None = None,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        safe_serialization: bool = True,
+        push_to_hub: bool = False,
+        variant: str | None = None,
+        token: object = None,
+    ) -> None:
         """Write ``config.json`` and the weights, in place of the weights of an earlier save.
+
+        The image processor of the folder that the model was loaded from is written too, where the
+        new folder has none. New weights are in place before old ones are removed.
 
         Args:
             folder: Created if missing.
             max_shard_size: For example ``"5GB"``; more than that is split over several files with
                 an index. None for one file.
+            is_main_process: False writes nothing: of several processes that hold the model one is
+                to save it.
+            state_dict: Saved instead of the model's own, with the same names and shapes.
+            safe_serialization: Has to be True: weights are written as safetensors alone.
+            push_to_hub: Has to be False; `regnet push` uploads a folder.
+            variant: Has to be None.
+            token: Of no use, since nothing is uploaded.
 
         Raises:
-            ValueError: If ``max_shard_size`` is no size.
+            TypeError: If something is asked for that is not done.
+            ValueError: If ``max_shard_size`` is no size, or ``state_dict`` is of another network.
             OSError: If a file cannot be written.
         """
+        del token
+        _require("safe_serialization", safe_serialization, True, "weights are safetensors alone")
+        _require("push_to_hub", push_to_hub, False, "upload the folder with `regnet push`")
+        _require("variant", variant, None, "save into a folder of its own")
+        if not is_main_process:
+            return
         folder = Path(folder)
         limit = None if max_shard_size is None else parse_size(max_shard_size)
-        dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
+        state = self._state_to_save(state_dict)
+        first = next(name for name, tensor in state.items() if tensor.is_floating_point())
+        dtype = str(state[first].dtype).removeprefix("torch.")
         fields = self.config.to_dict() | {"architectures": [type(self).__name__], "dtype": dtype}
+        fields.pop("torch_dtype", None)  # the older name of dtype
         folder.mkdir(parents=True, exist_ok=True)
         # Written beside and moved in: this model may be mapped from the files that it replaces,
         # and truncating a mapped file kills the process that reads it.
         with TemporaryDirectory(dir=folder, prefix=".saving-") as name:
             staging = Path(name)
+            _write_weights(staging, state, limit)
             RegNetConfig.from_dict(fields).save_pretrained(staging)
-            _write_weights(staging, self.state_dict(), limit)
-            for pattern in (WEIGHTS_NAME, INDEX_NAME, SHARD_PATTERN):
-                for stale in folder.glob(pattern):
-                    stale.unlink()
-            for path in staging.iterdir():
-                path.replace(folder / path.name)
+            if not any((folder / known).exists() for known in _PROCESSORS):
+                for file_name, content in self._processor_files.items():
+                    (staging / file_name).write_bytes(content)
+            _move_in(staging, folder)
 
+    def _state_to_save(self, given: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        own: dict[str, Tensor] = self.state_dict()
+        if given is None:
+            return own
+        wrong = [name for name in own if name not in given or given[name].shape != own[name].shape]
+        wrong += [name for name in given if name not in own]
+        if wrong:
+            raise ValueError(
+                f"state_dict is not of this network: {wrong[0]} is missing, too much or of another "
+                f"shape ({len(wrong)} tensors); give the state_dict of the model itself."
+            )
+        return dict(given)
+
+    @overload
     @classmethod
     def from_pretrained(
         cls,
         folder: str | Path,
-        config: RegNetConfig | None = None,
+        config: RegNetConfig | str | Path | None = ...,
         *,
-        dtype: torch.dtype | None = None,
+        output_loading_info: Literal[True],
+        **keywords: Any,
+    ) -> tuple[Self, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        config: RegNetConfig | str | Path | None = ...,
+        *,
+        output_loading_info: Literal[False] = ...,
+        **keywords: Any,
+    ) -> Self: ...
+
+    @classmethod
+    def from_pretrained(  # noqa: PLR0913 -- transformers' keywords
+        cls,
+        folder: str | Path,
+        config: RegNetConfig | str | Path | None = None,
+        *,
+        dtype: str | torch.dtype | None = None,
+        torch_dtype: str | torch.dtype | None = None,
+        subfolder: str = "",
         ignore_mismatched_sizes: bool = False,
-        **overrides: Any,
-    ) -> Self:
+        output_loading_info: bool = False,
+        **keywords: Any,
+    ) -> Self | tuple[Self, dict[str, Any]]:
         """Load a model from a folder, in evaluation mode.
 
         Weights are mapped from the file, not read: pages come in as they are used. A classifier's
@@ -96,19 +174,42 @@ class PretrainedMixin(_Base):
 
         Args:
             folder: With ``config.json`` and ``model.safetensors``, or shards and their index.
-            config: Instead of the folder's.
-            dtype: Convert floating-point weights to this; by default they stay as stored.
+            config: Instead of the folder's; a path is that of a file or its folder.
+            dtype: Convert floating-point weights to this, a dtype or its name; ``"auto"`` is what
+                the configuration states. By default they stay as stored.
+            torch_dtype: The older name of ``dtype``, which wins.
+            subfolder: Of the folder, where the files are.
             ignore_mismatched_sizes: Initialise tensors whose shape differs instead of refusing.
-            **overrides: Fields of the configuration, for example ``num_labels=10``.
+            output_loading_info: Whether to return a dictionary too: ``missing_keys``,
+                ``unexpected_keys`` (names), ``mismatched_keys`` (names with both shapes) and
+                ``error_msgs``.
+            **keywords: Fields of the configuration, for example ``num_labels=10``. Other keywords
+                of transformers change nothing or are refused; see :mod:`regnet.loading`.
 
         Raises:
             FileNotFoundError: If a file is missing.
-            ValueError: If the configuration, a file or a tensor's shape does not fit.
+            TypeError: If a keyword is unknown, asks for what is not done, or is a field beside a
+                whole configuration.
+            ValueError: If the configuration, a file, a dtype or a tensor's shape does not fit.
         """
-        folder = Path(folder)
+        folder = Path(folder) / subfolder
+        wanted = either_dtype(dtype, torch_dtype)
         with _no_garbage():
-            config = config or RegNetConfig.from_pretrained(folder, **overrides)
-            return cls._load(folder, config, dtype, ignore_mismatched_sizes)
+            if isinstance(config, RegNetConfig):
+                fields = settings_of(keywords, RegNetConfig.settings(), RegNetConfig.title)
+                if fields:
+                    raise TypeError(
+                        f"{', '.join(fields)} cannot be given beside a configuration; set it there."
+                    )
+            else:
+                config = RegNetConfig.from_pretrained(config or folder, **keywords)
+            if wanted == "auto":
+                wanted = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+            name = dtype_name(wanted)
+            to = None if name is None else getattr(torch, name)
+            model, info = cls._load(folder, config, to, ignore_mismatched_sizes)
+            model._processor_files = _processor_files(folder)  # noqa: SLF001 -- its own
+        return (model, info) if output_loading_info else model
 
     @classmethod
     def _load(
@@ -117,28 +218,76 @@ class PretrainedMixin(_Base):
         config: RegNetConfig,
         dtype: torch.dtype | None,
         ignore_mismatched_sizes: bool,
-    ) -> Self:
+    ) -> tuple[Self, dict[str, Any]]:
         build: Callable[[RegNetConfig], Self] = cls
         with _Blueprint():
             model = build(config)
         expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
         state, unexpected = _match_names(load_tensors(folder), expected)
-        mismatched = [name for name in state if state[name].shape != expected[name]]
+        mismatched = {
+            (name, tuple(state[name].shape), tuple(expected[name]))
+            for name in state
+            if state[name].shape != expected[name]
+        }
         if mismatched and not ignore_mismatched_sizes:
-            name = mismatched[0]
+            name, stored, asked = next(each for each in sorted(mismatched))
             raise ValueError(
-                f"{folder}: {name} has shape {tuple(state[name].shape)} where the configuration "
-                f"asks for {tuple(expected[name])} ({len(mismatched)} tensors differ); correct the "
-                "configuration or pass ignore_mismatched_sizes=True."
+                f"{folder}: {name} has shape {stored} where the configuration asks for {asked} "
+                f"({len(mismatched)} tensors differ); correct the configuration or pass "
+                "ignore_mismatched_sizes=True."
             )
-        state = {name: tensor for name, tensor in state.items() if name not in mismatched}
+        absent = {name for name in expected if name not in state}
+        for name, _, _ in mismatched:
+            del state[name]
         missing = [name for name in expected if name not in state]
         _warn(folder, missing, unexpected)
         if missing:
             model = build(config)
             dtype = dtype or next((t.dtype for t in state.values() if t.is_floating_point()), None)
         model.load_state_dict(state, strict=not missing, assign=True)
-        return (model if dtype is None else model.to(dtype)).eval()
+        info = {
+            "missing_keys": absent,
+            "unexpected_keys": set(unexpected),
+            "mismatched_keys": mismatched,
+            "error_msgs": [],
+        }
+        return (model if dtype is None else model.to(dtype)).eval(), info
+
+
+def _require(name: str, value: object, due: object, advice: str) -> None:
+    if value is not due:
+        raise TypeError(f"{name}={value!r} cannot be honoured here; {advice}.")
+
+
+def _processor_files(folder: Path) -> dict[str, bytes]:
+    """The files of a folder that say how pictures are prepared, unless they are absurdly large."""
+    paths = (folder / name for name in _PROCESSORS)
+    found = (path for path in paths if path.is_file() and path.stat().st_size <= MAX_BYTES)
+    return {path.name: path.read_bytes() for path in found}
+
+
+def _move_in(staging: Path, folder: Path) -> None:
+    """Let the files of a save take their places, then remove what is left of an earlier one.
+
+    Weights first, so that they are never without a place. Ctrl-C waits: half a set of shards would
+    be neither the old network nor the new.
+    """
+    new = sorted(staging.iterdir(), key=lambda path: path.suffix != ".safetensors")
+    names = {path.name for path in new}
+    patterns = (WEIGHTS_NAME, INDEX_NAME, SHARD_PATTERN)
+    stale = [path for pattern in patterns for path in folder.glob(pattern)]
+    steps: list[Callable[[], object]] = [partial(path.replace, folder / path.name) for path in new]
+    steps += [path.unlink for path in stale if path.name not in names]
+    interruption: KeyboardInterrupt | None = None
+    for step in steps:
+        try:
+            step()
+        except KeyboardInterrupt as error:
+            interruption = error
+            with suppress(FileNotFoundError):  # it was done
+                step()
+    if interruption:
+        raise interruption
 
 
 class _Blueprint(TorchFunctionMode):

@@ -120,6 +120,7 @@ class RegNetImageProcessor(JsonFile):
     """
 
     file_name = PREPROCESSOR_NAME
+    title = "the image processor"
     model_input_names = ("pixel_values",)
 
     def __init__(  # noqa: PLR0913 -- the documented fields
@@ -287,6 +288,25 @@ class RegNetImageProcessor(JsonFile):
             if name == PROCESSOR_NAME:
                 return folder / name, fields
         return super()._read(folder, path)
+
+    @classmethod
+    def settings(cls) -> frozenset[str]:
+        """The documented settings."""
+        return frozenset(_SETTINGS)
+
+    def save_pretrained(self, folder: str | Path) -> list[str]:
+        """Write ``preprocessor_config.json`` into a folder.
+
+        Args:
+            folder: Created if missing.
+
+        Returns:
+            The path of the file, in a list, as in transformers.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        return [str(self._save(folder))]
 
     def to_dict(self) -> dict[str, Any]:
         """The keys and plain values of the file, unknown ones included.

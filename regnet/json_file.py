@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from regnet.json_text import read_json_object
+from regnet.loading import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,6 +54,13 @@ class JsonFile(ABC):
     """Settings that are kept as one JSON object in a file of a fixed name."""
 
     file_name: ClassVar[str]
+    title: ClassVar[str]
+    """What the settings are those of, in a sentence."""
+
+    @classmethod
+    @abstractmethod
+    def settings(cls) -> frozenset[str]:
+        """The names of the settings, without unknown ones that a file may have."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
@@ -76,34 +84,31 @@ class JsonFile(ABC):
         fields = self._fields_of_file()
         return json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write the file into ``folder`` and return its path.
-
-        Args:
-            folder: Created if missing.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
+    def _save(self, folder: str | Path) -> Path:
+        """Write the file into ``folder``, which is created if missing."""
         path = Path(folder) / self.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.to_json_string(), encoding="utf-8")
         return path
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:
+    def from_pretrained(cls, folder: str | Path, *, subfolder: str = "", **overrides: Any) -> Self:
         """Read the file from a folder, or the file itself.
 
         Args:
             folder: A converted folder, a local transformers folder, or the file.
-            **overrides: Settings that win over the file's.
+            subfolder: Below it.
+            **overrides: Settings that win over the file's, of those that there are. Keywords of
+                loading, such as ``token``, change nothing; see :mod:`regnet.loading`.
 
         Raises:
             FileNotFoundError: If there is no such file.
+            TypeError: If a keyword is no setting, or asks for what is not done.
             ValueError: If its content cannot be used; the message names the file.
         """
-        path = Path(folder)
+        path = Path(folder) / subfolder
         path, fields = cls._read(path, path if path.is_file() else path / cls.file_name)
+        overrides = settings_of(overrides, cls.settings() | fields.keys(), cls.title)
         try:
             return cls.from_dict(fields, **overrides)
         except (AttributeError, OverflowError, TypeError, ValueError) as error:

@@ -26,6 +26,9 @@ class _Output(Mapping[str, Any]):
             return getattr(self, key)
         return self.to_tuple()[key]
 
+    def __contains__(self, key: object) -> bool:
+        return key in tuple(self)
+
     def __iter__(self) -> Iterator[str]:
         names = (field.name for field in fields(self))  # type: ignore[arg-type]
         return (name for name in names if getattr(self, name) is not None)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
+from converters.convert import convert
 from converters.digests import sha256_of
 from converters.errors import InputError
 from converters.folder import ConvertedFolder
@@ -18,6 +20,7 @@ from converters.parity import verify
 from converters.parity.golden import read_golden, write_golden
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_folder
+from regnet import RegNetForImageClassification
 from regnet.config import RegNetConfig
 from regnet.design_space import complexity
 from tests.converters.demo import FILES
@@ -100,7 +103,26 @@ def test_a_changed_byte_fails_naming_the_file(name: str, folder: Path) -> None:
     change_a_byte(folder / name)
     report = verify_folder(ConvertedFolder(folder))
     assert not report.passed
-    assert report.failures[0] == f"{name} was changed after it was written"
+    assert report.failures[0].startswith(f"{name} was changed after it was written")
+    assert ("regnet convert THIS NEW" in report.failures[0]) == (name == "model.safetensors")
+
+
+def test_a_network_that_was_trained_further_in_its_folder_has_the_way_out_that_is_named(
+    folder: Path, tmp_path: Path
+) -> None:
+    model = RegNetForImageClassification.from_pretrained(folder)
+    with torch.no_grad():
+        model.get_parameter("classifier.1.bias").add_(1)
+    model.save_pretrained(folder)
+    assert "regnet convert THIS NEW" in verify_folder(ConvertedFolder(folder)).failures[0]
+    convert(folder, tmp_path / "new")
+    again = RegNetForImageClassification.from_pretrained(tmp_path / "new")
+    name = "classifier.1.bias"
+    assert torch.equal(again.get_parameter(name), model.get_parameter(name))
+    assert (tmp_path / "new" / "preprocessor_config.json").read_bytes() == (
+        folder / "preprocessor_config.json"
+    ).read_bytes()
+    assert verify_folder(ConvertedFolder(tmp_path / "new")).passed
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "conversion.json"])
