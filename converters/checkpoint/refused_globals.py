@@ -20,24 +20,24 @@ _REFUSED_PACKAGES = _words(
     "os subprocess multiprocessing concurrent asyncio ctypes cffi xmlrpc requests pexpect paramiko "
     "aiohttp httpx urllib3 "
     # What imports, compiles or evaluates code.
-    "importlib lib2to3 idlelib tkinter pip ensurepip venv setuptools unittest test _pyrepl "
+    "importlib lib2to3 idlelib tkinter pip ensurepip venv setuptools unittest test.support _pyrepl "
     # What unpickles once more, from data of its own.
     "dill cloudpickle joblib dbm sqlite3 "
     # Gadgets in the packages every user of a checkpoint has.
     "numpy.testing numpy.f2py numpy.distutils torch.hub torch.jit torch.package torch.testing "
     "torch.utils.collect_env torch.utils.bottleneck torch.utils.cpp_extension "
     "torch.utils.model_zoo torch.utils._config_module torch.utils.data.datapipes.utils.decoder "
-    "torch.fx torch._dynamo torch._inductor torch.distributed.rpc "
-    "torch.distributed.run torch.distributed.launch torch.distributed.elastic"
+    "torch.fx.graph_module torch.fx.experimental torch._dynamo torch._inductor "
+    "torch.distributed.rpc torch.distributed.run torch.distributed.launch torch.distributed.elastic"
 )
 
 # Only themselves: `code.models.Net` is a class in somebody's folder called code.
 _REFUSED_MODULES = _words(
     "posix nt _posixsubprocess popen2 commands pty sys _winapi winreg _ctypes _thread socket "
     "_socket socketserver ssl _ssl http.client http.server urllib.request urllib2 ftplib smtplib "
-    "imaplib poplib nntplib telnetlib asyncore asynchat webbrowser antigravity shutil platform "
-    "distutils.spawn distutils.file_util _osx_support _aix_support atexit signal _signal "
-    "fileinput logging.handlers logging.config tarfile zipfile tempfile mmap syslog "
+    "imaplib poplib nntplib telnetlib asyncore asynchat webbrowser antigravity shutil "
+    "distutils.spawn distutils.file_util _osx_support _aix_support atexit "
+    "fileinput logging.handlers logging.config tarfile zipfile syslog "
     "_frozen_importlib _frozen_importlib_external imp zipimport pkgutil runpy code codeop pdb bdb "
     "pydoc trace timeit profile cProfile doctest linecache site compileall py_compile "
     "marshal pickle _pickle cPickle shelve"
