@@ -263,3 +263,17 @@ def test_an_output_and_the_package_behave_like_what_they_are() -> None:
     assert 99 not in output
     assert "loss" not in output
     assert set(regnet.__all__) <= set(dir(regnet))
+
+
+def test_the_entry_points_of_torch_hub_hand_keywords_over(folder: Path) -> None:
+    here = str(Path(regnet.__file__).parents[1])
+
+    def load(entry: str, **keywords: Any) -> Any:
+        return torch.hub.load(here, entry, str(folder), source="local", **keywords)
+
+    for entry in ("regnet", "trunk"):
+        assert next(load(entry, dtype="float16").parameters()).dtype == torch.float16
+    assert load("processor", size=96).size == {"shortest_edge": 96}
+    for entry in ("regnet", "trunk", "processor"):
+        with pytest.raises(TypeError, match="typo is no keyword"):
+            load(entry, typo=1)
