@@ -114,7 +114,6 @@ class Published:
             InputError: If the file holds another network.
         """
         self._require_network(source.config)
-        decisions = {decision.topic: decision for decision in source.decisions}
         transform, stated = source.transform, {}
         if not source.processor:
             transform = self.transform.for_channels(source.config.num_channels)
@@ -126,12 +125,13 @@ class Published:
         if self.licence:
             stated[LICENCE] = self.licence
         reason = because or f"the manifest's entry {self.full_name}"
-        decisions |= {topic: Decision(topic, value, reason) for topic, value in stated.items()}
+        known = {topic: Decision(topic, value, reason) for topic, value in stated.items()}
+        decisions = [known.pop(decision.topic, decision) for decision in source.decisions]
         return replace(
             source,
             channel_order=order,
             transform=transform,
-            decisions=tuple(decisions.values()),
+            decisions=(*decisions, *known.values()),
         )
 
     def is_network(self, source: Source) -> bool:
