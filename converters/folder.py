@@ -88,10 +88,13 @@ class ConvertedFolder:
     @cached_property
     def processor(self) -> RegNetImageProcessor:
         """The folder's own image processor."""
+        return self._processor()
+
+    def _processor(self, **overrides: Any) -> RegNetImageProcessor:
         from regnet.image_processor import RegNetImageProcessor
 
         try:
-            return RegNetImageProcessor.from_pretrained(self.path)
+            return RegNetImageProcessor.from_pretrained(self.path, **overrides)
         except (OSError, TypeError, ValueError) as error:
             raise InputError(str(error)) from error
 
@@ -100,7 +103,13 @@ class ConvertedFolder:
         """Side of the square images that the folder's processor makes, in pixels; 224 without."""
         if not self.preprocessing:
             return DEFAULT_IMAGE_SIZE
-        size: int = self.processor.size["shortest_edge"]
+        stated = self.preprocessing.get("size")
+        if isinstance(stated, dict) and stated.keys() == {"height", "width"}:
+            # Another class's processor, which ours cannot be; its size is one all the same.
+            processor = self._processor(size=stated["height"])
+        else:
+            processor = self.processor
+        size: int = processor.size["shortest_edge"]
         return size
 
     @cached_property
