@@ -39,8 +39,8 @@ SHARES = {
     "onnx-fp16": 1.0,
     "torchscript": 0.5,
     "openvino": 1.0,
-    "pt2": 0.05,
-    "executorch": 0.015,
+    "pt2": 0.03,
+    "executorch": 0.006,
     "aotinductor": 0.002,
 }
 """Formats, and in how many networks each is judged: some take seconds to write."""

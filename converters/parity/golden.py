@@ -32,7 +32,8 @@ _PIXELS = ".pixel_values"
 
 _ORACLE_LIMIT = 16.0
 """In units of float64's own error: float32's, scaled by the ratio of their roundings. Float64 sums
-in another order reach 2 in the networks tried, one flipped lowest bit of a weight at least 41."""
+in another order stay below 1; a flipped lowest bit of a weight is hundreds, or behind a ReLU that
+lets nothing of it through."""
 
 _FLOAT64_ROUNDING = 2.0**-29
 """In units of float32's: 2**-53 to 2**-24."""

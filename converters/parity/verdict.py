@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RMS_LIMIT = 4.0
 """Times the unit. Right artefacts stay near 1 (see docs/parity.md)."""
 
-MAX_LIMIT = 8.0
+MAX_LIMIT = 6.0
 """Times the unit of the largest error; a maximum varies more than a mean."""
 
 Outputs = dict[str, "NDArray[np.floating]"]

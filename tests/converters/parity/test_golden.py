@@ -18,13 +18,16 @@ from converters.errors import InputError
 from converters.folder import ConvertedFolder
 from converters.parity import verify
 from converters.parity.golden import read_golden, write_golden
+from converters.parity.metrics import rms
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_folder
+from converters.runtimes.lockstep import Arithmetic, run_in_lockstep
 from regnet import RegNetForImageClassification
 from regnet.config import RegNetConfig
 from regnet.design_space import complexity
 from tests.converters.demo import FILES
 from tests.converters.exporters.random_folder import random_folder
+from tests.converters.parity.networks import random_network
 from tests.converters.parity.wrong import STATE_MISTAKES
 
 if TYPE_CHECKING:
@@ -80,6 +83,16 @@ def test_a_folder_of_any_origin_is_verified_at_its_own_size(
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
     assert fresh_inputs(folder)["native"].shape == (1, 3, size, size)
     assert verify_folder(folder).passed
+
+
+@pytest.mark.parametrize("name", ["X", "Y, silu", "one class"])
+def test_float64_in_another_order_is_within_its_own_error(name: str, tmp_path: Path) -> None:
+    network = random_network(tmp_path, name)
+    truth = network.truth
+    other = run_in_lockstep(network.folder, truth.inputs, Arithmetic(torch.float64))
+    for batch, named in other.items():
+        error = rms(named["logits"] - truth.oracle[batch]["logits"])
+        assert error < truth.units()[batch]["logits"].rms * 2.0**-29
 
 
 def test_a_costly_network_is_verified_on_smaller_images(
