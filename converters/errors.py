@@ -29,6 +29,32 @@ def reason_of(error: OSError | ValueError) -> str:
     return f"it {error}"
 
 
+_SHORT = (
+    *("failed to map segment", "cannot allocate memory", "can't allocate memory"),
+    *("can't start new thread", "bad_alloc", "not enough memory"),
+)
+"""How libraries say that there is no memory, in small letters; the first is the linker's."""
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Whether an error, or one that it came of, says that memory ran out or was limited."""
+    cause: BaseException | None = error
+    while cause is not None:
+        said = str(cause).lower()
+        if isinstance(cause, MemoryError) or any(words in said for words in _SHORT):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def short_of_memory() -> str:
+    """The sentence for it."""
+    return (
+        "There is not enough memory; nothing was left behind, so run the command again on a "
+        "machine with more, or with a higher limit (ulimit -v)."
+    )
+
+
 def _shown(message: str) -> str:
     shown = escaped(message)
     if len(shown) <= MAX_MESSAGE:

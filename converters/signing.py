@@ -22,6 +22,7 @@ from converters.digests import sha256_of
 from converters.errors import InputError, StorageError
 from converters.extras import require_extra
 from converters.staging import staged_file
+from regnet.regular_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +37,9 @@ LEFT_OUT = frozenset({SIGNATURE_NAME, ".git", ".gitattributes", ".github", ".git
 
 _KEY_FILE = "a PEM file with an elliptic-curve key (P-256, P-384 or P-521)"
 _NEED = "signatures are made and checked with it"
+_MOST_OF_A_KEY = 1 << 16
+"""Bytes; a PEM file of a private key has some hundred."""
+
 _MAX_SIZE = 1 << 24
 """Of a signature, in bytes; one of a thousand files has a quarter of a megabyte."""
 
@@ -80,6 +84,7 @@ def sign_folder(folder: Path, private_key: Path) -> Signature:
     from model_signing import signing
 
     files = _files(folder, links=False)
+    _require_elsewhere(private_key, folder, files)
     password = os.environ.get(PASSWORD)
     config = signing.Config().set_hashing_config(_hashing(links=False))
     try:
@@ -102,6 +107,39 @@ def sign_folder(folder: Path, private_key: Path) -> Signature:
         with staged_file(folder / SIGNATURE_NAME) as staging:
             staging.write_bytes(made.read_bytes())
     return Signature(len(files))
+
+
+def _require_elsewhere(private_key: Path, folder: Path, files: set[str]) -> None:
+    """Refuse a folder that holds the key: who gets the folder could sign others.
+
+    Raises:
+        InputError: If it does, under whatever name.
+    """
+    key = _content(private_key)
+    held = (name for name in (*sorted(files), *_left_out(folder)) if _content(folder / name) == key)
+    name = next(held, None) if key else None
+    if name is not None:
+        raise InputError(
+            f"{folder} holds its private key ({printable(name)}), with which whoever gets the "
+            "folder could sign others; keep the key elsewhere, and sign again."
+        )
+
+
+def _left_out(folder: Path) -> list[str]:
+    """The files that a signature leaves out, by their path in the folder."""
+    tops = (folder / name for name in LEFT_OUT if name != SIGNATURE_NAME)
+    below = (path for top in tops for path in (top, *top.rglob("*")))
+    return [path.relative_to(folder).as_posix() for path in below if path.is_file()]
+
+
+def _content(path: Path) -> bytes | None:
+    """What a file of a key's size holds; None of any other."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(_MOST_OF_A_KEY + 1)
+    except OSError:
+        return None
+    return content if len(content) <= _MOST_OF_A_KEY else None
 
 
 def check_signature(folder: Path, public_key: Path) -> Signature:

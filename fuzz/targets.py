@@ -18,7 +18,7 @@ from converters.checkpoint.legacy_container import MAGIC_NUMBER, PROTOCOL_VERSIO
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
 from converters.checkpoint.safetensors_container import DTYPES
 from converters.checkpoint.values import Storage, item_size
-from converters.cli.main import app
+from converters.cli.app import app
 from converters.errors import ConversionError
 from converters.inspection import UNFIT, inspected
 from converters.published.manifest import parse

@@ -301,3 +301,17 @@ def test_a_folder_whose_signature_fails_is_not_opened(folder: Path, keys: Path) 
     arguments = ("verify", folder.name, "--public-key", keys / "key.pub", "-q")
     sentence = assert_one_sentence(regnet(*arguments, cwd=folder.parent), 1)
     assert "verification failed: config.json was changed after it was signed." in sentence
+
+
+@pytest.mark.parametrize("name", ["key.pem", ".git/config", "deep/model.bin"])
+def test_a_folder_with_the_private_key_in_it_is_not_signed(
+    name: str, small: Path, keys: Path
+) -> None:
+    (small / name).parent.mkdir(parents=True, exist_ok=True)
+    (small / name).write_bytes((keys / "key.pem").read_bytes())
+    for key in (keys / "key.pem", small / name):
+        with pytest.raises(InputError, match=rf"holds its private key \({name}\)"):
+            sign_folder(small, key)
+    assert not (small / "model.sig").exists()
+    (small / name).unlink()
+    sign_folder(small, keys / "key.pem")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import constants
 
-from converters.cli.main import _run, app
+from converters.cli.app import app, run_app
 from converters.convert import ConvertOptions, convert
 from converters.progress import Silent
 from converters.publish import prepare, send
@@ -228,9 +228,9 @@ def _pushing(old: Path, hub: Hub) -> Operation:
 
 def _does(*arguments: str) -> Callable[[], None]:
     """The command, as a user calls it."""
-    return partial(_run, app, "regnet", list(arguments))
+    return lambda: sys.exit(run_app(app, "regnet", list(arguments)))
 
 
 def _as_command(do: Callable[[], None]) -> Callable[[], None]:
     """A part of a command, whose errors end as the command's do."""
-    return partial(_run, lambda *_, **__: do(), "regnet")  # type: ignore[arg-type]
+    return lambda: sys.exit(run_app(lambda *_, **__: do(), "regnet"))  # type: ignore[arg-type]

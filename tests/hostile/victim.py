@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from converters.checkpoint.sniff import looks_like_safetensors
-from converters.cli.main import _run, app
+from converters.cli.app import app, run_app
 from tests.converters.demo import snapshot
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class Victim:
     def _run(self, arguments: tuple[str, ...]) -> tuple[int, str, str]:
         self.capture.readouterr()
         with pytest.raises(SystemExit) as ended:
-            _run(app, "regnet", list(arguments))
+            sys.exit(run_app(app, "regnet", list(arguments)))
         out, sentence = self.capture.readouterr()
         status = ended.value.code
         return status if isinstance(status, int) else 0, out, sentence

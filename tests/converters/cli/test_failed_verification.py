@@ -50,8 +50,10 @@ def existing(tmp_path: Path) -> Path:
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int | str | None:
     """Run ``convert-pycls`` in this process; return its exit status."""
     monkeypatch.setattr(sys, "argv", ["convert-pycls", *map(str, arguments)])
+    listening = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as caught:
         run_convert()
+    signal.signal(signal.SIGINT, listening)
     return caught.value.code
 
 

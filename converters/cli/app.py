@@ -1,0 +1,124 @@
+"""The commands, and how they end; :mod:`converters.cli.main` is how they begin."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+import typer
+
+from converters.checkpoint.values import printable
+from converters.cli import interrupts
+from converters.cli.arguments import UsageError
+from converters.cli.converting import convert_command
+from converters.cli.exporting import export_command
+from converters.cli.inspecting import inspect_command, list_command
+from converters.cli.proving import compare_command, verify_command
+from converters.cli.publishing import push_command
+from converters.cli.running import bench_command, evaluate_command, predict_command
+from converters.cli.signing import sign_command
+from converters.errors import (
+    ConversionError,
+    StorageError,
+    is_short_of_memory,
+    short_of_memory,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_USAGE_ERROR = 2
+_INTERNAL_ERROR = 4
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "convert": convert_command,
+    "inspect": inspect_command,
+    "list": list_command,
+    "export": export_command,
+    "verify": verify_command,
+    "compare": compare_command,
+    "predict": predict_command,
+    "evaluate": evaluate_command,
+    "bench": bench_command,
+    "sign": sign_command,
+    "push": push_command,
+}
+"""In the order in which ``--help`` lists them."""
+
+app = typer.Typer(
+    name="regnet",
+    help="From any RegNet checkpoint to a proven, deployable folder.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
+
+convert_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+"""The conversion alone, for the commands whose source is fixed."""
+convert_app.command()(convert_command)
+
+
+def run_app(application: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
+    """Run a command, turn what it raises into one sentence, and return the exit status.
+
+    Args:
+        application: :data:`app` or :data:`convert_app`.
+        name: What the user calls it.
+        arguments: Its arguments; those of the process by default.
+    """
+    try:
+        status: int = application(arguments, prog_name=name, standalone_mode=False) or 0
+    except ConversionError as error:
+        return _failed(str(error), error.exit_status)
+    except UsageError as error:
+        return _failed_usage(error, name)
+    except SystemExit:  # how typer ends when the reader of a pipe has gone: nobody is told
+        return _INTERNAL_ERROR
+    except Exception as error:  # noqa: BLE001 -- an error of the system, or a bug
+        return _failed_otherwise(error)
+    if status == interrupts.STATUS:
+        return _failed(interrupts.SENTENCE, interrupts.STATUS)
+    return status
+
+
+def _failed_otherwise(error: Exception) -> int:
+    """End on what no sentence of its own was made of."""
+    if interrupts.happened():  # libraries make errors of their own of it, while they are imported
+        return _failed(interrupts.SENTENCE, interrupts.STATUS)
+    if is_short_of_memory(error):
+        return _failed(short_of_memory(), _INTERNAL_ERROR)
+    if isinstance(error, OSError):
+        return _failed(_in_words(error), StorageError.exit_status)
+    # A bug, which must not look like a result.
+    return _failed(
+        f"Internal error: {type(error).__name__}: {error}; please report it with the output "
+        "of the same command with --debug.",
+        _INTERNAL_ERROR,
+    )
+
+
+def _in_words(error: OSError) -> str:
+    """One sentence about a file that cannot be read or written."""
+    what = "A file" if error.filename is None else printable(str(error.filename))
+    reason = (error.strerror or str(error)).lower()
+    return f"{what} cannot be read or written ({reason}); mend that, and run the command again."
+
+
+def _failed_usage(error: Exception, name: str) -> int:
+    """End on a command that was called in the wrong way."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed already
+        return _USAGE_ERROR
+    message = error.format_message()  # type: ignore[attr-defined]
+    context = error.ctx  # type: ignore[attr-defined]
+    command = context.command_path if context else name
+    return _failed(f"{message.removesuffix('.')}; see `{command} --help`.", _USAGE_ERROR)
+
+
+def _failed(sentence: str, status: int) -> int:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    sys.stderr.write(f"{sentence}\n")
+    return status
