@@ -153,6 +153,10 @@ AMBIGUOUS: dict[str, tuple[bytes, str]] = {
     ),
     "zip64 that is elsewhere": (archive64(files(), leads={"record": 0}), "leads to byte 0"),
     "zip64 with more in it": (archive64(files(), record={"length": 50}), "has no zip64 record at"),
+    "zip64 that is none": (
+        archive64(files()).replace(b"PK\6\6", b"PK\6\5"),
+        "has no zip64 record at",
+    ),
     "a gap before the locator": (archive64(files(), between=b"x"), "leads to byte"),
     "several disks": (archive64(files(), leads={"disks": 2}), "has a zip64 locator"),
     "numbers that are missing": (archive(files(), count=0xFFFF), "has no zip64 record to which"),
@@ -191,6 +195,19 @@ AMBIGUOUS: dict[str, tuple[bytes, str]] = {
         archive(files(Made("a/ä".encode(), both={"flags": 0x800}), Made("a/ä".encode()))),
         "has two entries called",
     ),
+    "another case in two encodings": (
+        archive(files(Made("a/äx".encode(), both={"flags": 0x800}), Made("a/äX".encode()))),
+        "has two entries called",
+    ),
+    "one letter spelled in two ways": (
+        archive(
+            files(
+                Made("a/\xe4".encode(), both={"flags": 0x800}),
+                Made("a/a\u0308".encode(), both={"flags": 0x800}),
+            )
+        ),
+        "has two entries called",
+    ),
     "a file and a folder": (archive(files(Made(b"a/x"), Made(b"a/x/"))), "has two entries called"),
     "no UTF-8": (archive(files(Made(b"a/\xff", both={"flags": 0x800}))), "which is no UTF-8"),
     "a zero in a name": (archive(files(Made(b"a/x\0y"))), "of which programs make another"),
@@ -223,6 +240,18 @@ AMBIGUOUS: dict[str, tuple[bytes, str]] = {
     "two sizes": (archive(files(Made(b"a/x", b"xyz", both={"size": 2}))), "has two sizes of 'a/x'"),
     "another size": (
         archive(files(Made(b"a/x", b"xyz", local={"size": 2, "stored": 2}))),
+        "has another size or checksum of 'a/x' at byte",
+    ),
+    "another size in the archive": (
+        archive(files(Made(b"a/x", b"xyz", local={"stored": 2}))),
+        "has another size or checksum of 'a/x' at byte",
+    ),
+    "another size of the content": (
+        archive(files(Made(b"a/x", b"xyz", local={"size": 2}))),
+        "has another size or checksum of 'a/x' at byte",
+    ),
+    "another size in a zip64 field to which nothing leads": (
+        archive(files(Made(b"a/x", b"xyz", local={"extra": field(1, struct.pack("<Q", 2))}))),
         "has another size or checksum of 'a/x' at byte",
     ),
     "another checksum": (
@@ -271,6 +300,10 @@ AMBIGUOUS: dict[str, tuple[bytes, str]] = {
     ),
     "a field that is cut off": (
         archive(files(Made(b"a/x", both={"extra": b"\1\0\x20\0abcd"}))),
+        "has a field of 'a/x' that is cut off",
+    ),
+    "bytes that are no field": (
+        archive(files(Made(b"a/x", both={"extra": b"abc"}))),
         "has a field of 'a/x' that is cut off",
     ),
     "an entry on another disk": (
