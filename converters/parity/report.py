@@ -53,7 +53,7 @@ class Report:
     @property
     def failures(self) -> list[str]:
         """One clause for each thing that is wrong, naming all files it is wrong with."""
-        changed = [changed_in_words(name) for name in self.changed_files]
+        changed = [f"{name} was changed after it was written" for name in self.changed_files]
         files: dict[str | None, list[str]] = {}
         for verdict in self.verdicts:
             if not verdict.passed:
@@ -126,14 +126,3 @@ class VerificationError(ConversionError):
                 "larger machine, or leave that format out."
             )
         self.report = report
-
-
-def changed_in_words(name: str) -> str:
-    """A clause for a file that is not the recorded one; of weights, what to do if that is meant."""
-    clause = f"{name} was changed after it was written"
-    if name == GOLDEN_NAME or not name.endswith(".safetensors"):
-        return clause
-    return (
-        f"{clause} (if the network was trained further, make a new folder of it: "
-        "regnet convert THIS NEW)"
-    )

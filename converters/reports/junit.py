@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as ET
 
-from converters.parity.report import changed_in_words
 from converters.reports.findings import number, one_line
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def _cases(findings: Findings) -> Iterator[Case]:
     folder, report = findings.folder, findings.report
     if findings.signature is not None:
         yield Case(folder, "signature", findings.unsigned)
-    changed = [changed_in_words(name) for name in report.changed_files]
+    changed = [f"{name} was changed after it was written" for name in report.changed_files]
     yield Case(folder, "recorded files", changed)
     if report.not_checked:
         yield Case(folder, "not checked", skipped="; ".join(report.not_checked))
