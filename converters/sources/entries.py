@@ -251,7 +251,8 @@ def _reasons(state: StateDict, beside: Mapping[str, StoredTensor]) -> dict[str, 
         behind = _BEHIND_TRUNK if _PRETRAINING.fullmatch(name.lower()) else None
         reason = _harmless(name, tensor) or behind
         found.setdefault(
-            name.split(".")[0], reason or f"beside {state.place}, no part of the RegNet"
+            name.split(".")[0],
+            reason or f"behind or beside {state.place}, which it is not a part of",
         )
     return found
 
