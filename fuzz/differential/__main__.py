@@ -58,15 +58,18 @@ class Run:
         seed: Of all cases.
         place: For the file that is read.
         folder: For files that are disagreed on.
+        library: The others.
     """
 
-    def __init__(self, targets: dict[str, Target], seed: int, place: Path, folder: Path) -> None:
+    def __init__(
+        self, targets: dict[str, Target], seed: int, place: Path, folder: Path, library: Library
+    ) -> None:
         self._targets = targets
         self._seed = seed
         self._place = place
         self._folder = folder
         self.counts = {name: Count() for name in targets}
-        self.library = Library()
+        self.library = library
 
     @property
     def seconds(self) -> float:
@@ -106,19 +109,18 @@ class Run:
 
 
 @contextmanager
-def running(names: Sequence[str], seed: int, folder: Path) -> Iterator[Run]:
+def running(names: Sequence[str], seed: int, folder: Path, library: Library) -> Iterator[Run]:
     """Make the seeds of some targets, and what judges their cases.
 
     Args:
         names: Of targets.
         seed: Of all cases.
         folder: For files that are disagreed on.
+        library: The others.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as place:
-        run = Run(make_targets(Path(place), names), seed, Path(place), folder)
-        with run.library:
-            yield run
+        yield Run(make_targets(Path(place), names), seed, Path(place), folder, library)
 
 
 def main() -> int:
@@ -133,7 +135,10 @@ def main() -> int:
     if unknown := set(arguments.targets) - set(NAMES):
         parser.error(f"no such target: {min(unknown)}; there are {', '.join(NAMES)}")
     folder = arguments.folder.resolve()
-    with running(arguments.targets, arguments.seed, folder) as run:
+    with (
+        Library() as library,
+        running(arguments.targets, arguments.seed, folder, library) as run,
+    ):
         if arguments.case is None:
             run.until(arguments.seconds)
         else:

@@ -19,8 +19,14 @@ from typing import IO, TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-SECONDS = 60.0
-"""Of the clock, for one file; then the process is killed."""
+SECONDS = 30.0
+"""Of processor time, for one file; then the process is killed. Torch's imports are among them."""
+
+WAIT = 900.0
+"""Seconds of the clock, likewise: a process may wait for ever and use no processor."""
+
+_TICK = 2.0
+_STAT = "/proc/{}/stat"
 
 MEMORY = 2 << 30
 """Bytes of private memory; torch itself takes some 200 MB."""
@@ -74,7 +80,7 @@ class Library:
             process.stdin.flush()
         except BrokenPipeError:
             return b""
-        return _line(process.stdout)
+        return _line(process.stdout, process.pid)
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._process = subprocess.Popen(
@@ -107,19 +113,27 @@ class Library:
         self.close()
 
 
-def _line(stream: IO[bytes]) -> bytes:
+def _line(stream: IO[bytes], pid: int) -> bytes:
     """Read up to a newline; what there is when the process ends or its time is over."""
     data = bytearray()
-    end = time.monotonic() + SECONDS
-    while not data.endswith(b"\n"):
-        left = end - time.monotonic()
-        if left <= 0 or not select.select([stream], [], [], left)[0]:
-            break
+    used, end = _used(pid), time.monotonic() + WAIT
+    while not data.endswith(b"\n") and time.monotonic() < end and _used(pid) - used < SECONDS:
+        if not select.select([stream], [], [], _TICK)[0]:
+            continue
         piece = os.read(stream.fileno(), 1 << 20)
         if not piece:
             break
         data += piece
     return bytes(data)
+
+
+def _used(pid: int) -> float:
+    """Processor time of a process, in seconds; of one that has ended, and but on Linux, none."""
+    try:
+        fields = Path(_STAT.format(pid)).read_text("ascii").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from converters.folder import ConvertedFolder
 from regnet.config import RegNetConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -77,10 +78,15 @@ def safetensors() -> list[bytes]:
     ]
 
 
-def folders(place: Path, file_format: str) -> list[ConvertedFolder]:
-    """Converted networks with an artefact: two of one shape, and one of another."""
+KINDS: tuple[tuple[Literal["x", "y"], int], ...] = (("x", 1), ("x", 2), ("y", 3))
+"""Layer type and seed: two networks of one shape, and one of another."""
+
+
+def folders(
+    place: Path, file_format: str, kinds: Sequence[tuple[Literal["x", "y"], int]] = KINDS
+) -> list[ConvertedFolder]:
+    """Converted networks with an artefact."""
     made = []
-    kinds: tuple[tuple[Literal["x", "y"], int], ...] = (("x", 1), ("x", 2), ("y", 3))
     for index, (layer_type, seed) in enumerate(kinds):
         config = RegNetConfig(
             depths=(1,), hidden_sizes=(8,), groups_width=8, embedding_size=8,
