@@ -329,17 +329,18 @@ class PickleMachine:
         if numel and self._dtypes.setdefault(key, dtype) != dtype:
             # torch takes the type with which a storage is mentioned first.
             raise ValueError(f"a storage of both {self._dtypes[key]} and {dtype}")
+        if key in self._views:
+            raise ValueError("a storage with the name of a view")
         storage = self._find_storage(key, dtype, numel)
         match view:
             case [] | [None]:
                 start, length = 0, numel
             case [(str(name), int(start), int(length))] if 0 <= start <= start + length <= numel:
-                if self._views.setdefault(name, (key, start, length)) != (key, start, length):
-                    raise ValueError("two views of one name")
+                same = self._views.setdefault(name, (key, start, length)) == (key, start, length)
+                if not same or name in self._dtypes:
+                    raise ValueError("a view with the name of another, or of a storage")
             case _:
                 raise ValueError("a view that does not lie inside its storage")
-        if not self._views.keys().isdisjoint(self._dtypes):
-            raise ValueError("a view with the name of a storage")
         return StoredTensor(dtype, (length,), (1,), storage, start)
 
 

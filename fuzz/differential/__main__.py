@@ -3,16 +3,18 @@
 Run: python -m fuzz.differential [--seconds 60] [--seed 0] [TARGET ...]
 
 Every case is made from the seed and its number alone; ``--case N`` makes and judges one of them.
-A file that is disagreed on is kept in the folder, with what was disagreed on beside it.
+A file that is disagreed on is kept in the folder, with what was disagreed on beside it, and
+``counts.json`` there says how far the run is.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -84,6 +86,8 @@ class Run:
                 self.case(least, self.counts[least].cases)
                 if self.seconds >= seconds:
                     break
+            counts = {name: asdict(count) for name, count in self.counts.items()}
+            (self._folder / "counts.json").write_text(json.dumps(counts, indent=1))
 
     def case(self, name: str, number: int) -> None:
         """Make and judge one case; keep and print what is disagreed on."""

@@ -108,6 +108,29 @@ def test_what_torch_reads_otherwise_is_refused(
     assert "archive/data.pkl" in refusal(in_zip(data), tmp_path)
 
 
+VIEW = b"(X\1\0\0\0%sK%cK%ct"
+"""Of a storage: its own name, where it begins, how many elements it has."""
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [((b"v", 0, 1), (b"v", 1, 1)), ((b"0", 0, 1), (b"0", 0, 1))]
+)
+def test_views_that_torch_takes_for_others_are_refused(
+    one: tuple[bytes, int, int], other: tuple[bytes, int, int], tmp_path: Path, library: Library
+) -> None:
+    storage = (STORAGE % global_of("torch.FloatStorage")).removesuffix(b"tQ")
+    first, second = (storage + VIEW % view + b"tQ" for view in (one, other))
+    data = pickled(a=first, b=second)
+    magic, version, facts = (pickle.dumps(part, 2) for part in (MAGIC_NUMBER, 1001, {}))
+    stored = (2).to_bytes(8, "little") + struct.pack("<2f", 1, 2)
+    content = magic + version + facts + data + pickle.dumps(["0"], 2) + stored
+    (tmp_path / "input").write_bytes(content)
+    answer = library.read("torch", tmp_path / "input")
+    assert answer is not None
+    assert answer["readings"], answer["refusals"]
+    assert "a view" in refusal(content, tmp_path)
+
+
 SAME: dict[str, Callable[[], bytes]] = {
     "plain": lambda: in_zip(pickled(a=FLOATS)),
     "text of Python 2 in UTF-8": lambda: in_zip(pickled(a=b"U\x02\xc3\xa9", b=FLOATS)),
