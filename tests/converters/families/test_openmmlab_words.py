@@ -39,7 +39,7 @@ def shipped() -> Path:
 
 def config_of(tmp_path: Path, dataset: str, more: str = "") -> Any:
     """A RegNetX of 400MF on a shipped data set, as mmengine merges it."""
-    from mmengine.config import Config  # type: ignore[import-not-found,unused-ignore]
+    from mmengine.config import Config  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     parts = ("models/regnet/regnetx_400mf", f"datasets/{dataset}", "default_runtime")
     bases = [f"{shipped()}/_base_/{part}.py" for part in parts]
