@@ -49,25 +49,6 @@ _POOL = 1 << 20
 _PIECE = 1 << 15
 
 
-class Observation:
-    """Computes torch's functions as they are, and remembers what goes into the linear layer.
-
-    Attributes:
-        features: That, (images, features), for each batch in turn.
-    """
-
-    def __init__(self) -> None:
-        self.features: list[Tensor] = []
-
-    def __call__(
-        self, func: Callable[..., Tensor], args: list[Any], kwargs: dict[str, Any]
-    ) -> Tensor:
-        """``func(*args, **kwargs)``."""
-        if func is functional.linear:
-            self.features.append(args[0])
-        return func(*args, **kwargs)
-
-
 class Injection:
     """Computes torch's functions, each with the error that float32 may make in it.
 
@@ -77,22 +58,13 @@ class Injection:
         copies: How many draws are made at once: the images of a batch come that often, one copy
             after another, and each copy gets errors of its own.
         seed: Of the draws.
-        exact: What goes into the linear layer (images, features) without errors; None if there is
-            none.
-
-    Attributes:
-        spread: Of the linear layer's outputs (images, features) the RMS error that the errors of
-            its inputs cause if their signs are independent of each other, amplified. An output of a
-            draw is one number; this is a mean over all inputs. None if there is no such layer.
     """
 
-    def __init__(self, copies: int, seed: int = 0, exact: Tensor | None = None) -> None:
+    def __init__(self, copies: int, seed: int = 0) -> None:
         self._random = np.random.default_rng([_SEED, seed])
         self._copies = copies
-        self._exact = exact
         self._kernel: Tensor | None = None
         self._kernel_squares = torch.empty(0)
-        self.spread: NDArray[np.float64] | None = None
 
     def __call__(
         self, func: Callable[..., Tensor], args: list[Any], kwargs: dict[str, Any]
@@ -151,12 +123,7 @@ class Injection:
 
     def _linear(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         kernel = weight[:, :, None, None]
-        result = self._convolution(hidden[:, :, None, None], kernel, bias, 1, 0, 1, 1)[:, :, 0, 0]
-        if self._exact is not None:
-            errors = hidden.double().view(self._copies, -1, hidden.shape[1]) - self._exact
-            spread = errors.square().mean(0) @ weight.double().square().T
-            self.spread = spread.sqrt().numpy()
-        return result
+        return self._convolution(hidden[:, :, None, None], kernel, bias, 1, 0, 1, 1)[:, :, 0, 0]
 
     def _reordered(self, hidden: Tensor, result: Tensor) -> Tensor:
         """The mean over a map: by how much the orders differ in which runtimes add it up."""

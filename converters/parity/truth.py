@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from converters.parity.inputs import EXTREMES, NATURAL, fitted
-from converters.parity.units import Exact, float32_units, reduced_units
-from converters.runtimes.lockstep import EAGER, run_in_lockstep
+from converters.parity.units import float32_units, reduced_units
+from converters.runtimes.lockstep import EAGER, ORACLE, run_in_lockstep
 from converters.runtimes.reference import torch_name
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ class Truth:
     def __init__(self, folder: ConvertedFolder, inputs: Inputs) -> None:
         self._folder = folder
         self.inputs = inputs
-        self._exact = Exact.of(folder, inputs)
-        self.oracle = self._exact.outputs
+        self.oracle = run_in_lockstep(folder, inputs, ORACLE)
         self.runtime = torch_name()
         self._fitted: dict[tuple[int | None, ...], Truth] = {}
         self._units: dict[str, Units] = {}
@@ -101,7 +100,7 @@ class Truth:
         if precision not in self._units:
             inputs = self.inputs_for(precision)
             self._units[precision] = (
-                float32_units(self._folder, inputs, self._exact)
+                float32_units(self._folder, inputs, self.oracle)
                 if precision == FLOAT32
                 else reduced_units(self._folder, inputs, self.oracle, precision)
             )

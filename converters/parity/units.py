@@ -8,23 +8,22 @@ mean square of what that does to an output. Each batch and each output has its o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from converters.parity.injection import AMPLIFIED, Injection, Observation
+from converters.parity.injection import AMPLIFIED, Injection
 from converters.parity.metrics import Errors, rms
 from converters.parity.rounding import rounded
-from converters.runtimes.lockstep import ORACLE, Arithmetic, run_in_lockstep
+from converters.runtimes.lockstep import Arithmetic, run_in_lockstep
 from regnet.design_space import complexity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from converters.folder import ConvertedFolder
 
@@ -49,65 +48,38 @@ of an artefact's error to it has the tail of Student's distribution."""
 _USUAL_SOURCES = 16
 """Independent errors of a single draw, where no second one tells."""
 
+_FEW_CLASSES, _FEWEST_OF_FEW = 10, 4
+"""Below so many outputs there are more draws, since each tells little."""
+
 _LEAST = float(np.finfo(np.float32).tiny)
 """What any runtime may flush to zero."""
 
 
-@dataclass(frozen=True)
-class Exact:
-    """What the network computes in float64.
-
-    Attributes:
-        outputs: Batch to output name to array.
-        features: Batch to what goes into the classifier, (N, C); empty if there is none.
-    """
-
-    outputs: dict[str, dict[str, NDArray[np.floating]]]
-    features: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, folder: ConvertedFolder, inputs: Inputs) -> Exact:
-        """Compute it.
-
-        Args:
-            folder: Whose network it is.
-            inputs: Batch to pixels, (N, num_channels, H, W), normalised.
-        """
-        look = Observation()
-        outputs = run_in_lockstep(folder, inputs, replace(ORACLE, evaluations=[look] * len(inputs)))
-        return cls(outputs, dict(zip(inputs, look.features, strict=False)))
-
-
 def float32_units(
-    folder: ConvertedFolder, inputs: Inputs, exact: Exact
+    folder: ConvertedFolder, inputs: Inputs, oracle: Batches
 ) -> dict[str, dict[str, Errors]]:
     """The unit of float32 for each output on each batch.
 
     Args:
         folder: Whose network it is.
         inputs: Batch to pixels, (N, num_channels, H, W), normalised.
-        exact: Of the same.
+        oracle: Batch to output name to array, in float64.
 
     Returns:
         Batch to output name to unit; not finite if the network is not within float32.
     """
     groups = _groups(folder, inputs)
-    injections = [
-        Injection(group.draws, seed, group.features(exact)) for seed, group in enumerate(groups)
-    ]
+    injections = [Injection(group.draws, seed) for seed, group in enumerate(groups)]
     pixels = {str(seed): group.pixels(inputs) for seed, group in enumerate(groups)}
     arithmetic = Arithmetic(torch.float32, folded=True, evaluations=injections)
     drawn = run_in_lockstep(folder, pixels, arithmetic)
     units: dict[str, dict[str, Errors]] = {batch: {} for batch in inputs}
-    for group, injection, outputs in zip(groups, injections, drawn.values(), strict=True):
+    for group, outputs in zip(groups, drawn.values(), strict=True):
         for batch, images in group.images.items():
             for name, output in outputs.items():
                 draws = output.reshape(group.draws, -1, *output.shape[1:])[:, images]
-                unit = _root_mean_square(draws, exact.outputs[batch][name], AMPLIFIED)
-                unit = unit.times(_widening(draws, exact.outputs[batch][name]))
-                if injection.spread is not None:
-                    spread = injection.spread[images] / AMPLIFIED
-                    unit = unit.at_least(Errors(float(spread.max()), rms(spread)))
+                truth = oracle[batch][name]
+                unit = _root_mean_square(draws, truth, AMPLIFIED).times(_widening(draws, truth))
                 units[batch][name] = unit.at_least(Errors(_LEAST, _LEAST))
     return units
 
@@ -162,12 +134,6 @@ class _Group:
         """All images, as often as there are draws."""
         return np.concatenate([inputs[batch] for batch in self.images] * self.draws)
 
-    def features(self, exact: Exact) -> Tensor | None:
-        """What goes into the classifier, for all images."""
-        if not exact.features:
-            return None
-        return torch.cat([exact.features[batch] for batch in self.images])
-
 
 def _groups(folder: ConvertedFolder, inputs: Inputs) -> list[_Group]:
     by_shape: dict[tuple[int, ...], list[str]] = {}
@@ -183,6 +149,8 @@ def _groups(folder: ConvertedFolder, inputs: Inputs) -> list[_Group]:
             first = images[batch].stop
         cost = per_pixel * shape[1] * shape[2] * first
         fewest = _FEWEST if first > 1 else 1
+        if folder.has_classifier and 0 < folder.config.num_labels < _FEW_CLASSES:
+            fewest = _FEWEST_OF_FEW
         groups.append(_Group(images, int(np.clip(_BUDGET / max(cost, 1), fewest, _MOST))))
     return groups
 
@@ -208,7 +176,7 @@ def _widening(draws: NDArray[np.floating], truth: NDArray[np.floating]) -> float
     """
     count = len(draws)
     if count == 1:
-        return math.sqrt(1 + _DOUBT / _USUAL_SOURCES)
+        return math.sqrt(1 + _DOUBT / min(truth.size, _USUAL_SOURCES))
     with np.errstate(invalid="ignore", over="ignore"):
         errors = (draws - truth).reshape(count, -1)
         errors /= np.maximum(np.linalg.norm(errors, axis=1, keepdims=True), _LEAST)

@@ -47,8 +47,7 @@ class Arithmetic:
         weight: Rounds the weights of convolutions and linear layers.
         activation: Rounds what goes into them and what comes out.
         evaluations: For each batch what computes a function of torch, given its arguments, in
-            place of the function, with errors of its own or looking on; it is told more of folded
-            norms if they are.
+            place of the function, with errors of its own; it is told more of folded norms.
     """
 
     dtype: torch.dtype
