@@ -13,18 +13,22 @@ import os
 import shutil
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException, responses
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
+from converters.checkpoint import open_checkpoint
 from converters.checkpoint.values import printable
-from converters.errors import InputError, StorageError
+from converters.errors import ConversionError, InputError, StorageError
+from converters.published.http import content_length, content_range, opened
+from converters.staging.locks import is_same
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from email.message import Message
     from http.client import HTTPResponse
 
@@ -44,7 +48,20 @@ _LEAST = 1 << 14
 """Bytes that an attempt, or a server in :data:`TIMEOUT`, must bring."""
 
 _CHUNK = 1 << 20
-_NETWORK_ERRORS = (URLError, TimeoutError, ConnectionError, HTTPException)
+_SLOW = 4096
+"""Bytes a second that must come on average over twenty times :data:`TIMEOUT`."""
+
+_MOST_OF_A_PARAMETER = 64
+"""Bytes: float64 with an optimiser's moments, and as much again."""
+
+_MOST_OF_A_SMALL_FILE = 1 << 28
+_MOST_OF_ANY = 1 << 40
+"""Bytes, where the manifest does not know the network's size."""
+
+_MOST_OF_A_VERSION = 200
+
+# ValueError is what urllib makes of addresses and headers that are none.
+_NETWORK_ERRORS = (URLError, TimeoutError, ConnectionError, HTTPException, ValueError)
 _WORTH_REPEATING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
@@ -76,18 +93,39 @@ def fetch(published: Published, progress: Progress) -> Path:
 
         return fetch_repository(published.full_name, folder, progress, offline=is_offline())
     target = folder / published.url.rsplit("/", 1)[1]
-    if not target.is_file():
+    if target.is_file():
+        _require_checkpoint(
+            target, f"{target}, in the cache, is no checkpoint", "delete it, and run again"
+        )
+    else:
         if is_offline():
             raise StorageError(
                 f"{published.full_name} is not in the cache and the network is forbidden; unset "
                 f"REGNET_OFFLINE and HF_HUB_OFFLINE, or fetch {published.url} elsewhere."
             )
         with _cache_errors(published.full_name):
-            download(published.url, target, progress, published.sha256)
+            admitted = _Admission(published.url, target.with_name(f"{target.name}.sha256"))
+            expected, most = published.sha256, _most_of(published)
+            download(published.url, target, progress, expected, most=most, admit=admitted)
     return target
 
 
-def download(url: str, target: Path, progress: Progress, sha256: str | None = None) -> None:
+def _most_of(published: Published) -> int:
+    """How many bytes a checkpoint of this network can have."""
+    if not published.parameters:
+        return _MOST_OF_ANY
+    return max(_MOST_OF_A_SMALL_FILE, _MOST_OF_A_PARAMETER * published.parameters)
+
+
+def download(  # noqa: PLR0913 -- two of them have names
+    url: str,
+    target: Path,
+    progress: Progress,
+    sha256: str | None = None,
+    *,
+    most: int = _MOST_OF_ANY,
+    admit: Callable[[Path, str], None] = lambda *_: None,
+) -> None:
     """Download a file, continuing an earlier attempt where the server can.
 
     Args:
@@ -95,6 +133,8 @@ def download(url: str, target: Path, progress: Progress, sha256: str | None = No
         target: Its place; the folder is made.
         progress: Told the bytes.
         sha256: How its digest must begin.
+        most: Bytes that it may have.
+        admit: Called with what arrived and its digest; what it raises has the file deleted.
 
     Raises:
         InputError: If the digest begins differently; the file is deleted.
@@ -106,14 +146,17 @@ def download(url: str, target: Path, progress: Progress, sha256: str | None = No
     version = target.with_name(f"{target.name}.version")
     with _locked(incomplete) as file:
         failures = 0
+        longest = file.seek(0, os.SEEK_END)
         while failures < _ATTEMPTS:
-            before = file.seek(0, os.SEEK_END)
             try:
-                _receive(url, file, version, progress)
+                _receive(url, file, version, progress, most)
                 break
             except _NETWORK_ERRORS as error:
-                _recover(error, url, file)
-                failures = 1 if file.tell() - before >= _LEAST else failures + 1
+                _recover(error, url, file, version)
+                held = file.seek(0, os.SEEK_END)
+                # Beginning anew is no progress, or two answers could take turns for ever.
+                failures = 1 if held - longest >= _LEAST else failures + 1
+                longest = max(longest, held)
                 reason = _in_words(error)
                 time.sleep(PAUSE)
         else:
@@ -124,41 +167,79 @@ def download(url: str, target: Path, progress: Progress, sha256: str | None = No
         file.flush()
         os.fsync(file.fileno())
         version.unlink(missing_ok=True)
-        _require_digest(incomplete, sha256, url)
+        try:
+            admit(incomplete, _require_digest(incomplete, sha256, url))
+        except ConversionError:
+            incomplete.unlink()
+            raise
         incomplete.replace(target)
 
 
-def _receive(url: str, file: IO[bytes], version: Path, progress: Progress) -> None:
+def _receive(url: str, file: IO[bytes], version: Path, progress: Progress, most: int) -> None:
     """Append to a file what is missing of it, or fill it anew if the server has another version.
 
     ``version`` keeps what the server calls its file (an ETag or a date): continuing a file that was
     replaced meanwhile would join two halves.
     """
+    whole: int | None
     held = file.seek(0, os.SEEK_END)
-    request = Request(url, headers={"User-Agent": "regnet-converters"})  # noqa: S310 -- the manifest's
-    if held and version.is_file():
-        request.add_header("Range", f"bytes={held}-")
-        request.add_header("If-Range", version.read_text(encoding="utf-8"))
-    with urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
-        if response.status != HTTPStatus.PARTIAL_CONTENT:
+    kept = _kept_version(version) if held else None
+    headers = {"User-Agent": "regnet-converters", "Accept-Encoding": "identity"}
+    if kept:
+        headers |= {"Range": f"bytes={held}-", "If-Range": kept}
+    with opened(Request(url, headers=headers), TIMEOUT) as response:  # noqa: S310 -- the manifest's
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding.strip().lower() != "identity":
+            raise ValueError(f"the server packs what it sends ({encoding}), unasked")
+        length = content_length(response.headers)
+        if response.status == HTTPStatus.PARTIAL_CONTENT:
+            whole = _whole(response.headers, held, kept, length)
+        else:
             held = file.seek(0)
             file.truncate()
             _keep_version(response.headers, version)
-        length = _length(response.headers)
-        _require_space(version.parent, length)
-        progress.step(f"fetching {version.stem}", held + length or None)
+            whole = length
+        _require_space(version.parent, (whole or held) - held)
+        if whole is not None and whole > most:
+            raise _too_long(url, most)
+        progress.step(f"fetching {version.stem}", whole)
         progress.advance(held)
         for chunk in _chunks(response):
+            if file.tell() + len(chunk) > most:
+                raise _too_long(url, most)
             file.write(chunk)
             progress.advance(len(chunk))
-    if length and file.tell() != held + length:
-        raise ConnectionError(f"the connection ended after {file.tell()} of {held + length} bytes")
+    if whole is not None and file.tell() != whole:
+        raise ConnectionError(f"the connection ended after {file.tell()} of {whole} bytes")
 
 
-def _length(headers: Message) -> int:
-    """What the server says that it sends, in bytes; 0 if it does not say."""
-    stated = headers.get("Content-Length", "")
-    return int(stated) if stated.isdecimal() and stated.isascii() else 0
+def _whole(headers: Message, held: int, kept: str | None, length: int | None) -> int:
+    """How long the file is of which a server sends the rest.
+
+    Raises:
+        _OtherFileError: Unless it is the rest of what is held, and of the same file.
+    """
+    stated = content_range(headers)
+    # Of a date, unlike of an ETag, the answer to If-Range need not say it again (RFC 9110, 15.3.7).
+    has_date = kept is not None and not kept.startswith('"')
+    again = headers.get("Last-Modified", kept) if has_date else headers.get("ETag")
+    if kept is None or stated is None or again != kept or stated[0] != held:
+        raise _OtherFileError("the server sends a part of another file, or another part")
+    begin, end, whole = stated
+    if whole != end or length not in {None, end - begin}:
+        raise _OtherFileError("the server sends a part that does not end where the file does")
+    return end
+
+
+class _OtherFileError(ConnectionError):
+    """A part that does not belong to what is held; the next attempt begins anew."""
+
+
+def _too_long(url: str, most: int) -> StorageError:
+    return StorageError(
+        f"{url} sends more than {most} bytes, which no checkpoint of this network has; nothing was "
+        "kept, so convert a copy of your own."
+    )
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
@@ -168,9 +249,14 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
         TimeoutError: If next to nothing comes in :data:`TIMEOUT`.
     """
     began, received = time.monotonic(), 0
+    first, total = began, 0
     while chunk := response.read1(_CHUNK):
         yield chunk
         received += len(chunk)
+        total += len(chunk)
+        taken = time.monotonic() - first
+        if taken > 20 * TIMEOUT and total < _SLOW * taken:
+            raise TimeoutError(f"the server sent only {total} bytes in {taken:.0f} seconds")
         if time.monotonic() - began > TIMEOUT:
             if received < _LEAST:
                 raise TimeoutError(f"the server sent only {received} bytes in {TIMEOUT:g} seconds")
@@ -181,10 +267,23 @@ def _keep_version(headers: Message, version: Path) -> None:
     """Remember which version is being fetched, unless by a weak ETag (RFC 9110, 13.1.5)."""
     etag = headers.get("ETag", "W/")
     strong = headers.get("Last-Modified") if etag.startswith("W/") else etag
-    if strong:
+    if strong and _is_version(strong):
         version.write_text(strong, encoding="utf-8")
     else:
         version.unlink(missing_ok=True)
+
+
+def _kept_version(version: Path) -> str | None:
+    """What was remembered; None if nothing was, or the file is damaged."""
+    try:
+        kept = version.read_text(encoding="ascii") if version.is_file() else ""
+    except ValueError:
+        return None
+    return kept if _is_version(kept) else None
+
+
+def _is_version(text: str) -> bool:
+    return 0 < len(text) <= _MOST_OF_A_VERSION and text.isascii() and text.isprintable()
 
 
 def _in_words(error: Exception) -> str:
@@ -193,14 +292,18 @@ def _in_words(error: Exception) -> str:
     return printable(" ".join(words.split()))
 
 
-def _recover(error: Exception, url: str, file: IO[bytes]) -> None:
+def _recover(error: Exception, url: str, file: IO[bytes], version: Path) -> None:
     """Make the next attempt possible, or raise if it would be answered the same."""
+    if isinstance(error, _OtherFileError):
+        file.truncate(0)
+        version.unlink(missing_ok=True)
     if not isinstance(error, HTTPError):
         return
     error.close()
     status = error.code
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         file.truncate(0)
+        version.unlink(missing_ok=True)
     elif status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _WORTH_REPEATING:
         in_words = responses.get(status, "which has no meaning")
         raise StorageError(
@@ -218,33 +321,84 @@ def _require_space(folder: Path, nbytes: int) -> None:
         )
 
 
-def _require_digest(path: Path, beginning: str | None, url: str) -> None:
+def _require_digest(path: Path, beginning: str | None, url: str) -> str:
+    """The digest of what arrived, which must begin as the manifest says."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if beginning and not digest.startswith(beginning):
-        path.unlink()
         raise InputError(
             f"{url} has the sha256 {digest[:16]}... where its name promises {beginning}; it was "
             "deleted, so run the command again, and distrust the network if that repeats."
         )
+    return digest
+
+
+@dataclass(frozen=True)
+class _Admission:
+    """Lets a checkpoint into the cache, and nothing else than the first time.
+
+    Attributes:
+        url: Where it came from.
+        record: The digest that came the first time; it stays when the checkpoint is deleted.
+    """
+
+    url: str
+    record: Path
+
+    def __call__(self, path: Path, digest: str) -> None:
+        first = self.record.read_bytes().strip() if self.record.is_file() else b""
+        # A record that was not written to its end is none.
+        if len(first) == len(digest) and first != digest.encode():
+            raise InputError(
+                f"{self.url} has the sha256 {digest[:16]}..., which is not what it had the first "
+                f"time ({self.record}); it was deleted, so distrust the network, or if it was "
+                "published anew, move that record away."
+            )
+        _require_checkpoint(
+            path, f"What {self.url} sent is none", "it was deleted, so run the command again"
+        )
+        self.record.write_text(f"{digest}\n", encoding="ascii")
+
+
+def _require_checkpoint(path: Path, what: str, advice: str) -> None:
+    """Refuse what cannot be opened: an error page, half of a file, nothing."""
+    try:
+        open_checkpoint(path).close()
+    except StorageError:
+        raise
+    except ConversionError as error:
+        raise type(error)(f"{what} ({str(error).rstrip('.')}); {advice}.") from error
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for appending that no other process is filling."""
-    with path.open("ab+") as file:
+    with _open_locked(path) as file:
+        try:
+            yield file
+        finally:
+            if not file.seek(0, os.SEEK_END) and is_same(path, file.fileno()):
+                path.unlink(missing_ok=True)
+
+
+def _open_locked(path: Path) -> IO[bytes]:
+    while True:
+        file = path.open("ab+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            file.close()
             raise StorageError(
                 f"Another command is fetching {path.stem} at this moment; run this one again when "
                 "it is done."
             ) from error
-        try:
-            yield file
-        finally:
-            if not file.seek(0, os.SEEK_END):
-                path.unlink(missing_ok=True)
+        except BaseException:
+            file.close()
+            raise
+        # Who had it until now may have moved it into its place, whole, before this was locked.
+        if is_same(path, file.fileno()):
+            return file
+        file.close()
 
 
 @contextmanager

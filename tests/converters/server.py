@@ -123,6 +123,9 @@ def _answer(request: BaseHTTPRequestHandler, site: Site) -> None:
     body = site.content[start:]
     request.send_response(206 if start else 200)
     request.send_header("Content-Length", str(len(body)))
+    if start:
+        whole = len(site.content)
+        request.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
     if site.version:
         request.send_header("ETag", site.version)
     request.end_headers()

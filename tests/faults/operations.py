@@ -54,7 +54,8 @@ class Operation:
         prepare: Fills an empty working folder.
         run: Does it, in the working folder.
         source: What is read and can change meanwhile.
-        caches: A folder of another library's, which looks after it.
+        caches: How what is kept beside the result begins: a folder of another library's, which
+            looks after it, or the record of a digest.
         remote: What a server holds, which belongs to the result.
         reset: Makes the server forget it.
     """
@@ -182,7 +183,7 @@ def _fetching(site: Site) -> Operation:
     def prepare_(folder: Path) -> None:
         (folder / _CACHE).mkdir(parents=True)
 
-    return Operation("fetch", place, prepare_, _fetches(published))
+    return Operation("fetch", place, prepare_, _fetches(published), caches=f"{place}.sha256")
 
 
 def _linking(old: Path, address: str) -> Operation:
