@@ -164,10 +164,6 @@ def _tensor(args: tuple[Tree, ...], dtype: str | None = None) -> StoredTensor:
     return tensor
 
 
-_MOST_V2 = 7
-"""Arguments, with the flags that came later."""
-
-
 def _non_negative(values: Tree) -> tuple[int, ...]:
     if not isinstance(values, tuple) or not all(type(value) is int for value in values):
         raise TypeError("a tensor whose sizes or strides are not whole numbers")
@@ -179,22 +175,21 @@ def _non_negative(values: Tree) -> tuple[int, ...]:
     return integers
 
 
-def _require_usual(requires_grad: Tree, hooks: Tree) -> None:
+def _require_usual(requires_grad: Tree, hooks: Tree, *flags: Tree) -> None:
     """Check what says nothing of a tensor's content, and which torch is particular about.
 
     Raises:
         TypeError: It is not what torch writes.
     """
-    if not isinstance(requires_grad, bool) or not isinstance(hooks, dict | None):
+    usual = isinstance(requires_grad, bool) and isinstance(hooks, dict | None)
+    if not usual or len(flags) > 1 or not all(isinstance(flag, dict | None) for flag in flags):
         raise TypeError("a tensor with other arguments than torch's")
 
 
 def _tensor_v2(args: tuple[Tree, ...]) -> Tree:
     """Build ``_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, flags)``."""
     *layout, requires_grad, hooks = args[:6]
-    _require_usual(requires_grad, hooks)
-    if len(args) > _MOST_V2:
-        raise TypeError("a tensor with other arguments than torch's")
+    _require_usual(requires_grad, hooks, *args[6:])
     # The flags say that the stored values are to be conjugated or negated.
     whole = not any(args[6:])
     return _tensor(tuple(layout)) if whole else Opaque("torch._utils._rebuild_tensor_v2", args)
@@ -203,12 +198,10 @@ def _tensor_v2(args: tuple[Tree, ...]) -> Tree:
 def _tensor_v3(args: tuple[Tree, ...]) -> Tree:
     """Build ``_rebuild_tensor_v3``: on an untyped storage, with the dtype as seventh argument."""
     *layout, requires_grad, hooks, dtype = args[:7]
-    _require_usual(requires_grad, hooks)
-    if len(args) > _MOST_V2 + 1:
-        raise TypeError("a tensor with other arguments than torch's")
-    name = ""
-    if isinstance(dtype, Opaque) and dtype.args is None:
-        name = dtype.qualified_name.removeprefix("torch.")
+    _require_usual(requires_grad, hooks, *args[7:])
+    if not isinstance(dtype, Opaque) or dtype.args is not None:
+        raise TypeError("a tensor without a type")
+    name = dtype.qualified_name.removeprefix("torch.")
     if name not in NUMPY_CODES or any(args[7:]):
         return Opaque("torch._utils._rebuild_tensor_v3", args)
     return _tensor(tuple(layout), name)
@@ -224,6 +217,8 @@ def _require_harmless_state(state: Tree) -> None:
     parts = state if isinstance(state, tuple) else (state,)
     for part in parts:
         if not isinstance(part, dict | None):
+            raise TypeError("a tensor with attributes that have no names")
+        if part and not all(isinstance(name, str) for name in part):
             raise TypeError("a tensor with attributes that have no names")
         if part and not _SET_CONTENT.isdisjoint(part):
             raise ValueError("a tensor whose attributes replace what it holds")

@@ -115,8 +115,16 @@ class PickleMachine:
             handler(argument)
 
     def result(self) -> Tree:
-        """Return what STOP leaves on the stack."""
-        return self._stack.pop()
+        """Return what STOP leaves on the stack.
+
+        Raises:
+            LookupError: It leaves nothing.
+            ValueError: It leaves more than one value, of which nobody writes the others.
+        """
+        result = self._stack.pop()
+        if self._stack or self._below:
+            raise ValueError("values left over at the end")
+        return result
 
     def _op_proto(self, version: int) -> None:
         if version > HIGHEST_PROTOCOL:

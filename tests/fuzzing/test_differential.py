@@ -108,6 +108,36 @@ def test_what_torch_reads_otherwise_is_refused(
     assert "archive/data.pkl" in refusal(in_zip(data), tmp_path)
 
 
+REFUSED = {
+    "attributes without names": pickled(
+        a=global_of("torch._utils._rebuild_parameter_with_state")
+        + b"("
+        + FLOATS
+        + b"\x89}}C\4noteK\1stR"
+    ),
+    "a type that is none": pickled(
+        a=global_of("torch._utils._rebuild_tensor_v3")
+        + b"("
+        + (STORAGE % global_of("torch.storage.UntypedStorage")).replace(b"K\2t", b"K\x08t")
+        + b"K\0K\x02\x85K\x01\x85\x89}K\1tR"
+    ),
+}
+"""Pickles that torch refuses."""
+
+
+@pytest.mark.parametrize("data", REFUSED.values(), ids=REFUSED)
+def test_what_torch_refuses_is_refused(data: bytes, tmp_path: Path, library: Library) -> None:
+    (tmp_path / "input").write_bytes(in_zip(data))
+    answer = library.read("zip", tmp_path / "input")
+    assert answer is not None
+    assert not answer["readings"]
+    assert "archive/data.pkl" in refusal(in_zip(data), tmp_path)
+
+
+def test_a_value_that_is_left_over_at_the_end_is_refused(tmp_path: Path) -> None:
+    assert "left over" in refusal(in_zip(b"\x80\x02K\1" + pickled(a=FLOATS)[2:]), tmp_path)
+
+
 VIEW = b"(X\1\0\0\0%sK%cK%ct"
 """Of a storage: its own name, where it begins, how many elements it has."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Programs of plain instructions that pickle itself writes never or seldom.
 PROGRAMS = {
-    "a mark taken off": b"\x80\x02]q\x00(0K\x01\x94.",
+    "a mark taken off": b"\x80\x02]q\x00(0K\x01\x94\x86.",
     "all above a mark taken off": b"\x80\x02K\x07(K\x01K\x021.",
     "a value twice": b"\x80\x02K\x072\x86.",
     "a list of what is above a mark": b"\x80\x02(K\x01K\x02l.",
