@@ -28,7 +28,6 @@ found."""
 
 _LONGEST_WORDS = 2000
 _RAISED: dict[str, type[Exception]] = {
-    "MemoryError": MemoryError,
     "MemoryShortError": MemoryShortError,
     **{
         name: kind
@@ -89,7 +88,6 @@ class ConfinedProgram:
     Raises:
         ConversionError: If the child raises one.
         MemoryShortError: Likewise.
-        MemoryError: If it needs more memory than it is allowed.
         ProgramError: If it cannot be opened, for any other reason.
     """
 
@@ -137,8 +135,7 @@ class ConfinedProgram:
 
         Raises:
             ConversionError: If the child raises one.
-            MemoryError: If it needs more memory than it is allowed.
-            ProgramError: If it fails in any other way, ends, or takes too long.
+                ProgramError: If it fails in any other way, ends, or takes too long.
         """
         elements = sum(array.size for array in arrays)
         seconds = self._allowance.start + self._allowance.rate * elements * (repetitions or 1)
@@ -166,6 +163,7 @@ class ConfinedProgram:
                 ) from error
         if "error" in head:
             words = errors.escaped(" ".join(str(head.get("words")).split()))[:_LONGEST_WORDS]
+            words = words or "it takes more memory than a network of its size needs"
             kind: type[Exception] = _RAISED.get(str(head["error"]), ProgramError)
             raise kind(words)
         return head, results

@@ -9,7 +9,7 @@ import numpy as np
 
 from converters.artefacts import FORMATS
 from converters.checkpoint.values import printable
-from converters.errors import ConversionError
+from converters.errors import ConversionError, is_short_of_memory
 from converters.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
 from converters.parity.contents.tensors import certify
 from converters.parity.golden import judge_golden, read_golden
@@ -245,8 +245,8 @@ def _judge_artefact(  # noqa: PLR0913 -- likewise
     if FORMATS[name].contents is not None:
         tensors = certify(folder, name, path, weights_sha256=weights_sha256)
         not_compared = None if tensors.graph_compared else "graph"
+    confined = found and not (tensors and tensors.graph_compared and not tensors.wrong)
     try:
-        confined = found and not (tensors and tensors.graph_compared and not tensors.wrong)
         if confined:
             runtime: Runtime = open_confined(folder, name, path)
         else:
@@ -264,6 +264,11 @@ def _judge_artefact(  # noqa: PLR0913 -- likewise
             file_name, NOT_RUN, FLOAT32, (), tensors, str(error), not_compared, found=found
         )
     except Exception as error:  # noqa: BLE001 -- runtimes raise classes of their own
+        if not confined and is_short_of_memory(error):
+            reason = "there is not enough memory"
+            return Verdict(
+                file_name, NOT_RUN, FLOAT32, (), tensors, reason, not_compared, found=found
+            )
         words = " ".join(str(error).split())[:300]
         failed = Measurement("all", "all", (), failure=f"it cannot be run ({words})")
         return Verdict(file_name, name, "unknown", (failed,), tensors, None, not_compared)

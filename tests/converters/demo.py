@@ -13,6 +13,12 @@ DEMO = Path(__file__).parents[2] / "checkpoints" / "fashion_mnist"
 CHECKPOINT = DEMO / "RegNetY-FashionMNIST.pyth"
 LABELS = DEMO / "labels.json"
 
+WARNED = (
+    "warning: not understood: the data set fashion_mnist (in the cfg; nothing was done about it, "
+    "so check that it does not matter)\n"
+)
+"""What is said on stderr of a data set that pycls does not have."""
+
 FILES = (
     *("README.md", "config.json", "conversion.json", "golden.safetensors", "model.onnx"),
     *("model.safetensors", "model.torchscript.pt", "preprocessor_config.json"),

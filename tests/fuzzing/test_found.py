@@ -195,7 +195,7 @@ def test_a_field_of_a_configuration_cannot_break_it(field: str, tmp_path: Path) 
 
 
 BESIDE: dict[str, dict[str, Any]] = {
-    "timm, a size that is a number": {"input_size": 5, "crop_pct": 1.0},
+    "timm, a size that is text": {"input_size": "5", "crop_pct": 1.0},
     "timm, an image larger than any": {"img_size": 10**30},
     "timm, a mean that is text": {"mean": ["a", "b", "c"]},
 }

@@ -80,10 +80,9 @@ class ConfinedForeign:
     def _in_words(self) -> Iterator[None]:
         try:
             yield
-        except (ProgramError, MemoryError) as error:
-            words = str(error) or "it takes more memory than a network of its size needs"
+        except ProgramError as error:
             raise InputError(
-                f"{self._path.name} cannot be run ({words}); compare networks that classify images."
+                f"{self._path.name} cannot be run ({error}); compare networks that classify images."
             ) from error
 
 

@@ -17,7 +17,7 @@ from converters.artefacts import FORMATS, ExportOptions
 from converters.cli.main import run_convert
 from converters.convert import ConvertOptions, convert
 from converters.parity.report import VerificationError
-from tests.converters.demo import CHECKPOINT, snapshot
+from tests.converters.demo import CHECKPOINT, WARNED, snapshot
 from tests.converters.parity.wrong import GRAPH_MISTAKES
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def test_the_command_exits_with_1_and_shows_the_verdicts(
     out, err = capsys.readouterr()
     assert "FAIL" in out
     assert "is ready" not in out
-    assert err.count("\n") == 1
+    assert err.startswith(WARNED)
+    assert err.count("\n") == 2
     assert "model.onnx, " in err
     assert snapshot(existing) == before
 

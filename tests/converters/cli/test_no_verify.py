@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tests.converters.cli.running import regnet, run, without_torch
-from tests.converters.demo import CHECKPOINT, FILES, snapshot
+from tests.converters.demo import CHECKPOINT, FILES, WARNED, snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ def test_it_converts_without_torch_and_says_that_nothing_was_verified(tmp_path: 
 
     done = run("convert-pycls", CHECKPOINT, "out", "--no-verify", cwd=tmp_path, env=blocked)
 
-    assert (done.status, done.err) == (0, "")
+    assert (done.status, done.err) == (0, WARNED)
     assert done.out.endswith("out is not verified; run: regnet verify out\n")
     assert "pass" not in done.out
     files = snapshot(tmp_path / "out")
@@ -58,5 +58,10 @@ def test_another_frameworks_file_is_still_read_back(tmp_path: Path) -> None:
         env=without_torch(tmp_path / "blocked"),
     )
 
-    assert (done.status, done.err) == (0, "")
-    assert json.loads(done.out) == {"path": "net.pth", "framework": "torchvision", "tensors": 208}
+    assert (done.status, done.err) == (0, WARNED)
+    assert json.loads(done.out) == {
+        "path": "net.pth",
+        "framework": "torchvision",
+        "tensors": 208,
+        "transform_not_said": "short side to 48, centre crop 48, bilinear",
+    }

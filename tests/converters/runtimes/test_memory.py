@@ -60,6 +60,20 @@ def test_an_artefact_larger_than_memory_is_not_run_and_says_so(
     )
 
 
+def test_memory_that_runs_out_on_the_way_is_no_fault_of_the_artefact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    network = random_network(tmp_path, "Y")
+    path = export(network.folder, "self-contained")
+    short = dataclasses.replace(FORMATS["onnx"], load=load)
+    monkeypatch.setitem(artefacts.FORMATS, "onnx", short)
+    verdict = network.report("self-contained", path).verdicts[-1]
+    assert (verdict.outcome, verdict.not_run) == ("not run", "there is not enough memory")
+
+
 @pytest.mark.parametrize("form", ["self-contained", "torchscript"])
 def test_wrong_tensors_fail_without_a_run(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
