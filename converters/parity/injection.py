@@ -5,9 +5,10 @@ that does to an operation's result is known as a distribution: its size follows 
 sum and from its terms. A run of the network in which every result is moved by one draw from it is
 what some honest runtime could have computed. `docs/parity.md` derives the sizes.
 
-The draws are sixteen times too large (:data:`AMPLIFIED`), and the outputs' errors are divided by
-that. To first order this changes nothing, and the rounding of the run itself, in float32 like any
-other, no longer counts: it adds 0.2 % to the root mean square. So a draw costs a pass in float32.
+The draws are twice as large (:data:`AMPLIFIED`), and the outputs' errors are divided by that. To
+first order this changes nothing, and the rounding of the run itself, in float32 like any other,
+counts for a quarter: it adds a twentieth to the root mean square. So a draw costs a pass in
+float32. Much larger draws would leave the first order where a gate saturates.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-AMPLIFIED = 16.0
+AMPLIFIED = 2.0
 """How many times too large the injected errors are."""
 
 _SEED = 20200330

@@ -159,9 +159,9 @@ def test_how_much_errors_are_amplified_hardly_matters(
 ) -> None:
     folder = network(tmp_path)
     usual = truth_of(folder).units()
-    monkeypatch.setattr(injection, "AMPLIFIED", 64.0)
-    monkeypatch.setattr(injection, "_UNIT", 2.0**-18)
-    monkeypatch.setattr(units, "AMPLIFIED", 64.0)
+    monkeypatch.setattr(injection, "AMPLIFIED", 16.0)
+    monkeypatch.setattr(injection, "_UNIT", 2.0**-20)
+    monkeypatch.setattr(units, "AMPLIFIED", 16.0)
     for batch, named in truth_of(folder).units().items():
         assert named["logits"].rms == pytest.approx(usual[batch]["logits"].rms, rel=0.2)
 
