@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 try:
-    import torchvision  # type: ignore[import-untyped]  # noqa: F401
+    import torchvision  # noqa: F401
 except RuntimeError:  # its wheel needs two operators that a CPU build of torch does not bring
     LIBRARY: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -134,7 +134,7 @@ def _rule(random: np.random.Generator) -> dict[str, Any]:
 
 
 def _stages(rule: dict[str, Any]) -> list[int]:
-    from torchvision.models.regnet import BlockParams  # type: ignore[import-untyped]
+    from torchvision.models.regnet import BlockParams
 
     depths: list[int] = BlockParams.from_init_params(**rule).depths
     return depths
@@ -191,7 +191,7 @@ def _transformers(random: Any, shape: _Shape, classes: int, channels: int) -> An
 
 
 def _torchvision(_: Any, shape: _Shape, classes: int, channels: int) -> Any:
-    from torchvision.models.regnet import BlockParams, RegNet  # type: ignore[import-untyped]
+    from torchvision.models.regnet import BlockParams, RegNet
 
     del channels
     ratio = 0.25 if shape.attention else None

@@ -19,7 +19,7 @@ def build(source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:  # noqa: AR
     """Build torchvision's network; see `converters.frameworks.network.Build`."""
     import_torchvision()
     from torch.nn import Identity
-    from torchvision.models.regnet import BlockParams, RegNet  # type: ignore[import-untyped]
+    from torchvision.models.regnet import BlockParams, RegNet
 
     config = source.config
     require_plain(config, "torchvision")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import timm
 import torch
-import torchvision  # type: ignore[import-untyped]
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycls.models.anynet import AnyNet

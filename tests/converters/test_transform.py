@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from torchvision import transforms  # type: ignore[import-untyped]
+from torchvision import transforms
 
 from converters.inspection import inspected
 from converters.sources.options import SourceOptions

@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from torch import nn
-from torchvision.models import get_model  # type: ignore[import-untyped]
+from torchvision.models import get_model
 from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetModel as TheirModel
 

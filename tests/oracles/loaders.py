@@ -39,7 +39,7 @@ def load(framework: str, path: Path, config: RegNetConfig) -> nn.Module:
 
 def torchvision_network(config: RegNetConfig) -> nn.Module:
     """Torchvision's network with the same stages."""
-    from torchvision.models.regnet import BlockParams, RegNet  # type: ignore[import-untyped]
+    from torchvision.models.regnet import BlockParams, RegNet
 
     widths = config.hidden_sizes
     stages = BlockParams(
@@ -101,8 +101,8 @@ def mmpretrain_models() -> Any:
 
 def _mmpretrain(path: Path) -> nn.Module:
     models = mmpretrain_models()
-    from mmengine.config import Config  # type: ignore[import-not-found]
-    from mmengine.runner import load_checkpoint  # type: ignore[import-not-found]
+    from mmengine.config import Config
+    from mmengine.runner import load_checkpoint
 
     text = torch.load(path, weights_only=True)["meta"]["cfg"]
     network: nn.Module = models.build(Config.fromstring(text, ".py").model)

@@ -18,7 +18,7 @@ with warnings.catch_warnings():  # its libraries use what Python and NumPy depre
     import mmcv  # type: ignore[import-not-found]
     import mmpretrain.datasets
     import mmpretrain.models  # noqa: F401
-    from mmengine.model import ExponentialMovingAverage  # type: ignore[import-not-found]
+    from mmengine.model import ExponentialMovingAverage
     from mmpretrain.models.backbones import RegNet
     from mmpretrain.registry import MODELS, TRANSFORMS
 

@@ -60,7 +60,7 @@ def timm(picture: Image.Image, stated: Mapping[str, Any], **arguments: Any) -> T
 
 def torchvision(picture: Image.Image, builder: str, weights: str) -> Tensor:
     """As the weights of one of torchvision's builders say."""
-    from torchvision.models import get_model_weights  # type: ignore[import-untyped]
+    from torchvision.models import get_model_weights
 
     pixels: Tensor = get_model_weights(builder)[weights].transforms()(picture)
     return pixels
@@ -112,7 +112,7 @@ def _openmmlab_pipeline() -> tuple[list[Any], Any]:
         with stand_in("mat4py", unused):
             import mmpretrain.datasets.transforms
         import mmpretrain.models  # noqa: F401
-        from mmengine.config import Config  # type: ignore[import-not-found]
+        from mmengine.config import Config
         from mmpretrain.registry import MODELS, TRANSFORMS
 
         folder = Path(sys.modules["mmpretrain"].__path__[0]) / ".mim/configs/regnet"

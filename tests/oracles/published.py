@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pycls.core.builders as pycls_builders
 import timm
 import torch
-from torchvision.models import list_models, regnet  # type: ignore[import-untyped]
+from torchvision.models import list_models, regnet
 
 from regnet.design_space import NETWORKS
 from tests.oracles.loaders import mmpretrain_models

@@ -55,7 +55,7 @@ def _timm(folder: Path, layer_type: str, classes: int) -> tuple[nn.Module, Path]
 
 
 def _torchvision(folder: Path, layer_type: str, classes: int) -> tuple[nn.Module, Path]:
-    from torchvision.models.regnet import BlockParams, RegNet  # type: ignore[import-untyped]
+    from torchvision.models.regnet import BlockParams, RegNet
 
     stages = BlockParams.from_init_params(
         RULE["depth"],
@@ -93,7 +93,7 @@ def _classy_vision(folder: Path, layer_type: str, classes: int) -> tuple[nn.Modu
 
 def _mmpretrain(folder: Path, layer_type: str, classes: int) -> tuple[nn.Module, Path]:
     models = mmpretrain_models()
-    from mmengine.runner import save_checkpoint  # type: ignore[import-not-found]
+    from mmengine.runner import save_checkpoint
 
     assert layer_type == "x"
     network = models.build(

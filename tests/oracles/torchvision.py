@@ -6,9 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torchvision.models.regnet import BlockParams, RegNet  # type: ignore[import-untyped]
-from torchvision.transforms import InterpolationMode  # type: ignore[import-untyped]
-from torchvision.transforms._presets import ImageClassification  # type: ignore[import-untyped]
+from torchvision.models.regnet import BlockParams, RegNet
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms._presets import ImageClassification
 
 from tests.oracles.statistics import randomise
 

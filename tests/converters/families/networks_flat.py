@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
-import torchvision  # type: ignore[import-untyped]
+import torchvision
 from timm.models import save_for_hf
 from timm.utils import CheckpointSaver, ModelEmaV3
 from torch.optim.swa_utils import AveragedModel

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms._presets import ImageClassification  # type: ignore[import-untyped]
+from torchvision.transforms._presets import ImageClassification
 
 from converters.sources.classy_vision_config import ClassyVisionConfig
 from converters.sources.source import BILINEAR, NOT_UNDERSTOOD, EvalTransform

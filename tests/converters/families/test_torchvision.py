@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-import torchvision  # type: ignore[import-untyped]
+import torchvision
 from torch.optim.swa_utils import AveragedModel
 
 from converters.plan import make_plan
