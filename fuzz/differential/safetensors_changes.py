@@ -70,7 +70,9 @@ def changed(data: bytes, rng: Random) -> bytes:
             header = rng.choice(_BEFORE).encode() + header
     length = len(header)
     if rng.randrange(20) == 0:
-        length = rng.choice((length + 1, length - 1, 0, 1 << 63, 1 << 40, length + len(content)))
+        length = rng.choice(
+            (length + 1, max(length - 1, 0), 0, 1 << 63, 1 << 40, length + len(content))
+        )
     return length.to_bytes(_LENGTH, "little") + header + content
 
 
