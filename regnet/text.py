@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 from typing import TYPE_CHECKING
 
 from regnet.regular_file import open_regular
@@ -47,7 +48,8 @@ def read_text(path: Path, most: int = MAX_BYTES) -> str:
             "has more than ... bytes".
     """
     with open_regular(path) as file:
-        content = file.read(most + 1)
+        size = os.fstat(file.fileno()).st_size  # memory is taken for as much as is asked for
+        content = file.read(min(size, most) + 1)
     if len(content) > most:
         raise ValueError(f"has more than {most} bytes")
     try:
