@@ -6,6 +6,7 @@ The standard library's :mod:`pickletools` splits the bytes into instructions, ex
 
 from __future__ import annotations
 
+import os
 import pickletools
 import re
 import warnings
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_PICKLE = 1 << 28
 """In bytes; that of the largest published RegNet has under one megabyte."""
+
+_SKIMMED = 1 << 16
+"""In bytes: what is kept of a string that is passed over."""
 
 MAX_STRING = 1 << 26
 """In bytes. Weights are not in strings; configurations and notes are."""
@@ -91,6 +95,32 @@ class PickleSource:
     def tell(self) -> int:
         """Return the position in the stream."""
         return self._position
+
+
+class SkimmedPickle(PickleSource):
+    """A pickle of which long strings are passed over: what it gives is right but for those.
+
+    For what may be a pickle by chance, whose lines are as long as it happens.
+    """
+
+    def read(self, size: int) -> bytes:
+        """As of any pickle, and the rest of a long string is passed over."""
+        data = super().read(min(size, _SKIMMED))
+        rest = min(max(size - _SKIMMED, 0), self._end - self._position)
+        self._stream.seek(rest, os.SEEK_CUR)
+        self._position += rest
+        self.exhausted |= len(data) + rest < size
+        return data
+
+    def readline(self) -> bytes:
+        """As of any pickle, and the rest of a long line is passed over."""
+        kept = part = self._stream.readline(min(_SKIMMED, self._end - self._position))
+        self._position += len(part)
+        while part and not part.endswith(b"\n"):
+            part = self._stream.readline(min(_SKIMMED, self._end - self._position))
+            self._position += len(part)
+        self.exhausted |= not part.endswith(b"\n")
+        return kept if kept.endswith(b"\n") or not part else kept + b"\n"
 
 
 def read_pickle(source: PickleSource, find_storage: FindStorage) -> Tree:

@@ -7,8 +7,8 @@ from zlib import crc32
 
 from converters.checkpoint.beside import Beside
 from converters.checkpoint.file_audit import audit_file, require_no_code
-from converters.checkpoint.legacy_container import read_legacy
-from converters.checkpoint.pickle_reader import PickleSource, read_pickle
+from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
+from converters.checkpoint.pickle_reader import SkimmedPickle, read_pickle
 from converters.checkpoint.safetensors_container import read_safetensors
 from converters.checkpoint.sniff import (
     HEAD_SIZE,
@@ -217,18 +217,23 @@ def open_checkpoint(path: Path, *, audited: bool = False) -> Checkpoint:
 
 
 def _require_nothing_else(file: SourceFile, head: bytes) -> None:
-    """Check that a safetensors file is no pickle or tar archive besides, which torch would load.
+    """Check that a safetensors file is no legacy or tar archive besides, which torch would load.
 
     Its first eight bytes may be the beginning of a text for a pickle, and its header that text.
+    Many are a pickle by chance, of nothing in particular; torch goes on where the first pickle in a
+    file is its magic number.
 
     Raises:
         UnsafeInputError: It is.
     """
     also = "a tar archive" if is_tar(head) else "a pickle"
     if also == "a pickle":
+        pickle = SkimmedPickle(file.stream, 0, file.size, file.name)
         try:
-            read_pickle(PickleSource(file.stream, 0, file.size, file.name), _no_storage)
+            found = read_pickle(pickle, _no_storage)
         except InputError:
+            return
+        if found != MAGIC_NUMBER:
             return
     raise UnsafeInputError(
         f"{file.name}: is a safetensors file and {also} in one, so that programs may disagree on "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import struct
 import tarfile
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 
 from converters.checkpoint import open_checkpoint, pickle_machine, safetensors_container
 from converters.checkpoint.legacy_container import MAGIC_NUMBER
@@ -206,13 +206,11 @@ def two_formats() -> dict[str, bytes]:
     magic = b"0\x8a\x0a" + MAGIC_NUMBER.to_bytes(10, "little") + b"."
     as_tar = bytes(block) + b"x" + magic + legacy[legacy.index(b".", 10) + 1 :]
 
-    # The length of the header is to a pickle the beginning of a text of `size` bytes.
-    size = 100
-    header = save_safetensors({"a": BASE}, {"x": "y" * 300})
-    pairs = header[8 : 8 + int.from_bytes(header[:8], "little")]
-    text = bytearray(pairs.ljust(ord("U") + (size << 8)))
-    text[2 + size - 8] = ord(".")
-    as_safetensors = len(text).to_bytes(8, "little") + bytes(text) + BASE.numpy().tobytes()
+    # The length of the header begins, to a pickle, a line of text that ends behind the header.
+    data = b"\n" + magic
+    fields = {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}
+    text = json.dumps({"a": fields}).encode().ljust(ord("V") + 256)
+    as_safetensors = len(text).to_bytes(8, "little") + text + data
     return {"tar": as_tar, "safetensors": as_safetensors}
 
 
@@ -223,10 +221,21 @@ def test_a_file_in_two_formats_is_refused(what: str, tmp_path: Path) -> None:
         with tarfile.open(tmp_path / "input", "r:") as archive:
             assert archive.getmembers()
     else:
-        assert pickle.loads((tmp_path / "input").read_bytes())  # noqa: S301 -- a text
+        assert pickle.loads((tmp_path / "input").read_bytes()) == MAGIC_NUMBER  # noqa: S301
         assert load_safetensors((tmp_path / "input").read_bytes())
     with pytest.raises(ConversionError, match=r"tar archive|and a pickle in one"):
         open_checkpoint(tmp_path / "input").close()
+
+
+@pytest.mark.parametrize("first", [b"N.", b"I1", b"V\1", b"J\1"])
+def test_a_header_whose_length_begins_some_pickle_is_read(first: bytes, tmp_path: Path) -> None:
+    length = int.from_bytes(first, "little")
+    fields = {"dtype": "U8", "shape": [1 << 20], "data_offsets": [0, 1 << 20]}
+    text = json.dumps({"a": fields}).encode().ljust(length)
+    content = length.to_bytes(8, "little") + text + bytes((1 << 20) - 4) + b"\n0N."
+    assert load_safetensors(content)
+    (tmp_path / "input").write_bytes(content)
+    open_checkpoint(tmp_path / "input").close()
 
 
 def test_half_a_character_in_a_safetensors_header_is_refused(
