@@ -7,9 +7,11 @@ late, since ``torch.hub.list`` takes whatever can be called here for an entry po
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from regnet import RegNetForImageClassification, RegNetImageProcessor, RegNetModel
 
 dependencies = ["torch", "numpy", "PIL"]

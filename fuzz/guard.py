@@ -9,6 +9,7 @@ time. Python reports most of these as audit events, from C code too
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import sys
@@ -109,8 +110,12 @@ class Guard:
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._armed:
             return
+        if event == "compile" and sys._getframe(1).f_code is ast.parse.__code__:  # noqa: SLF001
+            return  # into a tree, of which nothing runs; "exec" would say so
         if event == "open":
             path, _, flags = arguments
+            if isinstance(path, int):  # whose opening was seen before
+                return
             written = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
             if not written and str(path).startswith(self._readable):
                 return

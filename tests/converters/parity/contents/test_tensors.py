@@ -328,5 +328,5 @@ def test_an_artefact_that_is_not_there_is_not_certified(
 def test_a_folder_that_cannot_be_used_is_an_error(copy: ConvertedFolder) -> None:
     path = artefact(copy, "torchscript")
     (copy.path / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"holds no model\.safetensors"):
+    with pytest.raises(InputError, match=r"has neither model\.safetensors nor"):
         certify(copy, "torchscript", path)
