@@ -115,7 +115,8 @@ def _storages_of(data: bytes) -> dict[str, tuple[int, int]]:
         return _storage(key, dtype, numel)
 
     try:
-        read_pickle(PickleSource(io.BytesIO(data), 0, len(data), "pickle"), find_storage)
+        source = PickleSource(io.BytesIO(data), 0, len(data), "pickle")
+        read_pickle(source, find_storage, has_views=True)
     except (ConversionError, ValueError, RecursionError):
         return {}  # which the reader meets again, under watch
     return sizes

@@ -65,7 +65,7 @@ class _Reader:
     def read(self, start: int) -> Tree:
         """Read the content, whose pickle begins at byte ``start``."""
         self._source = self._source_at(start)
-        return read_pickle(self._source, self._find_storage)
+        return read_pickle(self._source, self._find_storage, has_views=True)
 
     def locate_storages(self) -> None:
         """Walk over the storages behind the content, reading nothing but their counts.

@@ -186,13 +186,26 @@ def _require_usual(requires_grad: Tree, hooks: Tree, *flags: Tree) -> None:
         raise TypeError("a tensor with other arguments than torch's")
 
 
+def _required(tensor: Tree, requires_grad: Tree) -> Tree:
+    """Return a tensor.
+
+    Raises:
+        TypeError: It requires a gradient, which a tensor of its type has not.
+    """
+    whole = isinstance(tensor, StoredTensor) and ("int" in tensor.dtype or tensor.dtype == "bool")
+    if requires_grad and whole:
+        raise TypeError("a tensor of whole numbers with a gradient")
+    return tensor
+
+
 def _tensor_v2(args: tuple[Tree, ...]) -> Tree:
     """Build ``_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, flags)``."""
     *layout, requires_grad, hooks = args[:6]
     _require_usual(requires_grad, hooks, *args[6:])
     # The flags say that the stored values are to be conjugated or negated.
-    whole = not any(args[6:])
-    return _tensor(tuple(layout)) if whole else Opaque("torch._utils._rebuild_tensor_v2", args)
+    if any(args[6:]):
+        return Opaque("torch._utils._rebuild_tensor_v2", args)
+    return _required(_tensor(tuple(layout)), requires_grad)
 
 
 def _tensor_v3(args: tuple[Tree, ...]) -> Tree:
@@ -204,7 +217,7 @@ def _tensor_v3(args: tuple[Tree, ...]) -> Tree:
     name = dtype.qualified_name.removeprefix("torch.")
     if name not in NUMPY_CODES or any(args[7:]):
         return Opaque("torch._utils._rebuild_tensor_v3", args)
-    return _tensor(tuple(layout), name)
+    return _required(_tensor(tuple(layout), name), requires_grad)
 
 
 def _require_harmless_state(state: Tree) -> None:
@@ -237,7 +250,7 @@ def _parameter(args: tuple[Tree, ...]) -> Tree:
     _require_usual(requires_grad, hooks)
     if not isinstance(data, StoredTensor | Opaque):
         raise TypeError("a parameter that is no tensor")
-    return data
+    return _required(data, requires_grad)
 
 
 def _from_type(args: tuple[Tree, ...]) -> Tree:

@@ -66,10 +66,12 @@ class PickleMachine:
     Args:
         label: What messages call the pickle.
         find_storage: Told of every storage the pickle mentions.
+        has_views: Whether a mention may end with a view of the storage, as in legacy files.
     """
 
-    def __init__(self, label: str, find_storage: FindStorage) -> None:
+    def __init__(self, label: str, find_storage: FindStorage, *, has_views: bool = False) -> None:
         self._label = label
+        self._has_views = has_views
         self._find_storage = find_storage
         self._stack: list[Tree] = []
         self._below: list[list[Tree]] = []  # what was on the stack at each open mark
@@ -105,6 +107,8 @@ class PickleMachine:
         elif name in _NEW:
             self._stack.append(_NEW[name]())
         elif name in _PUTS:
+            if argument > MAX_OPCODES:  # for which the unpickler in C would make room
+                raise ValueError(f"a value kept as number {argument}")
             self._memo[argument] = self._stack[-1]
         elif name in _GETS:
             self._stack.append(self._memo[argument])
@@ -327,13 +331,20 @@ class PickleMachine:
                 # Before 1.6, torch.save stored the source text of pickled modules beside them.
                 self._stack.append(module)
             case ("storage", kind, str(key), str(), int(numel), *view):
-                self._stack.append(self._storage(storage_dtype(kind), key, numel, view))
+                stored = self._storage(storage_dtype(kind), key, numel, view)
+                # Integers that stand for other numbers are no tensor, unless `_rebuild_qtensor` of
+                # torch is told for which.
+                name = _kind(kind)
+                quantised = name.rpartition(".")[2].startswith(("QInt", "QUInt"))
+                self._stack.append(Opaque(name, ()) if quantised else stored)
             case _:
                 raise ValueError("a reference that is neither a storage nor a module")
 
     def _storage(self, dtype: str, key: str, numel: int, view: list[Tree]) -> StoredTensor:
         if numel < 0:
             raise ValueError(f"a storage of {numel} elements")
+        if len(view) > int(self._has_views):
+            raise ValueError("a view of a storage, which only legacy files have")
         if numel and self._dtypes.setdefault(key, dtype) != dtype:
             # torch takes the type with which a storage is mentioned first.
             raise ValueError(f"a storage of both {self._dtypes[key]} and {dtype}")

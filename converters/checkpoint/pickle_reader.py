@@ -123,12 +123,15 @@ class SkimmedPickle(PickleSource):
         return kept if kept.endswith(b"\n") or not part else kept + b"\n"
 
 
-def read_pickle(source: PickleSource, find_storage: FindStorage) -> Tree:
+def read_pickle(
+    source: PickleSource, find_storage: FindStorage, *, has_views: bool = False
+) -> Tree:
     """Read one pickle, leaving ``source`` behind its end.
 
     Args:
         source: Where it is.
         find_storage: Told of every storage the pickle mentions.
+        has_views: Whether a mention may end with a view of the storage, as in legacy files.
 
     Returns:
         What it holds; see :mod:`converters.checkpoint.values`.
@@ -137,7 +140,7 @@ def read_pickle(source: PickleSource, find_storage: FindStorage) -> Tree:
         InputError: It is damaged, cut short, or too large to be the pickle of a checkpoint.
         UnsafeInputError: It would run code in a reader that does what it says.
     """
-    machine = PickleMachine(source.label, find_storage)
+    machine = PickleMachine(source.label, find_storage, has_views=has_views)
     position = source.tell()
     try:
         for name, argument, position in _instructions(source):

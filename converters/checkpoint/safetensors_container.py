@@ -91,31 +91,47 @@ def _read_header(file: SourceFile) -> tuple[dict[str, Any], int]:
             f"{data_start}; download or copy it again."
         )
 
+    text = file.read(_LENGTH_SIZE, length)
+    try:
+        return _parsed(text, file.name), data_start
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file, "its header is not JSON") from error
+
+
+def _parsed(text: bytes, where: str) -> dict[str, Any]:
+    """Parse a header, as strictly as the format's own library.
+
+    Raises:
+        ValueError: It is no JSON of whole numbers and whole characters.
+        UnsafeInputError: A key occurs twice.
+    """
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for name, value in pairs:
             if name in values:
                 raise UnsafeInputError(
-                    f"{file.name}: has the key '{printable(name)}' twice, so that programs may "
+                    f"{where}: has the key '{printable(name)}' twice, so that programs may "
                     "disagree on its content; get the checkpoint from a source you trust."
                 )
-            for text in (name, value):
-                if isinstance(text, str):
-                    text.encode()  # half a character, as an escape can be, is no text
+            for said in (name, value):
+                if isinstance(said, str):
+                    said.encode()  # half a character, as an escape can be, is no text
             values[name] = value
         return values
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is no JSON")
 
-    text = file.read(_LENGTH_SIZE, length)
-    try:
-        header: dict[str, Any] = json.loads(
-            text.decode(), object_pairs_hook=unique, parse_constant=refuse
-        )
-    except (ValueError, RecursionError) as error:
-        raise _damaged(file, "its header is not JSON") from error
-    return header, data_start
+    def whole(number: str) -> int:
+        if number == "-0":  # which the library takes for a fraction
+            refuse(number)
+        return int(number)
+
+    header: dict[str, Any] = json.loads(
+        text.decode(), object_pairs_hook=unique, parse_constant=refuse, parse_int=whole
+    )
+    return header
 
 
 def _tensor(file: SourceFile, data_start: int, name: str, entry: object) -> StoredTensor:

@@ -55,7 +55,7 @@ def parsed(data: bytes, path: Path) -> Legacy:
     source = PickleSource(BytesIO(data), 0, len(data), "seed")
     parts, begin = [], 0
     for _ in range(_KEYS + 1):
-        keys = read_pickle(source, find_storage)
+        keys = read_pickle(source, find_storage, has_views=True)
         parts.append(data[begin : source.tell()])
         begin = source.tell()
     storages = []

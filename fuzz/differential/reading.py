@@ -112,8 +112,9 @@ def path_of(name: str) -> str:
 
 def _key(value: object, leaf_of: Callable[[object], Leaf | None]) -> str | None:
     """A key of a dict as text; None if it is not all plain."""
-    if leaf_of(value) is not None:
-        return None
+    leaf = leaf_of(value)
+    if leaf is not None:
+        return str(leaf[1]).replace("/", "\\x2f") if leaf[0] == "plain" else None
     if isinstance(value, tuple | frozenset):
         parts = [_key(member, leaf_of) for member in value]
         if None in parts:

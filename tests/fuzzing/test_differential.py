@@ -70,6 +70,9 @@ def framed(missing: int) -> bytes:
 
 
 OTHERWISE = {
+    "a plain tensor on a quantised storage": pickled(
+        a=TENSOR % (STORAGE % global_of("torch.QInt32Storage"))
+    ),
     "a storage of two types": pickled(a=FLOATS, b=INTS),
     "a set made anew": pickled(a=global_of("builtins.set") + b"](K\x01K\x02e\x85\x81"),
     "a list made anew": pickled(a=global_of("builtins.list") + b"](K\x01e\x85\x81"),
@@ -121,6 +124,8 @@ REFUSED = {
         + (STORAGE % global_of("torch.storage.UntypedStorage")).replace(b"K\2t", b"K\x08t")
         + b"K\0K\x02\x85K\x01\x85\x89}K\1tR"
     ),
+    "a gradient of whole numbers": pickled(a=INTS.replace(b"\x89}t", b"\x88}t")),
+    "a view in a zip archive": pickled(a=FLOATS.replace(b"cpuK\x02t", b"cpuK\x02Nt")),
 }
 """Pickles that torch refuses."""
 
@@ -134,6 +139,10 @@ def test_what_torch_refuses_is_refused(data: bytes, tmp_path: Path, library: Lib
     assert "archive/data.pkl" in refusal(in_zip(data), tmp_path)
 
 
+def test_a_memo_as_large_as_memory_is_refused(tmp_path: Path) -> None:
+    assert "kept as number" in refusal(in_zip(b"\x80\x02Nr\xff\xff\xff\xff."), tmp_path)
+
+
 def test_a_value_that_is_left_over_at_the_end_is_refused(tmp_path: Path) -> None:
     assert "left over" in refusal(in_zip(b"\x80\x02K\1" + pickled(a=FLOATS)[2:]), tmp_path)
 
@@ -143,7 +152,8 @@ VIEW = b"(X\1\0\0\0%sK%cK%ct"
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [((b"v", 0, 1), (b"v", 1, 1)), ((b"0", 0, 1), (b"0", 0, 1))]
+    ("one", "other"),
+    [((b"v", 0, 1), (b"v", 1, 1)), ((b"0", 0, 1), (b"0", 0, 1)), ((b"v", 1, 9), (b"v", 1, 9))],
 )
 def test_views_that_torch_takes_for_others_are_refused(
     one: tuple[bytes, int, int], other: tuple[bytes, int, int], tmp_path: Path, library: Library
@@ -238,10 +248,11 @@ def test_a_header_whose_length_begins_some_pickle_is_read(first: bytes, tmp_path
     open_checkpoint(tmp_path / "input").close()
 
 
-def test_half_a_character_in_a_safetensors_header_is_refused(
-    tmp_path: Path, library: Library
+@pytest.mark.parametrize(("name", "size"), [(b"\\ud800", b"0"), (b"a", b"-0")])
+def test_what_is_no_text_or_size_to_safetensors_is_refused(
+    name: bytes, size: bytes, tmp_path: Path, library: Library
 ) -> None:
-    header = b'{"\\ud800":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'
+    header = b'{"%s":{"dtype":"F32","shape":[%s],"data_offsets":[0,0]}}' % (name, size)
     content = len(header).to_bytes(8, "little") + header
     (tmp_path / "input").write_bytes(content)
     answer = library.read("safetensors", tmp_path / "input")

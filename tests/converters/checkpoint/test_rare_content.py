@@ -97,9 +97,9 @@ WRONG = {
         "a tensor without a storage",
     ),
     "a storage of the kind 5": (b"\x80\x02" + storage(b"K\x05") + b".", "without its kind"),
-    "a view beyond its storage": (
+    "a view in a zip archive": (
         b"\x80\x02" + storage(view=b"U\x01vK\x01K\x09\x87") + b".",
-        "a view that does not lie inside its storage",
+        "a view of a storage, which only legacy files have",
     ),
     "an encoding": (call("_codecs", "encode", b"U\x01x", b"U\x04utf7"), "an unknown encoding"),
     "an object of no class": (
