@@ -97,7 +97,7 @@ def report_table(report: Report) -> Group:
     table = Table(title="Verification against the float64 oracle", title_justify="left")
     for column in ("file", "runtime"):
         table.add_column(column)
-    for column in ("RMS error", "x PyTorch", "top-1", "proven", "tensors"):
+    for column in ("RMS error", "x honest", "top-1", "proven", "tensors"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
     for verdict in report.verdicts:
