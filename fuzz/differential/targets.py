@@ -150,13 +150,13 @@ def _compared(
     taken = answer is not None and bool(answer["readings"])
     if reading is None or finding is not None:
         return finding, False, taken
+    whole = all(leaf[0] != "unread" for leaf in reading.values())
     if answer is None:
-        return Finding("only ours", "the library's process died"), True, False
+        return Finding("only ours", "the library's process died") if whole else None, True, False
     for name, theirs in answer["readings"].items():
         words = difference(reading, theirs)
         if words is not None:
             return Finding("differs", f"{name}: {words}"), True, True
-    whole = all(leaf[0] != "unread" for leaf in reading.values())
     if not taken and whole:
         words = "; ".join(f"{name}: {why}" for name, why in answer["refusals"].items())
         if not all(any(r in why for r in BY_DESIGN) for why in answer["refusals"].values()):
