@@ -14,7 +14,12 @@ from enum import StrEnum
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from converters.checkpoint.pickle_globals import BUILT, STORAGE_DTYPES, qualified_name
+from converters.checkpoint.pickle_globals import (
+    BUILT,
+    STORAGE_DTYPES,
+    qualified_name,
+    require_name,
+)
 from converters.checkpoint.pickle_machine import MAX_OPCODES, PickleMachine, changed, extension
 from converters.checkpoint.refused_globals import runs_code
 from converters.checkpoint.values import NUMPY_CODES, Opaque, Storage, printable
@@ -215,10 +220,9 @@ class _AuditMachine(PickleMachine):
             judgement = Judgement.UNSAFE
         elif plain in PLAIN or plain.startswith("builtins."):
             judgement = Judgement.PLAIN
-        elif all(part.isidentifier() for part in f"{module}.{name}".split(".")):
-            judgement = Judgement.FOREIGN
         else:
-            raise ValueError("a name that no program has")
+            require_name(module, name)
+            judgement = Judgement.FOREIGN
         self._named(f"{module}.{name}", judgement)
         self._stack.append(Opaque(f"{module}.{name}"))
 

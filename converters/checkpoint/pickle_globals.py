@@ -65,6 +65,16 @@ def qualified_name(module: str, name: str) -> str:
     return f"{_RENAMED.get(module, module)}.{name}"
 
 
+def require_name(module: str, name: str) -> None:
+    """Check that somebody can have called something so.
+
+    Raises:
+        ValueError: It is a name that no program has, and no loader finds.
+    """
+    if not all(part.isidentifier() for part in f"{module}.{name}".split(".")):
+        raise ValueError("a name that no program has")
+
+
 def storage_dtype(value: Tree) -> str:
     """Return torch's dtype name for a storage class named in a pickle.
 

@@ -15,6 +15,7 @@ from converters.checkpoint.pickle_globals import (
     build,
     made_anew,
     qualified_name,
+    require_name,
     storage_dtype,
 )
 from converters.checkpoint.refused_globals import runs_code
@@ -254,6 +255,7 @@ class PickleMachine:
     def _name(self, module: str, name: str) -> None:
         if runs_code(module, name):
             raise self._unsafe(f"{module}.{name}")
+        require_name(module, name)
         self._stack.append(Opaque(qualified_name(module, name)))
 
     def _op_ext1(self, code: int) -> None:

@@ -19,6 +19,7 @@ from converters.checkpoint.legacy_container import MAGIC_NUMBER
 from converters.checkpoint.zip_directory import ZipDirectory
 from converters.errors import ConversionError
 from converters.parity.contents.pt2 import read_pt2
+from converters.security import inspect_security
 from fuzz.differential import archives, ours, seeds
 from fuzz.differential.__main__ import running
 from fuzz.differential.library import Library
@@ -137,6 +138,14 @@ def test_what_torch_refuses_is_refused(data: bytes, tmp_path: Path, library: Lib
     assert answer is not None
     assert not answer["readings"]
     assert "archive/data.pkl" in refusal(in_zip(data), tmp_path)
+
+
+def test_a_name_that_no_program_has_is_not_called_harmless(tmp_path: Path) -> None:
+    content = saved({"a": BASE, "b": Counter("a")}, "legacy")
+    content = content.replace(b"collections\nCounter", b"collections\nCoun\1er")
+    (tmp_path / "input").write_bytes(content)
+    assert not inspect_security(tmp_path / "input").harmless
+    assert "no program has" in refusal(content, tmp_path)
 
 
 def test_a_memo_as_large_as_memory_is_refused(tmp_path: Path) -> None:
