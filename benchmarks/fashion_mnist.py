@@ -20,12 +20,12 @@ from benchmarks.int8 import save
 from benchmarks.tables import installed, machine, markdown, replace_measured
 from checkpoints.fashion_mnist.demo import COLUMNS, format_rows
 from checkpoints.fashion_mnist.train import CHECKPOINT, DATASET, Split, load_split
-from converters.artefacts import FORMATS, ExportOptions
-from converters.calibration import CALIBRATION_FOLDER
-from converters.convert import ConvertOptions, convert
 from converters.errors import ConversionError
-from converters.export import export_artefacts
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.onnx.calibration import CALIBRATION_FOLDER
+from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.export import export_artefacts
 from converters.progress import Silent
 
 

@@ -23,16 +23,16 @@ from PIL import Image
 from benchmarks.make_checkpoint import make_checkpoint
 from benchmarks.tables import Target, installed, machine, markdown, replace_measured, targets_table
 from checkpoints.fashion_mnist.train import CHECKPOINT, DATASET, Split, load_split
-from converters.artefacts import ExportOptions
-from converters.convert import ConvertOptions, convert
-from converters.export import export_artefacts
-from converters.folder import ConvertedFolder
-from converters.inference.bench import Contender, Timing, time_in_turn
-from converters.inference.predict import open_runtime
+from converters.folder.folder import ConvertedFolder
+from converters.formats.format import ExportOptions
+from converters.jobs.bench import Contender, Timing, time_in_turn
+from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.export import export_artefacts
+from converters.jobs.predict import open_runtime
 from converters.progress import Silent
 
 if TYPE_CHECKING:
-    from converters.runtimes.runtime import Runtime
+    from converters.formats.runtime import Runtime
 
 NETWORKS = ("RegNetX-400MF", "RegNetY-800MF", "RegNetX-4.0GF", "RegNetY-4.0GF")
 FORMATS = ("onnx", "onnx-int8")

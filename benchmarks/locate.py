@@ -34,8 +34,8 @@ from benchmarks.tables import (
     replace_measured,
     targets_table,
 )
-from converters.artefacts import FORMATS
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.formats.format import FORMATS
 from converters.parity.locate.location import locate
 from converters.parity.locate.module_errors import BAND
 from regnet import RegNetForImageClassification

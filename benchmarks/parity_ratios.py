@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from converters.artefacts import FORMATS, ExportOptions
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.folder.inputs import verification_inputs
+from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.onnx.runtime import OnnxRuntime
+from converters.formats.torchscript_runtime import TorchScriptRuntime
 from converters.parity.contents.tensors import certify
-from converters.parity.inputs import verification_inputs
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT, Verdict, judge
-from converters.runtimes.onnxruntime import OnnxRuntime
-from converters.runtimes.torchscript import TorchScriptRuntime
 from regnet import RegNetForImageClassification
 from regnet.design_space import NETWORKS
 from tests.oracles.statistics import randomise
@@ -28,7 +28,7 @@ from tests.oracles.statistics import randomise
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from converters.runtimes.runtime import Runtime
+    from converters.formats.runtime import Runtime
 
 FORMS = {
     "ONNX": ("onnx", ExportOptions()),

@@ -30,17 +30,17 @@ from benchmarks.tables import (
     replace_measured,
     targets_table,
 )
-from converters.convert import convert
-from converters.inference.bench import Contender, time_in_turn
-from converters.runtimes.onnxruntime import PROVIDERS, session_options
-from converters.writeback import write_back
+from converters.formats.onnx.runtime import PROVIDERS, session_options
+from converters.jobs.bench import Contender, time_in_turn
+from converters.jobs.convert import convert
+from converters.jobs.writeback import write_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from converters.runtimes.runtime import Runtime
+    from converters.formats.runtime import Runtime
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -151,7 +151,7 @@ def in_pairs(
 
 def in_onnxruntime(path: Path) -> Network:
     """Open a file in ONNX Runtime as `regnet bench` does: one thread that does not spin."""
-    from converters.runtimes.silent_onnxruntime import onnxruntime
+    from converters.formats.onnx.silent import onnxruntime
 
     session = onnxruntime.InferenceSession(path, session_options(), providers=PROVIDERS)
     name = session.get_inputs()[0].name

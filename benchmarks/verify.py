@@ -27,9 +27,9 @@ from benchmarks.tables import (
     replace_measured,
     targets_table,
 )
-from converters.artefacts import FORMATS
-from converters.convert import ConvertOptions, convert
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.formats.format import FORMATS
+from converters.jobs.convert import ConvertOptions, convert
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import judge
 from converters.parity.verify import recorded_inputs, verify_folder

@@ -5,6 +5,9 @@ Every message is one sentence: what is wrong, where, and what to do.
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from importlib.util import find_spec
+
 MAX_MESSAGE = 2000
 """Characters; a message may quote what a file says, which may be of any length."""
 
@@ -21,8 +24,8 @@ def reason_of(error: OSError | ValueError) -> str:
     """Why a file could not be read, as a clause for parentheses.
 
     Args:
-        error: From the system, or from :mod:`regnet.json_text` and :mod:`regnet.regular_file`,
-            whose errors are clauses without a subject.
+        error: From the system, or from :mod:`regnet.files.json_text` and
+            :mod:`regnet.files.regular_file`, whose errors are clauses without a subject.
     """
     if isinstance(error, OSError):
         return (error.strerror or type(error).__name__).lower()
@@ -93,3 +96,27 @@ class StorageError(ConversionError):
     """The environment failed: disk full, permission denied, a file that changed while read."""
 
     exit_status = 4
+
+
+def require_extra(
+    package: str, extra: str, need: str = "this format is written and run with it"
+) -> str:
+    """Make sure of a package before it is imported.
+
+    Args:
+        package: What is imported.
+        extra: The extra of this project that brings it.
+        need: What for, as a clause.
+
+    Returns:
+        Its version, without what follows a plus or minus sign, which names the build.
+
+    Raises:
+        StorageError: If it is not installed.
+    """
+    if find_spec(package) is None:
+        raise StorageError(
+            f"{package} is not installed, and {need}; install it "
+            f'with `pip install "regnet-converters[{extra}]"`.'
+        )
+    return version(package).partition("+")[0].partition("-")[0]

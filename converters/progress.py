@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from converters.inspection import Inspection
+    from converters.weights.inspection import Inspection
 
 
 class Progress(Protocol):

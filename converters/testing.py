@@ -38,7 +38,7 @@ def assert_parity(
             ``strict``, was not run; the message is a table.
         InputError: If the folder or the baseline cannot be read.
     """
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
     from converters.parity.verify import verify_folder
     from converters.reports.baseline import read_baseline, regressions
     from converters.reports.findings import Findings

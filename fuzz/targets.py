@@ -20,11 +20,11 @@ from converters.checkpoint.safetensors_container import DTYPES
 from converters.checkpoint.values import Storage, item_size
 from converters.cli.app import app
 from converters.errors import ConversionError
-from converters.inspection import UNFIT, inspected
+from converters.families.options import SourceOptions
+from converters.families.pycls_config import PyclsConfig
+from converters.families.wrapping import all_tensors, find_state_dicts
 from converters.published.manifest import parse
-from converters.sources.options import SourceOptions
-from converters.sources.pycls_config import PyclsConfig
-from converters.wrapping import all_tensors, find_state_dicts
+from converters.weights.inspection import UNFIT, inspected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

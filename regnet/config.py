@@ -11,8 +11,8 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from regnet.json_file import JsonFile
-from regnet.loading import dtype_name, either_dtype
+from regnet.files.json_file import JsonFile
+from regnet.files.loading import dtype_name, either_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

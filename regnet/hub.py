@@ -16,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 
 from regnet.architecture import BASE_PREFIX, CLASSIFIER
 from regnet.config import RegNetConfig
-from regnet.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME
-from regnet.loading import dtype_name, either_dtype, settings_of
-from regnet.mapped_file import map_tensors
-from regnet.safetensors_file import (
+from regnet.files.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME
+from regnet.files.loading import dtype_name, either_dtype, settings_of
+from regnet.files.mapped_file import map_tensors
+from regnet.files.safetensors_file import (
     INDEX_NAME,
     SHARD_PATTERN,
     TORCH_TO_SAFETENSORS,
@@ -30,8 +30,8 @@ from regnet.safetensors_file import (
     plan_shards,
     write_file,
 )
-from regnet.text import MAX_BYTES
-from regnet.weight_files import require_indexed, shards_of, weight_files
+from regnet.files.text import MAX_BYTES
+from regnet.files.weight_files import require_indexed, shards_of, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -184,7 +184,7 @@ class PretrainedMixin(_Base):
                 ``unexpected_keys`` (names), ``mismatched_keys`` (names with both shapes) and
                 ``error_msgs``.
             **keywords: Fields of the configuration, for example ``num_labels=10``. Other keywords
-                of transformers change nothing or are refused; see :mod:`regnet.loading`.
+                of transformers change nothing or are refused; see :mod:`regnet.files.loading`.
 
         Raises:
             FileNotFoundError: If a file is missing.

@@ -17,6 +17,13 @@ import numpy as np
 from PIL import Image
 
 from regnet.config import MAX_SIDE
+from regnet.files.json_file import (
+    PREPROCESSOR_NAME,
+    PROCESSOR_NAME,
+    JsonFile,
+    processor_settings,
+    read_object,
+)
 from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from regnet.images import (
     MOST_PIXELS,
@@ -29,13 +36,6 @@ from regnet.images import (
     single_images,
     to_picture,
     to_pixels,
-)
-from regnet.json_file import (
-    PREPROCESSOR_NAME,
-    PROCESSOR_NAME,
-    JsonFile,
-    processor_settings,
-    read_object,
 )
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from benchmarks import torchvision_operators  # noqa: F401 -- before torchvision
-from converters.convert import ConvertOptions, convert
-from converters.folder import ConvertedFolder
-from converters.sources.options import SourceOptions
+from converters.families.options import SourceOptions
+from converters.folder.folder import ConvertedFolder
+from converters.jobs.convert import ConvertOptions, convert
 from regnet import RegNetConfig, RegNetForImageClassification, RegNetModel
 from tests.oracles.statistics import ADVERSARIAL, adversarial, randomise
 

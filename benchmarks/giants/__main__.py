@@ -11,8 +11,8 @@ from benchmarks.giants.containers import CONTAINERS
 from benchmarks.giants.layouts import LAYOUTS
 from benchmarks.giants.make import Recipe, make
 from benchmarks.giants.networks import published_names
-from converters.dtypes import DEFAULT, DTYPES
 from converters.errors import ConversionError
+from regnet.files.casts import DEFAULT, DTYPES
 
 
 def main() -> None:

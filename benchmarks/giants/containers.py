@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.giants.content import Part
 from benchmarks.giants.sparse import SparseFile
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, PROTOCOL_VERSION
-from converters.exporters.torch_pickle import opcodes, program
-from converters.targets.network import save_archive
-from regnet.safetensors_file import (
+from converters.checkpoint.torch_pickle import opcodes, program
+from converters.families.written import save_archive
+from regnet.files.safetensors_file import (
     TORCH_TO_SAFETENSORS,
     TensorSpec,
     header_bytes,

@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.giants.content import Part
 from converters.checkpoint import open_any
-from converters.folder import ConvertedFolder
-from converters.targets.network import Network
+from converters.families.written import Network
+from converters.folder.folder import ConvertedFolder
 from regnet.architecture import BUFFER_LEAVES, Architecture
-from regnet.image_processor import RegNetImageProcessor
-from regnet.safetensors_file import (
+from regnet.files.safetensors_file import (
     TORCH_TO_SAFETENSORS,
     WEIGHTS_NAME,
     TensorSpec,
     header_bytes,
     in_file_order,
 )
+from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from benchmarks.giants.containers import Writer
     from converters.checkpoint import StoredTensor
-    from converters.exporters.torch_pickle import Value
-    from converters.targets.target import Target
+    from converters.checkpoint.torch_pickle import Value
+    from converters.families.target import Target
     from regnet.config import RegNetConfig
 
 

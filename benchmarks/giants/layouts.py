@@ -8,20 +8,20 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from benchmarks.giants import vissl
-from converters.keymaps.classy_vision import SWAG, VISSL
-from converters.keymaps.reference import REFERENCE
-from converters.targets.registry import target_named
-from converters.targets.target import Target
+from converters.families.classy_vision_keymap import SWAG, VISSL
+from converters.families.reference_keymap import REFERENCE
+from converters.families.target import Target
+from converters.families.targets import target_named
 from regnet.architecture import BASE_PREFIX, CLASSIFIER
 from regnet.config import CONFIG_NAME
-from regnet.safetensors_file import WEIGHTS_NAME
+from regnet.files.safetensors_file import WEIGHTS_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from benchmarks.giants.giant import Giant
-    from converters.targets.network import Network
+    from converters.families.written import Network
 
 LAYOUTS = {
     "pycls": ("trainer", "flat"),

@@ -14,8 +14,8 @@ from benchmarks.giants.networks import STAGE_PARTS, config_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from converters.dtypes import DType
     from regnet.config import RegNetConfig
+    from regnet.files.casts import DType
 
 
 @dataclass(frozen=True, slots=True)

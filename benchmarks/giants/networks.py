@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.folder import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE
+from converters.folder.folder import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE
 from converters.published.manifest import manifest
 from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
     Array = NDArray[Any]
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.runtimes.onnxruntime import PROVIDERS, session_options
-from converters.runtimes.reference import ReferenceRuntime
+from converters.formats.onnx.runtime import PROVIDERS, session_options
+from converters.formats.reference import ReferenceRuntime
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
     Outputs = dict[str, NDArray[np.floating]]
 
@@ -118,7 +118,7 @@ def torch_onnx_rule(reference: Outputs, outputs: Outputs) -> bool:
 
 def run_onnx(path: Path, pixels: NDArray[np.float32], *, basic: bool = False) -> Outputs:
     """Outputs by name, in the order of the file."""
-    from converters.runtimes.silent_onnxruntime import onnxruntime
+    from converters.formats.onnx.silent import onnxruntime
 
     options = session_options()
     if basic:

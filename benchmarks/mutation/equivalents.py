@@ -25,7 +25,7 @@ from benchmarks.mutation.graphs import (
 from benchmarks.mutation.judging import reasons
 from benchmarks.mutation.scripts import replace_code
 from benchmarks.mutation.weights import Weights
-from converters.exporters.torchscript import CODE, MARK
+from converters.formats.torchscript import CODE, MARK
 from regnet.architecture import BASE_PREFIX, NORM_EPS
 from tests.converters.parity.faults import sets
 

@@ -12,18 +12,18 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.mutation.judging import Outcome, reasons
-from converters.artefacts import FORMATS, ExportOptions
 from converters.errors import ConversionError
-from converters.folder import (
+from converters.folder.folder import (
     GOLDEN_NAME,
     ONNX_NAME,
     TRUNK_ARCHITECTURE,
     ConvertedFolder,
 )
+from converters.formats.format import FORMATS, ExportOptions
 from converters.parity.verify import verify_folder
 from regnet.config import CONFIG_NAME
-from regnet.json_file import PREPROCESSOR_NAME
-from regnet.safetensors_file import WEIGHTS_NAME
+from regnet.files.json_file import PREPROCESSOR_NAME
+from regnet.files.safetensors_file import WEIGHTS_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from benchmarks.mutation.artefact import OnnxArtefact
 from benchmarks.mutation.mutant import Mutant, spread
-from converters.exporters.onnx_graph import build_graph
+from converters.formats.onnx.graph import build_graph
 from regnet.config import Activation
 from tests.converters.parity.faults import becomes, sets
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from benchmarks.mutation.artefact import Artefact
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
     NodeFault = Callable[[ModelProto, NodeProto], None]
     ModelFault = Callable[[ModelProto], None]

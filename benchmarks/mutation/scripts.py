@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.mutation.artefact import ScriptArtefact
 from benchmarks.mutation.graphs import other_configurations
 from benchmarks.mutation.mutant import Mutant
-from converters.exporters.torchscript import CODE, program_entries
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.formats.torchscript import CODE, program_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,17 +11,17 @@ from safetensors.numpy import load_file, save_file
 from benchmarks.mutation.artefact import OnnxArtefact, ScriptArtefact
 from benchmarks.mutation.contenders import Contenders
 from benchmarks.parity_ratios import FORMS
-from converters.artefacts import FORMATS
-from converters.digests import sha256_of
-from converters.folder import ONNX_NAME, ConvertedFolder
+from converters.checkpoint.digests import sha256_of
+from converters.folder.folder import ONNX_NAME, ConvertedFolder
+from converters.folder.inputs import verification_inputs
+from converters.formats.format import FORMATS
 from converters.parity.golden import write_golden
-from converters.parity.inputs import verification_inputs
 from converters.parity.truth import Truth, run
 from converters.parity.verify import verify_artefacts
 from regnet import RegNetForImageClassification, RegNetImageProcessor
 from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS
-from regnet.safetensors_file import WEIGHTS_NAME
+from regnet.files.safetensors_file import WEIGHTS_NAME
 from tests.converters.exporters.random_folder import random_folder
 from tests.converters.parity.networks import _SMALL
 from tests.oracles.statistics import randomise
@@ -123,7 +123,7 @@ class Subject:
 
 
 def kind_of(form: str) -> str:
-    """Key of :data:`converters.artefacts.FORMATS`."""
+    """Key of :data:`converters.formats.format.FORMATS`."""
     return FORMS[form][0]
 
 

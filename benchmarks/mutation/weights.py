@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.mutation.artefact import Artefact
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
     Array = NDArray[Any]
     Changed = Mapping[str, Array]

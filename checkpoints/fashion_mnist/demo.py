@@ -15,14 +15,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 from rich.table import Table
 
-from converters.artefacts import ExportOptions
 from converters.cli.console import Output
-from converters.export import export_artefacts
-from converters.folder import ConvertedFolder
-from converters.inference.bench_folder import BenchOptions, bench_folder
-from converters.inference.evaluate import evaluate
-from converters.inference.predict import EAGER, open_runtime
-from converters.probabilities import softmax
+from converters.folder.folder import ConvertedFolder
+from converters.formats.format import ExportOptions
+from converters.formats.probabilities import softmax
+from converters.jobs.bench_folder import BenchOptions, bench_folder
+from converters.jobs.evaluate import evaluate
+from converters.jobs.export import export_artefacts
+from converters.jobs.predict import EAGER, open_runtime
 from converters.progress import Silent
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from regnet.json_file import PREPROCESSOR_NAME, processor_settings
-from regnet.json_text import read_json as read_text_as_json
-from regnet.weight_files import shards_of
+from regnet.files.json_file import PREPROCESSOR_NAME, processor_settings
+from regnet.files.json_text import read_json as read_text_as_json
+from regnet.files.weight_files import shards_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +91,7 @@ def index_of(path: Path) -> Path | None:
 
 
 def read_index(index: Path) -> dict[str, set[str]]:
-    """Read an index; see :func:`regnet.weight_files.shards_of`.
+    """Read an index; see :func:`regnet.files.weight_files.shards_of`.
 
     Raises:
         InputError: If it cannot be used, or a shard is missing.

@@ -11,7 +11,7 @@ from converters.checkpoint.beside import Beside, of_folder, read_index
 from converters.checkpoint.joined import JoinedTensor
 from converters.checkpoint.reader import CHUNK_SIZE, open_checkpoint
 from converters.errors import InputError
-from regnet.weight_files import require_indexed, unindexed
+from regnet.files.weight_files import require_indexed, unindexed
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence

@@ -13,7 +13,7 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 class FrameworkName(StrEnum):
-    """What ``--from`` takes; the keys of `converters.sources.registry.FRAMEWORKS`."""
+    """What ``--from`` takes; the keys of `converters.families.registry.FRAMEWORKS`."""
 
     PYCLS = "pycls"
     TIMM = "timm"

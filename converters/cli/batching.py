@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from converters.batch.job import Job
 from converters.cli.arguments import UsageError
 from converters.cli.published import located
 from converters.errors import ConversionError, InputError
+from converters.jobs.batch.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from converters.batch.engine import Engine
-    from converters.batch.job import Outcome
     from converters.cli.console import Output
-    from converters.convert import ConvertOptions
+    from converters.jobs.batch.engine import Engine
+    from converters.jobs.batch.job import Outcome
+    from converters.jobs.convert import ConvertOptions
 
 EngineName = Literal["processes", "ray"]
 
@@ -169,7 +169,7 @@ def _run(
     at_once: int | None,
 ) -> list[Outcome]:
     """Run all jobs; return their outcomes in the order in which the checkpoints were given."""
-    from converters.batch.engine import run_batch
+    from converters.jobs.batch.engine import run_batch
 
     jobs, outcomes = _jobs(folders, options, output)
     running = run_batch(jobs, _engine(engine, at_once, len(jobs)))
@@ -208,11 +208,11 @@ def _jobs(
 
 def _engine(name: EngineName | None, at_once: int | None, jobs: int) -> Engine:
     if name == "ray":
-        from converters.batch.ray_cluster import RayCluster
+        from converters.jobs.batch.ray_cluster import RayCluster
 
         return RayCluster(at_once)
-    from converters.batch.processes import Processes
-    from converters.inference.bench_folder import usable_cores
+    from converters.jobs.batch.processes import Processes
+    from converters.jobs.bench_folder import usable_cores
 
     return Processes(min(at_once or usable_cores(), jobs))
 

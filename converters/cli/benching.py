@@ -8,15 +8,15 @@ from rich.table import Table
 from rich.text import Text
 
 from converters.cli.tables import human_size
-from converters.inference.bench_folder import bench_folder
+from converters.jobs.bench_folder import bench_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.cli.console import Output
-    from converters.inference.bench import Timing
-    from converters.inference.bench_choice import Choice, Entry
-    from converters.inference.bench_folder import Bench, BenchOptions
+    from converters.jobs.bench import Timing
+    from converters.jobs.bench_choice import Choice, Entry
+    from converters.jobs.bench_folder import Bench, BenchOptions
 
 _MILLISECOND = 1e-3
 _STYLES = {

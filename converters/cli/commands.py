@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 from converters.cli.published import located
 from converters.cli.tables import files_table, inspection_tables, plan_table, report_table
 from converters.errors import InputError, reason_of
-from regnet.json_text import parse_json
-from regnet.safetensors_file import parse_size
-from regnet.text import read_text
+from regnet.files.json_text import parse_json
+from regnet.files.safetensors_file import parse_size
+from regnet.files.text import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.cli.console import Output
-    from converters.convert import ConvertOptions
-    from converters.inspection import Inspection
-    from converters.sources.options import SourceOptions
+    from converters.families.options import SourceOptions
+    from converters.jobs.convert import ConvertOptions
+    from converters.weights.inspection import Inspection
 
 
 def read_labels(path: Path) -> list[str]:
@@ -62,7 +62,7 @@ def inspect(
     with_plan: bool,
 ) -> None:
     """Recognise and plan; print both."""
-    from converters.inspection import inspected
+    from converters.weights.inspection import inspected
 
     path, options = located(path, options, output)
     with inspected(path, options) as (_, inspection):
@@ -78,8 +78,8 @@ def dry_run(
     path: Path, out: Path, framework: str | None, options: ConvertOptions, output: Output
 ) -> None:
     """Plan a conversion, for another framework if one is named; print the plan."""
-    from converters.convert import planned
-    from converters.writeback import planned_back
+    from converters.jobs.convert import planned
+    from converters.jobs.writeback import planned_back
 
     path, source = located(path, options.source, output)
     options = replace(options, source=source)
@@ -95,9 +95,9 @@ def dry_run(
 
 def convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> None:
     """Convert; print the verdicts, if there are any, and the files."""
-    from converters.convert import convert as run_conversion
+    from converters.folder.record import Record
+    from converters.jobs.convert import convert as run_conversion
     from converters.parity.report import VerificationError
-    from converters.record import Record
 
     path, source = located(path, options.source, output)
     options = replace(options, source=source)
@@ -121,8 +121,8 @@ def write_back(
     path: Path, out: Path, framework: str, options: ConvertOptions, output: Output
 ) -> None:
     """Write another framework's file; print what was proven of it."""
+    from converters.jobs.writeback import write_back as run_write_back
     from converters.parity.report import VerificationError
-    from converters.writeback import write_back as run_write_back
 
     path, source = located(path, options.source, output)
     options = replace(options, source=source)
@@ -150,7 +150,7 @@ def write_back(
 
 
 def _inspection_record(inspection: Inspection) -> dict[str, Any]:
-    from converters.record import architecture_record
+    from converters.folder.record import architecture_record
 
     source = inspection.source
     return {

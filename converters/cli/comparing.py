@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.cli.console import Output
+    from converters.families.options import SourceOptions
     from converters.parity.compare.sides import Side
-    from converters.sources.options import SourceOptions
 
 
 def compare(

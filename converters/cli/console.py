@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from converters.errors import escaped
-from converters.sources.source import NOT_UNDERSTOOD
+from converters.families.source import NOT_UNDERSTOOD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import TaskID
 
-    from converters.inspection import Inspection
-    from converters.sources.source import Decision
+    from converters.families.source import Decision
+    from converters.weights.inspection import Inspection
 
 _PIPE_WIDTH = 120
 _SHOW_AFTER = 1.0

@@ -21,8 +21,8 @@ from converters.cli.arguments import (  # noqa: TC001 -- typer reads them
     Weights,
 )
 from converters.cli.batching import EngineOption, Jobs, Out, OutDir  # noqa: TC001
-from converters.dtypes import DType
 from converters.errors import InputError
+from regnet.files.casts import DType
 
 To = Annotated[
     Literal["timm", "torchvision", "pycls", "classy-vision", "mmpretrain"] | None,
@@ -92,12 +92,12 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
 
     Example: regnet convert *.pyth --out-dir converted/ --jobs 4
     """
-    from converters.artefacts import named_formats
     from converters.cli import batching, commands
     from converters.cli.console import Output
-    from converters.convert import ConvertOptions, require_formats
-    from converters.sources.options import SourceOptions
-    from converters.writeback import NO_FOLDER
+    from converters.families.options import SourceOptions
+    from converters.formats.format import named_formats
+    from converters.jobs.convert import ConvertOptions, require_formats
+    from converters.jobs.writeback import NO_FOLDER
 
     source_options = SourceOptions(framework, channel_order, weights, head)
     output = Output(as_json, quiet)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from converters.inference.evaluate_folder import evaluate_folder
-from converters.inference.images import UnreadableImagesError
+from converters.folder.images import UnreadableImagesError
+from converters.jobs.evaluate_folder import evaluate_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.cli.console import Output
-    from converters.inference.evaluate import Agreement, Evaluation
-    from converters.inference.evaluate_folder import EvaluateOptions
+    from converters.jobs.evaluate import Agreement, Evaluation
+    from converters.jobs.evaluate_folder import EvaluateOptions
 
 
 def evaluate(path: Path, images: Path, options: EvaluateOptions, output: Output) -> None:

@@ -22,8 +22,8 @@ from converters.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from converters.artefacts import ExportOptions
     from converters.cli.console import Output
+    from converters.formats.format import ExportOptions
 
 _PREPROCESSING = "onnx-preprocessing"
 
@@ -68,8 +68,8 @@ def export_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
 
     Example: regnet export out/ --format onnx-fp16 --verify
     """
-    from converters.artefacts import ExportOptions, named_formats
     from converters.cli.console import Output
+    from converters.formats.format import ExportOptions, named_formats
 
     chosen = named_formats([*(formats or ()), *([_PREPROCESSING] if with_preprocessing else ())])
     options = ExportOptions(
@@ -88,8 +88,8 @@ def export_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
 def _with_sizes(
     options: ExportOptions, path: Path, dynamic: str | None, shape: str | None
 ) -> ExportOptions:
-    from converters.exporters.onnx_form import with_sizes
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
+    from converters.formats.onnx.form import with_sizes
 
     axes = None if dynamic is None else _listed(dynamic)
     sizes = None if shape is None else _numbers(shape)
@@ -114,7 +114,7 @@ def _export(
 ) -> None:
     """Write artefacts into a converted folder; print the files."""
     from converters.cli.tables import files_table, report_table
-    from converters.export import export_artefacts
+    from converters.jobs.export import export_artefacts
 
     with output.progress() as progress:
         report = export_artefacts(path, formats, options, verify=verify, progress=progress)
@@ -136,7 +136,7 @@ def _export(
 
 def _details(path: Path, name: str) -> dict[str, Any]:
     """What is recorded of a format's artefact beside its digest."""
-    from converters.artefacts import FORMATS
+    from converters.formats.format import FORMATS
 
     kind = FORMATS[name]
     return kind.details(path / kind.file_name) if kind.details else {}
@@ -148,7 +148,7 @@ def _quantisation_in_words(
     top1_loss: float | None,
     float_layers: Sequence[str],
 ) -> str:
-    """The fields of :class:`converters.exporters.onnx_int8.Quantisation`."""
+    """The fields of :class:`converters.formats.onnx.int8.Quantisation`."""
     words = f"\nint8, calibrated on {calibration_images} images"
     if agreement is not None and top1_loss is not None:
         words += f": {agreement:.1%} keep their best class, expected loss {top1_loss:.2%} of top-1"

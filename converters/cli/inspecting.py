@@ -37,7 +37,7 @@ def inspect_command(  # noqa: PLR0913 -- one parameter per option
     from converters.cli import commands
     from converters.cli.console import Output
     from converters.cli.security import print_security
-    from converters.sources.options import SourceOptions
+    from converters.families.options import SourceOptions
 
     output = Output(as_json, quiet)
     if security:

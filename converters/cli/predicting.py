@@ -12,8 +12,8 @@ from rich.text import Text
 
 from converters.cli.reports import write_text
 from converters.errors import InputError, escaped
-from converters.inference.images import UnreadableImagesError, find_images
-from converters.inference.predict import predict_each
+from converters.folder.images import UnreadableImagesError, find_images
+from converters.jobs.predict import predict_each
 from converters.reports.findings import one_line
 from converters.staging import staged_file, storage_errors
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.cli.console import Output
-    from converters.inference.predict import Prediction, PredictOptions
+    from converters.jobs.predict import Prediction, PredictOptions
 
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What begins a formula: the signs, their full-width twins, and what is skipped before them."""
@@ -108,7 +108,7 @@ def _cell(text: str) -> str:
 
 
 def _draw(predictions: Sequence[Prediction], target: Path) -> None:
-    from converters.inference.contact_sheet import contact_sheet
+    from converters.jobs.contact_sheet import contact_sheet
 
     sheet = contact_sheet(predictions)
     with storage_errors(target), staged_file(target) as staging:

@@ -80,7 +80,7 @@ def verify_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     """
     from converters.cli.console import Output
     from converters.cli.verifying import VerifyOptions, verify
-    from converters.sources.options import SourceOptions
+    from converters.families.options import SourceOptions
 
     source_options = None
     if framework or channel_order or weights or head:
@@ -128,7 +128,7 @@ def compare_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     """
     from converters.cli.comparing import compare
     from converters.cli.console import Output
-    from converters.sources.options import SourceOptions
+    from converters.families.options import SourceOptions
 
     options = SourceOptions(None, channel_order, weights, head)
     compare(first, second, images or (), options, Output(as_json, quiet))

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.cli.console import Output
+    from converters.families.options import SourceOptions
     from converters.published.manifest import Published
-    from converters.sources.options import SourceOptions
 
 
 def located(path: Path, options: SourceOptions, output: Output) -> tuple[Path, SourceOptions]:

@@ -11,7 +11,7 @@ from converters.cli.arguments import Debug, Folder, Json, Quiet  # noqa: TC001 -
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from converters.publish import Publication
+    from converters.jobs.publish import Publication
 
 
 def push_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
@@ -43,7 +43,7 @@ def push_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     from converters.cli.console import Output
-    from converters.publish import prepare, require_verified, send
+    from converters.jobs.publish import prepare, require_verified, send
 
     output = Output(as_json, quiet)
     publication = prepare(folder, repository, has_right=has_right)

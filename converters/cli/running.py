@@ -13,7 +13,7 @@ _RUNTIMES = "a format of `regnet export`, or torch for eager PyTorch"
 
 
 def _known(runtimes: str | list[str] | None) -> str | list[str] | None:
-    from converters.inference.predict import require_known
+    from converters.jobs.predict import require_known
 
     for name in [runtimes] if isinstance(runtimes, str) else runtimes or ():
         require_known(name)
@@ -59,7 +59,7 @@ def predict_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     """
     from converters.cli.console import Output
     from converters.cli.predicting import Forms, predict
-    from converters.inference.predict import PredictOptions
+    from converters.jobs.predict import PredictOptions
 
     options = PredictOptions(runtime, top, batch_size)
     predict(folder, images, options, Forms(csv, contact_sheet), Output(as_json, quiet))
@@ -95,7 +95,7 @@ def evaluate_command(  # noqa: PLR0913, PLR0917
     from converters.cli import commands
     from converters.cli.console import Output
     from converters.cli.evaluating import evaluate
-    from converters.inference.evaluate_folder import EvaluateOptions
+    from converters.jobs.evaluate_folder import EvaluateOptions
 
     options = EvaluateOptions(
         runtimes=runtimes or (),
@@ -135,7 +135,7 @@ def bench_command(  # noqa: PLR0913, PLR0917
     """
     from converters.cli.benching import bench
     from converters.cli.console import Output
-    from converters.inference.bench_folder import BenchOptions, usable_cores
+    from converters.jobs.bench_folder import BenchOptions, usable_cores
 
     options = BenchOptions(
         runtimes=runtimes or (),

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from converters.checkpoint.pickle_audit import Judgement
+from converters.checkpoint.security import inspect_security
 from converters.cli.tables import human_size
-from converters.security import inspect_security
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from converters.checkpoint.pickle_audit import Named, PickleAudit
+    from converters.checkpoint.security import SecurityReport
     from converters.cli.console import Output
-    from converters.security import SecurityReport
 
 _MOST = 50
 """Names of one pickle that are shown; ``--json`` has all."""

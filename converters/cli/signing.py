@@ -32,8 +32,8 @@ def sign_command(
     from rich.text import Text
 
     from converters.cli.console import Output
-    from converters.record import Record
-    from converters.signing import SIGNATURE_NAME, sign_folder
+    from converters.folder.record import Record
+    from converters.folder.signature import SIGNATURE_NAME, sign_folder
 
     output = Output(as_json, quiet)
     record = Record.read(folder)

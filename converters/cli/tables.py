@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from converters.inspection import Inspection
     from converters.parity.report import Report
     from converters.parity.verdict import Verdict
+    from converters.weights.inspection import Inspection
 
 
 def human_size(nbytes: int) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from converters.artefacts import FORMATS
 from converters.cli.reports import write_reports
 from converters.cli.tables import report_table
 from converters.errors import StorageError
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.formats.format import FORMATS
 from converters.reports.baseline import FACTOR, read_baseline, regressions
 from converters.reports.findings import Findings
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.cli.console import Output, Steps
+    from converters.families.options import SourceOptions
     from converters.parity.locate.location import Location
     from converters.parity.report import Report
-    from converters.sources.options import SourceOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ def verify(path: Path, options: VerifyOptions, output: Output) -> None:
         VerificationError: If a verdict is fail or something is worse than the baseline.
         StorageError: If something had to be run and was not.
     """
+    from converters.folder.signature import check_signature
     from converters.parity.locate.plot import error_by_depth_svg
     from converters.parity.report import Report
-    from converters.signing import check_signature
 
     before = None if options.baseline is None else read_baseline(options.baseline)
     signature = None if options.public_key is None else check_signature(path, options.public_key)

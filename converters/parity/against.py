@@ -11,26 +11,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.dtypes import COMPUTED, DTYPES
 from converters.errors import ConversionError
-from converters.frameworks.loaded import LoadedTensors, NotLoadedError, ReadingError
-from converters.frameworks.network import NotRunError
-from converters.frameworks.runtime import SourceRuntime
-from converters.inspection import inspected
+from converters.families.built import NotRunError
+from converters.families.options import SourceOptions
 from converters.parity.contents.source import certify_source
+from converters.parity.loaded import LoadedTensors, NotLoadedError, ReadingError
+from converters.parity.source_runtime import SourceRuntime
 from converters.parity.truth import run
 from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
-from converters.sources.options import SourceOptions
+from converters.weights.inspection import inspected
+from regnet.files.casts import COMPUTED, DTYPES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
-    from converters.dtypes import DType
-    from converters.folder import ConvertedFolder
-    from converters.frameworks.loaded import Tensors
-    from converters.inspection import Inspection
+    from converters.folder.folder import ConvertedFolder
+    from converters.parity.loaded import Tensors
     from converters.parity.truth import Truth
+    from converters.weights.inspection import Inspection
+    from regnet.files.casts import DType
 
 _CANNOT_RUN = "its own framework cannot run it"
 
@@ -47,7 +47,7 @@ def judge_source(
     """Judge a folder by the checkpoint it was converted from.
 
     Every tensor is compared with the checkpoint's, as its own library loads it where that is safe;
-    else the verdict says that our reader read it (:mod:`converters.frameworks.loaded`). Then the
+    else the verdict says that our reader read it (:mod:`converters.parity.loaded`). Then the
     framework's own network, where it is installed, runs on the truth's inputs and must be within
     the limits of an artefact. Where the folder stores float16 or bfloat16, which the source was
     rounded to, the unit is that of the precision.

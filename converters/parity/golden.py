@@ -12,11 +12,11 @@ import numpy as np
 
 from converters.checkpoint import open_checkpoint
 from converters.errors import InputError
-from converters.folder import GOLDEN_NAME
+from converters.families.recognise import tensors_of
+from converters.folder.folder import GOLDEN_NAME
 from converters.parity.metrics import rms
 from converters.parity.verdict import Measurement, Verdict
-from converters.recognise import tensors_of
-from regnet.safetensors_file import TensorSpec, write_file
+from regnet.files.safetensors_file import TensorSpec, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

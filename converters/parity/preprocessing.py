@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.dataflow import PIXELS
-from converters.exporters.onnx_graph import LOGITS
-from converters.exporters.onnx_preprocessing import PROBABILITIES, TOP_INDICES, TOP_SCORES
+from converters.formats.onnx.graph import LOGITS
+from converters.formats.onnx.preprocessing import PROBABILITIES, TOP_INDICES, TOP_SCORES
+from converters.formats.onnx.preprocessing_runtime import ConfinedWhole, WholeWithPreprocessing
+from converters.formats.probabilities import softmax
 from converters.parity.metrics import Errors
 from converters.parity.truth import Truth
 from converters.parity.verdict import MAX_LIMIT, Measurement, judge
-from converters.probabilities import softmax
-from converters.runtimes.onnx_preprocessing import ConfinedWhole, WholeWithPreprocessing
+from regnet.dataflow import PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
     from regnet.image_processor import RegNetImageProcessor
 
 MOST_STEPS = 1.01
@@ -53,7 +53,7 @@ def measure_preprocessing(
 
     Args:
         folder: Whose artefact it is.
-        path: From :func:`converters.exporters.onnx_preprocessing.export_with_preprocessing`.
+        path: From :func:`converters.formats.onnx.preprocessing.export_with_preprocessing`.
         confined: Whether to run it in a process of its own.
 
     Returns:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import ConversionError, StorageError
-from converters.folder import GOLDEN_NAME
+from converters.folder.folder import GOLDEN_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

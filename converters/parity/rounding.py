@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from converters.errors import InputError
+from converters.formats.lockstep import Arithmetic
 from converters.parity.injection import noise_pool
-from converters.runtimes.lockstep import Arithmetic
 
 if TYPE_CHECKING:
     from torch import Tensor

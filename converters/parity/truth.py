@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from converters.parity.inputs import EXTREMES, NATURAL, fitted
+from converters.folder.inputs import EXTREMES, NATURAL, fitted
+from converters.formats.lockstep import EAGER, ORACLE, run_in_lockstep
+from converters.formats.reference import torch_name
 from converters.parity.units import float32_units, reduced_units
-from converters.runtimes.lockstep import EAGER, ORACLE, run_in_lockstep
-from converters.runtimes.reference import torch_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
+    from converters.formats.runtime import Runtime
     from converters.parity.units import Units
     from converters.parity.verdict import Outputs
-    from converters.runtimes.runtime import Runtime
 
     Inputs = Mapping[str, NDArray[np.float32]]
 

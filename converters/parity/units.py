@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from converters.formats.lockstep import Arithmetic, run_in_lockstep
 from converters.parity.injection import AMPLIFIED, Injection
 from converters.parity.metrics import Errors, rms
 from converters.parity.rounding import rounded
-from converters.runtimes.lockstep import Arithmetic, run_in_lockstep
 from regnet.design_space import complexity
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
     Inputs = Mapping[str, NDArray[np.float32]]
     Outputs = Mapping[str, NDArray[np.floating]]

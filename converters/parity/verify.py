@@ -7,33 +7,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.artefacts import FORMATS
 from converters.checkpoint.values import printable
 from converters.errors import ConversionError, is_short_of_memory
-from converters.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
+from converters.folder.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
+from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
+from converters.folder.record import Record
+from converters.formats.format import FORMATS
+from converters.formats.found import open_confined
+from converters.formats.memory import MemoryShortError
 from converters.parity.contents.tensors import certify
 from converters.parity.golden import judge_golden, read_golden
-from converters.parity.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.parity.report import Report
 from converters.parity.truth import FLOAT32, Truth, run
 from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
-from converters.record import Record
-from converters.runtimes.found import open_confined
-from converters.runtimes.memory import MemoryShortError
 from regnet.config import CONFIG_NAME
 from regnet.design_space import complexity
-from regnet.json_file import PREPROCESSOR_NAME
-from regnet.safetensors_file import INDEX_NAME
+from regnet.files.json_file import PREPROCESSOR_NAME
+from regnet.files.safetensors_file import INDEX_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from converters.folder import ConvertedFolder
+    from converters.families.options import SourceOptions
+    from converters.folder.folder import ConvertedFolder
+    from converters.formats.runtime import Runtime
     from converters.parity.truth import Inputs
     from converters.parity.verdict import Outputs
-    from converters.runtimes.runtime import Runtime
-    from converters.sources.options import SourceOptions
 
 NOT_OF_THE_ORACLE = {
     CARD_NAME,
@@ -77,7 +77,7 @@ def verify_artefacts(  # noqa: PLR0913 -- what is known of them already is an op
     Args:
         folder: Whose network it is.
         truth: Of the folder.
-        artefacts: Key of :data:`converters.artefacts.FORMATS` to the file.
+        artefacts: Key of :data:`converters.formats.format.FORMATS` to the file.
         tick: Called with a title before each artefact is run.
         weights_sha256: Digests of the weights files by name, where they are known.
         found: Whether they lay in the folder instead of having been written by this process: then

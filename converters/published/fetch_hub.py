@@ -12,7 +12,7 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from converters.errors import StorageError
 from converters.staging import partial_name, staged_folder
-from regnet.json_text import read_json
+from regnet.files.json_text import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

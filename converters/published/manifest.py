@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.values import printable
 from converters.errors import InputError
-from converters.sources.source import FILTERS, LICENCE, Decision, EvalTransform
+from converters.families.source import FILTERS, LICENCE, Decision, EvalTransform
 from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS, named_like
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from converters.sources.options import SourceOptions
-    from converters.sources.source import ChannelOrder, Source
+    from converters.families.options import SourceOptions
+    from converters.families.source import ChannelOrder, Source
 
-MANIFEST = Path(__file__).parents[1] / "manifest.toml"
+MANIFEST = Path(__file__).with_name("manifest.toml")
 
 _ARCHITECTURE = ("layer_type", "depths", "hidden_sizes", "groups_width")
 
@@ -37,7 +37,7 @@ class Published:
     Attributes:
         publisher: Who published it; the first part of its full name.
         name: The rest of its full name.
-        framework: Key of :data:`converters.sources.registry.FRAMEWORKS`: whose names it uses.
+        framework: Key of :data:`converters.families.registry.FRAMEWORKS`: whose names it uses.
         transform: How its publisher evaluates it.
         url: Of its file; None if it is a repository on the Hugging Face Hub.
         architecture: Name of its network; None if that is stated nowhere.

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from converters.folder.signature import Signature
     from converters.parity.report import Report
     from converters.parity.verdict import Verdict
-    from converters.signing import Signature
 
 SCHEMA = 1
 """Of what `regnet verify --json` prints; it grows when a key changes its meaning."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.checkpoint import Opaque, StoredTensor, open_checkpoint
-from converters.security import inspect_security
+from converters.checkpoint.security import inspect_security
 from fuzz.differential.reading import UNREAD, Leaf, Reading, taken_apart, tensor
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save as save_safetensors
 
 from benchmarks.giants.make import Recipe, make
-from converters.convert import ConvertOptions, convert
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.jobs.convert import ConvertOptions, convert
 from regnet.config import RegNetConfig
 
 if TYPE_CHECKING:

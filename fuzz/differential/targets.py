@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
     from converters.parity.contents.held import Contents
     from fuzz.differential.library import Library
 

@@ -25,9 +25,9 @@ from benchmarks.giants.vissl import in_part
 from converters.checkpoint import open_any
 from converters.checkpoint.values import StoredTensor
 from converters.errors import InputError
-from converters.inspection import inspected
-from converters.sources.options import SourceOptions
-from converters.targets.network import tensor_chunks
+from converters.families.options import SourceOptions
+from converters.families.written import tensor_chunks
+from converters.weights.inspection import inspected
 from regnet import RegNetConfig, RegNetForImageClassification
 from tests.converters.stored import stored
 from tests.oracles.loaders import load, torchvision_network

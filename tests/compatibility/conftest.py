@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
 from converters.parity.truth import Truth
 from converters.parity.verdict import Verdict, judge
 from converters.parity.verify import recorded_inputs

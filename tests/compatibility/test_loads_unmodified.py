@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 import hubconf
-from converters.artefacts import FORMATS, ExportOptions
-from converters.export import export_artefacts
+from converters.formats.format import FORMATS, ExportOptions
+from converters.jobs.export import export_artefacts
 from converters.progress import Silent
 from regnet import RegNetImageProcessor
 

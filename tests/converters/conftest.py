@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.convert import ConvertOptions, convert
+from converters.jobs.convert import ConvertOptions, convert
 from tests.converters.demo import CHECKPOINT, labels
 
 if TYPE_CHECKING:

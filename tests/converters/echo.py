@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import UnsafeInputError
-from converters.runtimes.memory import MemoryShortError
+from converters.formats.memory import MemoryShortError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

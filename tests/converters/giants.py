@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from regnet.config import RegNetConfig
-from regnet.safetensors_file import TensorSpec, header_bytes
+from regnet.files.safetensors_file import TensorSpec, header_bytes
 from tests.converters.stored import in_pycls_words
 
 if TYPE_CHECKING:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 
-from converters.inspection import Inspection, inspected
-from converters.plan import Plan, make_plan
-from converters.sources.options import SourceOptions
-from converters.sources.registry import FRAMEWORKS
-from converters.stream import write_weights
-from converters.wrapping import find_state_dicts
+from converters.families.options import SourceOptions
+from converters.families.registry import FRAMEWORKS
+from converters.families.wrapping import find_state_dicts
+from converters.weights.inspection import Inspection, inspected
+from converters.weights.plan import Plan, make_plan
+from converters.weights.stream import write_weights
 from regnet.model import RegNetForImageClassification, RegNetModel
 
 if TYPE_CHECKING:
-    from converters.sources.source import Source
+    from converters.families.source import Source
 
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12}
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from converters.artefacts import ExportOptions
 from converters.errors import InputError
-from converters.export import export_artefacts
-from converters.folder import ConvertedFolder
-from converters.inference.bench import Contender, Timing, time_in_turn
-from converters.inference.bench_choice import Entry, choose
-from converters.inference.bench_folder import BenchOptions, bench_folder, recorded_verdicts
+from converters.folder.folder import ConvertedFolder
+from converters.formats.format import ExportOptions
+from converters.jobs.bench import Contender, Timing, time_in_turn
+from converters.jobs.bench_choice import Entry, choose
+from converters.jobs.bench_folder import BenchOptions, bench_folder, recorded_verdicts
+from converters.jobs.export import export_artefacts
 from converters.progress import Silent
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.inference.bench_choice import VerdictWord
+    from converters.jobs.bench_choice import VerdictWord
 
 
 class Sleeper:
@@ -186,7 +186,7 @@ def test_what_is_there_but_cannot_be_opened_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from converters.errors import StorageError
-    from converters.inference import bench_folder as module
+    from converters.jobs import bench_folder as module
 
     def without_extra(converted: ConvertedFolder, name: str, threads: int) -> object:
         if name == "onnx":

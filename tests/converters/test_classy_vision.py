@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from converters.errors import InputError
-from converters.inspection import inspected
-from converters.sources.classy_vision import FAMILY
-from converters.sources.options import SourceOptions
+from converters.families.classy_vision import FAMILY
+from converters.families.options import SourceOptions
+from converters.weights.inspection import inspected
 from regnet.architecture import Architecture
 from tests.converters.loading import TOLERANCES, load, relative_error
 from tests.converters.stored import headers
@@ -19,7 +19,7 @@ pytest.importorskip("classy_vision")
 
 from classy_vision.models import build_model
 
-from converters.recognise import architecture_of
+from converters.families.recognise import architecture_of
 from regnet.config import RegNetConfig
 from tests.oracles.classy_vision import (
     TINY,

@@ -13,16 +13,16 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from converters.confined import Allowance, ConfinedProgram
-from converters.confined.program import ProgramError
-from converters.confined.wire import MalformedMessageError, receive, send
 from converters.errors import InputError, UnsafeInputError
-from converters.runtimes.memory import MemoryShortError
+from converters.formats.confined import Allowance, ConfinedProgram
+from converters.formats.confined.program import ProgramError
+from converters.formats.confined.wire import MalformedMessageError, receive, send
+from converters.formats.memory import MemoryShortError
 
 PIXELS = np.ones((1, 3, 8, 8), np.float32)
 ENOUGH = Allowance(start=60, rate=0, memory=3 * 10**9)
 SHORT = Allowance(start=3, rate=0, memory=3 * 10**9)
-SERVED = "converters.runtimes.found:_Served"
+SERVED = "converters.formats.found:_Served"
 
 
 def echo(allowance: Allowance = ENOUGH) -> ConfinedProgram:

@@ -16,14 +16,14 @@ from hypothesis.extra import numpy as arrays
 from safetensors.torch import load_file
 from transformers import RegNetForImageClassification as TheirClassifier
 
-from converters.convert import ConvertOptions, convert
-from converters.dtypes import DTYPES, cast
 from converters.errors import InputError
-from converters.folder import ConvertedFolder
+from converters.families.options import SourceOptions
+from converters.folder.folder import ConvertedFolder
+from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.writeback import write_back
 from converters.parity.verify import verify_folder
-from converters.sources.options import SourceOptions
-from converters.writeback import write_back
 from regnet import RegNetForImageClassification
+from regnet.files.casts import DTYPES, cast
 from tests.converters.demo import CHECKPOINT
 from tests.oracles.loaders import load
 from tests.oracles.pycls import TINY, build
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from converters.dtypes import DType
+    from regnet.files.casts import DType
 
     State = dict[str, Tensor]
 

@@ -13,13 +13,13 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from converters.errors import InputError
-from converters.folder import ConvertedFolder
-from converters.inference.evaluate import Evaluation, evaluate
-from converters.inference.evaluate_classes import labelled_images
-from converters.inference.evaluate_folder import EvaluateOptions, evaluate_folder
-from converters.inference.images import UnreadableImagesError
-from converters.inference.predict import open_runtime
-from converters.labels import imagenet_labels, imagenet_synsets
+from converters.families.labels import imagenet_labels, imagenet_synsets
+from converters.folder.folder import ConvertedFolder
+from converters.folder.images import UnreadableImagesError
+from converters.jobs.evaluate import Evaluation, evaluate
+from converters.jobs.evaluate_classes import labelled_images
+from converters.jobs.evaluate_folder import EvaluateOptions, evaluate_folder
+from converters.jobs.predict import open_runtime
 from tests.converters.demo import labels, sample_images
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def test_unreadable_images_are_left_out_and_told(demo_folder: Path, tmp_path: Pa
 
 
 def test_a_batch_that_cannot_be_run_is_told(demo_folder: Path) -> None:
-    from converters.inference.predict import logits_of
+    from converters.jobs.predict import logits_of
 
     network = open_runtime(ConvertedFolder(demo_folder), "onnx")
     with pytest.raises(InputError, match=r"cannot run a batch of 2 x 5 x 48 x 48 .* --batch-size"):

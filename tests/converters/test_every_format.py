@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from converters.artefacts import FORMATS, ExportOptions
-from converters.convert import ConvertOptions, convert
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.formats.format import FORMATS, ExportOptions
+from converters.jobs.convert import ConvertOptions, convert
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
 from regnet.design_space import NETWORKS

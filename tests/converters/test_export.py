@@ -14,13 +14,13 @@ from transformers import ConvNextImageProcessor
 from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetForImageClassification as TheirClassifier
 
-from converters import artefacts
-from converters.artefacts import FORMATS, ExportOptions
-from converters.convert import ConvertOptions, convert
-from converters.digests import sha256_of
+from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError, StorageError
-from converters.export import export_artefacts
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.formats import format as artefacts
+from converters.formats.format import FORMATS, ExportOptions
+from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.export import export_artefacts
 from converters.parity.report import Report, VerificationError
 from converters.parity.verify import verify_folder
 from converters.progress import Silent

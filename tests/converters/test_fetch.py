@@ -21,13 +21,13 @@ from timm.models import save_for_hf
 
 from converters.cli import published as by_name
 from converters.cli.console import Output
-from converters.convert import ConvertOptions, convert
 from converters.errors import InputError, StorageError
+from converters.families.options import SourceOptions
+from converters.jobs.convert import ConvertOptions, convert
 from converters.progress import Silent
 from converters.published import fetch
 from converters.published.fetch import cache_folder, download
 from converters.published.manifest import find
-from converters.sources.options import SourceOptions
 from tests.converters.cli.running import assert_one_sentence, regnet, run
 from tests.converters.server import Site, hub_serving, serving
 

@@ -12,7 +12,7 @@ from transformers import ConvNextImageProcessor, RegNetForImageClassification
 
 from converters.cli.commands import read_labels
 from converters.errors import InputError
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
 from regnet import RegNetConfig, RegNetImageProcessor
 from regnet import RegNetForImageClassification as OurClassifier
 from tests.converters.families.conversion import refusal, source_of

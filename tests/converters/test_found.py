@@ -11,14 +11,14 @@ import onnx
 import pytest
 import torch
 
-from converters.artefacts import FORMATS, ExportOptions
-from converters.confined import program
-from converters.digests import sha256_of
-from converters.folder import ConvertedFolder
-from converters.inference.bench_folder import BenchOptions, bench_folder
-from converters.inference.predict import open_runtime
+from converters.checkpoint.digests import sha256_of
+from converters.folder.folder import ConvertedFolder
+from converters.formats.confined import program
+from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.found import ConfinedRuntime, is_ours
+from converters.jobs.bench_folder import BenchOptions, bench_folder
+from converters.jobs.predict import open_runtime
 from converters.parity.verify import verify_folder
-from converters.runtimes.found import ConfinedRuntime, is_ours
 
 if TYPE_CHECKING:
     from pathlib import Path

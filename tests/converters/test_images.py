@@ -18,7 +18,7 @@ import pytest
 from PIL import Image, TiffImagePlugin, TiffTags
 
 from converters.errors import InputError
-from converters.inference.images import find_images, open_image, read_in_batches
+from converters.folder.images import find_images, open_image, read_in_batches
 from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ import torch
 
 from converters.checkpoint.source_file import SourceFile
 from converters.checkpoint.values import Run
-from converters.convert import ConvertOptions, convert
 from converters.errors import StorageError
+from converters.jobs.convert import ConvertOptions, convert
 from converters.progress import Silent
 from converters.staging import partial_name, staged_file, staged_folder, working_folder
-from converters.weights_file import Follower, Followers, WeightsFile
+from converters.weights.weights_file import Follower, Followers, WeightsFile
 from tests.converters.demo import snapshot
 from tests.converters.giants import sparse_checkpoint, wide
 from tests.converters.stored import in_pycls_words
@@ -35,7 +35,7 @@ KILLED = """
 import sys
 from pathlib import Path
 
-from converters.convert import ConvertOptions, convert
+from converters.jobs.convert import ConvertOptions, convert
 
 source, out = map(Path, sys.argv[1:])
 print("ready", flush=True)

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetForImageClassification as TheirClassifier
 
-from converters.keymaps.classy_vision import CLASSY_VISION
-from converters.keymaps.openmmlab import OPENMMLAB
-from converters.keymaps.pycls import PYCLS
-from converters.keymaps.reference import REFERENCE
-from converters.keymaps.timm import TIMM
-from converters.keymaps.torchvision import TORCHVISION
-from converters.recognise import architecture_of
+from converters.families.classy_vision_keymap import CLASSY_VISION
+from converters.families.openmmlab_keymap import OPENMMLAB
+from converters.families.pycls_keymap import PYCLS
+from converters.families.recognise import architecture_of
+from converters.families.reference_keymap import REFERENCE
+from converters.families.timm_keymap import TIMM
+from converters.families.torchvision_keymap import TORCHVISION
 from regnet.architecture import BASE_PREFIX, BATCH_NORM_LEAVES
 from tests.converters.stored import headers, stored
 from tests.oracles.published import published_names, published_network
 
 if TYPE_CHECKING:
-    from converters.keymaps.keymap import Fields, Keymap, Pattern
+    from converters.families.keymap import Fields, Keymap, Pattern
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -15,12 +15,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from converters.convert import ConvertOptions, convert
-from converters.digests import SourceDigest, sha256_of
+from converters.checkpoint.digests import SourceDigest, sha256_of
 from converters.errors import InputError, StorageError
-from converters.inspection import inspected
-from converters.sources.options import SourceOptions
-from converters.stream import write_weights
+from converters.families.options import SourceOptions
+from converters.jobs.convert import ConvertOptions, convert
+from converters.weights.inspection import inspected
+from converters.weights.stream import write_weights
 from tests.converters.giants import sparse_checkpoint, wide
 from tests.converters.stored import in_pycls_words
 
@@ -29,7 +29,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 
-from converters.convert import ConvertOptions, convert
+from converters.jobs.convert import ConvertOptions, convert
 
 resource.setrlimit(resource.RLIMIT_DATA, (256 << 20, 256 << 20))
 source, out, dtype, shard = sys.argv[1:]

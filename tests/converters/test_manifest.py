@@ -17,10 +17,12 @@ import yaml
 from timm.models import get_pretrained_cfg
 from torchvision.models import get_model, get_model_weights, list_models
 
-from converters.convert import ConvertOptions, convert
 from converters.errors import InputError
-from converters.inspection import inspected
-from converters.keymaps.pycls import PYCLS
+from converters.families.options import SourceOptions
+from converters.families.pycls_keymap import PYCLS
+from converters.families.registry import FRAMEWORKS
+from converters.families.source import BICUBIC, BILINEAR, Decision, EvalTransform, Source
+from converters.jobs.convert import ConvertOptions, convert
 from converters.published.manifest import (
     MANIFEST,
     Published,
@@ -31,9 +33,7 @@ from converters.published.manifest import (
     network_like,
     timm_default,
 )
-from converters.sources.options import SourceOptions
-from converters.sources.registry import FRAMEWORKS
-from converters.sources.source import BICUBIC, BILINEAR, Decision, EvalTransform, Source
+from converters.weights.inspection import inspected
 from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS, complexity
 from regnet.image_processor import RegNetImageProcessor

@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import RegNetForImageClassification as TheirClassifier
 
-from converters.convert import output_config
 from converters.errors import InputError
-from converters.inspection import inspected
-from converters.sources.options import SourceOptions
-from converters.stream import write_weights
+from converters.families.options import SourceOptions
+from converters.jobs.convert import output_config
+from converters.weights.inspection import inspected
+from converters.weights.stream import write_weights
 from regnet.config import RegNetConfig
 from regnet.model import RegNetForImageClassification, RegNetModel
 from tests.converters.stored import in_pycls_words
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from converters.plan import Plan, Step
+    from converters.weights.plan import Plan, Step
 
 State = dict[str, "Tensor"]
 STEM = "stem.conv.weight"

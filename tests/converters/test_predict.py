@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from converters.errors import InputError
-from converters.inference.predict import predict_images
-from converters.probabilities import softmax
+from converters.formats.probabilities import softmax
+from converters.jobs.predict import predict_images
 from tests.converters.demo import labels, sample_images
 
 if TYPE_CHECKING:

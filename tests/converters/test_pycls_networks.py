@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import RegNetForImageClassification as TheirClassifier
 
-from converters.convert import ConvertOptions, convert
-from converters.sources.options import SourceOptions
+from converters.families.options import SourceOptions
+from converters.jobs.convert import ConvertOptions, convert
 from regnet.design_space import NETWORKS
 from regnet.model import RegNetForImageClassification
 from tests.oracles.pycls import TINY, TINY_X, build, published, save
@@ -214,7 +214,7 @@ def test_a_network_trained_on_rgb_takes_rgb(tmp_path: Path) -> None:
 CONVERT_TWO_WAYS = """
 import sys
 from pathlib import Path
-from converters.convert import ConvertOptions, convert
+from converters.jobs.convert import ConvertOptions, convert
 
 path, out = map(Path, sys.argv[1:])
 convert(path, out / "one")

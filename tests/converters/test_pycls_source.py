@@ -16,9 +16,9 @@ from pycls.core.config import cfg as pycls_cfg
 from pycls.datasets.cifar10 import Cifar10
 
 from converters.errors import InputError
-from converters.inspection import inspected
-from converters.sources.options import SourceOptions
-from converters.sources.source import NOT_UNDERSTOOD
+from converters.families.options import SourceOptions
+from converters.families.source import NOT_UNDERSTOOD
+from converters.weights.inspection import inspected
 from regnet.image_processor import RegNetImageProcessor
 from tests.oracles.pycls import TINY, TINY_X, build, settings
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from converters.sources.source import ChannelOrder, Source, WeightsChoice
+    from converters.families.source import ChannelOrder, Source, WeightsChoice
 
 State = dict[str, "Tensor"]
 STEM = "stem.conv.weight"

@@ -18,9 +18,9 @@ from transformers import RegNetForImageClassification as TheirClassifier
 from transformers import RegNetModel as TheirModel
 
 from converters.errors import InputError
-from converters.keymaps.pycls import PYCLS
-from converters.recognise import architecture_of, refusal
-from converters.wrapping import all_tensors, find_state_dicts
+from converters.families.pycls_keymap import PYCLS
+from converters.families.recognise import architecture_of, refusal
+from converters.families.wrapping import all_tensors, find_state_dicts
 from regnet.architecture import Architecture
 from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from converters.artefacts import ExportOptions
-from converters.batch.done import is_done
-from converters.batch.job import Job
-from converters.convert import ConvertOptions, convert
 from converters.errors import InputError
-from converters.export import export_artefacts
-from converters.folder import ConvertedFolder
-from converters.inference.bench_folder import recorded_verdicts
+from converters.families.options import SourceOptions
+from converters.folder.folder import ConvertedFolder
+from converters.folder.record import Record
+from converters.formats.format import ExportOptions
+from converters.jobs.batch.done import is_done
+from converters.jobs.batch.job import Job
+from converters.jobs.bench_folder import recorded_verdicts
+from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.export import export_artefacts
+from converters.jobs.publish import prepare
 from converters.parity.verify import verify_folder
 from converters.progress import Silent
-from converters.publish import prepare
-from converters.record import Record
-from converters.sources.options import SourceOptions
 from tests.converters.demo import CHECKPOINT, labels
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from converters.checkpoint.security import inspect_security
 from converters.errors import ConversionError, InputError, UnsafeInputError
-from converters.security import inspect_security
 from tests.converters.checkpoint.files import in_zip, saved, zip_of
 from tests.converters.checkpoint.test_code_in_pickles import SPELLINGS, WRITERS, Call, attacks
 from tests.converters.cli.running import regnet
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.checkpoint.pickle_audit import Named
-    from converters.security import SecurityReport
+    from converters.checkpoint.security import SecurityReport
 
 HONEST = {
     "weights": {"weight": torch.ones(2, 3), "epoch": 3, "loss": 0.5},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from converters.errors import ConversionError, InputError, StorageError
-from converters.signing import PASSWORD, SIGNATURE_NAME, check_signature, sign_folder
+from converters.folder.signature import PASSWORD, SIGNATURE_NAME, check_signature, sign_folder
 from tests.converters.cli.running import assert_one_sentence, regnet
 from tests.converters.demo import snapshot
 
@@ -244,7 +244,7 @@ def test_the_password_of_a_key_comes_from_the_environment(
 def test_without_model_signing_the_extra_is_named(
     small: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("converters.extras.find_spec", lambda _: None)
+    monkeypatch.setattr("converters.errors.find_spec", lambda _: None)
     for attempt in (sign_folder, check_signature):
         with pytest.raises(StorageError, match=r"regnet-converters\[signing\]"):
             attempt(small, keys / "key.pem")

@@ -269,7 +269,7 @@ from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-from converters.convert import ConvertOptions, convert
+from converters.jobs.convert import ConvertOptions, convert
 from converters.errors import StorageError
 
 try:

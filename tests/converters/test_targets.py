@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 from pycls.models.anynet import AnyNet
 
 from converters.errors import InputError
-from converters.folder import TRUNK_ARCHITECTURE, ConvertedFolder
-from converters.sources.source import BILINEAR, EvalTransform
-from converters.targets import linear_rule
-from converters.targets.classy_vision import _config as classy_config
-from converters.targets.linear_rule import rule_of
-from converters.targets.network import Network
-from converters.targets.openmmlab import _config_text as mmpretrain_config
-from converters.targets.pycls import _cfg as pycls_cfg
-from converters.targets.registry import TARGETS, target_named
-from converters.targets.timm import _architecture, entrypoint
+from converters.families import linear_rule
+from converters.families.classy_vision_target import _config as classy_config
+from converters.families.linear_rule import rule_of
+from converters.families.openmmlab_target import _config_text as mmpretrain_config
+from converters.families.pycls_target import _cfg as pycls_cfg
+from converters.families.source import BILINEAR, EvalTransform
+from converters.families.targets import TARGETS, target_named
+from converters.families.timm_target import _architecture, entrypoint
+from converters.families.written import Network
+from converters.folder.folder import TRUNK_ARCHITECTURE, ConvertedFolder
 from regnet import RegNetConfig
 from regnet.design_space import NETWORKS, fit_widths_to_groups, stage_widths_and_depths
 from tests.converters.stored import stored

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import transforms
 
-from converters.inspection import inspected
-from converters.sources.options import SourceOptions
-from converters.sources.source import FILTERS, EvalTransform
-from converters.targets.registry import TARGETS
-from converters.targets.target import Target
-from converters.writeback import ReadBackError, write_back
+from converters.families.options import SourceOptions
+from converters.families.source import FILTERS, EvalTransform
+from converters.families.target import Target
+from converters.families.targets import TARGETS
+from converters.jobs.writeback import ReadBackError, write_back
+from converters.weights.inspection import inspected
 from regnet import RegNetImageProcessor
 from tests.converters.families.conversion import picture
 from tests.converters.test_writeback import RULED, classifier, converted
@@ -131,7 +131,7 @@ def test_timm_evaluates_a_folder_as_it_is_written(tmp_path: Path) -> None:
 def test_another_transform_than_the_folder_s_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from converters.targets import timm
+    from converters.families import timm_target as timm
 
     def cropping(path: Path, network: Any) -> None:
         timm.TARGET.write(path, network)
@@ -140,7 +140,7 @@ def test_another_transform_than_the_folder_s_is_not_published(
         (path / "config.json").write_text(json.dumps(config))
 
     wrong = Target(timm.TIMM, cropping, is_folder=True, says=EvalTransform.fields())
-    monkeypatch.setattr("converters.writeback.target_named", lambda _: wrong)
+    monkeypatch.setattr("converters.jobs.writeback.target_named", lambda _: wrong)
     folder = folder_with(tmp_path, EvalTransform(256, 224, FILTERS["lanczos"]))
 
     with pytest.raises(ReadBackError, match=r"evaluated otherwise .*resample"):

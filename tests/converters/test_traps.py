@@ -19,8 +19,8 @@ from torchvision.models import get_model
 from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetModel as TheirModel
 
-from converters.plan import make_plan
-from converters.publish import prepare
+from converters.jobs.publish import prepare
+from converters.weights.plan import make_plan
 from regnet.architecture import Architecture
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor, crop_pct_for

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from converters.errors import InputError
-from converters.recognise import architecture_of
-from converters.sources.classy_vision import FAMILY
+from converters.families.classy_vision import FAMILY
+from converters.families.recognise import architecture_of
 from regnet.config import RegNetConfig
 from tests.converters.loading import load, relative_error
 from tests.converters.stored import headers

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from converters.artefacts import FORMATS, ExportOptions
-from converters.export import export_artefacts
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.folder.record import Record
+from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.reference import ReferenceRuntime
+from converters.jobs.export import export_artefacts
 from converters.progress import Silent
-from converters.record import Record
-from converters.runtimes.reference import ReferenceRuntime
-from converters.usage import usage_section
+from converters.reports.usage import usage_section
 
 if TYPE_CHECKING:
     from pathlib import Path

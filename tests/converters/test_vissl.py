@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from converters.checkpoint import open_any
-from converters.dtypes import DTYPES
 from converters.errors import InputError, StorageError
-from converters.inspection import inspected
-from converters.sources.heads import branch
-from converters.sources.options import SourceOptions
-from converters.stream import write_weights
+from converters.families.heads import branch
+from converters.families.options import SourceOptions
+from converters.weights.inspection import inspected
+from converters.weights.stream import write_weights
+from regnet.files.casts import DTYPES
 from tests.converters.loading import TOLERANCES, load, planned, relative_error
 from tests.converters.stored import headers, stored
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from converters.dtypes import DType
+    from regnet.files.casts import DType
 
 VERSIONS = pytest.mark.parametrize("version", [1, 2])
 BOTH_PRECISIONS = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)

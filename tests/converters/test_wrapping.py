@@ -8,7 +8,7 @@ import pytest
 
 from converters.checkpoint import Opaque
 from converters.errors import InputError
-from converters.wrapping import StateDict, all_tensors, find_state_dicts
+from converters.families.wrapping import StateDict, all_tensors, find_state_dicts
 from tests.converters.stored import stored
 
 TELL_TALE = "s1.b1.f.a.weight"

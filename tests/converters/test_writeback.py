@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from converters.convert import ConvertOptions, convert
 from converters.errors import InputError
-from converters.inspection import inspected
-from converters.keymaps.torchvision import TORCHVISION
-from converters.sources.options import SourceOptions
-from converters.stream import write_weights
-from converters.targets import registry
-from converters.targets.target import Target
-from converters.writeback import ReadBackError, write_back
+from converters.families import targets as registry
+from converters.families.options import SourceOptions
+from converters.families.target import Target
+from converters.families.torchvision_keymap import TORCHVISION
+from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.writeback import ReadBackError, write_back
+from converters.weights.inspection import inspected
+from converters.weights.stream import write_weights
 from regnet import RegNetConfig, RegNetForImageClassification, RegNetModel
 from regnet.design_space import NETWORKS
 from regnet.image_processor import RegNetImageProcessor
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from converters.targets.network import Network
+    from converters.families.written import Network
 
 FRAMEWORKS = {
     "timm": "timm",
@@ -254,7 +254,7 @@ def test_a_checkpoint_is_refused_before_it_is_converted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, path = save("timm", tmp_path, "y")
-    monkeypatch.setattr("converters.writeback.convert", None)
+    monkeypatch.setattr("converters.jobs.writeback.convert", None)
 
     with pytest.raises(InputError, match="it is a RegNetY"):
         write_back(path, tmp_path / "written", "mmpretrain")
@@ -361,7 +361,7 @@ def test_what_cannot_be_read_back_is_not_published(
 
     folder = converted(tmp_path / "folder", classifier(**RULED))
     target = Target(TORCHVISION, only_the_stem)
-    monkeypatch.setattr("converters.writeback.target_named", lambda _: target)
+    monkeypatch.setattr("converters.jobs.writeback.target_named", lambda _: target)
 
     with pytest.raises(ReadBackError, match=r"torchvision cannot be read back .*; nothing was"):
         write_back(folder, tmp_path / "written", "torchvision")
@@ -379,7 +379,7 @@ def test_wrong_bytes_are_found_when_it_is_read_back(
 
     folder = converted(tmp_path / "folder", classifier(**RULED))
     wrong = Target(TORCHVISION, flipped)
-    monkeypatch.setattr("converters.writeback.target_named", lambda _: wrong)
+    monkeypatch.setattr("converters.jobs.writeback.target_named", lambda _: wrong)
 
     with pytest.raises(ReadBackError, match=r"differs .* in 1 tensors, first regnet\.embedder"):
         write_back(folder, tmp_path / "written", "torchvision")

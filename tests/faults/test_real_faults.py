@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.convert import ConvertOptions, convert
+from converters.jobs.convert import ConvertOptions, convert
 from tests.converters.cli.running import BIN, regnet, run
 from tests.converters.demo import CHECKPOINT, snapshot
 

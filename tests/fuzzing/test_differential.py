@@ -16,10 +16,10 @@ from safetensors.torch import load as load_safetensors
 
 from converters.checkpoint import open_checkpoint, pickle_machine, safetensors_container
 from converters.checkpoint.legacy_container import MAGIC_NUMBER
+from converters.checkpoint.security import inspect_security
 from converters.checkpoint.zip_directory import ZipDirectory
 from converters.errors import ConversionError
 from converters.parity.contents.pt2 import read_pt2
-from converters.security import inspect_security
 from fuzz.differential import archives, ours, seeds
 from fuzz.differential.__main__ import running
 from fuzz.differential.library import Library

@@ -16,10 +16,10 @@ from benchmarks.giants.make import Recipe, make
 from converters.checkpoint import Opaque, open_any
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, PROTOCOL_VERSION
 from converters.errors import ConversionError, InputError
-from converters.inspection import inspected
-from converters.sources.options import SourceOptions
-from converters.sources.pycls_config import PyclsConfig
-from converters.sources.source import EvalTransform
+from converters.families.options import SourceOptions
+from converters.families.pycls_config import PyclsConfig
+from converters.families.source import EvalTransform
+from converters.weights.inspection import inspected
 from fuzz.guard import require_sentence
 from fuzz.seeds import NETWORK
 from regnet import RegNetConfig, RegNetImageProcessor

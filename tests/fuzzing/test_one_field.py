@@ -19,8 +19,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from converters.convert import ConvertOptions, convert
 from converters.errors import ConversionError
+from converters.jobs.convert import ConvertOptions, convert
 from fuzz.guard import require_sentence
 from fuzz.seeds import content_of
 from regnet import RegNetImageProcessor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from converters.convert import ConvertOptions, convert
+from converters.jobs.convert import ConvertOptions, convert
 from tests.hostile.victim import Table, Victim, recorded, working_in
 from tests.oracles import pycls
 

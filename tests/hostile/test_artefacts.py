@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from converters.exporters import onnx as exporter
+from converters.formats.onnx import export as exporter
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ import transformers
 
 from regnet import RegNetConfig, RegNetForImageClassification, RegNetModel
 from regnet.architecture import Architecture
-from regnet.safetensors_file import INDEX_NAME, WEIGHTS_NAME, TensorSpec, write_file
+from regnet.files.safetensors_file import INDEX_NAME, WEIGHTS_NAME, TensorSpec, write_file
 from tests.oracles.transformers import classifier, identical, images, tiny, trunk, twin
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, ConvNextImageProcessorPil
 
+from regnet.files.json_file import PREPROCESSOR_NAME
 from regnet.image_processor import RegNetImageProcessor, crop_pct_for
-from regnet.json_file import PREPROCESSOR_NAME
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -12,8 +12,8 @@ import transformers
 
 import regnet
 from regnet import RegNetConfig, RegNetForImageClassification, RegNetImageProcessor, RegNetModel
-from regnet.loading import WITHOUT_EFFECT
-from regnet.safetensors_file import INDEX_NAME, SHARD_PATTERN, WEIGHTS_NAME
+from regnet.files.loading import WITHOUT_EFFECT
+from regnet.files.safetensors_file import INDEX_NAME, SHARD_PATTERN, WEIGHTS_NAME
 from tests.oracles.transformers import classifier, identical, images, tiny, trunk
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from regnet.mapped_file import map_tensors
-from regnet.safetensors_file import TensorSpec, header_bytes
+from regnet.files.mapped_file import map_tensors
+from regnet.files.safetensors_file import TensorSpec, header_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -240,7 +240,7 @@ def test_the_architecture_names_and_counts_the_tensors_of_the_model(config: RegN
 
 def test_importing_the_package_and_describing_a_network_import_no_torch() -> None:
     code = (
-        "import sys, regnet, regnet.safetensors_file\n"
+        "import sys, regnet, regnet.files.safetensors_file\n"
         "from regnet.design_space import NETWORKS, complexity\n"
         "complexity(NETWORKS['RegNetY-4.0GF'].config())\n"
         "assert not {'torch', 'numpy', 'transformers'} & set(sys.modules)"

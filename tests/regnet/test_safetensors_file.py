@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from regnet.safetensors_file import (
+from regnet.files.safetensors_file import (
     WEIGHTS_NAME,
     TensorSpec,
     in_file_order,

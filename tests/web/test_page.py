@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from converters.exporters.onnx import export_onnx
-from converters.folder import ConvertedFolder
-from converters.inference.predict import predict_images
+from converters.families.source import FILTERS
+from converters.folder.folder import ConvertedFolder
+from converters.formats.onnx.export import export_onnx
+from converters.jobs.predict import predict_images
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import Verdict, judge
 from converters.parity.verify import recorded_inputs
-from converters.sources.source import FILTERS
 from regnet import RegNetImageProcessor
 from tests.converters.demo import sample_images
 from tests.oracles.transformers import trunk

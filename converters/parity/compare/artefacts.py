@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from converters.artefacts import FORMATS
 from converters.checkpoint.values import printable
+from converters.formats.format import FORMATS
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
 from regnet.config import CONFIG_NAME
-from regnet.json_file import PREPROCESSOR_NAME
-from regnet.safetensors_file import INDEX_NAME
+from regnet.files.json_file import PREPROCESSOR_NAME
+from regnet.files.safetensors_file import INDEX_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

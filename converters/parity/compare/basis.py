@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.folder import DEFAULT_IMAGE_SIZE
+from converters.folder.folder import DEFAULT_IMAGE_SIZE
+from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.parity.compare.confined import TORCHSCRIPT
 from converters.parity.compare.sampled import units_of
 from converters.parity.compare.sides import folder_of
-from converters.parity.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import Verdict, judge
 from converters.parity.verify import fresh_inputs

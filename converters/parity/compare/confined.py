@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.values import printable
-from converters.confined import Allowance, ConfinedProgram, ProgramError
 from converters.errors import InputError
+from converters.formats.confined import Allowance, ConfinedProgram, ProgramError
 from converters.parity.compare.foreign_onnx import ForeignOnnx
 from converters.parity.compare.foreign_torchscript import ForeignTorchScript
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from converters.parity.compare.foreign import Foreign, Layout, Outputs
 
 ONNX, TORCHSCRIPT = "onnx", "torchscript"
-"""Kinds of artefacts; keys of :data:`converters.artefacts.FORMATS`."""
+"""Kinds of artefacts; keys of :data:`converters.formats.format.FORMATS`."""
 
 _OPENED_BY: dict[str, type[ForeignOnnx | ForeignTorchScript]] = {
     ONNX: ForeignOnnx,

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from regnet.config import CONFIG_NAME
-from regnet.json_file import PREPROCESSOR_NAME
-from regnet.json_text import parse_json
+from regnet.files.json_file import PREPROCESSOR_NAME
+from regnet.files.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
     from converters.parity.compare.sides import Side
 
 _BOOKKEEPING = frozenset({"transformers_version", "_name_or_path", "torch_dtype"})
@@ -21,7 +21,7 @@ _BOOKKEEPING = frozenset({"transformers_version", "_name_or_path", "torch_dtype"
 
 _LABELS, _PREPROCESSING = "id2label", "preprocessing"
 _METADATA = (_LABELS, _PREPROCESSING)
-"""Keys of an ONNX file's metadata, each JSON (`converters.exporters.onnx`)."""
+"""Keys of an ONNX file's metadata, each JSON (`converters.formats.onnx.export`)."""
 
 _SHOWN = 60
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.checkpoint.onnx_places import open_onnx, require_readable
 from converters.errors import InputError
+from converters.formats.onnx.runtime import PROVIDERS, session_options
 from converters.parity.compare.foreign import IMAGE_AXES, by, named, words_of
-from converters.runtimes.onnx_places import open_onnx, require_readable
-from converters.runtimes.onnxruntime import PROVIDERS, session_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ class ForeignOnnx:
     noise = "float32 ONNX Runtime"
 
     def __init__(self, path: Path) -> None:
-        from converters.runtimes.silent_onnxruntime import onnxruntime
+        from converters.formats.onnx.silent import onnxruntime
 
         self._path = path
         require_readable(path)
@@ -107,7 +107,7 @@ class ForeignOnnx:
 
     @cached_property
     def _plain_session(self) -> InferenceSession:
-        from converters.runtimes.silent_onnxruntime import onnxruntime
+        from converters.formats.onnx.silent import onnxruntime
 
         options = session_options()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import ConversionError, InputError
+from converters.formats.reference import torch_threads
+from converters.formats.torchscript_runtime import TorchScriptRuntime
 from converters.parity.compare.foreign import IMAGE_AXES, TRUNK, by, named, words_of
-from converters.runtimes.reference import torch_threads
-from converters.runtimes.torchscript import TorchScriptRuntime
 
 if TYPE_CHECKING:
     from pathlib import Path

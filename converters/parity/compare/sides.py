@@ -13,16 +13,16 @@ from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file
 from converters.checkpoint.source_file import SourceFile
 from converters.checkpoint.zip_directory import ZIP_START, ZipDirectory
 from converters.errors import ConversionError, InputError, StorageError
-from converters.folder import REPORT_NAME, ConvertedFolder
+from converters.folder.folder import REPORT_NAME, ConvertedFolder
+from converters.formats.reference import ReferenceRuntime
 from converters.parity.compare.confined import ONNX, TORCHSCRIPT, ConfinedForeign
-from converters.runtimes.reference import ReferenceRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from converters.families.options import SourceOptions
+    from converters.formats.runtime import Runtime
     from converters.parity.compare.foreign import Foreign, Layout
-    from converters.runtimes.runtime import Runtime
-    from converters.sources.options import SourceOptions
 
 _TITLES = {ONNX: "ONNX file", TORCHSCRIPT: "TorchScript file", "folder": "converted folder"}
 
@@ -134,9 +134,9 @@ def _is_program(path: Path) -> bool:
 
 def _converted(path: Path, folder: Path, options: SourceOptions) -> tuple[ConvertedFolder, str]:
     """Write a checkpoint's weights and configuration, and nothing else; who saved it."""
-    from converters.convert import output_config
-    from converters.inspection import inspected
-    from converters.stream import write_weights
+    from converters.jobs.convert import output_config
+    from converters.weights.inspection import inspected
+    from converters.weights.stream import write_weights
     from regnet.image_processor import RegNetImageProcessor
 
     with inspected(path, options) as (checkpoint, inspection):

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.checkpoint.values import printable
-from converters.dtypes import DTYPES, cast, widened
-from converters.exporters.onnx import PRODUCER
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.formats.onnx.export import PRODUCER
 from converters.parity.compare.confined import ONNX
 from converters.parity.contents.elements import compare_bits
 from converters.parity.contents.held import COUNTER
 from converters.parity.contents.tensors import certify, contents_of
 from converters.parity.metrics import rms
 from regnet.architecture import BASE_PREFIX
+from regnet.files.casts import DTYPES, cast, widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """What an artefact holds, as its reader hands it to :mod:`converters.parity.contents.tensors`.
 
 Each kind of artefact has one reader beside this file, named in
-:data:`converters.artefacts.FORMATS`. A reader maps the file and takes its structure apart; the
+:data:`converters.formats.format.FORMATS`. A reader maps the file and takes its structure apart; the
 elements of the tensors stay on disk until they are compared, one tensor after another.
 """
 
@@ -11,7 +11,7 @@ import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from converters.dtypes import COMPUTED
+from regnet.files.casts import COMPUTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
 FOLDED_WEIGHT = ".folded_weight"
 FOLDED_BIAS = ".folded_bias"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_helper
 
 from converters.checkpoint.values import printable
-from converters.exporters.onnx import WEIGHTS_KEY
-from converters.exporters.onnx_file import DATA_SUFFIX
+from converters.formats.onnx.export import WEIGHTS_KEY
+from converters.formats.onnx.file import DATA_SUFFIX
 from converters.parity.contents.held import (
     FOLDED_BIAS,
     FOLDED_WEIGHT,
@@ -34,7 +34,7 @@ from converters.parity.contents.written import (
     stated_precision,
 )
 from regnet.architecture import NORM_EPS
-from regnet.json_text import parse_json
+from regnet.files.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from onnx import NodeProto
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
     Readers = Mapping[str, list[str]]
 

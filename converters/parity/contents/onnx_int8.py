@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto, numpy_helper
 
+from converters.checkpoint.onnx_places import open_onnx
 from converters.checkpoint.values import printable
-from converters.exporters.onnx_graph import build_graph
-from converters.exporters.onnx_int8 import Quantisation
-from converters.exporters.onnx_int8_graph import (
+from converters.formats.onnx.graph import build_graph
+from converters.formats.onnx.int8 import Quantisation
+from converters.formats.onnx.int8_graph import (
     BIAS,
     SCALE,
     WEIGHT,
@@ -26,7 +27,6 @@ from converters.exporters.onnx_int8_graph import (
 )
 from converters.parity.contents.held import Contents, HeldTensor
 from converters.parity.contents.written import NOT_WRITTEN, form_of, metadata_faults, plain
-from converters.runtimes.onnx_places import open_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
     Tensors = Mapping[str, NDArray[Any]]
 

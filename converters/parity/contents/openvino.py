@@ -16,7 +16,7 @@ from converters.parity.contents.held import FOLDED_BIAS, Contents, HeldTensor, m
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
 _DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "f64": "float64"}
 """OpenVINO's names of element types to torch's."""

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from converters.checkpoint.values import item_size, printable
 from converters.parity.contents.archive import Archive
 from converters.parity.contents.held import Contents, HeldTensor
-from regnet.json_text import parse_json
+from regnet.files.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
 _WEIGHTS, _CONSTANTS = "data/weights/", "data/constants/"
 _WEIGHTS_TABLE = _WEIGHTS + "model_weights_config.json"

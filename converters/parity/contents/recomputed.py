@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from converters.dtypes import widened
 from regnet.architecture import NORM_EPS
+from regnet.files.casts import widened
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
     Float64 = NDArray[np.float64]
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.checkpoint.values import printable
-from converters.dtypes import cast
 from converters.parity.contents.elements import compare_bits
 from converters.parity.contents.tensors import TensorCertificate
-from regnet.safetensors_file import SAFETENSORS_TO_TORCH
+from regnet.files.casts import cast
+from regnet.files.safetensors_file import SAFETENSORS_TO_TORCH
 
 if TYPE_CHECKING:
-    from converters.folder import ConvertedFolder
-    from converters.frameworks.loaded import Tensors
-    from converters.plan import Plan, Step
+    from converters.folder.folder import ConvertedFolder
+    from converters.parity.loaded import Tensors
+    from converters.weights.plan import Plan, Step
 
 
 def certify_source(folder: ConvertedFolder, checkpoint: Tensors, plan: Plan) -> TensorCertificate:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.artefacts import FORMATS
+from converters.checkpoint.digests import sha256_of
 from converters.checkpoint.values import item_size, printable
-from converters.digests import sha256_of
-from converters.dtypes import COMPUTED, DTYPES
+from converters.formats.format import FORMATS
 from converters.parity.contents.elements import compare_bits, compare_steps, compare_values
 from converters.parity.contents.held import COUNTER, FOLDED_BIAS, FOLDED_WEIGHT
 from converters.parity.contents.recomputed import Cast, FoldedBias, FoldedKernel
+from regnet.files.casts import COMPUTED, DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
     from converters.parity.contents.held import Contents, HeldTensor
     from converters.parity.contents.recomputed import Recomputed
 
@@ -84,7 +84,7 @@ def certify(
 
     Args:
         folder: Whose artefact it is.
-        kind: Key of :data:`converters.artefacts.FORMATS`.
+        kind: Key of :data:`converters.formats.format.FORMATS`.
         path: The artefact. If it cannot be read, that is the one thing wrong.
         weights_sha256: Digests of the weights files by name, where they are known; what an artefact
             states of the others is compared with a digest computed here.

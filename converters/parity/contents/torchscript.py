@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.checkpoint import Tree
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
 _PROGRAM, _CONSTANTS = "data", "constants"
 

@@ -12,30 +12,30 @@ from typing import TYPE_CHECKING
 from onnx import TensorProto
 
 from converters.checkpoint.values import printable
-from converters.dtypes import COMPUTED
-from converters.exporters.onnx import PRODUCER, REVISION
-from converters.exporters.onnx_form import (
+from converters.formats.onnx.export import PRODUCER, REVISION
+from converters.formats.onnx.form import (
     NEWEST_OPSET,
     OLDEST_OPSET,
     OPSET,
     PRECISION_KEY,
     GraphForm,
 )
-from converters.exporters.onnx_graph import build_graph
-from converters.exporters.onnx_preprocessing import IMAGE, with_preprocessing
-from converters.exporters.onnx_weights import cast_names
-from converters.exporters.torchscript import CODE, MARK, program_entries
+from converters.formats.onnx.graph import build_graph
+from converters.formats.onnx.preprocessing import IMAGE, with_preprocessing
+from converters.formats.onnx.weights import cast_names
+from converters.formats.torchscript import CODE, MARK, program_entries
 from converters.parity.contents.held import FOLDED_WEIGHT
 from regnet.config import CONFIG_NAME
-from regnet.json_file import PREPROCESSOR_NAME
-from regnet.json_text import parse_json
+from regnet.files.casts import COMPUTED
+from regnet.files.json_file import PREPROCESSOR_NAME
+from regnet.files.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from onnx import GraphProto, ModelProto, NodeProto
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
 NOT_WRITTEN = "not what is written for this configuration"
 """How every clause ends that has nothing more precise to say."""

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from onnx import helper
 
-from converters.dataflow import PIXELS
+from converters.checkpoint.onnx_places import open_onnx
 from converters.errors import InputError
-from converters.exporters.onnx_graph import build_graph
+from converters.formats.onnx.graph import build_graph
+from converters.formats.onnx.runtime import PROVIDERS, session_options
+from converters.formats.onnx.silent import onnxruntime
 from converters.parity.locate.intermediates import Intermediates, in_short
 from converters.parity.locate.walk import steps_of
-from converters.runtimes.onnx_places import open_onnx
-from converters.runtimes.onnxruntime import PROVIDERS, session_options
-from converters.runtimes.silent_onnxruntime import onnxruntime
+from regnet.dataflow import PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
 _CONVOLUTION = ".convolution"
 _NORM = "BatchNormalization"

@@ -11,10 +11,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
+from converters.formats.reference import torch_threads
+from converters.formats.torchscript_runtime import TorchScriptRuntime
 from converters.parity.locate.intermediates import Intermediates, in_short
 from converters.parity.locate.walk import steps_of
-from converters.runtimes.reference import torch_threads
-from converters.runtimes.torchscript import TorchScriptRuntime
 from regnet.architecture import CLASSIFIER
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
 _OWN_VALUES = {
     "Attention": ("1", "3"),

@@ -12,13 +12,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from converters.dataflow import PIXELS
 from converters.errors import InputError
 from converters.parity.contents.held import COUNTER
 from converters.parity.contents.tensors import certify
 from converters.parity.locate.intermediates import run_with_intermediates
 from converters.parity.locate.module_errors import measure
 from converters.parity.locate.walk import steps_of
+from regnet.dataflow import PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
     from converters.parity.locate.intermediates import Intermediates
     from converters.parity.locate.module_errors import ModuleError
     from converters.parity.locate.walk import Step
@@ -68,7 +68,7 @@ def locate(folder: ConvertedFolder, kind: str, path: Path, pixels: NDArray[np.fl
 
     Args:
         folder: Whose artefact it is; its weights are the truth.
-        kind: Key of :data:`converters.artefacts.FORMATS`.
+        kind: Key of :data:`converters.formats.format.FORMATS`.
         path: The artefact.
         pixels: (N, num_channels, H, W), normalised. Noise: on a constant image rounding errors add
             up instead of averaging out.

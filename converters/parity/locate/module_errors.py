@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.dataflow import PIXELS
+from converters.formats.reference import ReferenceRuntime, torch_threads
 from converters.parity.locate.honest_error import honest_error
 from converters.parity.metrics import Errors, rms
-from converters.runtimes.reference import ReferenceRuntime, torch_threads
+from regnet.dataflow import PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
     from converters.parity.locate.walk import Step
 
     Values = Mapping[str, NDArray[np.float32]]

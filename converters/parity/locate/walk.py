@@ -12,15 +12,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from converters.dataflow import Dataflow
 from regnet.architecture import BASE_PREFIX, CLASSIFIER
+from regnet.dataflow import Dataflow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
     from regnet.architecture import ConvNorm, SqueezeExcite
     from regnet.model import RegNetForImageClassification, RegNetModel
 

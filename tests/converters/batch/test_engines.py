@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from converters.batch import processes
-from converters.batch.engine import run_batch
-from converters.batch.job import Job, Outcome, perform
-from converters.batch.processes import Processes
-from converters.convert import ConvertOptions
-from converters.sources.options import SourceOptions
+from converters.families.options import SourceOptions
+from converters.jobs.batch import processes
+from converters.jobs.batch.engine import run_batch
+from converters.jobs.batch.job import Job, Outcome, perform
+from converters.jobs.batch.processes import Processes
+from converters.jobs.convert import ConvertOptions
 from tests.converters.demo import CHECKPOINT, labels, sample_images
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def test_what_was_verified_does_for_a_batch_without_verification(
 
 
 def test_a_bug_is_the_outcome_of_one_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converters.convert.convert", lambda *_: {}["missing"])
+    monkeypatch.setattr("converters.jobs.convert.convert", lambda *_: {}["missing"])
     outcome = perform(job(tmp_path / "out"))
     assert outcome.status == 4
     assert "internal error: KeyError: 'missing'; please report" in str(outcome.error)

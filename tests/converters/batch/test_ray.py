@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.batch.ray_cluster import RayCluster
 from converters.errors import StorageError
+from converters.jobs.batch.ray_cluster import RayCluster
 from tests.converters.batch.test_batch import interrupt
 from tests.converters.cli.running import assert_one_sentence, regnet
 from tests.converters.demo import CHECKPOINT
@@ -22,10 +22,10 @@ import os
 import sys
 from pathlib import Path
 
-from converters.batch import ray_cluster
-from converters.batch.engine import run_batch
-from converters.batch.job import Job, perform
-from converters.convert import ConvertOptions
+from converters.jobs.batch import ray_cluster
+from converters.jobs.batch.engine import run_batch
+from converters.jobs.batch.job import Job, perform
+from converters.jobs.convert import ConvertOptions
 
 options = ConvertOptions(formats=(), verify=False)
 jobs = [Job(name, Path(sys.argv[1]), Path(name), options) for name in ("first", "doomed", "last")]
@@ -36,7 +36,7 @@ for outcome in list(run_batch(jobs, ray_cluster.RayCluster(1))):
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converters.extras.find_spec", lambda _: None)
+    monkeypatch.setattr("converters.errors.find_spec", lambda _: None)
     with pytest.raises(StorageError, match=r"--engine ray runs on it.*regnet-converters\[ray\]"):
         RayCluster(1)
 

@@ -20,10 +20,10 @@ import torch
 
 from converters.checkpoint import file_audit as auditing
 from converters.checkpoint import open_any, open_checkpoint
+from converters.checkpoint.security import inspect_security
 from converters.errors import UnsafeInputError
-from converters.inspection import inspected
-from converters.security import inspect_security
-from converters.sources.options import SourceOptions
+from converters.families.options import SourceOptions
+from converters.weights.inspection import inspected
 from tests.converters.checkpoint.files import in_zip, refusal, saved, zip_of
 from tests.converters.checkpoint.test_code_in_pickles import Call
 from tests.converters.cli.running import regnet

@@ -19,10 +19,10 @@ import torch
 from torch.utils.serialization import config
 
 from converters.checkpoint import open_checkpoint
+from converters.checkpoint.security import inspect_security
 from converters.checkpoint.source_file import SourceFile
 from converters.checkpoint.zip_directory import ZipDirectory
 from converters.errors import UnsafeInputError
-from converters.security import inspect_security
 from tests.converters.checkpoint.archives import (
     Made,
     archive,

@@ -11,8 +11,8 @@ import pytest
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from converters.exporters.torchscript import export_torchscript
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.formats.torchscript import export_torchscript
 from tests.converters.cli.running import assert_one_sentence, regnet
 from tests.converters.demo import CHECKPOINT, sample_images
 

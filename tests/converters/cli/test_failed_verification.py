@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import onnx
 import pytest
 
-from converters import artefacts
-from converters.artefacts import FORMATS, ExportOptions
 from converters.cli.main import run_convert
-from converters.convert import ConvertOptions, convert
+from converters.formats import format as artefacts
+from converters.formats.format import FORMATS, ExportOptions
+from converters.jobs.convert import ConvertOptions, convert
 from converters.parity.report import VerificationError
 from tests.converters.demo import CHECKPOINT, WARNED, snapshot
 from tests.converters.parity.wrong import GRAPH_MISTAKES
@@ -23,7 +23,7 @@ from tests.converters.parity.wrong import GRAPH_MISTAKES
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.artefacts import FORMATS, SPELLED, ExportOptions
-from converters.convert import ConvertOptions, convert
 from converters.errors import InputError
-from converters.export import export_artefacts
-from converters.exporters.onnx_form import GraphForm
-from converters.folder import ConvertedFolder
+from converters.families.options import SourceOptions
+from converters.folder.folder import ConvertedFolder
+from converters.formats.format import FORMATS, SPELLED, ExportOptions
+from converters.formats.onnx.form import GraphForm
+from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.export import export_artefacts
+from converters.jobs.writeback import write_back
 from converters.progress import Silent
-from converters.sources.options import SourceOptions
-from converters.writeback import write_back
 from tests.converters.cli.running import assert_one_sentence, regnet
 from tests.converters.demo import CHECKPOINT, snapshot
 

@@ -11,7 +11,7 @@ import openvino
 import torch
 from onnx import numpy_helper
 
-from converters.exporters.onnx import export_onnx
+from converters.formats.onnx.export import export_onnx
 from regnet.model import RegNetForImageClassification, RegNetModel
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
     Outputs = dict[str, NDArray[np.floating[Any]]]
     Runtime = Callable[[NDArray[np.float32]], Outputs]

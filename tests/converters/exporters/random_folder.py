@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
 from regnet.model import RegNetForImageClassification, RegNetModel
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetForImageClassification as TheirClassifier
 
 from converters.errors import InputError
-from converters.exporters import onnx_graph, onnx_weights
-from converters.exporters.onnx import REVISION
-from converters.runtimes.onnxruntime import OnnxRuntime
+from converters.formats.onnx import graph as onnx_graph
+from converters.formats.onnx import weights as onnx_weights
+from converters.formats.onnx.export import REVISION
+from converters.formats.onnx.runtime import OnnxRuntime
 from regnet.config import RegNetConfig
 from tests.converters.exporters.onnx_helpers import (
     ALLOWED_RATIO,
@@ -35,7 +36,7 @@ from tests.converters.exporters.random_folder import random_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
     from tests.converters.exporters.onnx_helpers import Runtime
 
 CHECKOUT = Path(__file__).parents[3]

@@ -12,10 +12,10 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from converters.artefacts import FORMATS, ExportOptions
 from converters.errors import InputError
-from converters.export import export_artefacts
-from converters.exporters.onnx_form import (
+from converters.folder.folder import ConvertedFolder
+from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.onnx.form import (
     NEWEST_OPSET,
     OLDEST_OPSET,
     SIZES_KEY,
@@ -23,7 +23,7 @@ from converters.exporters.onnx_form import (
     stated_sizes,
     with_sizes,
 )
-from converters.folder import ConvertedFolder
+from converters.jobs.export import export_artefacts
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts

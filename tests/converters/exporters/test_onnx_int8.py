@@ -11,21 +11,21 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from converters.artefacts import FORMATS, ExportOptions
-from converters.calibration import Measured
 from converters.errors import InputError
-from converters.export import export_artefacts
-from converters.exporters.onnx_form import GraphForm
-from converters.exporters.onnx_int8 import export_int8, read_quantisation
-from converters.exporters.onnx_int8_graph import Grid, Int8Weight
-from converters.folder import ConvertedFolder
-from converters.inference.predict import predict_images
+from converters.folder.folder import ConvertedFolder
+from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
+from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.onnx.calibration import Measured
+from converters.formats.onnx.form import GraphForm
+from converters.formats.onnx.int8 import export_int8, read_quantisation
+from converters.formats.onnx.int8_graph import Grid, Int8Weight
+from converters.formats.onnx.runtime import OnnxRuntime
+from converters.jobs.export import export_artefacts
+from converters.jobs.predict import predict_images
 from converters.parity.contents.tensors import certify
-from converters.parity.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import judge
 from converters.progress import Silent
-from converters.runtimes.onnxruntime import OnnxRuntime
 from regnet.architecture import BASE_PREFIX
 from regnet.config import RegNetConfig
 from tests.converters.demo import sample_images

@@ -14,17 +14,17 @@ from onnx import numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from PIL import Image
 
-from converters.artefacts import FORMATS, ExportOptions
 from converters.errors import InputError
-from converters.export import export_artefacts
-from converters.exporters.onnx_form import GraphForm
-from converters.exporters.onnx_preprocessing import export_with_preprocessing
-from converters.folder import ConvertedFolder
-from converters.inference.predict import predict_images
+from converters.folder.folder import ConvertedFolder
+from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.onnx.form import GraphForm
+from converters.formats.onnx.preprocessing import export_with_preprocessing
+from converters.formats.onnx.preprocessing_runtime import WholeWithPreprocessing
+from converters.jobs.export import export_artefacts
+from converters.jobs.predict import predict_images
 from converters.parity.contents.tensors import certify
 from converters.parity.preprocessing import measure_preprocessing, step_of
 from converters.progress import Silent
-from converters.runtimes.onnx_preprocessing import WholeWithPreprocessing
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor
 from tests.converters.exporters.onnx_helpers import SMALL

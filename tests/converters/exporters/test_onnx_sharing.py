@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from converters.errors import InputError
-from converters.exporters import onnx as exporter
-from converters.exporters.onnx import export_onnx
-from converters.folder import ConvertedFolder
-from converters.runtimes.onnxruntime import OnnxRuntime
+from converters.folder.folder import ConvertedFolder
+from converters.formats.onnx import export as exporter
+from converters.formats.onnx.export import export_onnx
+from converters.formats.onnx.runtime import OnnxRuntime
 from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS
 from tests.converters.exporters.onnx_helpers import (
@@ -50,8 +50,8 @@ DTYPES = {
 EXPORT_AND_MEASURE = """
 import sys
 from pathlib import Path
-from converters.exporters.onnx import export_onnx
-from converters.folder import ConvertedFolder
+from converters.formats.onnx.export import export_onnx
+from converters.folder.folder import ConvertedFolder
 folder = Path(sys.argv[1])
 export_onnx(ConvertedFolder(folder), folder / "measured.onnx", share_weights=sys.argv[2] == "True")
 assert "torch" not in sys.modules

@@ -14,16 +14,16 @@ import onnx
 import pytest
 import torch
 
-from converters.artefacts import FORMATS, ExportOptions
-from converters.exporters.onnx_form import NEWEST_OPSET, OLDEST_OPSET, GraphForm
-from converters.runtimes.torchscript import TorchScriptRuntime
+from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.onnx.form import NEWEST_OPSET, OLDEST_OPSET, GraphForm
+from converters.formats.torchscript_runtime import TorchScriptRuntime
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor
 from tests.converters.exporters.onnx_helpers import SMALL, reference
 from tests.converters.exporters.random_folder import random_folder
 
 if TYPE_CHECKING:
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "X": {"layer_type": "x"},

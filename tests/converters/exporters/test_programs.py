@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from converters.artefacts import FORMATS, ExportOptions
 from converters.errors import ConversionError, StorageError, UnsafeInputError
+from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.openvino_runtime import OpenVinoRuntime
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import run
 from converters.parity.verdict import judge
 from converters.parity.verify import verify_artefacts
-from converters.runtimes.openvino import OpenVinoRuntime
 from regnet.config import RegNetConfig
 from tests.converters.exporters.random_folder import random_folder
 from tests.converters.parity.networks import Network
@@ -209,7 +209,7 @@ def test_larger_batches_go_through_executorch_in_pieces(classifier: Network) -> 
 def test_a_missing_extra_is_named_in_one_sentence(
     classifier: Network, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("converters.extras.find_spec", lambda _: None)
+    monkeypatch.setattr("converters.errors.find_spec", lambda _: None)
     for use in (
         lambda: FORMATS[kind].export(classifier.folder, tmp_path / "model", ExportOptions()),
         lambda: FORMATS[kind].load(tmp_path / "model", ("logits",)),

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.exporters import onnx, torchscript
-from converters.exporters.onnx_form import GraphForm
-from converters.exporters.onnx_graph import build_graph
-from converters.exporters.onnx_preprocessing import with_preprocessing
+from converters.formats import torchscript
+from converters.formats.onnx import export as onnx
+from converters.formats.onnx.form import GraphForm
+from converters.formats.onnx.graph import build_graph
+from converters.formats.onnx.preprocessing import with_preprocessing
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor
 from tests.converters.exporters.onnx_helpers import SMALL
@@ -32,7 +33,7 @@ GRAPHS = (
         "Y": "d7940024669b2c05179b40e0686f979b4afabfdaca7912f1d99a62a5708685a0",
     },
 )
-"""Revision of `converters.exporters.onnx`, and the sha256 of what it writes."""
+"""Revision of `converters.formats.onnx.export`, and the sha256 of what it writes."""
 
 FORMS = (
     "2",
@@ -50,7 +51,7 @@ PROGRAMS = (
         "Y": "f1c34ad104c3244c77f3c392d80e98508da9ec5a6100c1720b90095ffb8b3258",
     },
 )
-"""Revision of `converters.exporters.torchscript`, and the sha256 of what it writes."""
+"""Revision of `converters.formats.torchscript`, and the sha256 of what it writes."""
 
 ADVICE = "another {} is written: raise REVISION in {}, and record it here with the sha256 {}"
 

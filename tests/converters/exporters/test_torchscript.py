@@ -16,11 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from converters.checkpoint import torch_archive
 from converters.errors import InputError
-from converters.exporters import torch_archive
-from converters.exporters.torchscript import export_torchscript
-from converters.folder import ConvertedFolder
-from converters.runtimes.torchscript import TorchScriptRuntime
+from converters.folder.folder import ConvertedFolder
+from converters.formats.torchscript import export_torchscript
+from converters.formats.torchscript_runtime import TorchScriptRuntime
 from regnet.config import RegNetConfig
 from regnet.hub import load_tensors
 from regnet.model import RegNetForImageClassification, RegNetModel
@@ -297,8 +297,8 @@ def test_exporting_needs_no_torch(folders: dict[str, ConvertedFolder], tmp_path:
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
-        "from converters.exporters.torchscript import export_torchscript\n"
-        "from converters.folder import ConvertedFolder\n"
+        "from converters.formats.torchscript import export_torchscript\n"
+        "from converters.folder.folder import ConvertedFolder\n"
         "export_torchscript(ConvertedFolder(Path(sys.argv[2])), Path(sys.argv[3]))\n"
     )
     checkout, path = Path(__file__).parents[3], tmp_path / "model.pt"

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from converters.convert import ConvertOptions, convert
 from converters.errors import InputError
-from converters.inspection import inspected
-from converters.recognise import refusal as not_found
-from converters.sources.options import SourceOptions
-from converters.sources.registry import FRAMEWORKS
-from converters.wrapping import find_state_dicts
+from converters.families.options import SourceOptions
+from converters.families.recognise import refusal as not_found
+from converters.families.registry import FRAMEWORKS
+from converters.families.wrapping import find_state_dicts
+from converters.jobs.convert import ConvertOptions, convert
+from converters.weights.inspection import inspected
 from regnet import RegNetConfig, RegNetForImageClassification, RegNetImageProcessor, RegNetModel
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from converters.checkpoint import AnyCheckpoint, StoredTensor
-    from converters.sources.source import Source
+    from converters.families.source import Source
 
 LIMIT = 1e-5
 """Largest difference in float32, in units of the largest logit."""

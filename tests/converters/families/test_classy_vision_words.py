@@ -13,8 +13,8 @@ import pytest
 import torch
 from torchvision.transforms._presets import ImageClassification
 
-from converters.sources.classy_vision_config import ClassyVisionConfig
-from converters.sources.source import BILINEAR, NOT_UNDERSTOOD, EvalTransform
+from converters.families.classy_vision_config import ClassyVisionConfig
+from converters.families.source import BILINEAR, NOT_UNDERSTOOD, EvalTransform
 from regnet import RegNetImageProcessor
 from tests.converters.families.conversion import picture, source_of
 from tests.oracles import classy_vision, torchvision

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from converters.sources.source import Source
+    from converters.families.source import Source
 
 CLASSES = 5
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)

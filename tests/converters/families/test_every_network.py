@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from converters.inspection import inspected
-from converters.sources.options import SourceOptions
-from converters.stream import write_weights
+from converters.families.options import SourceOptions
+from converters.weights.inspection import inspected
+from converters.weights.stream import write_weights
 from regnet import RegNetForImageClassification, RegNetImageProcessor
 from tests.converters.families.conversion import LIMIT, difference, picture
 from tests.converters.families.networks import FAMILIES
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from converters.sources.source import Source
+    from converters.families.source import Source
     from regnet import RegNetConfig
     from tests.converters.families.every_network import Built, Family, Layout
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.keymaps.openmmlab import OPENMMLAB
-from converters.keymaps.reference import REFERENCE
-from converters.keymaps.timm import TIMM
-from converters.keymaps.torchvision import TORCHVISION
+from converters.families.openmmlab_keymap import OPENMMLAB
+from converters.families.reference_keymap import REFERENCE
+from converters.families.timm_keymap import TIMM
+from converters.families.torchvision_keymap import TORCHVISION
 from tests.converters.families.test_openmmlab import renamed
 from tests.oracles import pycls, timm, torchvision
 
 if TYPE_CHECKING:
-    from converters.keymaps.keymap import Keymap
+    from converters.families.keymap import Keymap
 
 SE_ROLES = {"squeeze", "excite"}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from converters.plan import make_plan
+from converters.weights.plan import make_plan
 from tests.converters.families.conversion import (
     LIMIT,
     converted,

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from converters.errors import InputError
-from converters.sources.openmmlab_config import OpenMMLabConfig
-from converters.sources.source import FILTERS, NOT_UNDERSTOOD, EvalTransform
+from converters.families.openmmlab_config import OpenMMLabConfig
+from converters.families.source import FILTERS, NOT_UNDERSTOOD, EvalTransform
 from regnet import RegNetImageProcessor
 from tests.converters.families.conversion import LIMIT, converted, difference, noise, source_of
 

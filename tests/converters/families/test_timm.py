@@ -13,8 +13,8 @@ import timm
 import torch
 from timm.utils import CheckpointSaver, ModelEmaV3
 
-from converters.labels import imagenet_labels
-from converters.plan import make_plan
+from converters.families.labels import imagenet_labels
+from converters.weights.plan import make_plan
 from tests.converters.families.conversion import (
     LIMIT,
     converted,

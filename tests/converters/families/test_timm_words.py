@@ -14,10 +14,10 @@ from timm.models import get_pretrained_cfg
 from timm.utils import CheckpointSaver
 
 from converters.checkpoint import open_any
-from converters.frameworks.timm import build as build_by_timm
+from converters.families.source import FILTERS, NOT_UNDERSTOOD, EvalTransform
+from converters.families.timm_config import TimmConfig
+from converters.families.timm_network import build as build_by_timm
 from converters.published.manifest import manifest
-from converters.sources.source import FILTERS, NOT_UNDERSTOOD, EvalTransform
-from converters.sources.timm_config import TimmConfig
 from tests.converters.families.conversion import (
     LIMIT,
     converted,

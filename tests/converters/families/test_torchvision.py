@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch.optim.swa_utils import AveragedModel
 
-from converters.plan import make_plan
+from converters.weights.plan import make_plan
 from tests.converters.families.conversion import (
     LIMIT,
     converted,

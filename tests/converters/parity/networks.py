@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from converters.artefacts import FORMATS, ExportOptions
-from converters.parity.inputs import verification_inputs
+from converters.folder.inputs import verification_inputs
+from converters.formats.format import FORMATS, ExportOptions
 from converters.parity.truth import Truth
 from converters.parity.verify import verify_artefacts
 from regnet.config import RegNetConfig
@@ -15,7 +15,7 @@ from tests.converters.exporters.random_folder import random_folder
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
     from converters.parity.report import Report
 
 IMAGE_SIZE = 48

@@ -19,19 +19,19 @@ from safetensors.torch import save_file as save_torch
 from converters.checkpoint import StoredTensor, reader
 from converters.cli.console import Output
 from converters.cli.verifying import VerifyOptions, verify
-from converters.convert import ConvertOptions, convert
 from converters.errors import StorageError
-from converters.folder import ConvertedFolder
-from converters.frameworks import loaded
-from converters.frameworks.runtime import INSTALLED, Installed
-from converters.inspection import inspected
+from converters.families.options import SourceOptions
+from converters.folder.folder import ConvertedFolder
+from converters.folder.inputs import verification_inputs
+from converters.jobs.convert import ConvertOptions, convert
+from converters.parity import loaded
 from converters.parity.against import judge_source
 from converters.parity.contents.source import certify_source
-from converters.parity.inputs import verification_inputs
 from converters.parity.report import Report
+from converters.parity.source_runtime import INSTALLED, Installed
 from converters.parity.truth import Truth
 from converters.parity.verify import verify_folder
-from converters.sources.options import SourceOptions
+from converters.weights.inspection import inspected
 from tests.converters.parity.wrong import STATE_MISTAKES
 from tests.oracles.savers import save
 from tests.oracles.transformers import classifier, trunk, twin
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.keymaps.keymap import Keymap
+    from converters.families.keymap import Keymap
     from converters.parity.verdict import Verdict
 
     State = dict[str, NDArray[Any]]
@@ -232,11 +232,11 @@ def test_wrong_weights_fail_by_what_they_compute_and_by_their_tensors(
 
 
 KEYMAPS = {
-    "pycls": ("converters.sources.pycls", "PYCLS"),
-    "timm": ("converters.sources.timm", "TIMM"),
-    "torchvision": ("converters.sources.torchvision", "TORCHVISION"),
-    "mmpretrain": ("converters.sources.openmmlab", "OPENMMLAB"),
-    "classy-vision": ("converters.sources.classy_vision", "CLASSY_VISION"),
+    "pycls": ("converters.families.pycls", "PYCLS"),
+    "timm": ("converters.families.timm", "TIMM"),
+    "torchvision": ("converters.families.torchvision", "TORCHVISION"),
+    "mmpretrain": ("converters.families.openmmlab", "OPENMMLAB"),
+    "classy-vision": ("converters.families.classy_vision", "CLASSY_VISION"),
 }
 
 

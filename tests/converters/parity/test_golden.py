@@ -12,16 +12,16 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from converters.convert import convert
-from converters.digests import sha256_of
+from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.formats.lockstep import Arithmetic, run_in_lockstep
+from converters.jobs.convert import convert
 from converters.parity import verify
 from converters.parity.golden import read_golden, write_golden
 from converters.parity.metrics import rms
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_folder
-from converters.runtimes.lockstep import Arithmetic, run_in_lockstep
 from regnet import RegNetForImageClassification
 from regnet.config import RegNetConfig
 from regnet.design_space import complexity

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from converters.parity.inputs import fitted, verification_inputs
+from converters.folder.inputs import fitted, verification_inputs
 
 BATCHES = ("native", "odd", "checkerboards", "impulses", "constant", "extremes", "denormals")
 

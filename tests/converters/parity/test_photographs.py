@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from converters.errors import InputError
-from converters.folder import ConvertedFolder
-from converters.parity.inputs import photographs
+from converters.folder.folder import ConvertedFolder
+from converters.folder.inputs import photographs
 from converters.parity.verify import verify_folder
 from converters.testing import assert_parity
 from tests.converters.cli.running import regnet

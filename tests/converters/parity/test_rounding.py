@@ -13,11 +13,11 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from converters.errors import InputError
+from converters.formats.onnx.runtime import OnnxRuntime
+from converters.formats.reference import ReferenceRuntime
 from converters.parity.rounding import rounded
 from converters.parity.truth import run
 from converters.parity.verdict import Measurement, Verdict, judge
-from converters.runtimes.onnxruntime import OnnxRuntime
-from converters.runtimes.reference import ReferenceRuntime
 from tests.converters.parity.networks import Network, export, random_network
 from tests.converters.parity.wrong import GRAPH_MISTAKES
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.runtimes.runtime import Runtime
+    from converters.formats.runtime import Runtime
 
 NAMES = pytest.mark.parametrize("name", ["X", "Y", "deep", "thousand classes"])
 

@@ -12,18 +12,18 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from converters.artefacts import FORMATS, ExportOptions
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.folder.inputs import verification_inputs
+from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.onnx.runtime import OnnxRuntime
+from converters.formats.reference import ReferenceRuntime
 from converters.parity import injection, units
 from converters.parity.compare.sampled import units_of
-from converters.parity.inputs import verification_inputs
 from converters.parity.metrics import Errors
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import RMS_LIMIT, judge
-from converters.runtimes.onnxruntime import OnnxRuntime
-from converters.runtimes.reference import ReferenceRuntime
 from regnet import RegNetConfig, RegNetForImageClassification, RegNetModel
-from regnet.safetensors_file import WEIGHTS_NAME
+from regnet.files.safetensors_file import WEIGHTS_NAME
 from tests.oracles.statistics import ADVERSARIAL, adversarial, randomise
 
 if TYPE_CHECKING:

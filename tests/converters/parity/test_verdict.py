@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from converters.convert import ConvertOptions, convert
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.jobs.convert import ConvertOptions, convert
 from converters.parity.metrics import Errors
 from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT, Measurement, Outputs, Verdict, judge
 from tests.converters.parity.networks import FORMS, NETWORKS, Network, export, random_network

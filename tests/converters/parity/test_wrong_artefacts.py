@@ -10,8 +10,8 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from converters.convert import ConvertOptions, convert
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.jobs.convert import ConvertOptions, convert
 from tests.converters.parity.networks import Network, export, random_network
 from tests.converters.parity.wrong import GRAPH_MISTAKES, STATE_MISTAKES, set_epsilon
 from tests.oracles import pycls

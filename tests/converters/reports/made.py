@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.folder.signature import Signature
 from converters.parity.contents.tensors import TensorCertificate
 from converters.parity.verify import verify_folder
 from converters.reports.findings import Findings
-from converters.signing import Signature
 from tests.converters.parity.wrong import GRAPH_MISTAKES
 
 if TYPE_CHECKING:

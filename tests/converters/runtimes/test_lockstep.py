@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from converters.folder import ConvertedFolder
-from converters.parity.inputs import EXTREMES, verification_inputs
+from converters.folder.folder import ConvertedFolder
+from converters.folder.inputs import EXTREMES, verification_inputs
+from converters.formats.lockstep import EAGER, ORACLE, Arithmetic, run_in_lockstep
+from converters.formats.reference import ReferenceRuntime, reference_model
 from converters.parity.rounding import rounded
-from converters.runtimes.lockstep import EAGER, ORACLE, Arithmetic, run_in_lockstep
-from converters.runtimes.reference import ReferenceRuntime, reference_model
 from regnet.architecture import Architecture
 from regnet.config import RegNetConfig
+from regnet.files.safetensors_file import WEIGHTS_NAME, TensorSpec, header_bytes, in_file_order
 from regnet.model import RegNetConvLayer
-from regnet.safetensors_file import WEIGHTS_NAME, TensorSpec, header_bytes, in_file_order
 from tests.converters.exporters.random_folder import random_folder
 from tests.converters.parity.networks import NETWORKS, random_network
 
@@ -131,7 +131,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 import torch
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
 from converters.parity.truth import Truth
 
 torch.set_num_threads(1)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters import artefacts
-from converters.artefacts import FORMATS
-from converters.batch.job import Job, perform
-from converters.convert import ConvertOptions, convert
-from converters.folder import ConvertedFolder
-from converters.inference.bench_folder import recorded_verdicts
+from converters.folder.folder import ConvertedFolder
+from converters.formats import format as artefacts
+from converters.formats.format import FORMATS
+from converters.formats.memory import MemoryShortError, available_memory, require_memory
+from converters.jobs.batch.job import Job, perform
+from converters.jobs.bench_folder import recorded_verdicts
+from converters.jobs.convert import ConvertOptions, convert
 from converters.parity.contents.tensors import TensorCertificate
 from converters.parity.report import VerificationError
 from converters.parity.verdict import NOT_RUN, Verdict
-from converters.runtimes.memory import MemoryShortError, available_memory, require_memory
 from converters.testing import assert_parity
 from tests.converters.demo import CHECKPOINT
 from tests.converters.parity.networks import Network, export, random_network
@@ -32,7 +32,7 @@ def with_memory(monkeypatch: pytest.MonkeyPatch, folder: Path, kilobytes: int) -
     """Have the machine say that so much is free."""
     fake = folder / "meminfo"
     fake.write_text(f"MemTotal: 9999999 kB\nMemAvailable: {kilobytes} kB\n")
-    monkeypatch.setattr("converters.runtimes.memory._MEMINFO", fake)
+    monkeypatch.setattr("converters.formats.memory._MEMINFO", fake)
 
 
 def judged(

@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from converters.checkpoint import onnx_places
+from converters.checkpoint.onnx_places import open_onnx, require_readable
 from converters.errors import InputError, UnsafeInputError
-from converters.runtimes import onnx_places
-from converters.runtimes.onnx_places import open_onnx, require_readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from converters.artefacts import FORMATS
+from converters.checkpoint.torch_places import MAX_INFLATED, loadable
 from converters.errors import UnsafeInputError
-from converters.exporters.torchscript import export_torchscript
+from converters.formats.format import FORMATS
+from converters.formats.torchscript import export_torchscript
 from converters.parity.compare.foreign_torchscript import ForeignTorchScript
 from converters.parity.contents.pt2 import read_pt2
-from converters.runtimes.torch_places import MAX_INFLATED, loadable
 from regnet.config import RegNetConfig
 from tests.converters.exporters.random_folder import random_folder
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
     Entries = dict[str, bytes]
 

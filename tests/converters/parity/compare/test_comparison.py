@@ -17,13 +17,13 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from converters.confined import Allowance
-from converters.convert import ConvertOptions, convert
 from converters.errors import InputError
+from converters.families.options import SourceOptions
+from converters.formats.confined import Allowance
+from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.writeback import write_back
 from converters.parity.compare.comparison import Comparison, DifferentError, compare
 from converters.parity.compare.sides import opened
-from converters.sources.options import SourceOptions
-from converters.writeback import write_back
 from tests.converters.parity.compare.foreign import export_onnx, export_torchscript, network_of
 from tests.converters.parity.wrong import STATE_MISTAKES
 from tests.oracles.savers import save

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
 from tests.converters.parity.contents.tampering import with_artefacts
 
 if TYPE_CHECKING:

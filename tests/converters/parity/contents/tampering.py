@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
 ALL_FORMS = pytest.mark.parametrize("form", FORMS)
 ONNX_FORMS = pytest.mark.parametrize("form", ["self-contained", "sharing"])

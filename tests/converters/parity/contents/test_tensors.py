@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from converters.errors import InputError
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
 from converters.parity.contents.tensors import TensorCertificate, certify
 from regnet.architecture import NORM_EPS
 from tests.converters.exporters.onnx_helpers import recast, reference

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
 
 def _swap_squares(traced: Any) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.exporters.torchscript import CODE, MARK, REVISION
+from converters.formats.torchscript import CODE, MARK, REVISION
 from converters.parity.contents.written import NOT_WRITTEN
 from tests.converters.parity.contents.tampering import (
     ALL_FORMS,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-    from converters.folder import ConvertedFolder
+    from converters.folder.folder import ConvertedFolder
 
 EARLIER = "0"
 SUM = f"{BLOCK}.add"

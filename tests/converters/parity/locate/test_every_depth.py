@@ -16,8 +16,8 @@ import pytest
 from onnx import helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from converters.artefacts import FORMATS, ExportOptions
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.formats.format import FORMATS, ExportOptions
 from converters.parity.locate.location import Location, locate
 from converters.parity.locate.walk import steps_of
 from regnet.config import RegNetConfig

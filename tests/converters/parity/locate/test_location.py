@@ -18,18 +18,18 @@ from onnx import helper, numpy_helper
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from converters.artefacts import FORMATS, ExportOptions
 from converters.cli.tables_parity import location_table
-from converters.dataflow import PIXELS
 from converters.errors import InputError
-from converters.exporters import torchscript
-from converters.folder import ConvertedFolder
+from converters.folder.folder import ConvertedFolder
+from converters.formats import torchscript
+from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.reference import ReferenceRuntime
 from converters.parity.locate.location import Location, locate
 from converters.parity.locate.module_errors import BAND
 from converters.parity.locate.plot import error_by_depth_svg
 from converters.parity.locate.walk import steps_of
-from converters.runtimes.reference import ReferenceRuntime
 from regnet.config import RegNetConfig
+from regnet.dataflow import PIXELS
 from tests.converters.exporters.random_folder import random_folder
 from tests.converters.parity.faults import OPERATIONS, change_tensor, changed_channel
 

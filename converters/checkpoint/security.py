@@ -1,0 +1,160 @@
+"""What a file would have done to whoever opened it with another program. Nothing is run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from converters.checkpoint import open_checkpoint
+from converters.checkpoint.file_audit import ADVICE, audit_file, code_error, unsafe
+from converters.checkpoint.onnx_places import require_readable
+from converters.checkpoint.source_file import SourceFile
+from converters.checkpoint.values import printable
+from converters.errors import ConversionError, InputError, UnsafeInputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from converters.checkpoint.pickle_audit import Named, PickleAudit
+
+SCHEMA = 1
+"""Of what `regnet inspect --security --json` prints; grows when a key changes its meaning."""
+
+_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training")
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityReport:
+    """What is dangerous in a file.
+
+    Attributes:
+        name: Of the file.
+        kind: What the file is; see :class:`FileAudit`.
+        size: In bytes.
+        pickles: What each pickle in it would do.
+        notes: What else is to be known, a clause each.
+        refusal: Why it is not converted; None if it can be opened.
+    """
+
+    name: str
+    kind: str
+    size: int
+    pickles: tuple[PickleAudit, ...]
+    notes: tuple[str, ...]
+    refusal: ConversionError | None
+
+    @property
+    def running(self) -> list[tuple[PickleAudit, Named]]:
+        """What would run code, and the pickle it is in."""
+        return [(pickle, named) for pickle in self.pickles for named in pickle.running]
+
+    @property
+    def harmless(self) -> bool:
+        """Whether other programs can open the file without running anything it brings."""
+        return not self.running and self.refusal is None and not self._lost
+
+    @property
+    def _lost(self) -> list[PickleAudit]:
+        """The pickles of which the end is not known."""
+        return [pickle for pickle in self.pickles if pickle.lost is not None]
+
+    def require_harmless(self) -> None:
+        """Do nothing if the file is harmless.
+
+        Raises:
+            UnsafeInputError: It would run code in other programs, or they would disagree on it.
+            InputError: It cannot be followed, so that nothing is known.
+            StorageError: It cannot be read.
+        """
+        # Most names in TorchScript are the program's own.
+        counted = unsafe(self.running) if self.kind == "torchscript" else self.running
+        if counted:
+            raise code_error(counted)
+        if self.refusal is not None:
+            raise self.refusal
+        for pickle in self._lost:
+            raise InputError(
+                f"{pickle.place}: cannot be followed behind {pickle.lost}, so nobody knows what it "
+                "does; get the checkpoint from a source you trust."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "schema": SCHEMA,
+            "file": self.name,
+            "kind": self.kind,
+            "size": self.size,
+            "harmless": self.harmless,
+            "refusal": None if self.refusal is None else str(self.refusal),
+            "notes": list(self.notes),
+            "pickles": [
+                {
+                    "place": pickle.place,
+                    "not_followed_behind": pickle.lost,
+                    "names": [_name_record(named) for named in pickle.names],
+                }
+                for pickle in self.pickles
+            ],
+        }
+
+
+def inspect_security(path: Path) -> SecurityReport:
+    """Follow every pickle in a file, and note what else is dangerous about it.
+
+    Pickles are looked for whatever the file seems to be, as some loaders do.
+
+    Args:
+        path: A file.
+
+    Raises:
+        InputError: There is no such file, or it is none.
+        StorageError: It cannot be read.
+    """
+    with SourceFile(path) as file:
+        audit = audit_file(file)
+        file.require_unchanged()
+        size = file.size
+    notes = (*audit.notes, *(_onnx_notes(path) if audit.kind == "onnx" else ()))
+    return SecurityReport(
+        printable(path.name), audit.kind, size, audit.pickles, notes, _refusal(path, audit.kind)
+    )
+
+
+def _onnx_notes(path: Path) -> list[str]:
+    """The operators that are not ONNX's own: a library must be registered to run them."""
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception:  # noqa: BLE001 -- protobuf's own; no runtime opens it either
+        return ["cannot be read as ONNX"]
+    domains = sorted({opset.domain for opset in model.opset_import} - set(_DOMAINS))
+    return [f"needs a library for operators of {printable(domain)}" for domain in domains]
+
+
+def _refusal(path: Path, kind: str) -> ConversionError | None:
+    """Why the project's own readers do not take a file."""
+    try:
+        if kind == "onnx":
+            require_readable(path)
+        elif kind != "numpy":  # which holds no network, and nothing else than its pickles
+            open_checkpoint(path, audited=True).close()
+    except (InputError, UnsafeInputError) as error:
+        if kind == "torchscript":
+            return UnsafeInputError(
+                f"{printable(path.name)}: is a TorchScript archive, a program that torch.jit.load "
+                f"runs with operators that can read and write files; nothing was run, {ADVICE}."
+            )
+        return error
+    return None
+
+
+def _name_record(named: Named) -> dict[str, Any]:
+    return {
+        "name": named.name,
+        "judgement": str(named.judgement),
+        "position": named.position,
+        "used": named.used,
+        "uses": [asdict(use) for use in named.uses],
+    }

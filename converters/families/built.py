@@ -1,0 +1,107 @@
+"""A framework's own network: its module, its names, and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from regnet.config import group_count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from converters.checkpoint import AnyCheckpoint
+    from converters.families.source import Source
+    from regnet.config import RegNetConfig
+
+
+class NotRunError(Exception):
+    """Why a real network is not run, as words that follow "not run: ".
+
+    It says nothing against a folder: the framework is missing, or never had such a network.
+    """
+
+
+def _unchanged(name: str) -> str:
+    return name
+
+
+@dataclass(frozen=True)
+class RealNetwork:
+    """A network as the framework's own code built it, its weights not loaded yet.
+
+    Attributes:
+        module: Holds the weights.
+        last: The part of it that gives the last feature map.
+        forward: From images (N, C, H, W) to logits, or of a trunk to its pooled features.
+        spell: From the name in `Source.tensors` to that in the module's state dict.
+        norm: What stands in the state dict before the leaves of `Source.classifier_norm`.
+    """
+
+    module: nn.Module
+    last: nn.Module
+    forward: Callable[[Tensor], Tensor]
+    spell: Callable[[str], str] = field(default=_unchanged)
+    norm: str = ""
+
+    def outputs(self, images: Tensor, *, has_classifier: bool) -> dict[str, Tensor]:
+        """Run the network.
+
+        Args:
+            images: (N, C, H, W), normalised, in the framework's order of channels.
+            has_classifier: Whether it gives logits.
+
+        Returns:
+            ``logits`` (N, classes), or ``last_hidden_state`` (N, C, h, w) and ``pooler_output``
+            (N, C, 1, 1), as the reference model calls them.
+        """
+        feature_maps: list[Tensor] = []
+        hook = self.last.register_forward_hook(lambda *call: feature_maps.append(call[2]))
+        try:
+            result = self.forward(images)
+        finally:
+            hook.remove()
+        if has_classifier:
+            return {"logits": result}
+        pooled = result.reshape(*result.shape[:2], 1, 1)
+        return {"last_hidden_state": feature_maps[0], "pooler_output": pooled}
+
+
+class Build(Protocol):
+    """What builds a framework's network."""
+
+    def __call__(self, source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
+        """Let the framework's own code build the network of a checkpoint.
+
+        Args:
+            source: What was recognised.
+            checkpoint: The open file or folder, for what it says of its own network.
+
+        Raises:
+            NotRunError: If the framework has no such network.
+            ImportError: If it is not installed.
+        """
+        ...
+
+
+def group_widths(config: RegNetConfig) -> list[int]:
+    """Channels per group of each stage, as frameworks want them."""
+    return [width // group_count(width, config.groups_width) for width in config.hidden_sizes]
+
+
+def strides(config: RegNetConfig) -> list[int]:
+    """Stride of the first block of each stage."""
+    first = 2 if config.downsample_in_first_stage else 1
+    return [first, *[2] * (len(config.depths) - 1)]
+
+
+def require_plain(config: RegNetConfig, framework: str) -> None:
+    """Check that a network is what a framework without such options builds.
+
+    Raises:
+        NotRunError: If its activation is not ReLU.
+    """
+    if config.hidden_act != "relu":
+        raise NotRunError(f"{framework} builds RegNets with relu, not {config.hidden_act}")

@@ -1,0 +1,181 @@
+"""What ClassyVision's words say: the configuration in ``input_args``, its test above all.
+
+Source: ClassyVision ``dataset/transforms/`` (its own transforms; all other names are those of
+``torchvision.transforms``, also in snake case), ``dataset/classy_cifar.py``,
+``tasks/classification_task.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from converters.checkpoint import Opaque
+from converters.families.pixel_steps import Followed, Picture, StepError, follow, sides
+from converters.families.source import FILTERS, Decision, EvalTransform
+from converters.families.words import Vocabulary, mapping_in, not_understood
+from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_NATIVE = {"classy_cifar10": 32, "classy_cifar100": 32}
+"""Data sets of pictures of one size."""
+
+_MAX_STEPS = 30
+
+_TASK = Vocabulary(
+    read=frozenset({"dataset", "model"}),
+    harmless=frozenset(
+        {"name", "num_epochs", "loss", "meters", "optimizer", "*hooks", "test_only", "use_gpu"}
+        | {"amp_args", "mixup", "batch_norm_sync_mode", "find_unused_parameters", "clip_grad_norm"}
+        | {"data_parallel*", "bn_weight_decay", "simulated_global_batchsize", "test_phase_period"}
+        | {"checkpoint_*", "log_*", "profiler", "fsdp*", "use_sharded_ddp", "num_workers"}
+        | {"dataloader_mp_context", "distributed*", "ema*", "optimizer_schedulers", "seed"}
+    ),
+)
+
+_MODEL = Vocabulary(
+    read=frozenset({"activation", "bn_epsilon", "strides", "heads"}),
+    harmless=frozenset(
+        # shown by the shapes, or of training
+        {"name", "depth", "depths", "w_0", "w_a", "w_m", "widths", "group_w*", "bot_mul*"}
+        | {"bottleneck_multiplier*", "stem_width", "use_se", "se_ratio", "bn_momentum"}
+        | {"freeze_trunk", "num_classes"}
+    ),
+    harmless_as={
+        "stem_type": ("simple_stem_in", "SIMPLE_STEM_IN"),
+        "block_type": ("res_bottleneck_block", "RES_BOTTLENECK_BLOCK"),
+    },
+)
+
+_HEAD = Vocabulary(
+    read=frozenset({"unique_id", "fork_block", "normalize_inputs"}),
+    harmless=frozenset({"name", "num_classes", "in_plane", "conv_planes", "zero_init_bias"}),
+)
+
+_DATASET = Vocabulary(
+    read=frozenset({"name", "transforms"}),
+    harmless=frozenset(
+        {"split", "batchsize_per_replica", "shuffle", "use_shuffle", "num_samples", "image_*"}
+        | {"root", "download", "num_classes", "class_ratio", "seed", "length", "num_workers"}
+    ),
+)
+
+
+@dataclass(frozen=True)
+class ClassyVisionConfig:
+    """The configuration of a training run.
+
+    Attributes:
+        values: As it is stored; empty where there is none.
+    """
+
+    values: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, tree: object) -> ClassyVisionConfig:
+        """Find it in a checkpoint."""
+        return cls(mapping_in(mapping_in(tree, "input_args"), "config"))
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """What the network was built from."""
+        return mapping_in(self.values, "model")
+
+    @property
+    def _test(self) -> Mapping[str, Any]:
+        """The data set of the test, with its transforms."""
+        return mapping_in(mapping_in(self.values, "dataset"), "test")
+
+    @property
+    def says(self) -> bool:
+        """Whether it says anything of evaluation."""
+        return isinstance(self._test.get("transforms"), list | tuple)
+
+    @property
+    def _followed(self) -> Followed:
+        """From the file of a picture to what the network takes."""
+        steps = list(_listed(self._test.get("transforms")))
+        start = Picture(order="rgb", native=_NATIVE.get(str(self._test.get("name"))))
+        followed = follow(steps, _STEPS, start)
+        if followed.missed or followed.picture.has_size:
+            return followed
+        return replace(followed, missed=("list, which crops nothing",))
+
+    def transform(self, sizes: EvalTransform) -> EvalTransform:
+        """How it was evaluated.
+
+        Args:
+            sizes: For what could not be followed.
+        """
+        return self._followed.picture.transform(sizes)
+
+    @property
+    def not_understood(self) -> tuple[Decision, ...]:
+        """Words that may change the network or its evaluation, and are not understood."""
+        unknown = [f"the transform {step}" for step in self._followed.missed if self.says]
+        unknown += _TASK.unknown(self.values)
+        unknown += _MODEL.unknown(self.model, "model.")
+        unknown += _DATASET.unknown(self._test, "dataset.test.")
+        heads = self.model.get("heads")
+        for head in heads if isinstance(heads, list | tuple) else ():
+            unknown += _HEAD.unknown(head, "model.heads.") if isinstance(head, dict) else []
+        return not_understood(unknown, "the checkpoint's own configuration")
+
+
+def _listed(transforms: object, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Name and settings of each step; transforms that hold others are those others."""
+    for step in transforms[:_MAX_STEPS] if isinstance(transforms, list | tuple) else ():
+        settings = step if isinstance(step, dict) else {}
+        name = str(settings.get("name", step)).replace("_", "").lower()
+        if name == "applytransformtokey" and settings.get("key", "input") not in {"input", 0}:
+            continue
+        if isinstance(settings.get("transforms"), list | tuple) and depth < 3:  # noqa: PLR2004
+            yield from _listed(settings["transforms"], depth + 1)
+        elif name == "genericimagetransform" and settings.get("split") == "test":
+            yield "imagenetnoaugment", {}
+        else:
+            yield name, settings
+
+
+def _filter(settings: Mapping[str, Any]) -> str:
+    """Its name: a configuration has a number of Pillow's, a name, or torchvision's enumeration."""
+    value = settings.get("interpolation", FILTERS["bilinear"])
+    if isinstance(value, Opaque) and value.args:
+        value = value.args[0]
+    by_number = {number: name for name, number in FILTERS.items()}
+    if isinstance(value, str):
+        return value.rpartition(".")[2].lower()
+    if value not in by_number:
+        raise StepError(f"the filter {value!r}")
+    return by_number[value]
+
+
+def _resize(picture: Picture, settings: Mapping[str, Any]) -> Picture:
+    side, square = sides(settings["size"])
+    return picture.resized(side, _filter(settings), squash=square)
+
+
+def _as_it_is(picture: Picture, _: Mapping[str, Any]) -> Picture:
+    return picture
+
+
+def _imagenet(picture: Picture, settings: Mapping[str, Any]) -> Picture:
+    """``ImagenetNoAugmentTransform``: four steps in one."""
+    picture = picture.resized(settings.get("resize", 256), "bilinear")
+    picture = replace(picture.cropped(settings.get("crop_size", 224)), levels=1.0)
+    mean, std = settings.get("mean", IMAGENET_MEAN), settings.get("std", IMAGENET_STD)
+    return picture.normalised(mean, std)
+
+
+_STEPS: dict[str, Callable[[Picture, Mapping[str, Any]], Picture]] = {
+    "resize": _resize,
+    "centercrop": lambda p, s: p.cropped(sides(s["size"])[0]),
+    "totensor": lambda p, _: replace(p, levels=1.0),
+    "normalize": lambda p, s: p.normalised(s["mean"], s["std"]),
+    "imagenetnoaugment": _imagenet,
+    "tupletomap": _as_it_is,
+    "genericimagetransform": _as_it_is,
+}
+"""torchvision's and ClassyVision's own, without underscores and in small letters."""

@@ -1,0 +1,495 @@
+"""What becomes of every entry of a state dict that is no parameter of the network itself.
+
+Each is placed (a classifier outside the trunk, the mean and deviation of a normaliser), or left out
+for a reason that cannot change what the network puts out, or it is an error. Where only the order
+of computation, which no file tells, decides between the last two, the user does, with ``--head``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from converters.checkpoint.values import printable
+from converters.errors import InputError
+from converters.families.heads import NO_HEAD, Head, choose_head, last_block
+from converters.families.wrapping import Normaliser, unread_of
+from regnet.files.casts import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from converters.checkpoint import StoredTensor
+    from converters.families.keymap import Keymap
+    from converters.families.options import SourceOptions
+    from converters.families.source import Decision
+    from converters.families.wrapping import StateDict, Unread
+
+Tensors = dict[str, "StoredTensor"]
+
+OPTIMISER = "optimiser state, not needed to run the network"
+
+_TRAINER = r"optim\w*|\w*scheduler\w*|amp|scaler|rng|callbacks|loops"
+"""Words in the keys of what a trainer saves in mappings of their own, beside the network's."""
+
+_OF_TRAINING = "of another network, which only the training ran"
+
+_HARMLESS = (
+    (
+        r"criterions?|loss(es)?|objective",
+        "of the training's loss, behind what the network puts out",
+    ),
+    (
+        r"metrics?|acc|accuracy|auroc|auc|confmat|meters?",
+        "a measurement of the training, behind what the network puts out",
+    ),
+    (r"teacher|momentum", _OF_TRAINING),
+)
+"""Words in a name (between dots and underscores), and why what is called so can be left out."""
+
+_TWIN = re.compile(r"(.*\.)?(\w+_ema|ema_\w+)\..*")
+"""Averages of a network, such as ``model_ema.``; ``ema.`` alone may be a layer."""
+
+_PRETRAINING = re.compile(
+    r"(.*[._])?(projectors?|projections?|proj|predictors?|prototypes?|queue|swav|byol|simclr|moco"
+    r"|dino|contrastive|memory|bank)([._].*)?"
+)
+"""Heads of self-supervised and contrastive training, which give no classes."""
+
+_BEHIND_TRUNK = "a head of pre-training, which gives no classes"
+
+_PROFILER = {"total_ops", "total_params"}
+"""Counters that thop registers in every module."""
+
+_COUNTED = "a counter, which nothing is computed with"
+_COUNTER = "num_batches_tracked"
+
+_STATISTIC = re.compile(
+    r"(?P<before>_?(?:[a-z0-9]+_)*?)(?P<word>means?|mu|stds?|stdev|stddev|sds?|sigma)"
+    r"(?P<after>(?:_[a-z0-9]+)?_?)"
+)
+"""A mean's or deviation's name behind its last dot, such as ``pixel_mean`` or ``new_std``."""
+
+_MEANS = {"mean", "means", "mu"}
+_OF_OUTPUTS = {"running", "target", "targets", "label", "labels", "output", "y", "bbox", "feature"}
+"""Words before a mean that is not one of images."""
+
+_OF_IMAGES = re.compile(r".*(norm|pixel|image|img|input|preproc|transform).*")
+
+_AFFINE = ("weight", "bias")
+
+_FEW = 16
+"""Fewer channels than this an image may have; more than this only a feature map."""
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A network whose every entry has its place.
+
+    Attributes:
+        tensors: Of the network, its classifier spelled as the framework's keymap has it.
+        head: Which classifier was chosen, where there was a choice to be made; else None.
+        skipped: What is left out: name to reason.
+    """
+
+    tensors: Tensors
+    head: Decision | None
+    skipped: Mapping[str, str]
+
+
+def prepared(state: StateDict, keymap: Keymap, where: str) -> StateDict:
+    """Check that all of a chosen state dict can be read, and find what normalises its images.
+
+    Args:
+        state: What was chosen.
+        keymap: The framework's.
+        where: What error messages call the checkpoint.
+
+    Returns:
+        The same with its normalisers, which its tensors no longer contain.
+
+    Raises:
+        InputError: If an entry of the network, or one that may change what comes out of it, is
+            of a kind that is not read.
+    """
+    for name, unread in state.unread.items():
+        if name.endswith(_COUNTER):
+            continue  # nothing is computed with it, and the plan makes zeros
+        if keymap.parse(name) or (unread.is_state and not _harmless(name)):
+            raise _unreadable(name, unread, where)
+    channels = _channels(state, keymap)
+    return _without_normalisers(state, channels) if channels else state
+
+
+def require_readable(stored: object, where: str) -> None:
+    """Check that all of a head that is stored in a mapping of its own can be read.
+
+    Raises:
+        InputError: If an entry is a tensor of a kind that is not read.
+    """
+    for name, unread in unread_of(stored).items():
+        if unread.is_state:
+            raise _unreadable(name, unread, where)
+
+
+def _unreadable(name: str, unread: Unread, where: str) -> InputError:
+    return InputError(
+        f"{where}: {printable(name)} is stored as {unread.kind}, which is not read; load the "
+        "network in its framework, make it an ordinary tensor, and save its state_dict() again."
+    )
+
+
+def settle(state: StateDict, keymap: Keymap, options: SourceOptions, where: str) -> Settled:
+    """Place or leave out what stands beside a network, and choose its classifier.
+
+    Args:
+        state: What :func:`prepared` returned.
+        keymap: The framework's.
+        options: What the user decided.
+        where: What error messages call the checkpoint.
+
+    Raises:
+        InputError: If something may change what comes out of the network and has no place, or
+            the user has to choose a head.
+    """
+    tensors = dict(state.tensors)
+    beside: Tensors = {}
+    for name, tensor in state.beside.items():
+        (tensors if keymap.parse(name) else beside)[name] = tensor
+    _require_nothing_in_front(state, keymap, beside, where)
+    skipped = _counters(tensors, keymap)
+    heads = _Heads(tensors, beside, _by_place(state.elsewhere), keymap)
+    head = heads.choose(options, where)
+    rest = {n: t for n, t in beside.items() if not heads.knows(n)}
+    others = {path: t for path, t in state.elsewhere.items() if not heads.knows(".".join(path))}
+    return Settled(
+        heads.tensors,
+        head,
+        skipped
+        | _reasons(state, rest)
+        | elsewhere(replace(state, elsewhere=others))
+        | _unread(state)
+        | heads.left,
+    )
+
+
+def elsewhere(state: StateDict, but: str | None = None) -> dict[str, str]:
+    """What lies in other mappings than the network's: name to the reason to leave it out.
+
+    Args:
+        state: The network.
+        but: The key beside the network's own under which there are heads, which have reasons of
+            their own; None if there is none.
+    """
+    heads = (*state.path[:-1], but)
+    found: dict[str, str] = {}
+    for path in state.elsewhere:
+        if path[: len(heads)] == heads:
+            continue
+        pairs = zip(path[:-1], state.path, strict=False)
+        depth = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        reason = _harmless_elsewhere(path) or "no part of the network's state dict"
+        found.setdefault(".".join(path[: depth + 1]), reason)
+    return found
+
+
+def _unread(state: StateDict) -> dict[str, str]:
+    """The entries that cannot be read and do not matter."""
+    return {
+        name.split(".")[0]: _harmless(name) or ""
+        for name, unread in state.unread.items()
+        if unread.is_state and _harmless(name)
+    }
+
+
+def _by_place(elsewhere: Mapping[tuple[str, ...], StoredTensor]) -> Tensors:
+    """What may be a part of the network in mappings of their own, by the keys that lead there."""
+    return {
+        ".".join(path): tensor
+        for path, tensor in elsewhere.items()
+        if not _harmless_elsewhere(path)
+    }
+
+
+def _harmless(name: str, tensor: StoredTensor | None = None) -> str | None:
+    """Why an entry cannot change what comes out of the network, or None if it may."""
+    words = re.split(r"[._]", name.lower())
+    for pattern, reason in _HARMLESS:
+        if any(re.fullmatch(pattern, word) for word in words):
+            return reason
+    if _TWIN.fullmatch(name):
+        return _OF_TRAINING
+    is_count = tensor is not None and "int" in tensor.dtype and tensor.numel == 1
+    return _COUNTED if is_count or name.rpartition(".")[2] in _PROFILER else None
+
+
+def _harmless_elsewhere(path: Sequence[str]) -> str | None:
+    """The same of what stands in another mapping, which may be the trainer's own."""
+    words = re.split(r"[._]", ".".join(path).lower())
+    if any(re.fullmatch(_TRAINER, word) for word in words):
+        return OPTIMISER
+    return _harmless(".".join(path))
+
+
+def _counters(tensors: Tensors, keymap: Keymap) -> dict[str, str]:
+    """Take a profiler's counters out of the network's own tensors."""
+    found = [n for n in tensors if n.rpartition(".")[2] in _PROFILER and not keymap.parse(n)]
+    for name in found:
+        del tensors[name]
+    return {name.rpartition(".")[2]: _COUNTED for name in found}
+
+
+def _reasons(state: StateDict, beside: Mapping[str, StoredTensor]) -> dict[str, str]:
+    """Why each first level beside the network is left out."""
+    found: dict[str, str] = {}
+    for name, tensor in beside.items():
+        behind = _BEHIND_TRUNK if _PRETRAINING.fullmatch(name.lower()) else None
+        reason = _harmless(name, tensor) or behind
+        found.setdefault(
+            name.split(".")[0],
+            reason or f"behind or beside {state.place}, which it is not a part of",
+        )
+    return found
+
+
+# What normalises images.
+
+
+def _channels(state: StateDict, keymap: Keymap) -> int:
+    """How many channels the stem takes; 0 if there is no stem."""
+    for name, tensor in {**state.tensors, **state.beside}.items():
+        role, _ = keymap.parse(name) or ("", {})
+        if role == "stem.conv" and len(tensor.shape) > 1:
+            return tensor.shape[1]
+    return 0
+
+
+def _without_normalisers(state: StateDict, channels: int) -> StateDict:
+    pairs: dict[tuple[str, ...], dict[bool, str]] = {}
+    candidates = {
+        **state.tensors,
+        **state.beside,
+        **{".".join(path): tensor for path, tensor in state.elsewhere.items()},
+    }
+    for name, tensor in candidates.items():
+        module, _, leaf = name.rpartition(".")
+        match = _STATISTIC.fullmatch(leaf.lower())
+        if match is None or _OF_OUTPUTS & set(re.split("[_.]", f"{module}_{match['before']}")):
+            continue
+        of_all = tensor.numel == 1 and bool(_OF_IMAGES.fullmatch(name.lower()))
+        if tensor.dtype not in DTYPES or not (tensor.numel == channels or of_all):
+            continue
+        if not _harmless(module):
+            key = module, match["before"], match["after"]
+            pairs.setdefault(key, {})[match["word"] in _MEANS] = name
+    whole = [(pair[True], pair[False]) for pair in pairs.values() if len(pair) == 2]  # noqa: PLR2004
+    taken = {name for pair in whole for name in pair}
+    return replace(
+        state,
+        tensors={n: t for n, t in state.tensors.items() if n not in taken},
+        beside={n: t for n, t in state.beside.items() if n not in taken},
+        elsewhere={p: t for p, t in state.elsewhere.items() if ".".join(p) not in taken},
+        normalisers=tuple(
+            Normaliser(mean, candidates[mean], candidates[std]) for mean, std in whole
+        ),
+    )
+
+
+def _require_nothing_in_front(
+    state: StateDict, keymap: Keymap, beside: Mapping[str, StoredTensor], where: str
+) -> None:
+    """Refuse what may change the images before the network sees them.
+
+    A module's own parameters stand before those of its children in a state dict, and children in
+    the order in which they were made, which is nearly always that of computation.
+    """
+    channels = _channels(state, keymap)
+    first = next((i for i, name in enumerate(state.order) if name in state.tensors), 0)
+    before = set(state.order[:first])
+    matrices = {n.rpartition(".")[0] for n, t in beside.items() if len(t.shape) > 1}
+    for name, tensor in beside.items():
+        module, _, leaf = name.rpartition(".")
+        if _harmless(name, tensor) or (leaf == "bias" and module in matrices):
+            continue
+        if _may_be_in_front(tensor, channels, before=name in before, is_weight=leaf == "weight"):
+            raise InputError(
+                f"{where}: {printable(name)}, of shape {tensor.shape}, may stand in front of the "
+                "network and change the images that it is given, for which the reference has no "
+                "place; save the state_dict() of the network alone."
+            )
+
+
+def _may_be_in_front(tensor: StoredTensor, channels: int, *, before: bool, is_weight: bool) -> bool:
+    shape = tensor.shape
+    if tensor.dtype not in DTYPES:
+        return False
+    per_channel = tuple(size for size in shape if size != 1) == (channels,)
+    if per_channel:
+        return before
+    if len(shape) == 4 and is_weight:  # noqa: PLR2004
+        return shape[0] == channels and (before or shape[1] < _FEW)
+    picture = len(shape) in {3, 4} and shape[-3] == channels and min(shape[-2:]) > 1
+    return picture and set(shape[:-3]) <= {1}
+
+
+# Classifiers outside the network's own names.
+
+
+class _Heads:
+    """The linear layers that may be the classifier.
+
+    Args:
+        tensors: The network's.
+        beside: What stands beside it in its mapping.
+        elsewhere: What stands in other mappings, by place.
+        keymap: The framework's.
+
+    Attributes:
+        tensors: The network's; after :meth:`choose` with the chosen head, and no other.
+        left: The heads that are left out: name to reason.
+    """
+
+    def __init__(
+        self,
+        tensors: Tensors,
+        beside: Mapping[str, StoredTensor],
+        elsewhere: Mapping[str, StoredTensor],
+        keymap: Keymap,
+    ) -> None:
+        self.tensors = tensors
+        self.left: dict[str, str] = {}
+        self._keymap = keymap
+        self._beside = {n: t for n, t in beside.items() if not _harmless(n, t)}
+        self._elsewhere = elsewhere
+        self._width = last_block(tensors, keymap)[2]
+        names = {affine: keymap.spell("classifier", {"affine": affine}) for affine in _AFFINE}
+        self._inside = names["weight"].rpartition(".")[0]
+        inside = {affine: tensors[name] for affine, name in names.items() if name in tensors}
+        self._has_inside = bool(inside)
+        self._fit: dict[str, Head] = {}
+        self._unfit: dict[str, str] = {}
+        if len(inside) == len(_AFFINE):
+            self._fit[self._inside] = Head(inside["weight"], inside["bias"])
+        classes = inside["weight"].shape[0] if "weight" in inside and inside["weight"].shape else 0
+        for module, leaves in _by_module(self._outside).items():
+            self._judge(module, leaves, classes)
+
+    @cached_property
+    def _outside(self) -> Tensors:
+        return {**self._elsewhere, **self._beside}
+
+    def knows(self, name: str) -> bool:
+        """Whether an entry belongs to a head, which :attr:`left` has a reason for if it is left."""
+        module = name.rpartition(".")[0]
+        return module in self._fit or module in self._unfit
+
+    def _judge(self, module: str, leaves: Tensors, classes: int) -> None:
+        """Say of a module outside whether it is a classifier, or else reads what one would."""
+        matrices = [t for t in leaves.values() if len(t.shape) == 2]  # noqa: PLR2004
+        reads = {matrix.shape[1] for matrix in matrices}
+        if not module or not reads & ({self._width, classes} - {0}):
+            return
+        if _PRETRAINING.fullmatch(module.lower()):
+            return
+        linear = leaves.keys() == set(_AFFINE) and len(matrices) == 1
+        fits = linear and leaves["bias"].shape == leaves["weight"].shape[:1]
+        if fits and self._width in reads and not self._goes_on(module, leaves["weight"]):
+            self._fit[module] = Head(leaves["weight"], leaves["bias"])
+        elif fits and self._width not in reads:
+            self._unfit[module] = f"it reads the {classes} outputs of {self._inside}"
+        else:
+            self._unfit[module] = "it is more than one linear layer, or has another form"
+
+    def _goes_on(self, module: str, weight: StoredTensor) -> bool:
+        """Whether another layer of the same parent reads what this one puts out."""
+        parent = module.rpartition(".")[0]
+        return bool(parent) and bool(self._sizes.get((parent, weight.shape[0]), set()) - {module})
+
+    @cached_property
+    def _sizes(self) -> dict[tuple[str, int], set[str]]:
+        """Parent and size to some of the modules below it that read or keep so many features."""
+        found: dict[tuple[str, int], set[str]] = {}
+        for name, tensor in self._outside.items():
+            module = name.rpartition(".")[0]
+            parent = module.rpartition(".")[0]
+            for above in (parent, parent.rpartition(".")[0]):
+                for size in set(tensor.shape[-2:]):
+                    modules = found.setdefault((above, size), set())
+                    if len(modules) < 2:  # noqa: PLR2004 -- one besides the one that asks
+                        modules.add(module)
+        return found
+
+    def choose(self, options: SourceOptions, where: str) -> Decision | None:
+        """Choose the head, and put it in its place among :attr:`tensors`.
+
+        Args:
+            options: What the user decided.
+            where: What error messages call the checkpoint.
+
+        Returns:
+            Which, and why; None where there is nothing to choose.
+
+        Raises:
+            InputError: If the user has to choose, or chose what is not there.
+        """
+        if options.head is None:
+            self._require_clear(where)
+            if not self._fit or (self._has_inside and len(self._fit) == 1):
+                return None  # a trunk, the network's own classifier, or half of one
+        chosen = choose_head(self._fit, self._unfit, options, where)
+        self.left = dict(chosen.skipped)
+        for affine in _AFFINE:
+            self.tensors.pop(self._keymap.spell("classifier", {"affine": affine}), None)
+        if chosen.head is not None:
+            self.tensors |= chosen.head.spelled(self._keymap)
+        return chosen.decision
+
+    def _require_clear(self, where: str) -> None:
+        """Refuse what may stand between the trunk and its classifier, behind it, or be one."""
+        unclear = list(self._unfit)
+        if len(self._fit) == 1 or self._has_inside:
+            rest = self._beside if self._beside_holds_head() else self._outside
+            unclear += [
+                name
+                for name, tensor in rest.items()
+                if not self.knows(name) and self._may_matter(name, tensor)
+            ]
+        if not unclear:
+            return
+        why = self._unfit.get(unclear[0])
+        because = f" ({why})" if why else ""
+        choice = f"--head {next(iter(self._fit))} or " if len(self._fit) == 1 else ""
+        raise InputError(
+            f"{where}: beside the network stands {_first(unclear)}{because}, which may change what "
+            f"comes out of it; choose {choice}--head {NO_HEAD}, the trunk alone, if that is what "
+            "you want."
+        )
+
+    def _beside_holds_head(self) -> bool:
+        """Whether the head is in the network's own mapping, and others are the trainer's."""
+        heads = _by_module(self._beside).keys() & self._fit.keys()
+        return bool(heads) or self._has_inside
+
+    def _may_matter(self, name: str, tensor: StoredTensor) -> bool:
+        """Whether an entry may change what the classifier reads or puts out."""
+        if _PRETRAINING.fullmatch(name.lower()):
+            return self._width in tensor.shape[:1]
+        return True
+
+
+def _by_module(tensors: Mapping[str, StoredTensor]) -> dict[str, Tensors]:
+    modules: dict[str, Tensors] = {}
+    for name, tensor in tensors.items():
+        module, _, leaf = name.rpartition(".")
+        modules.setdefault(module, {})[leaf] = tensor
+    return modules
+
+
+def _first(names: Sequence[str]) -> str:
+    more = " and others" if len(names) > _SHOWN else ""
+    return ", ".join(map(printable, names[:_SHOWN])) + more

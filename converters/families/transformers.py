@@ -1,0 +1,123 @@
+"""Hugging Face transformers: a folder with its configuration, or a bare file of weights.
+
+Source: transformers ``models/regnet/`` and ``models/convnext/image_processing_convnext.py``, from
+4.18, which brought RegNet, to 5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from converters.errors import InputError, UnsafeInputError
+from converters.families.family import Family, family_source
+from converters.families.reference_keymap import REFERENCE
+from converters.families.source import BICUBIC, Decision, EvalTransform
+from regnet.architecture import Architecture
+from regnet.config import DEFAULT_NUM_LABELS, RegNetConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint.beside import Beside
+    from converters.families.options import SourceOptions
+    from converters.families.source import Source
+    from converters.families.wrapping import StateDict
+
+FAMILY = Family(
+    keymap=REFERENCE,
+    transform=EvalTransform(256, 224, BICUBIC),
+    transform_reason="what facebook's RegNets on the Hub say; there is no preprocessor_config.json",
+)
+
+_FROM_SHAPES = (
+    "num_channels",
+    "embedding_size",
+    "hidden_sizes",
+    "depths",
+    "layer_type",
+    "num_labels",
+    "groups_width",
+)
+
+_CODE = "auto_map"
+"""What transformers imports from a repository if ``trust_remote_code`` is set."""
+
+_NOT_KEPT = ("model_type", "torch_dtype", "_name_or_path")
+"""Of the new file: the type of the old weights, and where they lay."""
+
+
+def read_transformers(
+    checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions
+) -> Source:
+    """Read a transformers folder or file; see :class:`converters.families.registry.Reader`."""
+    where = checkpoint.path.name
+    source = family_source(FAMILY, states, options, where)
+    if checkpoint.beside.preprocessor:
+        source = _with_processor(source, checkpoint.beside, where)
+    return _with_config(source, checkpoint.config, where) if checkpoint.config else source
+
+
+def _with_config(source: Source, keys: Mapping[str, Any], where: str) -> Source:
+    """The source with all that its ``config.json`` says, checked against the shapes."""
+    if keys.get("model_type", "regnet") != "regnet":
+        raise InputError(
+            f"{where}: its config.json is that of a {keys['model_type']} where the weights are a "
+            "RegNet's; the folder mixes two models."
+        )
+    if _CODE in keys:
+        raise UnsafeInputError(
+            f"{where}: its config.json asks programs to run code that comes with the weights "
+            f"({_CODE}), which no RegNet needs; nothing was run, so remove the entry to convert."
+        )
+    kept = {key: value for key, value in keys.items() if key not in _NOT_KEPT}
+    headless = {} if source.has_classifier else {"num_labels": DEFAULT_NUM_LABELS}
+    try:
+        stated = RegNetConfig.from_dict(kept, **headless)
+    except (TypeError, ValueError) as error:
+        why = str(error).rstrip(".")
+        raise InputError(f"{where}: its config.json cannot be used: {why}.") from error
+    _require_same(source.config, stated, where)
+    decisions = [Decision("configuration", "as stored", "the folder's config.json")]
+    if not stated.downsample_in_first_stage:
+        reason = "as config.json says, and transformers 5 reads it; 4.x computed with stride 2"
+        decisions.append(Decision("stride of the first stage", "1", reason))
+    return replace(source, config=stated, decisions=(*source.decisions, *decisions))
+
+
+def _require_same(found: RegNetConfig, stated: RegNetConfig, where: str) -> None:
+    """Check every tensor's shape; several group widths may mean the same ones."""
+    strided = found.to_dict() | {"downsample_in_first_stage": stated.downsample_in_first_stage}
+    ours, theirs = (
+        list(Architecture.of(config).tensors(classifier=True))
+        for config in (RegNetConfig.from_dict(strided), stated)
+    )
+    if ours == theirs:
+        return
+    field = next(f for f in _FROM_SHAPES if getattr(found, f) != getattr(stated, f))
+    raise InputError(
+        f"{where}: its config.json says {field} {getattr(stated, field)} where the weights have "
+        f"{getattr(found, field)}; the folder mixes two models."
+    )
+
+
+def _with_processor(source: Source, beside: Beside, where: str) -> Source:
+    """The source with the transform of its ``preprocessor_config.json``, of any version."""
+    from regnet.image_processor import RegNetImageProcessor
+
+    try:
+        processor = RegNetImageProcessor.from_dict(beside.preprocessor)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{where}: its {beside.preprocessor_file} cannot be used ({str(error).rstrip('.')}); "
+            "save its numbers with the processor of a RegNet, a ConvNextImageProcessor."
+        ) from error
+    settings = processor.to_dict()
+    del settings["image_processor_type"]
+    transform = EvalTransform.of(processor)
+    decision = Decision(
+        "evaluation transform", transform.in_words, f"the folder's {beside.preprocessor_file}"
+    )
+    others = [d for d in source.decisions if d.topic != decision.topic]
+    return replace(source, transform=transform, processor=settings, decisions=(*others, decision))

@@ -1,0 +1,161 @@
+"""VISSL and SEER: consolidated, sharded and sliced checkpoints, with heads of several kinds.
+
+Source: VISSL ``models/trunks/regnet.py`` and ``regnet_fsdp.py``, ``models/base_ssl_model.py``
+(what is stored where), ``models/heads/``. Its published networks take RGB but for two supervised
+ones, whose names end in "bgr" and which no tensor tells apart.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from converters.checkpoint.values import StoredTensor, printable
+from converters.errors import InputError
+from converters.families.classy_vision_keymap import VISSL
+from converters.families.entries import elsewhere, require_readable
+from converters.families.family import Family, choose_state, source_of
+from converters.families.heads import Head, branch, choose_head, last_block
+from converters.families.source import BICUBIC, BILINEAR, EvalTransform
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from converters.checkpoint import AnyCheckpoint
+    from converters.families.options import SourceOptions
+    from converters.families.source import Source
+    from converters.families.wrapping import StateDict
+
+FAMILY = Family(
+    keymap=VISSL,
+    transform=EvalTransform(256, 224, BILINEAR),
+    transform_reason="VISSL's linear evaluation on ImageNet",
+)
+
+FINE_TUNED = Family(
+    keymap=VISSL,
+    transform=EvalTransform(384, 384, BICUBIC),
+    transform_reason="SEER's fine-tuning on ImageNet",
+)
+
+_PART = re.compile(r"(?<=\.)block[0-9]+-part[0-9]+\.")
+"""A level that says where training set activation checkpoints, nothing about the network."""
+
+_LINEAR = {"clf.0.weight", "clf.0.bias"}
+_NORM = "channel_bn."
+_NORM_LEAVES = {"weight", "bias", "running_mean", "running_var"}
+
+HeadTensors = dict[str, StoredTensor]
+
+
+def read_vissl(
+    checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions
+) -> Source:
+    """Read a VISSL checkpoint; see `converters.families.registry.Reader`."""
+    where = checkpoint.path.name
+    state, weights, skipped = choose_state(FAMILY, states, options, where)
+    trunk = _without_parts(state.tensors, where)
+    beside = {name.removeprefix("heads."): tensor for name, tensor in state.beside.items()}
+    stored = branch(checkpoint.tree, *state.path[:-1], "heads") if state.path else None
+    heads = _by_index(beside, where) | _by_index(stored, where)
+    skipped |= elsewhere(state, but="heads")
+    fit, unfit = _classifiers(heads, last_block(trunk, VISSL)[2])
+    chosen = choose_head(fit, unfit, options, where)
+    if chosen.head is not None:
+        trunk |= chosen.head.spelled(VISSL)
+    fine_tuned = chosen.head is not None and not chosen.head.norm
+    choice = (replace(state, tensors=trunk, beside={}), weights, {**skipped, **chosen.skipped})
+    source = source_of(FINE_TUNED if fine_tuned else FAMILY, choice, options, where)
+    return replace(
+        source,
+        decisions=(*source.decisions, chosen.decision),
+        classifier_norm=chosen.head.norm if chosen.head else {},
+    )
+
+
+def _without_parts(tensors: Mapping[str, StoredTensor], where: str) -> HeadTensors:
+    trunk: HeadTensors = {}
+    for stored, tensor in tensors.items():
+        name = _PART.sub("", stored)
+        if name in trunk:
+            raise InputError(
+                f"{where} holds {printable(name)} in two parts of a stage; it mixes two models."
+            )
+        trunk[name] = tensor
+    return trunk
+
+
+def _by_index(stored: object, where: str) -> dict[str, HeadTensors]:
+    """The heads by their number, whichever way they are stored.
+
+    A `ModuleList` puts the number before each name; FSDP's files have a list of state dicts.
+    """
+    heads: dict[str, HeadTensors] = {}
+    if isinstance(stored, list):
+        stored = {
+            f"{index}.{name}": tensor
+            for index, head in enumerate(stored)
+            for name, tensor in (head.items() if isinstance(head, dict) else ())
+        }
+    if isinstance(stored, dict):
+        require_readable(stored, where)
+    for name, tensor in stored.items() if isinstance(stored, dict) else ():
+        index, _, leaf = str(name).partition(".")
+        if isinstance(tensor, StoredTensor):
+            heads.setdefault(index, {})[leaf] = tensor
+    return heads
+
+
+def _classifiers(
+    heads: Mapping[str, HeadTensors], width: int
+) -> tuple[dict[str, Head], dict[str, str]]:
+    """The heads that are linear classifiers on the pooled output; why the others are not."""
+    fit: dict[str, Head] = {}
+    unfit: dict[str, str] = {}
+    chained = _chained(heads)
+    for name, stored in heads.items():
+        norm = {leaf[len(_NORM) :]: t for leaf, t in stored.items() if leaf.startswith(_NORM)}
+        linear = {leaf: t for leaf, t in stored.items() if not leaf.startswith(_NORM)}
+        if norm:  # `eval_mlp` is a batch norm before an `mlp` called "clf"
+            linear = {leaf.removeprefix("clf."): t for leaf, t in linear.items()}
+            norm.pop("num_batches_tracked", None)
+        if any("prototypes" in leaf or "projection_head" in leaf for leaf in stored):
+            unfit[name] = "SwAV's, for pre-training; it gives no classes"
+        elif _in_pieces(stored):
+            unfit[name] = "FSDP cut it into pieces, and its shape is not in the file"
+        elif linear.keys() != _LINEAR or norm.keys() not in (set(), _NORM_LEAVES):
+            unfit[name] = "it is more than one linear layer"
+        elif name in chained:
+            unfit[name] = "it is one of several that run one behind another"
+        elif not _reads(width, linear["clf.0.weight"], norm):
+            unfit[name] = f"it does not read the {width} features in which the network ends"
+        else:
+            fit[name] = Head(linear["clf.0.weight"], linear["clf.0.bias"], norm)
+    return fit, unfit
+
+
+def _in_pieces(stored: HeadTensors) -> bool:
+    """Whether FSDP wrapped it; VISSL 0.1.6 notes the shapes of the trunk's parameters alone."""
+    flat = any(leaf.rpartition(".")[2].startswith("flat_param") for leaf in stored)
+    return flat or any(len(t.shape) == 1 for leaf, t in stored.items() if leaf == "clf.0.weight")
+
+
+def _reads(width: int, weight: StoredTensor, norm: Mapping[str, StoredTensor]) -> bool:
+    fits = all(tensor.shape == (width,) for tensor in norm.values())
+    return fits and weight.shape[1:] == (width,)
+
+
+def _chained(heads: Mapping[str, HeadTensors]) -> set[str]:
+    """Heads of which one takes what the one before it puts out.
+
+    VISSL runs heads in a row where the trunk gives one output; where it gives several, each head
+    has its own.
+    """
+    found: set[str] = set()
+    for (name, head), (successor, behind) in pairwise(heads.items()):
+        first, second = head.get("clf.0.weight"), behind.get("clf.0.weight")
+        if first and second and second.shape[1:] == first.shape[:1]:
+            found |= {name, successor}
+    return found

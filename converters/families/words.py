@@ -1,0 +1,89 @@
+"""The words that a checkpoint carries: each is read, known to change nothing, or named.
+
+Every framework that stores a configuration has a table of these: what it reads lies in the reader,
+what is known to be harmless lies in the table, and whatever is left is told to the user, who knows
+what it means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from converters.checkpoint import Opaque
+from converters.checkpoint.values import printable
+from converters.families.source import NOT_UNDERSTOOD, Decision
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping
+    from typing import Any
+
+_MOST_NAMED = 12
+"""Of one configuration; beyond that a warning would not be read."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What is known of the keys of a configuration.
+
+    Attributes:
+        read: Those that its reader acts on.
+        harmless: Those that change neither the network nor how it is evaluated; ``*`` stands for
+            any letters.
+        harmless_as: Those that are harmless with these values alone.
+    """
+
+    read: frozenset[str]
+    harmless: frozenset[str] = frozenset()
+    harmless_as: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+
+    def unknown(self, stated: Mapping[Any, Any], section: str = "") -> list[str]:
+        """The keys that may change something and are not read, in the order of the configuration.
+
+        Args:
+            stated: The configuration, or a section of it.
+            section: What stands before each key, such as ``"TRAIN."``.
+        """
+        return [
+            f"{section}{key}"
+            for key, value in stated.items()
+            if not self._knows(str(key), value) and value is not None
+        ]
+
+    def _knows(self, key: str, value: object) -> bool:
+        if key in self.harmless_as:
+            allowed = self.harmless_as[key]
+            return any(type(value) is type(one) and value == one for one in allowed)
+        return key in self.read or any(fnmatchcase(key, pattern) for pattern in self.harmless)
+
+
+def not_understood(words: Iterable[str], where: str) -> tuple[Decision, ...]:
+    """What is told of words that nobody here understands; nothing if there are none.
+
+    Args:
+        words: Keys, or whatever names them.
+        where: Whose, for people.
+    """
+    named = list(dict.fromkeys(map(printable, words)))
+    if not named:
+        return ()
+    more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    value = ", ".join(named[:_MOST_NAMED]) + more
+    reason = f"in {where}; nothing was done about it, so check that it does not matter"
+    return (Decision(NOT_UNDERSTOOD, value, reason),)
+
+
+def mapping_in(tree: object, key: Hashable) -> dict[Any, Any]:
+    """The mapping under a key, also where an object holds it in its attributes or items.
+
+    Args:
+        tree: A checkpoint's, or a part of it.
+        key: Where it should lie.
+
+    Returns:
+        An empty one if there is none.
+    """
+    found = tree.get(key) if isinstance(tree, dict) else None
+    found = found.fields if isinstance(found, Opaque) else found
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,331 @@
+"""Finding the state dicts inside whatever a checkpoint wraps them in.
+
+Nothing is lost here: what is no tensor that can be read, what stands beside a network in its
+mapping, and what lies elsewhere in the checkpoint is handed on, for whoever decides what becomes
+of it (`converters.families.entries`).
+
+Trainers nest (``model_state``, ``classy_state_dict.base_model.model.trunk``, ``state_dict``) and
+wrappers prefix names (``module.``, ``_orig_mod.``, ``model.``). Neither needs a list: a state dict
+is any mapping that holds a parameter only a RegNet of some framework has, and whatever stands
+before that parameter's name is the prefix.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from converters.checkpoint.values import Opaque, StoredTensor, printable
+from converters.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+TELL_TALES = {
+    "pycls": r"s1\.b1\.f\.a\.weight",
+    "timm": r"s1\.b1\.conv1\.conv\.weight",
+    "transformers": r"embedder\.embedder\.convolution\.weight",
+    "torchvision": r"trunk_output\.block1\.block1-0\.f\.c\.0\.weight",
+    "classy-vision": r"trunk_output\.(_module\.)?block1\.(_module\.)?block1-0\.(_module\.)?f\.c"
+    r"\.weight",
+    "vissl": r"_feature_blocks\.res2\.(block1-part0\.)?block1-0\.f\.c\.weight",
+    "mmpretrain": r"layer1\.0\.conv3\.weight",
+}
+"""Framework to the name of a parameter that only its RegNets have.
+
+OpenMMLab's is a ResNet's too; its RegNet is told by the shapes, see `_is_regnet`.
+"""
+
+_MAX_DEPTH = 8
+_MAX_NETWORKS = 16
+
+_TENSOR_KINDS = {
+    "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
+    "torch._utils._rebuild_sparse_csr_tensor": "a sparse tensor",
+    "torch._utils._rebuild_meta_tensor_no_storage": "a meta tensor (without numbers)",
+    "torch._utils._rebuild_qtensor": "a quantised tensor",
+    "torch._utils._rebuild_nested_tensor": "a nested tensor",
+    "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of another device",
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of another device",
+    "torch._utils._rebuild_wrapper_subclass": "a tensor of a class of its own",
+    "torch._tensor._rebuild_from_type_v2": "a tensor of a class of its own",
+    "numpy._core.multiarray._reconstruct": "a NumPy array",
+}
+"""How people call what torch's and NumPy's pickles name."""
+
+_TENSOR_LIKE = re.compile(
+    r"torch\.(_utils|_tensor|_subclasses|distributed|sparse|ao|jit)\..*|torch\.ScriptObject"
+    r"|torch\.nn\.parameter\..*|numpy\._core\.multiarray\._reconstruct|torchao\..*"
+)
+"""Names of what a module's state may be besides tensors that can be read."""
+
+EXTRA_STATE = "_extra_state"
+"""Under this leaf a module keeps what is no tensor (torch, `Module.get_extra_state`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A value of a mapping that is no tensor of the kind that is read.
+
+    Attributes:
+        kind: What it is, in words.
+        is_state: Whether a module's state may be in it; else it is a number, a text or a note.
+    """
+
+    kind: str
+    is_state: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Normaliser:
+    """Mean and deviation that a network is given with its weights, to be applied to its images.
+
+    Attributes:
+        name: Of the mean, in the checkpoint.
+        mean: One number per input channel, or one for all.
+        std: Likewise.
+    """
+
+    name: str
+    mean: StoredTensor
+    std: StoredTensor
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """A RegNet's tensors somewhere in a checkpoint.
+
+    Attributes:
+        framework: Whose names they have.
+        path: The keys that lead to it, from the top.
+        prefix: What stood before every name and is taken off, such as ``module.``.
+        tensors: Name without the prefix to tensor.
+        beside: What the same mapping holds without the prefix: the head, where the prefix is a
+            trunk's (``backbone.``), or the rest of a detector. Of the prefix's own wrappers
+            (``module.`` of ``module.backbone.``) the names are rid as well.
+        unread: What of both is no tensor that can be read, by the same names.
+        order: The names of ``tensors`` and ``beside`` as they are stored one behind the other.
+        elsewhere: The tensors of mappings without a network, by the keys that lead to them.
+        normalisers: What its images are normalised with; empty until it is looked for.
+    """
+
+    framework: str
+    path: tuple[str, ...]
+    prefix: str
+    tensors: Mapping[str, StoredTensor]
+    beside: Mapping[str, StoredTensor] = field(default_factory=dict)
+    unread: Mapping[str, Unread] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    elsewhere: Mapping[tuple[str, ...], StoredTensor] = field(default_factory=dict)
+    normalisers: tuple[Normaliser, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where it was, for messages: ``model.trunk``, or ``the top``."""
+        return ".".join((*self.path, *self.prefix.split(".")[:-1])) or "the top"
+
+
+def find_state_dicts(tree: object) -> list[StateDict]:
+    """Find every RegNet, outermost first; one mapping may hold several under several prefixes.
+
+    Args:
+        tree: What a checkpoint holds.
+
+    Raises:
+        InputError: If a mapping holds one tensor twice, with and without its prefix, or the
+            checkpoint more networks than anybody saves in one file.
+    """
+    found: list[StateDict] = []
+    for path, mapping in _mappings(tree, ()):
+        networks = _recognise(mapping)
+        if len(found) + len(networks) > _MAX_NETWORKS:
+            raise InputError(
+                f"The checkpoint holds more than {_MAX_NETWORKS} networks; save one of them alone."
+            )
+        prefixes = [prefix for _, prefix in networks]
+        owners = {name: _owner(name, prefixes) for name in (mapping if prefixes else ())}
+        found += [
+            _state_dict(framework, path, prefix, owners, mapping) for framework, prefix in networks
+        ]
+    if not found:
+        return []
+    elsewhere = dict(_elsewhere(tree, (), {state.path for state in found}))
+    found = [replace(state, elsewhere=elsewhere) for state in found]
+    return sorted(found, key=lambda state: len(state.path))
+
+
+def all_tensors(tree: object) -> dict[str, StoredTensor]:
+    """The tensors of the largest mapping anywhere, to say what a checkpoint looks like."""
+    mappings = (_tensors(mapping) for _, mapping in _mappings(tree, ()))
+    return max(mappings, key=len, default={})
+
+
+Mapped = dict[str, "StoredTensor | Unread"]
+"""What stands under the string keys of a mapping."""
+
+
+def _mappings(tree: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Mapped]]:
+    """Every mapping that holds state under string keys, with the keys that lead to it."""
+    if not isinstance(tree, dict) or len(path) > _MAX_DEPTH:
+        return
+    mapped: Mapped = {
+        key: value if isinstance(value, StoredTensor) else _unread(key, value)
+        for key, value in tree.items()
+        if isinstance(key, str)
+    }
+    if any(isinstance(value, StoredTensor) or value.is_state for value in mapped.values()):
+        yield path, mapped
+    for key, value in tree.items():
+        if isinstance(key, str):
+            yield from _mappings(value, (*path, key))
+
+
+def _unread(name: str, value: object) -> Unread:
+    """What a value is that is no tensor."""
+    if isinstance(value, Opaque):
+        kind = _TENSOR_KINDS.get(value.qualified_name, f"a {printable(value.qualified_name)}")
+        return Unread(
+            kind, value.args is not None and bool(_TENSOR_LIKE.match(value.qualified_name))
+        )
+    if name.rpartition(".")[2] == EXTRA_STATE:
+        return Unread("a state of its own kind", bool(value))
+    if isinstance(value, list | tuple):
+        members = (isinstance(v, StoredTensor) or _unread("", v).is_state for v in value)
+        return Unread(f"a {type(value).__name__}", any(members))
+    return Unread("nothing" if value is None else f"a {type(value).__name__}", is_state=False)
+
+
+def unread_of(tree: object) -> dict[str, Unread]:
+    """What in a mapping is no tensor that can be read, by name; empty if it is no mapping."""
+    if not isinstance(tree, dict):
+        return {}
+    return {
+        str(name): _unread(str(name), value)
+        for name, value in tree.items()
+        if not isinstance(value, StoredTensor)
+    }
+
+
+def _tensors(mapped: Mapped) -> dict[str, StoredTensor]:
+    return {name: value for name, value in mapped.items() if isinstance(value, StoredTensor)}
+
+
+def _elsewhere(
+    tree: object, path: tuple[str, ...], networks: set[tuple[str, ...]]
+) -> Iterator[tuple[tuple[str, ...], StoredTensor]]:
+    """Every tensor that stands in no mapping with a network, with the keys that lead to it."""
+    if len(path) > _MAX_DEPTH:
+        return
+    members = tree if isinstance(tree, list | tuple) else ()
+    pairs = tree.items() if isinstance(tree, dict) else enumerate(members)
+    for key, value in pairs:
+        place = (*path, str(key))
+        if isinstance(value, StoredTensor):
+            if path not in networks or not isinstance(key, str):
+                yield place, value
+        elif isinstance(value, dict | list | tuple):
+            yield from _elsewhere(value, place, networks)
+
+
+def _recognise(mapped: Mapped) -> list[tuple[str, str]]:
+    """The networks in a mapping: framework and prefix, by a tell-tale that ends a name."""
+    found = []
+    states = [
+        name for name, value in mapped.items() if isinstance(value, StoredTensor) or value.is_state
+    ]
+    for framework, tell_tale in TELL_TALES.items():
+        pattern = re.compile(rf"(?P<prefix>(?:.*\.)?){tell_tale}")
+        matches = (pattern.fullmatch(name) for name in states)
+        prefixes = {match["prefix"] for match in matches if match}
+        regnets = (prefix for prefix in prefixes if _is_regnet(framework, prefix, mapped))
+        found += [(framework, prefix) for prefix in sorted(regnets)]
+    return found
+
+
+def _owner(name: str, prefixes: Sequence[str]) -> str | None:
+    """The longest prefix that a name has, or None."""
+    return max(filter(name.startswith, prefixes), key=len, default=None)
+
+
+def _is_regnet(framework: str, prefix: str, mapped: Mapped) -> bool:
+    """Whether OpenMMLab's layers are a RegNet's: a 3x3 stem, output as wide as the bottleneck."""
+    if framework != "mmpretrain":
+        return True
+    stem = mapped.get(f"{prefix}conv1.weight")
+    expand = mapped[f"{prefix}layer1.0.conv3.weight"]
+    if not isinstance(stem, StoredTensor) or not isinstance(expand, StoredTensor):
+        return False
+    return stem.shape[2:] == (3, 3) and expand.shape[:1] == expand.shape[1:2]
+
+
+def _state_dict(
+    framework: str,
+    path: tuple[str, ...],
+    prefix: str,
+    owners: Mapping[str, str | None],
+    mapped: Mapped,
+) -> StateDict:
+    """What belongs to one of the prefixes found in a mapping: names under no longer one of them.
+
+    What stands beside several networks is of the one with which its name has the most levels in
+    common, or of all of them.
+
+    Args:
+        framework: Whose names they are.
+        path: The keys that lead to the mapping.
+        prefix: The one.
+        owners: Each name's longest prefix, or None.
+        mapped: The mapping.
+
+    Raises:
+        InputError: If it holds a tensor twice, with and without the prefix.
+    """
+    parts: dict[bool, dict[str, StoredTensor]] = {True: {}, False: {}}
+    unread: dict[str, Unread] = {}
+    seen: dict[str, None] = {}  # in order
+    others = set(owners.values()) - {prefix, None}
+    for name, value in mapped.items():
+        owner = owners[name]
+        if owner not in {prefix, None}:
+            continue
+        ours = _shared_levels(name, prefix)
+        if owner is None and any(_shared_levels(name, str(other)) > ours for other in others):
+            continue
+        short = _without(prefix, name)
+        if isinstance(value, Unread) and not value.is_state and short in seen:
+            continue
+        if short in seen:
+            where = ".".join(path) or "The checkpoint"
+            raise InputError(
+                f"{where} holds {printable(short)} twice, with and without "
+                f"{printable(prefix)} before it; keep one of them."
+            )
+        seen[short] = None
+        if isinstance(value, Unread):
+            unread[short] = value
+        else:
+            parts[owner is not None][short] = value
+    return StateDict(
+        framework,
+        path,
+        prefix,
+        tensors=parts[True],
+        beside=parts[False],
+        unread=unread,
+        order=tuple(seen),
+    )
+
+
+def _shared_levels(name: str, prefix: str) -> int:
+    """How many levels a name and a prefix have in common, from the outermost."""
+    pairs = zip(name.split("."), prefix.split("."), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _without(prefix: str, name: str) -> str:
+    """The name without the prefix, or else without as many of its outer levels as it has."""
+    while not name.startswith(prefix):
+        prefix = prefix[: prefix[:-1].rfind(".") + 1]
+    return name[len(prefix) :]

@@ -1,0 +1,1 @@
+"""A converted folder and what lies in it."""

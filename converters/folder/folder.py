@@ -1,0 +1,177 @@
+"""A converted folder: where its files are and how its weights are mapped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from converters.checkpoint import open_checkpoint
+from converters.checkpoint.beside import read_json
+from converters.checkpoint.values import NUMPY_CODES
+from converters.errors import InputError
+from converters.families.recognise import tensors_of
+from regnet.architecture import BUFFER_LEAVES, Architecture
+from regnet.config import CONFIG_NAME, RegNetConfig
+from regnet.files.json_file import processor_settings
+from regnet.files.safetensors_file import INDEX_NAME, WEIGHTS_NAME
+from regnet.files.weight_files import require_indexed, shards_of, unindexed, weight_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from converters.checkpoint import StoredTensor
+    from regnet.image_processor import RegNetImageProcessor
+
+ONNX_NAME = "model.onnx"
+TORCHSCRIPT_NAME = "model.torchscript.pt"
+GOLDEN_NAME = "golden.safetensors"
+REPORT_NAME = "conversion.json"
+CARD_NAME = "README.md"
+
+DEFAULT_IMAGE_SIZE = 224
+"""What RegNets were trained on, in pixels, where a folder does not say."""
+
+CLASSIFIER_ARCHITECTURE = "RegNetForImageClassification"
+TRUNK_ARCHITECTURE = "RegNetModel"
+
+
+@dataclass(frozen=True)
+class ConvertedFolder:
+    """Read access to a folder that `regnet convert` or transformers wrote.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        InputError: From any property, if a file is missing or cannot be used.
+    """
+
+    path: Path
+
+    @cached_property
+    def config(self) -> RegNetConfig:
+        """The folder's ``config.json``."""
+        try:
+            return RegNetConfig.from_pretrained(self.path)
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(str(error)) from error
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether the folder holds a classifier or a trunk alone (``architectures``)."""
+        architectures = getattr(self.config, "architectures", None) or [CLASSIFIER_ARCHITECTURE]
+        if not isinstance(architectures, list):
+            raise InputError(f"{self.path / CONFIG_NAME} lists no architectures; restore it.")
+        return TRUNK_ARCHITECTURE not in architectures
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What every artefact of this folder returns, in order."""
+        if self.has_classifier:
+            return ("logits",)
+        return ("last_hidden_state", "pooler_output")
+
+    @property
+    def architecture(self) -> Architecture:
+        """The layers; their names carry no ``regnet.`` prefix."""
+        return Architecture.of(self.config)
+
+    @cached_property
+    def preprocessing(self) -> dict[str, Any]:
+        """The settings of its image processor; empty if it has none."""
+        return processor_settings(self.path, read_json)[1]
+
+    @cached_property
+    def processor(self) -> RegNetImageProcessor:
+        """The folder's own image processor."""
+        return self._processor()
+
+    def _processor(self, **overrides: Any) -> RegNetImageProcessor:
+        from regnet.image_processor import RegNetImageProcessor
+
+        try:
+            return RegNetImageProcessor.from_pretrained(self.path, **overrides)
+        except (OSError, TypeError, ValueError) as error:
+            raise InputError(str(error)) from error
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images that the folder's processor makes, in pixels; 224 without."""
+        if not self.preprocessing:
+            return DEFAULT_IMAGE_SIZE
+        stated = self.preprocessing.get("size")
+        if isinstance(stated, dict) and stated.keys() == {"height", "width"}:
+            # Another class's processor, which ours cannot be; its size is one all the same.
+            processor = self._processor(size=stated["height"])
+        else:
+            processor = self.processor
+        size: int = processor.size["shortest_edge"]
+        return size
+
+    @cached_property
+    def weight_files(self) -> list[Path]:
+        """The safetensors file, or the shards that the index names, in the order of their names."""
+        try:
+            files = weight_files(self.path)
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(str(error)) from error
+        stray = unindexed(self.path, {file.name for file in files})
+        if stray:
+            raise InputError(
+                f"{self.path} holds {stray[0]}, which is named like a shard of its weights and is "
+                "none of those that it is loaded from; move it elsewhere."
+            )
+        return files
+
+    @cached_property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """Where each tensor lies: name to file, offset, dtype and shape."""
+        held: dict[str, dict[str, StoredTensor]] = {}
+        for path in self.weight_files:
+            with open_checkpoint(path) as checkpoint:
+                held[path.name] = tensors_of(checkpoint.tree)
+        if WEIGHTS_NAME not in held:
+            index = self.path / INDEX_NAME
+            try:
+                require_indexed(index, shards_of(index), held)
+            except (FileNotFoundError, ValueError) as error:
+                raise InputError(f"{self.path}: {error}") from error
+        tensors = {name: tensor for part in held.values() for name, tensor in part.items()}
+        missing = [
+            name
+            for name, shape in self.architecture.tensors(classifier=self.has_classifier)
+            if name not in tensors or tensors[name].shape != shape
+        ]
+        if missing:
+            raise InputError(
+                f"{self.path} does not fit its {CONFIG_NAME}: {len(missing)} tensors are missing "
+                f"or of another shape, first {missing[0]}; convert the checkpoint again."
+            )
+        return tensors
+
+    @property
+    def dtype(self) -> str:
+        """What the weights are stored in: torch's name, such as ``float16``."""
+        counter = BUFFER_LEAVES[-1]
+        return next(t.dtype for name, t in self.tensors.items() if not name.endswith(counter))
+
+    def array(self, name: str) -> NDArray[np.generic]:
+        """Map one tensor from its file, read-only, without reading it.
+
+        Args:
+            name: A name of the state dict, for example ``classifier.1.weight``.
+        """
+        import numpy as np
+
+        tensor = self.tensors[name]
+        return np.memmap(
+            tensor.storage.path,
+            dtype=NUMPY_CODES[tensor.dtype],
+            mode="r",
+            offset=tensor.storage.offset,
+            shape=tensor.shape or (1,),
+        ).reshape(tensor.shape)

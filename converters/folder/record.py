@@ -1,0 +1,437 @@
+"""`conversion.json`, both ways: what was converted and how, the files, and their verdicts.
+
+It is written here, and everything that reads it (verify, export, push, bench, batch, the model
+card) reads it here, so that all judge by the same words. Whoever made a folder may have written
+anything into it: names that leave the folder are refused and never opened.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, cast
+
+from converters.checkpoint.digests import sha256_of
+from converters.checkpoint.values import printable
+from converters.errors import InputError
+from converters.families.options import SourceOptions
+from converters.families.source import LICENCE
+from converters.folder.folder import GOLDEN_NAME, REPORT_NAME, ConvertedFolder
+from converters.formats.format import FORMATS
+from regnet.design_space import complexity
+from regnet.files.json_text import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from converters.jobs.convert import ConvertOptions
+    from converters.parity.report import Report
+    from converters.parity.verdict import Outcome
+    from converters.weights.inspection import Inspection
+    from converters.weights.stream import Written
+
+SCHEMA = 1
+"""Of conversion.json; it grows when a key changes its meaning."""
+
+_PACKAGES = ("regnet-converters", "torch", "numpy", "onnx", "onnxruntime")
+
+_NOT_VERIFIED: Mapping[str, Any] = {"passed": None, "changed_files": [], "verdicts": []}
+"""What stands in the place of a report that nobody has made: neither pass nor fail."""
+
+_LONGEST_NAME = 255
+"""Bytes of a file's name, as file systems have it."""
+
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "channel_order": (None, "rgb", "bgr"),
+    "weights": ("best", "raw", "ema"),
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a folder's ``conversion.json`` says; its keys are checked as far as they are used here.
+
+    Attributes:
+        fields: All of its keys, in their order; those that are not known are kept.
+    """
+
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Record | None:
+        """Read a folder's record; None if it has none.
+
+        Raises:
+            InputError: If it cannot be read, is damaged, or names files outside the folder.
+        """
+        path = folder / REPORT_NAME
+        if not path.is_file():
+            return None
+        try:
+            fields = _parsed(path)
+        except (ValueError, OSError) as error:
+            raise _damaged(path, str(error)) from error
+        return cls(fields)
+
+    @classmethod
+    def required(cls, folder: Path) -> Record:
+        """Read the record of a folder that must have one.
+
+        Raises:
+            InputError: If it has none; see also :meth:`read`.
+        """
+        record = cls.read(folder)
+        if record is None:
+            raise InputError(
+                f"{folder} holds no {REPORT_NAME}; convert with `regnet convert` first."
+            )
+        return record
+
+    @classmethod
+    def of_conversion(
+        cls,
+        inspection: Inspection,
+        written: Written,
+        report: Report | None,
+        options: ConvertOptions,
+        folder: Path,
+    ) -> Record:
+        """The record of a conversion: nothing in it depends on time, place or machine.
+
+        Args:
+            inspection: The recognised and planned source.
+            written: Digests of the source and of the weights files.
+            report: The verdicts; None if there are none yet.
+            options: How it was converted.
+            folder: Where all files but the model card lie already.
+        """
+        from importlib.metadata import version
+
+        files = (path for path in folder.rglob("*") if path.is_file())
+        names = sorted(path.relative_to(folder).as_posix() for path in files)
+        record = cls(
+            {
+                "schema": SCHEMA,
+                "source": {
+                    "file": inspection.path.name,
+                    "sha256": dict(written.source),
+                    "size": inspection.size,
+                    "container": inspection.container,
+                    "framework": inspection.source.framework,
+                },
+                **planned_record(inspection),
+                "options": options_record(options, ConvertedFolder(folder)),
+                "files": {
+                    name: file_record(folder, name, written.weights.get(name))
+                    for name in names
+                    if name != REPORT_NAME
+                },
+                "versions": {name: version(name).split("+")[0] for name in _PACKAGES},
+                "verification": _NOT_VERIFIED,
+            }
+        )
+        return record.with_verdicts([] if report is None else report.to_dict()["verdicts"])
+
+    def write(self, folder: Path) -> None:
+        """Write it into a folder, as readable JSON."""
+        write_json(folder / REPORT_NAME, self.fields)
+
+    @property
+    def files(self) -> Mapping[str, Mapping[str, Any]]:
+        """Name of each recorded file, with slashes, to its ``sha256``, often ``size`` and more."""
+        return cast("Mapping[str, Mapping[str, Any]]", self.fields["files"])
+
+    @property
+    def decisions(self) -> Sequence[Mapping[str, str]]:
+        """What was decided about the source: ``topic``, ``value`` and ``reason`` of each."""
+        return cast("Sequence[Mapping[str, str]]", self.fields.get("decisions", []))
+
+    @property
+    def licence(self) -> str | None:
+        """Of the weights, as the source states it; None if it states none."""
+        return next((d["value"] for d in self.decisions if d["topic"] == LICENCE), None)
+
+    @property
+    def verdicts(self) -> Sequence[Mapping[str, Any]]:
+        """The verdicts, as :meth:`converters.parity.verdict.Verdict.to_dict` gives them."""
+        return cast("Sequence[Mapping[str, Any]]", self._verification.get("verdicts", []))
+
+    @property
+    def outcomes(self) -> dict[str, Outcome]:
+        """Artefact, or the names of the weights files, to what its verdict says."""
+        return {verdict["artefact"]: outcome_of(verdict) for verdict in self.verdicts}
+
+    @property
+    def unverified(self) -> list[str]:
+        """Weights and artefacts that no verdict speaks of, as a verdict would call them."""
+        judged = self.outcomes
+        weights = ", ".join(
+            name
+            for name in sorted(self.files)
+            if name.endswith(".safetensors") and name != GOLDEN_NAME and "/" not in name
+        )
+        artefacts = (kind.file_name for kind in FORMATS.values() if kind.file_name in self.files)
+        return [name for name in (weights, *artefacts) if name and name not in judged]
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether every verdict lets the folder pass; None where something has no verdict."""
+        if not all(verdict["passed"] for verdict in self.verdicts):
+            return False
+        return True if self.verdicts and not self.unverified else None
+
+    @property
+    def source_options(self) -> SourceOptions:
+        """What the user decided about the source, so that it can be read in the same way again.
+
+        Raises:
+            InputError: If a choice is none that there is.
+        """
+        from converters.families.registry import FRAMEWORKS
+
+        options = self.fields.get("options", {})
+        choices = {"framework": (None, *FRAMEWORKS), **_CHOICES}
+        chosen: dict[str, Any] = {
+            key: options.get(key, allowed[0]) for key, allowed in choices.items()
+        }
+        head = options.get("head")
+        unknown = [key for key, allowed in choices.items() if chosen[key] not in allowed]
+        if not isinstance(head, str | None):
+            unknown.append("head")
+        if unknown:
+            raise InputError(
+                f"{REPORT_NAME} is damaged (its option {unknown[0]} is none that there is); state "
+                "the choice on the command line, or convert the checkpoint again."
+            )
+        return SourceOptions(**chosen, head=head)
+
+    def with_verdicts(
+        self, verdicts: Iterable[Mapping[str, Any]], instead_of: Iterable[str] = ()
+    ) -> Record:
+        """The record with verdicts added, and those on the same or on the named artefacts gone.
+
+        Args:
+            verdicts: As :meth:`converters.parity.verdict.Verdict.to_dict` gives them.
+            instead_of: Files that were replaced, whose verdicts no longer speak of what is there.
+        """
+        new = list(verdicts)
+        gone = {*instead_of, *(verdict["artefact"] for verdict in new)}
+        kept = [verdict for verdict in self.verdicts if verdict["artefact"] not in gone]
+        verdicts = sorted(kept + new, key=_place)
+        return self._with_verification({**_NOT_VERIFIED, "verdicts": verdicts})
+
+    def with_files(self, folder: Path, names: Iterable[str]) -> Record:
+        """The record with files entered as they lie in a folder, and those that do not struck."""
+        files = dict(self.files)
+        for name in names:
+            if (folder / name).is_file():
+                files[name] = file_record(folder, name)
+            else:
+                files.pop(name, None)
+        record = Record({**self.fields, "files": dict(sorted(files.items()))})
+        return record._with_verification(self._verification)  # what is missing may have changed
+
+    def path_of(self, folder: Path, name: str) -> Path:
+        """Where a recorded file lies.
+
+        Raises:
+            InputError: If a link takes the name out of the folder.
+        """
+        path = folder / name
+        if not path.parent.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"{folder / REPORT_NAME} names {printable(name)}, which a link takes out of the "
+                "folder; put what it leads to in its place."
+            )
+        return path
+
+    def changed_files(self, folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+        """Compare files with what is recorded of them.
+
+        Returns:
+            Names of those that are missing or have another sha256 than recorded, and the sha256 of
+            each that is as it was.
+
+        Raises:
+            InputError: If a link takes a name out of the folder.
+        """
+        changed: list[str] = []
+        unchanged: dict[str, str] = {}
+        for name, entry in sorted(self.files.items()):
+            path = self.path_of(folder, name)
+            digest = sha256_of(path) if path.is_file() else None
+            if digest is None or digest != entry["sha256"]:
+                changed.append(name)
+            else:
+                unchanged[name] = digest
+        return tuple(changed), unchanged
+
+    @property
+    def _verification(self) -> Mapping[str, Any]:
+        return cast("Mapping[str, Any]", self.fields.get("verification", _NOT_VERIFIED))
+
+    def _with_verification(self, verification: Mapping[str, Any]) -> Record:
+        """Its ``passed`` follows from verdicts and files, and is never taken over."""
+        record = Record({**self.fields, "verification": dict(verification)})
+        passed = {"passed": record.passed}
+        return Record({**record.fields, "verification": {**verification, **passed}})
+
+
+def _place(verdict: Mapping[str, Any]) -> int:
+    """Where a verdict stands: those on weights first, then in the order of the formats."""
+    names = [kind.file_name for kind in FORMATS.values()]
+    return names.index(verdict["artefact"]) + 1 if verdict["artefact"] in names else 0
+
+
+def outcome_of(verdict: Mapping[str, Any]) -> Outcome:
+    """What a recorded verdict says; earlier versions call passed what was not run."""
+    stated = verdict.get("outcome")
+    if not verdict["passed"]:
+        return "not run" if stated == "not run" else "FAIL"
+    return "pass" if verdict["measurements"] and stated in {None, "pass"} else "not run"
+
+
+def planned_record(inspection: Inspection) -> dict[str, Any]:
+    """What ``conversion.json`` says that is known before a weight is read."""
+    return {
+        "architecture": architecture_record(inspection),
+        "decisions": [
+            {"topic": d.topic, "value": d.value, "reason": d.reason}
+            for d in inspection.source.decisions
+        ],
+        "plan": [
+            {"source": step.source_name, "target": step.target.name, "action": step.action}
+            for step in inspection.plan.steps
+        ],
+        "skipped": dict(inspection.plan.skipped),
+    }
+
+
+def options_record(options: ConvertOptions, folder: ConvertedFolder) -> dict[str, Any]:
+    """Options that neither the plan nor ``config.json`` tells, without the names of files.
+
+    A published checkpoint's own channel order counts as asked for, since its file does not tell.
+    """
+    images = None
+    if "onnx-int8" in options.formats:
+        from converters.formats.onnx.calibration import images_sha256
+
+        images = images_sha256(folder, options.calibration_images)
+    source = options.source
+    published_order = source.published.channel_order if source.published else None
+    return {
+        "framework": None if source.framework is None else str(source.framework),
+        "channel_order": source.channel_order or published_order,
+        "weights": source.weights,
+        "head": source.head,
+        "formats": list(options.formats),
+        "share_weights": options.share_weights,
+        "calibration_images": images,
+        "max_shard_size": options.max_shard_size,
+        "allow_nonfinite": options.allow_nonfinite,
+    }
+
+
+def file_record(folder: Path, name: str, sha256: str | None = None) -> dict[str, Any]:
+    """What is recorded of a folder's file; pass its sha256 if it is known already."""
+    path = folder / name
+    details = next((k.details for k in FORMATS.values() if k.file_name == name), None)
+    own = details(path) if details else {}
+    return {"sha256": sha256 or sha256_of(path), "size": path.stat().st_size} | own
+
+
+def architecture_record(inspection: Inspection) -> dict[str, Any]:
+    """Name, shape and cost of the network, at its own image size."""
+    source = inspection.source
+    config = source.config
+    cost = complexity(config, source.transform.crop)
+    return {
+        "name": inspection.network_name,
+        "layer_type": config.layer_type,
+        "depths": config.depths,
+        "hidden_sizes": config.hidden_sizes,
+        "groups_width": config.groups_width,
+        "embedding_size": config.embedding_size,
+        "num_channels": config.num_channels,
+        "num_labels": config.num_labels if source.has_classifier else 0,
+        "parameters": cost.parameters,
+        "flops": cost.flops,
+        "activations": cost.activations,
+        "image_size": source.transform.crop,
+    }
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record as readable JSON."""
+    path.write_text(_as_text(record), encoding="utf-8")
+
+
+def _as_text(record: Any) -> str:
+    return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """Read and check a record.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is damaged.
+    """
+    try:
+        fields: dict[str, Any] = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"it {error}") from error
+    _as_text(fields)  # refuses NaN and infinity
+    _require_form(fields)
+    return fields
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(f"{path} is damaged ({printable(reason)}); convert the checkpoint again.")
+
+
+def _require_form(fields: Any) -> None:
+    """Check everything that is used here or by others.
+
+    Raises:
+        ValueError: If something is of another kind, or a name leaves the folder.
+    """
+    _require(fields, dict, "it")
+    for name, entry in _require(fields.get("files"), dict, "files").items():
+        _require(_require(entry, dict, f"{name}'s entry").get("sha256"), str, f"{name}'s sha256")
+        _require_inside(name)
+    for key, kind in {"source": dict, "architecture": dict, "options": dict}.items():
+        _require(fields.get(key, {}), kind, key)
+    for decision in _require(fields.get("decisions", []), list, "decisions"):
+        for key in ("topic", "value", "reason"):
+            _require(_require(decision, dict, "a decision").get(key), str, f"a decision's {key}")
+    verification = _require(fields.get("verification", {"verdicts": []}), dict, "verification")
+    for verdict in _require(verification.get("verdicts"), list, "verdicts"):
+        _require_verdict(_require(verdict, dict, "a verdict"))
+
+
+def _require_verdict(verdict: Mapping[str, Any]) -> None:
+    for key, kind in {"artefact": str, "runtime": str, "passed": bool}.items():
+        _require(verdict.get(key), kind, f"a verdict's {key}")
+    for measurement in _require(verdict.get("measurements"), list, "a verdict's measurements"):
+        _require(measurement, dict, "a measurement")
+        for key in ("rms_ratio", "max_ratio"):
+            _require(measurement.get(key), (int, float, type(None)), f"a measurement's {key}")
+    for key in ("not_run", "not_compared"):
+        _require(verdict.get(key), (str, type(None)), f"a verdict's {key}")
+
+
+def _require_inside(name: str) -> None:
+    """Check that a file's name stays in its folder, whatever lies there."""
+    parts = PurePosixPath(name).parts
+    leaves = name.startswith("/") or ".." in parts or not parts
+    if leaves or not name.isprintable() or any(len(p.encode()) > _LONGEST_NAME for p in parts):
+        raise ValueError(f"it names {name[:_LONGEST_NAME]!r}, which is no file of the folder")
+
+
+def _require(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{what} is missing or of the wrong kind")
+    return value

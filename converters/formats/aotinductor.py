@@ -1,0 +1,75 @@
+"""AOTInductor: the network compiled to a shared library for processors like this machine's."""
+
+from __future__ import annotations
+
+import warnings
+from shutil import copyfile
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from converters.errors import StorageError
+from converters.formats.reference import torch_threads
+from converters.formats.torch_program import exported_program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from converters.folder.folder import ConvertedFolder
+
+
+def export_aotinductor(folder: ConvertedFolder, path: Path) -> None:
+    """Compile the network and write what ``torch._inductor.aoti_load_package`` opens.
+
+    The file holds machine code: it runs on processors with the vector instructions of this one,
+    under this version of torch, and two compilations need not give the same bytes.
+
+    Args:
+        folder: What to export.
+        path: Created or replaced.
+
+    Raises:
+        InputError: If the folder cannot be used.
+        StorageError: If there is no C++ compiler, or it fails.
+        OSError: If the file cannot be written.
+    """
+    import torch
+    from torch._inductor.exc import CppCompileError, InductorError
+    from torch._inductor.utils import fresh_cache
+
+    _require_compiler()
+    program = exported_program(folder)
+    with (
+        TemporaryDirectory() as temporary,
+        torch_threads(),
+        fresh_cache(dir=temporary, delete=False),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # Inductor uses what torch itself deprecates
+        try:
+            package = torch._inductor.aoti_compile_and_package(  # noqa: SLF001 -- its public name
+                program, package_path=f"{temporary}/model.pt2"
+            )
+        except (CppCompileError, InductorError) as error:
+            raise StorageError(
+                f"The C++ compiler could not compile {path.name} ({type(error).__name__}); name "
+                "another with the variable CXX, or choose --format pt2, which needs none."
+            ) from error
+        copyfile(package, path)
+
+
+def _require_compiler() -> None:
+    """Make sure of a C++ compiler before the minutes of tracing and compiling.
+
+    Raises:
+        StorageError: If there is none.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise StorageError(
+            "AOTInductor needs a C++ compiler and there is none; install g++ or name one with the "
+            "variable CXX, or choose --format pt2, which needs none."
+        ) from error

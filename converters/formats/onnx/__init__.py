@@ -1,0 +1,1 @@
+"""ONNX: its forms, its quantised twin, and its runtime."""

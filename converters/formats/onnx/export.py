@@ -1,0 +1,169 @@
+"""The ONNX exporter: self-contained, or sharing the weights of the folder.
+
+*Self-contained* files carry their weights, with every batch norm folded into its convolution;
+beyond protobuf's limit, or when asked, they do so in a second file beside the first. *Sharing*
+files point into ``model.safetensors`` by offset and length, as ONNX's external data allows, and
+keep batch norms as nodes, which every runtime folds when it loads them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from onnx import ModelProto, OperatorSetIdProto, helper
+
+from converters.checkpoint.digests import sha256_of
+from converters.errors import InputError
+from converters.folder.folder import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE
+from converters.formats.onnx.file import OnnxFile
+from converters.formats.onnx.form import DEFAULT_FORM, PRECISION_KEY, SIZES_KEY, GraphForm
+from converters.formats.onnx.graph import build_graph
+from converters.formats.onnx.weights import cast_names, folded_weights, shared_weights
+from regnet.files.casts import COMPUTED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from converters.folder.folder import ConvertedFolder
+
+PRODUCER = "regnet-converters"
+
+REVISION = "2"
+"""Of the graphs written here, kept in each file. Raise it with every change of what is written for
+a configuration: a file of another revision is not held to the graphs of this one."""
+
+SELF_CONTAINED_LIMIT = 2_000_000_000
+"""In bytes; protobuf reads no message of 2**31 bytes or more, and this leaves a margin."""
+
+WEIGHTS_KEY = "weights_sha256"
+"""Metadata key of a sharing file: JSON, name of each weights file to its sha256."""
+
+
+def export_onnx(
+    folder: ConvertedFolder,
+    path: Path,
+    *,
+    share_weights: bool = False,
+    weights_sha256: Mapping[str, str] | None = None,
+    form: GraphForm = DEFAULT_FORM,
+) -> None:
+    """Write the folder's network as ONNX; two exports give the same bytes.
+
+    Input and outputs are those of :func:`converters.formats.onnx.graph.build_graph`. They compute
+    in float32 whatever the folder stores: a self-contained file carries float32, a sharing one
+    casts what it points to.
+
+    Args:
+        folder: What to export.
+        path: Created or replaced; a sharing file must lie in the folder itself.
+        share_weights: Whether the file points into the folder's safetensors instead of carrying
+            weights. A network beyond 2 GB, which protobuf cannot carry, is always shared.
+        weights_sha256: The sha256 of the weights files by file name, where they are known; what is
+            missing is computed.
+        form: Opset and sizes; in float32.
+
+    Raises:
+        InputError: If the folder cannot be used, or its weights cannot be shared.
+        OSError: If the file cannot be written.
+    """
+    file = None if share_weights else self_contained(folder, form)
+    if file is None or file.nbytes > SELF_CONTAINED_LIMIT:
+        file = _sharing(folder, path, weights_sha256 or {}, form)
+    file.write(path)
+
+
+def export_onnx_alone(
+    folder: ConvertedFolder, path: Path, form: GraphForm, *, external_data: bool = False
+) -> None:
+    """Write the folder's network as ONNX that needs nothing of the folder.
+
+    Args:
+        folder: What to export.
+        path: Created or replaced, and with external data also
+            ``path.name + converters.formats.onnx.file.DATA_SUFFIX`` beside it.
+        form: Opset, sizes and precision.
+        external_data: Whether the weights go into a file of their own. Beyond 2 GB, which protobuf
+            cannot carry, they always do.
+
+    Raises:
+        InputError: If the folder cannot be used, or float16 cannot hold its weights.
+        OSError: If a file cannot be written.
+    """
+    file = self_contained(folder, form)
+    if external_data or file.nbytes > SELF_CONTAINED_LIMIT:
+        file.write_pair(path)
+    else:
+        file.write(path)
+
+
+def self_contained(folder: ConvertedFolder, form: GraphForm) -> OnnxFile:
+    """The network with folded weights.
+
+    Raises:
+        InputError: If the folder cannot be used.
+    """
+    graph = build_graph(folder.config, classifier=folder.has_classifier, fold_norms=True, form=form)
+    weights = tuple(folded_weights(folder, form.precision))
+    return OnnxFile(_model(_metadata(folder, form), form), graph, weights)
+
+
+def _sharing(
+    folder: ConvertedFolder, path: Path, weights_sha256: Mapping[str, str], form: GraphForm
+) -> OnnxFile:
+    if path.parent.resolve() != folder.path.resolve():
+        raise InputError(
+            f"{path.name} can share weights only with the folder it lies in; write it beside "
+            "them, or export it self-contained, which works up to 2 GB."
+        )
+    classifier, casts = folder.has_classifier, cast_names(folder)
+    graph = build_graph(
+        folder.config, classifier=classifier, fold_norms=False, casts=casts, form=form
+    )
+    graph.initializer.extend(shared_weights(folder))
+    digests = {
+        file.name: weights_sha256.get(file.name) or sha256_of(file) for file in folder.weight_files
+    }
+    metadata = _metadata(folder, form) | {WEIGHTS_KEY: _json(digests)}
+    return OnnxFile(_model(metadata, form), graph)
+
+
+def _model(metadata: Mapping[str, str], form: GraphForm) -> ModelProto:
+    """Everything but the graph; nothing in it tells the machine or what is installed there.
+
+    The format is the oldest that the opset allows: runtimes refuse newer ones than they know.
+    """
+    opset = OperatorSetIdProto(version=form.opset)
+    model = ModelProto(
+        ir_version=helper.find_min_ir_version_for([opset]),
+        producer_name=PRODUCER,
+        producer_version=REVISION,
+        opset_import=[opset],
+    )
+    helper.set_model_props(model, dict(sorted(metadata.items())))
+    return model
+
+
+def _metadata(folder: ConvertedFolder, form: GraphForm) -> dict[str, str]:
+    config, image = folder.config, f"{form.io_precision} RGB image, normalised,"
+    metadata = {
+        "architecture": TRUNK_ARCHITECTURE,
+        "description": f"RegNet trunk: {image} to features.",
+        "model_type": config.model_type,
+    }
+    if folder.has_classifier:
+        metadata["architecture"] = CLASSIFIER_ARCHITECTURE
+        metadata["description"] = f"RegNet classifier: {image} to logits."
+        metadata["id2label"] = _json(config.id2label)
+    if form.precision != COMPUTED:
+        metadata[PRECISION_KEY] = form.precision
+    if form.fixed:
+        metadata[SIZES_KEY] = _json(form.fixed)
+    if folder.preprocessing:
+        metadata["preprocessing"] = _json(folder.preprocessing)
+    return metadata
+
+
+def _json(value: Mapping[Any, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -1,0 +1,243 @@
+"""The int8 ONNX exporter: static quantisation, calibrated on images, checked on them.
+
+The ranges of activations are those seen on the calibration images and on the natural batches of
+verification, so that a verdict needs nothing but the folder. If all layers in int8 cost too much of
+the accuracy, each layer is quantised alone, and those that cost most stay in float, as many as it
+takes.
+
+Calibration images need no labels: where float32 gives its best class the probability ``p``, and
+int8's choice ``q``, that choice costs ``p - q`` of a right answer. A tie that falls to the other
+side costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import ModelProto, StringStringEntryProto, numpy_helper
+
+from converters.checkpoint.onnx_places import open_onnx
+from converters.errors import InputError
+from converters.formats.onnx.calibration import (
+    Measured,
+    calibration_images,
+    calibration_pixels,
+    verification_pixels,
+)
+from converters.formats.onnx.export import SELF_CONTAINED_LIMIT, self_contained
+from converters.formats.onnx.file import OnnxFile
+from converters.formats.onnx.form import PRECISION_KEY, SIZES_KEY
+from converters.formats.onnx.int8_graph import (
+    Grid,
+    Int8Plan,
+    initialisers,
+    layer_names,
+    quantised,
+)
+from converters.formats.probabilities import softmax
+from regnet.files.json_text import parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from onnx import GraphProto
+
+    from converters.folder.folder import ConvertedFolder
+    from converters.formats.onnx.form import GraphForm
+
+    Batches = Sequence[NDArray[np.float32]]
+
+LARGEST_LOSS = 0.005
+"""Of top-1, expected on the calibration images: half a point."""
+
+QUANTISATION_KEY = "quantisation"
+"""Metadata key of int8 files: JSON, the fields of :class:`Quantisation`."""
+
+_STEPS = 16
+"""Layers are left in float a sixteenth of them at a time."""
+
+_RANKED_ON = 2
+"""Batches that rank the layers; more images do not change which are worst."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantisation:
+    """How a network was quantised, as the file states.
+
+    Attributes:
+        calibration_images: How many images it was calibrated on.
+        agreement: Share of them with the same best class as in float32; None without classes.
+        top1_loss: Accuracy that int8 is expected to cost on them, 0 to 1; None without classes.
+        float_layers: Layers that stay in float, the most sensitive first.
+    """
+
+    calibration_images: int
+    agreement: float | None = None
+    top1_loss: float | None = None
+    float_layers: tuple[str, ...] = ()
+
+    @classmethod
+    def stated(cls, model: ModelProto) -> Quantisation:
+        """Read it from a file's metadata.
+
+        Raises:
+            ValueError: If there is none, or it is damaged.
+        """
+        texts = {entry.key: entry.value for entry in model.metadata_props}
+        try:
+            fields = parse_json(texts[QUANTISATION_KEY])
+            layers = tuple(map(str, fields.pop("float_layers")))
+            return cls(**fields, float_layers=layers)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"it does not state how it was quantised ({error})") from error
+
+
+def export_int8(
+    folder: ConvertedFolder,
+    path: Path,
+    form: GraphForm,
+    images: Sequence[Path] = (),
+    largest_loss: float = LARGEST_LOSS,
+) -> None:
+    """Write the folder's network as ONNX in int8; two exports on a machine give the same bytes.
+
+    Args:
+        folder: What to export.
+        path: Created or replaced.
+        form: Opset and sizes; in float32, as input and outputs are.
+        images: What to calibrate on, see
+            :func:`converters.formats.onnx.calibration.calibration_images`.
+        largest_loss: How much of top-1 int8 may be expected to cost, 0 to 1.
+
+    Raises:
+        InputError: If the folder cannot be used, there are no images, or int8 does not do for this
+            network.
+        OSError: If the file cannot be written.
+    """
+    network = _Network(folder, form)
+    batches = calibration_pixels(folder, calibration_images(folder, images))
+    seen = [*batches, *verification_pixels(folder)]
+    measured = Measured(network.in_float, seen, network.plan().values)
+    trial = _Trial(network, measured, batches)
+    quantisation = trial.fewest_in_float(largest_loss)
+    model = network.in_int8(trial.grids, quantisation.float_layers, form)
+    stated = {PRECISION_KEY: "int8", QUANTISATION_KEY: json.dumps(asdict(quantisation))}
+    if form.fixed:
+        stated[SIZES_KEY] = json.dumps(form.fixed, sort_keys=True)
+    model.metadata_props.extend(
+        StringStringEntryProto(key=key, value=value) for key, value in stated.items()
+    )
+    graph = model.graph
+    model.ClearField("graph")
+    OnnxFile(model, graph).write(path)
+
+
+def read_quantisation(path: Path) -> dict[str, Any]:
+    """What an int8 file states of itself, as plain values for JSON."""
+    fields = asdict(Quantisation.stated(open_onnx(path)))
+    return fields | {"float_layers": list(fields["float_layers"])}
+
+
+class _Network:
+    """A network, to be quantised in part; all of it is in memory."""
+
+    def __init__(self, folder: ConvertedFolder, form: GraphForm) -> None:
+        self.layers = layer_names(folder)
+        self.has_classes = folder.has_classifier and folder.config.num_labels > 1
+        self._folder = folder
+        self._file = self_contained(folder, replace(form, batch=None, height=None, width=None))
+        if self._file.nbytes > SELF_CONTAINED_LIMIT:
+            raise InputError(
+                f"{folder.path} is larger than the 2 GB that can be quantised here; export it as "
+                "onnx-fp16."
+            )
+        self._weights = {weight.name: weight.compute() for weight in self._file.weights}
+
+    @property
+    def in_float(self) -> ModelProto:
+        """The model as it is."""
+        return self._model(self._file.graph, self._weights)
+
+    def plan(self, left: Collection[str] = ()) -> Int8Plan:
+        """What is computed in integers if some layers are left in float."""
+        return Int8Plan(self._file.graph, self.layers, left)
+
+    def in_int8(
+        self, grids: Mapping[str, Grid], left: Collection[str], form: GraphForm | None = None
+    ) -> ModelProto:
+        """The quantised model; with all sizes open unless a form fixes them."""
+        plan = self.plan(left)
+        graph = self_contained(self._folder, form).graph if form else self._file.graph
+        tensors = initialisers(graph, plan, grids, self._weights)
+        return self._model(quantised(graph, plan), tensors)
+
+    def _model(self, graph: GraphProto, tensors: Mapping[str, NDArray[Any]]) -> ModelProto:
+        model = ModelProto()
+        model.CopyFrom(self._file.model)
+        model.graph.CopyFrom(graph)
+        model.graph.initializer.extend(
+            numpy_helper.from_array(tensor, name) for name, tensor in tensors.items()
+        )
+        return model
+
+
+class _Trial:
+    """Tries quantisations of a network on the calibration images."""
+
+    def __init__(self, network: _Network, measured: Measured, batches: Batches) -> None:
+        self.grids = {name: Grid.spanning(*range_) for name, range_ in measured.ranges.items()}
+        self._network = network
+        self._batches = batches
+        self._truth = measured.outputs[: len(batches)]
+
+    def fewest_in_float(self, largest_loss: float) -> Quantisation:
+        """The first that does, with more and more layers in float.
+
+        Raises:
+            InputError: If it costs too much whichever layers are left.
+        """
+        images = sum(map(len, self._batches))
+        if not self._network.has_classes:
+            return Quantisation(images)
+        for left in self._growing():
+            agreement, loss = self._compared(left)
+            if loss <= largest_loss:
+                return Quantisation(images, agreement, loss, tuple(left))
+        raise InputError(
+            f"int8 costs {loss:.1%} of top-1 on the calibration images even with nearly all layers "
+            "in float; calibrate on images that the network knows, or export it as onnx-fp16."
+        )
+
+    def _growing(self) -> Iterator[Sequence[str]]:
+        """Layers to leave: none, then the most sensitive, then more."""
+        yield ()
+        layers = self._most_sensitive_first()
+        step = -(-len(layers) // _STEPS)
+        for count in range(step, len(layers), step):
+            yield layers[:count]
+
+    def _compared(self, left: Collection[str]) -> tuple[float, float]:
+        """Share of images with the same best class, and the expected loss of top-1."""
+        truth = np.concatenate(self._truth)
+        outputs = np.concatenate(self._outputs(left, self._batches))
+        probabilities = softmax(truth)
+        image, ours, theirs = np.arange(len(truth)), outputs.argmax(1), truth.argmax(1)
+        losses = probabilities[image, theirs] - probabilities[image, ours]
+        return float((ours == theirs).mean()), round(float(losses.mean()), 6)
+
+    def _most_sensitive_first(self) -> list[str]:
+        """Layers by the error of the logits where nothing else is quantised."""
+        layers, errors = self._network.layers, {}
+        for layer in layers:
+            outputs = self._outputs(set(layers) - {layer}, self._batches[:_RANKED_ON])
+            pairs = zip(outputs, self._truth, strict=False)
+            errors[layer] = sum(float(np.square(ours - truth).sum()) for ours, truth in pairs)
+        return sorted(layers, key=lambda layer: -errors[layer])
+
+    def _outputs(self, left: Collection[str], batches: Batches) -> Batches:
+        return Measured(self._network.in_int8(self.grids, left), batches).outputs

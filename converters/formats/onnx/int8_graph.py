@@ -1,0 +1,261 @@
+"""An ONNX graph in int8: every value of some layers on a grid of 256 steps, in QDQ form.
+
+A pair of QuantizeLinear and DequantizeLinear puts a value on its grid and back; what stands between
+two pairs a runtime computes in integers. Runtimes that know no integers compute the same in floats.
+
+Activations are uint8, weights int8, symmetric, with a scale for each output channel: the pair that
+x86 multiplies in one instruction (VNNI's ``vpdpbusd``). For int8 activations ONNX Runtime takes two
+to four times as long, about as long as for floats.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import GraphProto, NodeProto, helper
+
+from regnet.architecture import BASE_PREFIX, CLASSIFIER
+from regnet.dataflow import PIXELS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from numpy.typing import NDArray
+
+    from converters.folder.folder import ConvertedFolder
+
+_MULTIPLYING = ("Conv", "Gemm")
+_OPERATORS = (*_MULTIPLYING, "Add", "Mul", "Sigmoid", "GlobalAveragePool")
+"""What is computed in integers. A ReLU is the lower end of the grid behind it."""
+
+WEIGHT, BIAS = ".int8", ".int32"
+"""What follows the name of an initialiser that is held in integers."""
+
+SCALE, ZERO_POINT = ".scale", ".zero_point"
+"""What follows the name of a value, or of an initialiser in integers, in that of its numbers."""
+
+_WEIGHT_STEPS = 127
+_STEPS = 255
+
+_LARGEST_BIAS = 2**30
+"""In int32, with a bit to spare for the sum that it is added to."""
+
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The 256 numbers that an activation can be: ``scale * (0 to 255 - zero_point)``.
+
+    Attributes:
+        scale: Of one step; a float32.
+        zero_point: Which step is zero, 0 to 255. Zero is always one, for padding is zero.
+    """
+
+    scale: float
+    zero_point: int
+
+    @classmethod
+    def spanning(cls, least: float, most: float) -> Grid:
+        """The grid from the least to the largest of some numbers and zero."""
+        least, most = min(least, 0.0), max(most, 0.0)
+        scale = float(np.float32(max((most - least) / _STEPS, _TINY)))
+        return cls(scale, round(-least / scale))
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Weight:
+    """Weights and bias of a layer in integers.
+
+    Attributes:
+        weight: int8, of the shape that it had; -127 to 127.
+        scale: float32 (out,), of a step of each output channel.
+        bias: int32 (out,), in steps of ``scale`` times the scale of the layer's input.
+        bias_scale: float32 (out,), that product.
+    """
+
+    weight: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.int32]
+    bias_scale: NDArray[np.float32]
+
+    @classmethod
+    def of(
+        cls, weight: NDArray[np.floating], bias: NDArray[np.floating], input_scale: float
+    ) -> Int8Weight:
+        """Round a layer's weights, (out, ...), and bias, (out,).
+
+        A channel whose weights are tiny beside its bias gets larger steps, so that the bias fits.
+        """
+        largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
+        for_bias = np.abs(bias.astype(np.float64)) / (_LARGEST_BIAS * input_scale)
+        scale = np.maximum(np.maximum(largest / _WEIGHT_STEPS, for_bias), _TINY).astype(np.float32)
+        steps = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)))
+        bias_scale = np.float32(input_scale) * scale
+        bias_steps = np.rint(bias.astype(np.float64) / np.maximum(bias_scale, _TINY))
+        limited = np.clip(steps, -_WEIGHT_STEPS, _WEIGHT_STEPS)
+        return cls(limited.astype(np.int8), scale, bias_steps.astype(np.int32), bias_scale)
+
+
+def layer_names(folder: ConvertedFolder) -> tuple[str, ...]:
+    """The units that are quantised or left in float, in the order of the network.
+
+    Convolutions with what follows them, squeeze-excites, residual sums, the classifier: each has
+    the name of its module.
+    """
+    network = folder.architecture
+    names = [network.stem.name]
+    for block in (block for stage in network.stages for block in stage):
+        shortcut = (block.shortcut,) if block.shortcut else ()
+        names += [layer.name for layer in (*shortcut, *block.layers)]
+        names.append(block.name)
+    if not folder.has_classifier:
+        return tuple(names)
+    linear = (CLASSIFIER,) if folder.config.num_labels else ()
+    return (*(BASE_PREFIX + name for name in names), *linear)
+
+
+class Int8Plan:
+    """Which nodes of a graph compute in integers, and which values need a grid for that.
+
+    Args:
+        graph: In float32, batch norms folded.
+        layers: Names of all layers, from :func:`layer_names`.
+        left: Those of them that stay in float.
+
+    Attributes:
+        nodes: Names of the nodes.
+        values: Names of the values, in the order of the graph.
+        handed_on: Those that exist only on their grid, since a node in integers makes them.
+    """
+
+    def __init__(
+        self, graph: GraphProto, layers: Collection[str], left: Collection[str] = ()
+    ) -> None:
+        chosen = {None: False} | {layer: layer not in left for layer in layers}
+        ours = [node for node in graph.node if chosen[_layer_of(node, layers)]]
+        self.nodes = {node.name for node in ours}
+        outputs = {value.name for value in graph.output}
+        relu = _sole_relus(graph)
+        made = [relu.get(node.output[0], node.output[0]) for node in ours]
+        self.handed_on = {value for value in made if value not in outputs}
+        read = {value for node in ours for value in activations(node)}
+        order = [PIXELS, *(value for node in graph.node for value in node.output)]
+        self.values = [value for value in order if value in read | self.handed_on]
+
+    def read(self, value: str, *, ours: bool) -> str:
+        """What a node reads for a value: it, or its place on its grid; ``ours`` are in integers."""
+        on_grid = value in self.handed_on or (ours and value in self.values)
+        return f"{value}.float32" if on_grid else value
+
+
+def quantised(graph: GraphProto, plan: Int8Plan) -> GraphProto:
+    """Write a graph anew with what is planned in integers; initialisers are left to the caller.
+
+    Args:
+        graph: In float32, without initialisers.
+        plan: Of this graph.
+    """
+    nodes = _pair(PIXELS) if PIXELS in plan.values else []
+    for node in graph.node:
+        ours = node.name in plan.nodes
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = [plan.read(value, ours=ours) for value in node.input]
+        if ours and node.op_type in _MULTIPLYING:
+            _, weight, bias = node.input
+            copy.input[1:] = [f"{weight}{WEIGHT}.float32", f"{bias}{BIAS}.float32"]
+            steps, per_channel = weight + WEIGHT, {"axis": 0}
+            nodes.append(_dequantise(steps, SCALE, ZERO_POINT, **per_channel))
+            nodes.append(_dequantise(bias + BIAS, SCALE, **per_channel))
+        nodes.append(copy)
+        for value in node.output:
+            if value in plan.values:
+                nodes += _pair(value)
+    return helper.make_graph(nodes, graph.name, graph.input, graph.output)
+
+
+def initialisers(
+    graph: GraphProto,
+    plan: Int8Plan,
+    grids: Mapping[str, Grid],
+    weights: Mapping[str, NDArray[np.floating]],
+) -> dict[str, NDArray[Any]]:
+    """All tensors that the nodes of :func:`quantised` read, by name.
+
+    Args:
+        graph: In float32, without initialisers.
+        plan: Of this graph.
+        grids: For each of ``plan.values``.
+        weights: The initialisers of ``graph``.
+    """
+    tensors: dict[str, NDArray[Any]] = {}
+    for value in plan.values:
+        tensors[value + SCALE] = np.array(grids[value].scale, np.float32)
+        tensors[value + ZERO_POINT] = np.array(grids[value].zero_point, np.uint8)
+    for node in graph.node:
+        if node.name in plan.nodes and node.op_type in _MULTIPLYING:
+            value, weight, bias = node.input
+            rounded = Int8Weight.of(weights[weight], weights[bias], grids[value].scale)
+            tensors |= {
+                weight + WEIGHT: rounded.weight,
+                weight + WEIGHT + SCALE: rounded.scale,
+                weight + WEIGHT + ZERO_POINT: np.zeros(len(rounded.weight), np.int8),
+                bias + BIAS: rounded.bias,
+                bias + BIAS + SCALE: rounded.bias_scale,
+            }
+        else:
+            tensors |= {value: weights[value] for value in node.input if value in weights}
+    return tensors
+
+
+def _pair(value: str) -> list[NodeProto]:
+    """What puts an activation on its grid and back."""
+    name = f"{value}.uint8"
+    numbers = [value + SCALE, value + ZERO_POINT]
+    return [
+        helper.make_node("QuantizeLinear", [value, *numbers], [name], name=name),
+        helper.make_node(
+            "DequantizeLinear", [name, *numbers], [f"{value}.float32"], name=f"{value}.float32"
+        ),
+    ]
+
+
+def _dequantise(steps: str, *numbers: str, **attributes: int) -> NodeProto:
+    """What makes floats of an initialiser in integers."""
+    name, inputs = f"{steps}.float32", [steps, *(steps + ending for ending in numbers)]
+    return helper.make_node("DequantizeLinear", inputs, [name], name=name, **attributes)
+
+
+def activations(node: NodeProto) -> list[str]:
+    """What a node reads but weights."""
+    return list(node.input[:1] if node.op_type in _MULTIPLYING else node.input)
+
+
+def _layer_of(node: NodeProto, layers: Collection[str]) -> str | None:
+    """The layer that a node belongs to; None if it computes in float in any case.
+
+    Activation functions other than ReLU do: they bend most where integers are coarse.
+    """
+    if node.op_type not in _OPERATORS or ".activation" in node.name:
+        return None
+    owner = node.name
+    while owner and owner not in layers:
+        owner = owner.rpartition(".")[0]
+    return owner or None
+
+
+def _sole_relus(graph: GraphProto) -> dict[str, str]:
+    """Value to what ReLU makes of it, where nothing else reads it."""
+    readers: dict[str, list[NodeProto]] = defaultdict(list)
+    for node in graph.node:
+        for value in node.input:
+            readers[value].append(node)
+    return {
+        value: by[0].output[0]
+        for value, by in readers.items()
+        if len(by) == 1 and by[0].op_type == "Relu"
+    }

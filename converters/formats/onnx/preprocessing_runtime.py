@@ -1,0 +1,119 @@
+"""ONNX Runtime on a graph with preprocessing: its network alone, and all of its values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnx import TensorProto, helper
+
+from converters.checkpoint.onnx_places import open_onnx
+from converters.formats.confined import Allowance, ConfinedProgram
+from converters.formats.onnx.form import stated_sizes
+from converters.formats.onnx.graph import LOGITS
+from converters.formats.onnx.preprocessing import IMAGE, PREFIX, PROBABILITIES, TOP_INDICES
+from converters.formats.onnx.runtime import PROVIDERS, session_options
+from converters.formats.onnx.silent import onnxruntime
+from regnet.dataflow import PIXELS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_BEHIND = (PROBABILITIES, TOP_INDICES, "top")
+
+
+class NetworkOfPreprocessing:
+    """Runs what lies between preprocessing and probabilities, which takes any normalised pixels.
+
+    Args:
+        path: From :func:`converters.formats.onnx.preprocessing.export_with_preprocessing`.
+        threads: How many compute.
+
+    Attributes:
+        name: Runtime and version.
+        precision: In which it computes.
+    """
+
+    precision = "float32"
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        self.name = f"onnxruntime {onnxruntime.__version__}"
+        model = open_onnx(path, weights=True)
+        graph = model.graph
+        inside = [n for n in graph.node if not n.name.startswith(PREFIX) and n.name not in _BEHIND]
+        del graph.node[:], graph.input[:], graph.output[:]
+        graph.node.extend(inside)
+        shape = ["batch", "channels", "height", "width"]
+        graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, shape))
+        graph.output.append(helper.make_empty_tensor_value_info(LOGITS))
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), session_options(threads), providers=PROVIDERS
+        )
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Compute the logits.
+
+        Args:
+            pixel_values: (N, num_channels, H, W), normalised.
+        """
+        (logits,) = self._session.run([LOGITS], {PIXELS: pixel_values})
+        return {LOGITS: logits}
+
+
+class WholeWithPreprocessing:
+    """Runs all of the graph, and shows what passes between its three parts.
+
+    Args:
+        path: As for :class:`NetworkOfPreprocessing`.
+
+    Attributes:
+        sizes: (batch, height, width) of the images where the file says it fixes them, else None.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        model = open_onnx(Path(path), weights=True)
+        inner = [helper.make_empty_tensor_value_info(name) for name in (PIXELS, LOGITS)]
+        model.graph.output.extend(inner)
+        self.sizes = stated_sizes({entry.key: entry.value for entry in model.metadata_props})
+        self._names = [output.name for output in model.graph.output]
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), session_options(), providers=PROVIDERS
+        )
+
+    def __call__(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Compute every output, ``pixel_values`` and ``logits``.
+
+        Args:
+            image: (N, height, width, num_channels).
+        """
+        values = self._session.run(self._names, {IMAGE: image})
+        return dict(zip(self._names, values, strict=True))
+
+
+class ConfinedWhole:
+    """A `WholeWithPreprocessing` in a process of its own.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        sizes: Those of the whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._program = ConfinedProgram(
+            f"{__name__}:{WholeWithPreprocessing.__name__}",
+            (str(path),),
+            ("sizes",),
+            Allowance.of([path]),
+        )
+        self.sizes = self._program.attributes["sizes"]
+
+    def __call__(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Compute every output, ``pixel_values`` and ``logits``.
+
+        Args:
+            image: (N, height, width, num_channels).
+        """
+        return self._program.call("__call__", image)

@@ -1,0 +1,73 @@
+"""The reference model as torch.export sees it: one graph for every batch and image size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from converters.formats.reference import reference_model, torch_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch.export import Dim, ExportedProgram
+
+    from converters.folder.folder import ConvertedFolder
+
+    Sizes = tuple[int, int, int]
+
+_TRACES = ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node")
+"""Where each node comes from: paths of the machine that traced it, for debuggers alone."""
+
+
+def exported_program(folder: ConvertedFolder, largest: Sizes | None = None) -> ExportedProgram:
+    """Trace the reference model with the folder's weights as float32.
+
+    Nothing is computed, and weights stay mapped. The program takes ``pixel_values`` (N,
+    num_channels, H, W) and returns logits (N, num_labels), or of a trunk a tuple of
+    ``last_hidden_state`` and ``pooler_output``; its state dict has the reference's names.
+
+    Args:
+        folder: What to trace.
+        largest: Batch, height and width that must be possible; None is any.
+
+    Raises:
+        InputError: If the folder cannot be used.
+    """
+    import torch
+    from torch.fx.experimental import _config as symbolic
+
+    model = reference_model(folder, torch.float32).eval().requires_grad_(requires_grad=False)
+    model.__dict__["forward"] = _plain(model, folder.output_names)
+    size = folder.image_size
+    pixels = torch.zeros(2, folder.config.num_channels, size, size)
+    # Otherwise a size of 1, of the image or of a feature map, would be another program.
+    with torch_threads(), symbolic.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        program = torch.export.export(model, (pixels,), dynamic_shapes=(_open_axes(largest),))
+    for node in program.graph.nodes:
+        for key in _TRACES:
+            node.meta.pop(key, None)
+    return program
+
+
+def _open_axes(largest: Sizes | None) -> dict[int, Dim]:
+    from torch.export import Dim
+
+    names = ("batch", "height", "width")
+    bounds: tuple[int | None, ...] = largest or (None, None, None)
+    dims = (Dim(name, min=1, max=bound) for name, bound in zip(names, bounds, strict=True))
+    return dict(zip((0, 2, 3), dims, strict=True))
+
+
+def _plain(
+    model: torch.nn.Module, names: tuple[str, ...]
+) -> Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]]:
+    """The model's forward with one argument and nothing but tensors returned."""
+    compute = model.forward
+
+    def forward(pixel_values: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        outputs = compute(pixel_values, return_dict=True)
+        tensors = tuple(outputs[name] for name in names)
+        return tensors[0] if len(tensors) == 1 else tensors
+
+    return forward

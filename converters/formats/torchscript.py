@@ -1,0 +1,331 @@
+"""The TorchScript exporter: written from the configuration, not traced, and without torch.
+
+Tracing runs the model, holds all its weights, and leaves names that change from run to run and the
+paths of the machine inside. A RegNet is a dozen small classes; here they are written as a person
+would, so that ``unzip -p model.torchscript.pt regnet/code/__torch__/regnet.py`` is good reading.
+Modules, names in the state dict, and operators in their order are those of :mod:`regnet.model`.
+
+The file, a zip::
+
+    regnet/version                    of the operators that the code calls
+    regnet/byteorder                  of the tensors
+    regnet/code/__torch__/regnet.py   the classes
+    regnet/constants.pkl              an empty tuple, since constants stand in the code
+    regnet/data.pkl                   the modules: what each attribute holds
+    regnet/data/NAME                  the elements of one tensor, by its name in the state dict
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from textwrap import indent
+from typing import TYPE_CHECKING
+
+from converters.checkpoint import open_checkpoint
+from converters.checkpoint.torch_archive import TorchArchive
+from converters.formats.torchscript_module import (
+    EMPTY_PICKLE,
+    NAMESPACE,
+    Attribute,
+    ScriptModule,
+    ScriptTensor,
+    pickled,
+    source_code,
+)
+from regnet.architecture import (
+    BASE_PREFIX,
+    BATCH_NORM_LEAVES,
+    CLASSIFIER,
+    NORM_EPS,
+    Block,
+    ConvNorm,
+    SqueezeExcite,
+)
+from regnet.files.casts import cast_pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from converters.checkpoint import Checkpoint, StoredTensor
+    from converters.folder.folder import ConvertedFolder
+    from regnet.architecture import Architecture
+
+OPERATOR_VERSION = b"3\n"
+"""That of torch 1.6: later ones read it, and know which operators have changed since (gelu)."""
+
+ACTIVATIONS = {
+    "relu": "torch.relu(hidden)",
+    "gelu": "torch.gelu(hidden)",
+    "gelu_new": "0.5 * hidden * (1.0 + torch.tanh("
+    f"{math.sqrt(2.0 / math.pi)} * (hidden + 0.044715 * torch.pow(hidden, 3.0))))",
+    "selu": "torch.selu(hidden)",
+    "silu": "torch.silu(hidden)",
+}
+"""TorchScript of each ``hidden_act``."""
+
+_BATCH_NORM_BUFFERS = BATCH_NORM_LEAVES[2:]
+
+REVISION = "2"
+"""Of the programs written here, kept in each file. Raise it with every change of what is written
+for a configuration: a file of another revision is not held to the programs of this one."""
+
+MARK = f"# A RegNet, written from its configuration by regnet-converters, revision {REVISION}."
+"""How the code of an archive begins that this revision wrote."""
+
+_PREAMBLE = """\
+{mark}
+# data/ holds each tensor under its name in the state dict.
+
+def activation(hidden: Tensor) -> Tensor:
+  return {activation}
+
+"""
+
+CODE = f"code/__torch__/{NAMESPACE}.py"
+"""The entry with the classes, below the root of the archive."""
+
+# In batch_norm: never in training, whatever self.training says; momentum is unused; cuDNN may help.
+_BODIES = {
+    "PointwiseConv2d": """
+return torch.conv2d(hidden, self.weight, self.bias)
+""",
+    "BatchNorm2d": f"""
+mean, variance = self.running_mean, self.running_var
+return torch.batch_norm(
+    hidden, self.weight, self.bias, mean, variance, False, 0.1, {NORM_EPS}, True)
+""",
+    "Linear": """
+return torch.linear(hidden, self.weight, self.bias)
+""",
+    "RegNetConvLayer": """
+hidden = self.normalization.forward(self.convolution.forward(hidden))
+return __torch__.regnet.activation(hidden)
+""",
+    "RegNetLinearConvLayer": """
+return self.normalization.forward(self.convolution.forward(hidden))
+""",
+    "Attention": """
+hidden = torch.relu(getattr(self, "0").forward(hidden))
+return torch.sigmoid(getattr(self, "2").forward(hidden))
+""",
+    "RegNetSELayer": """
+gate = self.attention.forward(torch.adaptive_avg_pool2d(hidden, [1, 1]))
+return hidden * gate
+""",
+    "RegNetBlock": """
+return __torch__.regnet.activation(self.layer.forward(hidden) + hidden)
+""",
+    "RegNetProjectionBlock": """
+hidden = self.layer.forward(hidden) + self.shortcut.forward(hidden)
+return __torch__.regnet.activation(hidden)
+""",
+    "RegNetEmbeddings": """
+return self.embedder.forward(hidden)
+""",
+    "RegNetEncoder": """
+return self.stages.forward(hidden)
+""",
+    "RegNetModel": """
+hidden = self.encoder.forward(self.embedder.forward(pixel_values))
+return hidden, torch.adaptive_avg_pool2d(hidden, [1, 1])
+""",
+    "RegNetForImageClassification": """
+last_hidden_state, pooler_output = self.regnet.forward(pixel_values)
+return self.classifier.forward(torch.flatten(pooler_output, 1))
+""",
+    "RegNetWithoutLabels": """
+last_hidden_state, pooler_output = self.regnet.forward(pixel_values)
+return torch.flatten(pooler_output, 1)
+""",
+}
+"""What the forward method of each class does; sequences and convolutions are made where they are
+needed."""
+
+# Numbers and not attributes, as torch writes them too: coremltools and pnnx want constants.
+_CONVOLUTION = """
+return torch.conv2d(
+    hidden, self.weight, None, [{stride}, {stride}], [{padding}, {padding}], [1, 1], {groups})
+"""
+
+
+def export_torchscript(folder: ConvertedFolder, path: Path) -> None:
+    """Write a folder's network as a TorchScript file, which ``torch.jit.load`` alone can run.
+
+    Its ``forward(pixel_values)`` takes (N, num_channels, H, W) in float32, any N, H and W, and
+    returns the logits (N, num_labels); of a headless folder, ``last_hidden_state``
+    (N, C, H/32, W/32) and ``pooler_output`` (N, C, 1, 1). Weights that the folder stores in another
+    dtype are float32 here. Batch norms use their running statistics even in training mode.
+
+    Args:
+        folder: What to export; its tensors pass through memory in pieces.
+        path: Created or replaced; equal folders give equal bytes.
+
+    Raises:
+        InputError: If the folder is incomplete, or a tensor's dtype is not one torch computes in.
+        StorageError: If the weights cannot be read or change meanwhile.
+        OSError: If the file cannot be written.
+    """
+    network, program = script_network(folder), program_entries(folder)
+    with TorchArchive(path, NAMESPACE) as archive:
+        for name, data in program.items():
+            archive.add(name, len(data), [data])
+        for file in folder.weight_files:
+            _add_tensors(archive, network, file)
+
+
+def program_entries(folder: ConvertedFolder) -> dict[str, bytes]:
+    """Everything of a folder's archive but the tensors: entry below its root to content.
+
+    Raises:
+        InputError: If the folder is incomplete, or a tensor's dtype is not one torch computes in.
+    """
+    network = script_network(folder)
+    activation = ACTIVATIONS[folder.config.hidden_act]
+    code = _PREAMBLE.format(mark=MARK, activation=activation) + source_code(network)
+    return {
+        "version": OPERATOR_VERSION,
+        "byteorder": b"little",
+        CODE: code.encode(),
+        "constants.pkl": EMPTY_PICKLE,
+        "data.pkl": pickled(network),
+    }
+
+
+def _add_tensors(archive: TorchArchive, network: ScriptModule, file: Path) -> None:
+    """Copy those of the network's tensors that lie in ``file``."""
+    with open_checkpoint(file) as weights:
+        for module in network.modules():
+            for tensor in module.tensors().values():
+                if tensor.stored.storage.path == file:
+                    archive.add(f"data/{tensor.name}", tensor.nbytes, _elements(weights, tensor))
+
+
+def _elements(weights: Checkpoint, tensor: ScriptTensor) -> Iterable[bytes]:
+    """A tensor's bytes in pieces, as they are where its dtype is that of the module."""
+    stored = tensor.stored
+    if stored.dtype == tensor.dtype:
+        return weights.chunks(stored)
+    pieces = cast_pieces(weights.array(stored), stored.dtype, tensor.dtype)
+    return (piece.tobytes() for _, piece in pieces)
+
+
+def script_network(folder: ConvertedFolder) -> ScriptModule:
+    """Lay out a folder's network as TorchScript modules.
+
+    Args:
+        folder: Its configuration gives the modules, its files say where the tensors lie.
+
+    Raises:
+        InputError: If the folder is incomplete.
+    """
+    architecture = folder.architecture
+    modules = _Modules(folder.tensors, BASE_PREFIX if folder.has_classifier else "")
+    trunk = modules.trunk(architecture)
+    if not folder.has_classifier:
+        return trunk
+    if not architecture.num_labels:
+        return _top("RegNetWithoutLabels", "Tensor", regnet=trunk)
+    linear = _Modules(folder.tensors).leaf("Linear", CLASSIFIER, ("weight", "bias"))
+    classifier = _sequence("Classifier", {"1": linear})
+    return _top("RegNetForImageClassification", "Tensor", regnet=trunk, classifier=classifier)
+
+
+@dataclass(frozen=True, slots=True)
+class _Modules:
+    """Makes the modules of a trunk.
+
+    Attributes:
+        tensors: Where they lie, by name in the state dict.
+        prefix: What precedes the names that :mod:`regnet.architecture` gives to layers.
+    """
+
+    tensors: Mapping[str, StoredTensor]
+    prefix: str = ""
+
+    def trunk(self, architecture: Architecture) -> ScriptModule:
+        """The network up to the pooled features."""
+        stages = {
+            str(number): self._stage(number, blocks)
+            for number, blocks in enumerate(architecture.stages)
+        }
+        return _top(
+            "RegNetModel",
+            "Tuple[Tensor, Tensor]",
+            embedder=_layer("RegNetEmbeddings", embedder=self._conv_norm(architecture.stem)),
+            encoder=_layer("RegNetEncoder", stages=_sequence("Stages", stages)),
+        )
+
+    def leaf(
+        self, kind: str, name: str, leaves: Iterable[str], body: str | None = None
+    ) -> ScriptModule:
+        """A module of tensors; ``body`` is what it does, else :data:`_BODIES` says so."""
+        tensors = {}
+        for leaf in leaves:
+            full_name = f"{self.prefix}{name}.{leaf}"
+            is_buffer = leaf in _BATCH_NORM_BUFFERS
+            tensors[leaf] = ScriptTensor(full_name, self.tensors[full_name], is_buffer)
+        return ScriptModule(kind, tensors, _method(body or _BODIES[kind]))
+
+    def _stage(self, number: int, blocks: Iterable[Block]) -> ScriptModule:
+        layers = {str(index): self._block(block) for index, block in enumerate(blocks)}
+        return ScriptModule(
+            f"RegNetStage{number}",
+            {"layers": _sequence(f"Stage{number}Layers", layers)},
+            _method("return self.layers.forward(hidden)"),
+        )
+
+    def _block(self, block: Block) -> ScriptModule:
+        layers = {
+            str(index): self._conv_norm(layer)
+            if isinstance(layer, ConvNorm)
+            else self._squeeze_excite(layer)
+            for index, layer in enumerate(block.layers)
+        }
+        layer = _sequence("BlockLayers", layers)
+        if block.shortcut is None:
+            return _layer("RegNetBlock", layer=layer)
+        shortcut = self._conv_norm(block.shortcut)
+        return _layer("RegNetProjectionBlock", shortcut=shortcut, layer=layer)
+
+    def _conv_norm(self, layer: ConvNorm) -> ScriptModule:
+        return _layer(
+            "RegNetConvLayer" if layer.activation else "RegNetLinearConvLayer",
+            convolution=self._convolution(layer),
+            normalization=self.leaf(
+                "BatchNorm2d", f"{layer.name}.normalization", BATCH_NORM_LEAVES
+            ),
+        )
+
+    def _convolution(self, layer: ConvNorm) -> ScriptModule:
+        body = _CONVOLUTION.format(
+            stride=layer.stride, padding=layer.kernel_size // 2, groups=layer.groups
+        )
+        return self.leaf("Conv2d", f"{layer.name}.convolution", ("weight",), body)
+
+    def _squeeze_excite(self, layer: SqueezeExcite) -> ScriptModule:
+        convolutions = {
+            index: self.leaf(
+                "PointwiseConv2d", f"{layer.name}.attention.{index}", ("weight", "bias")
+            )
+            for index in ("0", "2")
+        }
+        return _layer("RegNetSELayer", attention=_layer("Attention", **convolutions))
+
+
+def _layer(kind: str, **attributes: Attribute) -> ScriptModule:
+    return ScriptModule(kind, attributes, _method(_BODIES[kind]))
+
+
+def _top(kind: str, returns: str, **attributes: Attribute) -> ScriptModule:
+    return ScriptModule(kind, attributes, _method(_BODIES[kind], "pixel_values", returns))
+
+
+def _sequence(kind: str, parts: Mapping[str, ScriptModule]) -> ScriptModule:
+    calls = [f'hidden = getattr(self, "{name}").forward(hidden)' for name in parts]
+    return ScriptModule(kind, parts, _method("\n".join([*calls, "return hidden"])))
+
+
+def _method(body: str, argument: str = "hidden", returns: str = "Tensor") -> str:
+    return f"def forward(self, {argument}: Tensor) -> {returns}:\n" + indent(body.strip(), "  ")

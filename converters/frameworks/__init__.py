@@ -1,1 +1,0 @@
-"""One file per framework whose real networks a converted folder can be judged against."""

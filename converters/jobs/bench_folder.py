@@ -1,0 +1,216 @@
+"""Timing all that a converted folder holds, and saying what to deploy on this machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.checkpoint.digests import sha256_of
+from converters.errors import ConversionError, UnsafeInputError
+from converters.folder.folder import ConvertedFolder
+from converters.folder.record import Record
+from converters.formats.format import FORMATS
+from converters.jobs.bench import Contender, time_in_turn
+from converters.jobs.bench_choice import Choice, Entry, choose
+from converters.jobs.predict import EAGER, open_runtime, present_runtimes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from converters.formats.runtime import Runtime
+    from converters.jobs.bench import Timing
+    from converters.jobs.bench_choice import VerdictWord
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What is timed.
+
+    Attributes:
+        runtimes: Keys of :data:`converters.formats.format.FORMATS`, and ``torch``; empty for all
+            that the folder has.
+        batches: Numbers of images that go through the network at once.
+        threads: Numbers of threads.
+        rounds: How many turns each contender has on each batch.
+        image_size: Side of the images in pixels; None for the network's own.
+    """
+
+    runtimes: Sequence[str] = ()
+    batches: Sequence[int] = (1, 8)
+    threads: Sequence[int] = (1,)
+    rounds: int = 10
+    image_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What was timed.
+
+    Attributes:
+        entries: One for each contender.
+        absent: Runtime to why it could not be opened, in a sentence.
+        image_size: Side of the images in pixels.
+        cores: That this process may use.
+        load: Of the machine in the last minute, before the first turn.
+    """
+
+    entries: Sequence[Entry]
+    absent: Mapping[str, str]
+    image_size: int
+    cores: int
+    load: float
+
+    @property
+    def runtimes(self) -> list[str]:
+        """Keys of those that were timed."""
+        return list(dict.fromkeys(entry.contender.runtime for entry in self.entries))
+
+    @property
+    def choices(self) -> list[Choice]:
+        """What to deploy where one image must be done soon, and where many must be done."""
+        chosen = (choose(self.entries, goal) for goal in ("latency", "throughput"))
+        return [choice for choice in chosen if choice]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "image_size": self.image_size,
+            "cores": self.cores,
+            "load": self.load,
+            "contenders": [entry.to_dict() for entry in self.entries],
+            "absent": dict(self.absent),
+            "deploy": [choice.to_dict() for choice in self.choices],
+        }
+
+
+def bench_folder(
+    path: Path,
+    options: BenchOptions,
+    begin: Callable[[int], object] = lambda _: None,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Bench:
+    """Time a folder's artefacts and the reference model in eager PyTorch.
+
+    Args:
+        path: A converted folder.
+        options: What is timed.
+        begin: Called once with the number of turns.
+        advance: Called with 1 after each turn.
+
+    Raises:
+        InputError: If the folder cannot be used or lacks an artefact that was asked for.
+        UnsafeInputError: If an artefact in it is not safe to be opened.
+    """
+    # OpenMP's threads spin while they wait, and would take the cores from whose turn is next; its
+    # library looks here when torch loads it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    folder = ConvertedFolder(path)
+    load = os.getloadavg()[0]
+    contenders, absent = _open(folder, options)
+    size = options.image_size or folder.image_size
+    shape = (max(options.batches), folder.config.num_channels, size, size)
+    pixels = np.random.default_rng(0).standard_normal(shape, np.float32)
+    batches = [pixels[:batch] for batch in options.batches]
+    begin(len(contenders) * len(batches) * options.rounds)
+    timed = time_in_turn(contenders, batches, options.rounds, advance)
+    verdicts = recorded_verdicts(folder)
+    entries = [
+        _entry(folder, contender, contenders[contender], verdicts, timings)
+        for contender, timings in timed.items()
+    ]
+    return Bench(entries, absent, size, usable_cores(), load)
+
+
+def _open(
+    folder: ConvertedFolder, options: BenchOptions
+) -> tuple[dict[Contender, Runtime], dict[str, str]]:
+    """Every contender; what the folder holds but this machine cannot run is only named."""
+    contenders: dict[Contender, Runtime] = {}
+    absent: dict[str, str] = {}
+    for name in dict.fromkeys(options.runtimes or present_runtimes(folder)):
+        try:
+            for threads in dict.fromkeys(options.threads):
+                contenders[Contender(name, threads)] = open_runtime(folder, name, threads)
+        except ConversionError as error:
+            if options.runtimes or isinstance(error, UnsafeInputError):
+                raise
+            absent[name] = str(error)
+    return contenders, absent
+
+
+def _entry(
+    folder: ConvertedFolder,
+    contender: Contender,
+    network: Runtime,
+    verdicts: Mapping[str, VerdictWord],
+    timings: Sequence[Timing | str],
+) -> Entry:
+    files = files_of(folder, contender.runtime)
+    return Entry(
+        contender=contender,
+        title="PyTorch" if contender.runtime == EAGER else FORMATS[contender.runtime].title,
+        name=network.name,
+        precision=network.precision,
+        size=sum(file.stat().st_size for file in files),
+        verdict=verdicts[contender.runtime],
+        timings=timings,
+    )
+
+
+def files_of(folder: ConvertedFolder, runtime: str) -> list[Path]:
+    """What a runtime reads: the weights for ``torch``, else the artefact and its companions."""
+    if runtime == EAGER:
+        return folder.weight_files
+    kind = FORMATS[runtime]
+    paths = (folder.path / name for name in (kind.file_name, *kind.companion_names))
+    return [path for path in paths if path.is_file()]
+
+
+def recorded_verdicts(folder: ConvertedFolder) -> dict[str, VerdictWord]:
+    """What ``conversion.json`` says of everything that the folder can run.
+
+    Returns:
+        Runtime to verdict: ``changed`` where a file's sha256 is not the recorded one, and
+        ``not verified`` where there is no verdict or no record.
+
+    Raises:
+        InputError: If ``conversion.json`` is damaged.
+    """
+    record = Record.read(folder.path)
+    if record is None:
+        return dict.fromkeys(present_runtimes(folder), "not verified")
+    outcomes = record.outcomes
+    return {
+        name: _verdict(outcomes.get(_artefact(folder, name)), folder, name, record)
+        for name in present_runtimes(folder)
+    }
+
+
+def _artefact(folder: ConvertedFolder, runtime: str) -> str:
+    """What a verdict calls that which a runtime runs."""
+    if runtime == EAGER:
+        return ", ".join(path.name for path in folder.weight_files)
+    return FORMATS[runtime].file_name
+
+
+def _verdict(
+    outcome: VerdictWord | None, folder: ConvertedFolder, runtime: str, record: Record
+) -> VerdictWord:
+    if outcome is None:
+        return "not verified"
+    for file in files_of(folder, runtime):
+        entry = record.files.get(file.relative_to(folder.path).as_posix(), {})
+        if entry.get("sha256") != sha256_of(file):
+            return "changed"
+    return outcome
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux has it, macOS has not
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

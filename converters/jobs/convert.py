@@ -1,0 +1,262 @@
+"""The main job: from a checkpoint to a proven, deployable folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from converters.errors import InputError
+from converters.families.options import SourceOptions
+from converters.folder.folder import (
+    CARD_NAME,
+    CLASSIFIER_ARCHITECTURE,
+    TRUNK_ARCHITECTURE,
+    ConvertedFolder,
+)
+from converters.formats.format import DEFAULT_FORMATS, FORMATS, ExportOptions, require_writable
+from converters.jobs.export import link_equal_files
+from converters.progress import Progress, Silent
+from converters.published.manifest import require_published
+from converters.staging import require_place, require_space, staged_folder
+from converters.weights.inspection import Inspection, inspected
+from converters.weights.stream import planned_shards, write_weights
+from regnet.config import RegNetConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from converters.checkpoint import AnyCheckpoint
+    from converters.parity.report import Report
+    from converters.weights.stream import Written
+    from regnet.files.casts import DType
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertOptions:
+    """How to convert.
+
+    Attributes:
+        source: What to read from the checkpoint.
+        dtype: What to store the weights in; None is float32, but a converted folder that is
+            written for another framework keeps its own.
+        labels: Names of the classes, in order; None leaves them unnamed.
+        formats: Artefacts to write, keys of :data:`converters.formats.format.FORMATS`.
+        share_weights: Whether ONNX points into ``model.safetensors``.
+        calibration_images: What ``onnx-int8`` is calibrated on.
+        max_shard_size: Split weights into files of at most so many bytes.
+        force: Whether an existing output may be replaced.
+        allow_nonfinite: Whether weights may hold NaN, infinity or a negative variance.
+        verify: Whether the network is run and every artefact judged before ``out`` appears.
+    """
+
+    source: SourceOptions = field(default_factory=SourceOptions)
+    dtype: DType | None = None
+    labels: Sequence[str] | None = None
+    formats: Sequence[str] = DEFAULT_FORMATS
+    share_weights: bool = False
+    calibration_images: Sequence[Path] = ()
+    max_shard_size: int | None = None
+    force: bool = False
+    allow_nonfinite: bool = False
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A finished conversion: what was converted and what was measured, None if nothing was."""
+
+    inspection: Inspection
+    report: Report | None
+
+
+def convert(
+    path: Path, out: Path, options: ConvertOptions | None = None, progress: Progress | None = None
+) -> Conversion:
+    """Convert a checkpoint; ``out`` appears only when every verdict is pass.
+
+    Weights of a conversion into ``out`` that was killed are taken up.
+
+    Args:
+        path: The checkpoint.
+        out: The folder to be made.
+        options: How.
+        progress: Who wants to know how far it is.
+
+    Raises:
+        InputError: If the checkpoint or the options cannot be used.
+        UnsafeInputError: If the checkpoint would run code.
+        StorageError: If the disk is full or a file cannot be read or written.
+        VerificationError: If an artefact differs from the oracle; nothing is published.
+    """
+    options, progress = options or ConvertOptions(), progress or Silent()
+    _require_usable(path, out, options)
+    with (
+        inspected(path, options.source, options.dtype) as (checkpoint, inspection),
+        staged_folder(out, force=options.force, keep=_weight_names(inspection, options)) as folder,
+    ):
+        config = output_config(inspection, options.labels)
+        progress.planned(inspection)
+        require_space(folder, inspection.plan.nbytes, out)
+        report = _fill(folder, checkpoint, inspection, config, options, progress)
+        if report:
+            report.require_pass(f"{path.name} was converted but not published")
+    return Conversion(inspection, report)
+
+
+def planned(path: Path, out: Path, options: ConvertOptions | None = None) -> Inspection:
+    """Plan a conversion and write nothing; what :func:`convert` refuses to begin is refused.
+
+    Weights are not read, so what is wrong with their bytes is not seen.
+
+    Args:
+        path: The checkpoint.
+        out: The folder that would be made.
+        options: How.
+
+    Raises:
+        InputError: If the checkpoint or the options cannot be used.
+        UnsafeInputError: If the checkpoint would run code.
+        StorageError: If a file cannot be read, or ``out`` could not be written.
+    """
+    from regnet.image_processor import RegNetImageProcessor
+
+    options = options or ConvertOptions()
+    _require_usable(path, out, options)
+    with inspected(path, options.source, options.dtype) as (_, inspection):
+        output_config(inspection, options.labels)
+        _weight_names(inspection, options)
+        RegNetImageProcessor(**inspection.source.preprocessor_fields())
+        require_place(out, inspection.plan.nbytes, force=options.force)
+    return inspection
+
+
+def _require_usable(path: Path, out: Path, options: ConvertOptions) -> None:
+    """Check all that can be known of a conversion before its checkpoint is opened."""
+    if out.resolve() in (path.resolve(), *path.resolve().parents):
+        raise InputError(
+            f"{path} lies inside {out}, which would replace it; choose another output."
+        )
+    require_formats(options)
+
+
+def require_formats(options: ConvertOptions) -> None:
+    """Check that artefacts can be written as they are asked for, whatever the checkpoint.
+
+    Raises:
+        InputError: If a format is not known, an option says nothing about any of them, or there
+            are no images to calibrate on.
+        StorageError: If a package is missing.
+    """
+    require_writable(options.formats, _export_options(options))
+    if "onnx-int8" in options.formats:
+        from converters.folder.images import find_images
+
+        if not options.calibration_images:
+            raise InputError(
+                "The ranges of onnx-int8 are set by images; name some with --calibration-images."
+            )
+        find_images(options.calibration_images)
+
+
+def _export_options(options: ConvertOptions, written: Written | None = None) -> ExportOptions:
+    return ExportOptions(
+        options.share_weights,
+        written.weights if written else None,
+        calibration_images=options.calibration_images,
+    )
+
+
+def output_config(inspection: Inspection, labels: Sequence[str] | None) -> RegNetConfig:
+    """The converted folder's ``config.json``.
+
+    Args:
+        inspection: The recognised source.
+        labels: Names of the classes, or None.
+
+    Raises:
+        InputError: If there are more or fewer labels than classes, or two are equal.
+    """
+    source = inspection.source
+    fields = source.config.to_dict()
+    kind = CLASSIFIER_ARCHITECTURE if source.has_classifier else TRUNK_ARCHITECTURE
+    fields |= {"architectures": [kind], "dtype": inspection.plan.dtype}
+    if labels is None and source.labels is not None and source.has_classifier:
+        fields |= {"id2label": dict(enumerate(source.labels)), "label2id": None}
+    if labels is not None:
+        classes = source.config.num_labels if source.has_classifier else 0
+        if len(labels) != classes or len(set(labels)) != classes:
+            raise InputError(
+                f"The labels are {len(set(labels))} different names where {inspection.path.name} "
+                f"has {classes} classes; give one name per class, in the order of the classes."
+            )
+        fields |= {"id2label": dict(enumerate(labels)), "label2id": None}
+    return RegNetConfig.from_dict(fields)
+
+
+def _weight_names(inspection: Inspection, options: ConvertOptions) -> set[str]:
+    shards = planned_shards(inspection.plan, options.max_shard_size)
+    return {shard.file_name for shard in shards}
+
+
+def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
+    folder: Path,
+    checkpoint: AnyCheckpoint,
+    inspection: Inspection,
+    config: RegNetConfig,
+    options: ConvertOptions,
+    progress: Progress,
+) -> Report | None:
+    """Write everything into the staging folder and verify it."""
+    from converters.folder.record import Record
+    from converters.reports.card import write_card
+    from regnet.image_processor import RegNetImageProcessor
+
+    resumes = any(folder.iterdir())
+    title = "taking up an interrupted conversion" if resumes else "weights"
+    progress.step(title, inspection.plan.nbytes)
+    written = write_weights(
+        checkpoint,
+        inspection.plan,
+        folder,
+        max_shard_size=options.max_shard_size,
+        allow_nonfinite=options.allow_nonfinite,
+        advance=progress.advance,
+    )
+    require_published(written.source)
+    config.save_pretrained(folder)
+    RegNetImageProcessor(**inspection.source.preprocessor_fields()).save_pretrained(folder)
+    converted = ConvertedFolder(folder)
+    export_options = _export_options(options, written)
+    artefacts = {name: folder / FORMATS[name].file_name for name in options.formats}
+    for name, path in artefacts.items():
+        progress.step(FORMATS[name].title)
+        path.parent.mkdir(exist_ok=True)
+        FORMATS[name].export(converted, path, export_options)
+    link_equal_files(folder)
+    report = _verify(converted, artefacts, written, progress) if options.verify else None
+    progress.step("report")
+    if report is None or report.passed:
+        record = Record.of_conversion(inspection, written, report, options, folder)
+        write_card(folder, record)
+        record.with_files(folder, [CARD_NAME]).write(folder)
+    return report
+
+
+def _verify(
+    converted: ConvertedFolder,
+    artefacts: Mapping[str, Path],
+    written: Written,
+    progress: Progress,
+) -> Report:
+    """Run the oracle, store the golden vectors, judge every artefact."""
+    from converters.parity.golden import write_golden
+    from converters.parity.truth import Truth
+    from converters.parity.verify import fresh_inputs, verify_artefacts
+
+    progress.step("the oracle in float64")
+    truth = Truth(converted, fresh_inputs(converted))
+    write_golden(converted.path, truth.inputs, truth.oracle)
+    return verify_artefacts(
+        converted, truth, artefacts, progress.step, weights_sha256=written.weights
+    )

@@ -1,0 +1,168 @@
+"""Accuracy of several runtimes on the same images, and how far they agree."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.jobs.predict import logits_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from converters.formats.runtime import Runtime
+
+_FIVE = 5
+
+
+@dataclass(slots=True)
+class Score:
+    """How often one runtime is right.
+
+    Attributes:
+        images: How many it has seen.
+        top1: For how many its best class is the true one.
+        top5: For how many the true class is among its five best; None for a network of at most five
+            classes.
+    """
+
+    images: int = 0
+    top1: int = 0
+    top5: int | None = None
+
+    def add(self, logits: NDArray[np.floating], truth: NDArray[np.int64]) -> None:
+        """Count a batch.
+
+        Args:
+            logits: (N, classes). An image with a logit that is not finite counts as wrong.
+            truth: (N,).
+        """
+        finite = np.isfinite(logits).all(axis=1)
+        best = np.argsort(-logits, axis=1, kind="stable")[:, :_FIVE]
+        hits = (best == truth[:, None]) & finite[:, None]
+        self.images += len(truth)
+        self.top1 += int(hits[:, 0].sum())
+        if logits.shape[1] > _FIVE:
+            self.top5 = (self.top5 or 0) + int(hits.sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; shares of all images."""
+        top5 = None if self.top5 is None else self.top5 / self.images
+        return {"images": self.images, "top1": self.top1 / self.images, "top5": top5}
+
+
+@dataclass(slots=True)
+class Agreement:
+    """How far two runtimes agree.
+
+    Attributes:
+        images: How many both have seen.
+        same: For how many they name the same best class.
+        largest: Largest difference of any logit; not finite if a logit is not.
+    """
+
+    images: int = 0
+    same: int = 0
+    largest: float = 0.0
+    _sum: float = 0.0
+    _values: int = 0
+
+    @property
+    def mean(self) -> float:
+        """Mean absolute difference of all logits."""
+        return self._sum / self._values if self._values else 0.0
+
+    def add(self, first: NDArray[np.floating], second: NDArray[np.floating]) -> None:
+        """Count a batch of logits, (N, classes)."""
+        difference = np.abs(first.astype(np.float64) - second)
+        self.images += len(first)
+        self.same += int((first.argmax(axis=1) == second.argmax(axis=1)).sum())
+        self.largest = float(np.maximum(self.largest, difference.max()))  # a NaN stays
+        self._sum += float(difference.sum())
+        self._values += difference.size
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; None for what is not finite."""
+        return {
+            "top1_agreement": self.same / self.images,
+            "mean_difference": self.mean if math.isfinite(self.mean) else None,
+            "largest_difference": self.largest if math.isfinite(self.largest) else None,
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was counted.
+
+    Attributes:
+        scores: Key of a runtime to its score.
+        agreements: Keys of two runtimes, in the order of the scores, to their agreement.
+    """
+
+    scores: Mapping[str, Score]
+    agreements: Mapping[tuple[str, str], Agreement] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, runtimes: Sequence[str]) -> Evaluation:
+        """Nothing counted yet."""
+        pairs = combinations(runtimes, 2)
+        return cls({name: Score() for name in runtimes}, {pair: Agreement() for pair in pairs})
+
+    @property
+    def images(self) -> int:
+        """How many images were counted."""
+        return next(iter(self.scores.values())).images
+
+    def between(self, first: str, second: str) -> Agreement:
+        """The agreement of two runtimes, in either order."""
+        pair = (first, second)
+        return self.agreements[pair if pair in self.agreements else (second, first)]
+
+    def add(self, logits: Mapping[str, NDArray[np.floating]], truth: NDArray[np.int64]) -> None:
+        """Count a batch.
+
+        Args:
+            logits: Key of every runtime to (N, classes).
+            truth: True classes, (N,).
+        """
+        for name, score in self.scores.items():
+            score.add(logits[name], truth)
+        for (first, second), agreement in self.agreements.items():
+            agreement.add(logits[first], logits[second])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "images": self.images,
+            "runtimes": {name: score.to_dict() for name, score in self.scores.items()},
+            "agreement": [
+                {"runtimes": list(pair), **agreement.to_dict()}
+                for pair, agreement in self.agreements.items()
+            ],
+        }
+
+
+def evaluate(
+    runtimes: Mapping[str, Runtime],
+    batches: Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]],
+) -> Evaluation:
+    """Run classifiers on the same batches, and count; no batch is kept.
+
+    Args:
+        runtimes: Key to what runs the network.
+        batches: Pixels (N, num_channels, H, W) and true classes (N,).
+
+    Raises:
+        InputError: If a runtime cannot run a batch.
+    """
+    evaluation = Evaluation.of(list(runtimes))
+    for pixels, truth in batches:
+        logits = {name: logits_of(network, pixels) for name, network in runtimes.items()}
+        evaluation.add(logits, truth)
+    return evaluation

@@ -1,0 +1,109 @@
+"""Evaluating a converted folder on a folder of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.folder.images import UnreadableImagesError, read_in_batches
+from converters.jobs.evaluate import Evaluation, evaluate
+from converters.jobs.evaluate_classes import labelled_images
+from converters.jobs.predict import (
+    BATCH_SIZE,
+    classifier_folder,
+    open_runtime,
+    present_runtimes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What is evaluated on what.
+
+    Attributes:
+        runtimes: Keys of :data:`converters.formats.format.FORMATS`, and ``torch``; empty for all
+            that the folder has.
+        classes: Names of class folders in class order; None where their names speak for themselves.
+        limit: At most so many images, spread evenly.
+        batch_size: Images that go through a network at once.
+        threads: How many compute.
+    """
+
+    runtimes: Sequence[str] = ()
+    classes: Sequence[str] | None = None
+    limit: int | None = None
+    batch_size: int = BATCH_SIZE
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FolderEvaluation:
+    """What was counted on a folder of images.
+
+    Attributes:
+        evaluation: The counts.
+        matched_by: How class folders were matched to classes, in words.
+        unreadable: One sentence for each image that could not be read and was left out.
+    """
+
+    evaluation: Evaluation
+    matched_by: str
+    unreadable: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            **self.evaluation.to_dict(),
+            "matched_by": self.matched_by,
+            "unreadable": list(self.unreadable),
+        }
+
+
+def evaluate_folder(
+    path: Path,
+    images: Path,
+    options: EvaluateOptions,
+    begin: Callable[[int], object] = lambda _: None,
+    advance: Callable[[int], object] = lambda _: None,
+) -> FolderEvaluation:
+    """Evaluate a converted folder.
+
+    Args:
+        path: The converted folder.
+        images: One folder for each class, see
+            :func:`converters.jobs.evaluate_classes.labelled_images`.
+        options: How.
+        begin: Called once with the number of images.
+        advance: Called with the number of images of each batch that is done.
+
+    Raises:
+        InputError: If something cannot be used.
+        UnreadableImagesError: If no image could be read.
+    """
+    folder = classifier_folder(path)
+    labelled = labelled_images(images, folder.config.id2label, options.classes)
+    labelled = labelled.limited(options.limit)
+    names = list(dict.fromkeys(options.runtimes)) or present_runtimes(folder)
+    runtimes = {name: open_runtime(folder, name, options.threads) for name in names}
+    begin(len(labelled.classes))
+    unreadable: list[str] = []
+    processor = folder.processor
+
+    def batches() -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        reading = read_in_batches(labelled.classes, processor, options.batch_size, unreadable)
+        for files, pixels in reading:
+            yield pixels, np.array([labelled.classes[file] for file in files])
+            advance(len(files))
+
+    evaluation = evaluate(runtimes, batches())
+    if not evaluation.images:
+        raise UnreadableImagesError(*unreadable)
+    return FolderEvaluation(evaluation, labelled.matched_by, unreadable)

@@ -1,0 +1,132 @@
+"""Writing artefacts into a folder that is already converted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from converters.checkpoint.digests import sha256_of
+from converters.errors import InputError
+from converters.folder.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
+from converters.folder.record import Record
+from converters.formats.format import FORMATS, require_writable
+from converters.reports.card import read_card, updated_card
+from converters.reports.usage import is_ours
+from converters.staging import staged_update
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from converters.formats.format import ExportOptions
+    from converters.parity.report import Report
+    from converters.progress import Progress
+
+
+def export_artefacts(
+    path: Path,
+    formats: Sequence[str],
+    options: ExportOptions,
+    *,
+    verify: bool,
+    progress: Progress,
+) -> Report | None:
+    """Write artefacts, all or none, and record them in ``conversion.json``.
+
+    Args:
+        path: A folder that `regnet convert` or transformers wrote.
+        formats: Keys of :data:`converters.formats.format.FORMATS`.
+        options: How.
+        verify: Whether to verify first; if one artefact fails, none is replaced.
+        progress: Who wants to know how far it is.
+
+    Returns:
+        The verdicts, or None without ``verify``.
+
+    Raises:
+        InputError: If the folder cannot be used.
+        StorageError: If a file cannot be written.
+        VerificationError: If a verdict is fail.
+    """
+    require_writable(formats, options)
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder; convert a checkpoint with `regnet convert`.")
+    folder = ConvertedFolder(path)
+    record, card = Record.read(path), read_card(path)
+    if card is not None and not is_ours(card):
+        card = None
+    options = replace(options, weights_sha256=_recorded_sha256(folder, record))
+    folder.tensors  # noqa: B018 -- what cannot be used is refused under its own name
+    kinds = [FORMATS[name] for name in formats]
+    names = [name for kind in kinds for name in (*kind.companion_names, kind.file_name)]
+    described = [CARD_NAME] * (card is not None) + [REPORT_NAME] * (record is not None)
+    with staged_update(path, [*names, *described]) as staging:
+        staged = {name: staging / kind.file_name for name, kind in zip(formats, kinds, strict=True)}
+        for name, place in staged.items():
+            progress.step(FORMATS[name].title)
+            place.parent.mkdir(exist_ok=True)
+            FORMATS[name].export(ConvertedFolder(staging), place, options)
+        report = _verify(folder, record, staged, progress) if verify else None
+        link_equal_files(staging)
+        if record is not None:
+            verdicts = report.to_dict()["verdicts"] if report else []
+            record = record.with_files(staging, names).with_verdicts(verdicts, names)
+        if card is not None:
+            text = updated_card(card, ConvertedFolder(staging), record)
+            (staging / CARD_NAME).write_text(text, encoding="utf-8")
+        if record is not None:
+            record.with_files(staging, [CARD_NAME] * (card is not None)).write(staging)
+    return report
+
+
+def link_equal_files(folder: Path) -> None:
+    """Let ``onnx/model.onnx`` and ``model.onnx`` be one file on the disk where they are equal.
+
+    Artefacts are replaced and never written into, so neither changes with the other.
+
+    Args:
+        folder: One that is not published yet.
+    """
+    web, root = (folder / FORMATS[name].file_name for name in ("onnx-web", "onnx"))
+    both = web.is_file() and root.is_file() and web.stat().st_size == root.stat().st_size
+    if both and not web.samefile(root) and sha256_of(web) == sha256_of(root):
+        web.unlink()
+        web.hardlink_to(root)
+
+
+def _verify(
+    folder: ConvertedFolder,
+    record: Record | None,
+    staged: Mapping[str, Path],
+    progress: Progress,
+) -> Report:
+    """Judge artefacts by the network that was converted, unless another lies there now."""
+    from converters.parity.report import Report
+    from converters.parity.truth import Truth
+    from converters.parity.verify import NOT_OF_THE_ORACLE, fresh_inputs, verify_artefacts
+
+    progress.step("checksums")
+    changed, digests = record.changed_files(folder.path) if record else ((), {})
+    others = tuple(name for name in changed if name not in NOT_OF_THE_ORACLE)
+    if others:
+        report = Report((), others)
+    else:
+        progress.step("the oracle in float64")
+        truth = Truth(folder, fresh_inputs(folder))
+        report = verify_artefacts(folder, truth, staged, progress.step, weights_sha256=digests)
+    report.require_pass(f"Nothing in {folder.path} was replaced")
+    return report
+
+
+def _recorded_sha256(folder: ConvertedFolder, record: Record | None) -> dict[str, str]:
+    """Digests of the weights files as recorded when they were written.
+
+    They name the weights that an artefact belongs to; whether the files are still those is what
+    `regnet verify` finds out.
+    """
+    files = record.files if record else {}
+    return {
+        path.name: files[path.name]["sha256"]
+        for path in folder.weight_files
+        if path.name in files and files[path.name].get("size") == path.stat().st_size
+    }

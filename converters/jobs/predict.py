@@ -1,0 +1,199 @@
+"""Classifying images with a converted folder, through any runtime."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.errors import InputError, StorageError
+from converters.folder.folder import ConvertedFolder
+from converters.folder.images import UnreadableImagesError, read_in_batches
+from converters.formats.format import FORMATS
+from converters.formats.found import open_found
+from converters.formats.memory import MemoryShortError
+from converters.formats.probabilities import softmax
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from converters.formats.runtime import Runtime
+
+EAGER = "torch"
+"""The runtime that needs no artefact: the reference model itself."""
+
+MOST_THREADS = 256
+"""On a machine of fewer cores. More only wait for each other, and thousands for minutes."""
+
+BATCH_SIZE = 8
+"""Images that go through the network at once, unless somebody asks for another number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The best classes of one image, with their probabilities."""
+
+    image: Path
+    classes: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        classes = [{"label": label, "probability": score} for label, score in self.classes]
+        return {"image": str(self.image), "classes": classes}
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """How images are classified.
+
+    Attributes:
+        runtime: A key of :data:`converters.formats.format.FORMATS`, or ``torch``.
+        top: How many classes to give.
+        batch_size: Images that go through the network at once; fewer, if they are very large.
+    """
+
+    runtime: str = "onnx"
+    top: int = 5
+    batch_size: int = BATCH_SIZE
+
+
+def predict_images(
+    path: Path, images: Sequence[Path], runtime: str = "onnx", top: int = 5
+) -> list[Prediction]:
+    """Classify image files.
+
+    Args:
+        path: A converted folder with a classifier.
+        images: Files that Pillow reads.
+        runtime: A key of :data:`converters.formats.format.FORMATS`, or ``torch``.
+        top: How many classes to give.
+
+    Raises:
+        InputError: If the folder has no classifier or artefact.
+        UnreadableImagesError: If images cannot be read.
+    """
+    unreadable: list[str] = []
+    predictions = list(predict_each(path, images, PredictOptions(runtime, top), unreadable))
+    if unreadable:
+        raise UnreadableImagesError(*unreadable)
+    return predictions
+
+
+def predict_each(
+    path: Path, images: Sequence[Path], options: PredictOptions, unreadable: list[str]
+) -> Iterator[Prediction]:
+    """Classify image files, one batch in memory at a time.
+
+    Args:
+        path: A converted folder with a classifier.
+        images: Files that Pillow reads.
+        options: How.
+        unreadable: Gets one sentence for each file that cannot be read; it is left out.
+
+    Yields:
+        What each image shows, in their order.
+
+    Raises:
+        InputError: If the folder has no classifier or artefact, or that takes no such batch.
+    """
+    folder = classifier_folder(path)
+    network = open_runtime(folder, options.runtime)
+    reading = read_in_batches(images, folder.processor, options.batch_size, unreadable)
+    for files, pixels in reading:
+        probabilities = softmax(logits_of(network, pixels))
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, : options.top]
+        for file, scores, ranking in zip(files, probabilities, best, strict=True):
+            classes = ((folder.config.id2label[int(i)], float(scores[i])) for i in ranking)
+            yield Prediction(file, tuple(classes))
+
+
+def classifier_folder(path: Path) -> ConvertedFolder:
+    """Open a folder that predicts classes.
+
+    Raises:
+        InputError: If it is none, or a trunk.
+    """
+    folder = ConvertedFolder(path)
+    if not folder.has_classifier or not folder.config.num_labels:
+        raise InputError(f"{path} has no classifier, so it predicts no classes.")
+    return folder
+
+
+def present_runtimes(folder: ConvertedFolder) -> list[str]:
+    """``torch``, and the key of every format whose artefact the folder holds."""
+    artefacts = (name for name, kind in FORMATS.items() if (folder.path / kind.file_name).is_file())
+    return [EAGER, *artefacts]
+
+
+def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Runtime:
+    """Open a folder's artefact, or the reference model for ``torch``.
+
+    Args:
+        folder: A converted folder.
+        name: A key of :data:`converters.formats.format.FORMATS`, or ``torch``.
+        threads: How many compute.
+
+    Raises:
+        InputError: If there is no such runtime, the folder lacks the artefact, or there are more
+            threads than :data:`MOST_THREADS` and cores.
+        StorageError: If the artefact would not fit into memory.
+    """
+    require_known(name)
+    if threads > (most := max(MOST_THREADS, os.cpu_count() or 1)):
+        raise InputError(f"{threads} threads cannot compute at once; give at most {most}.")
+    if name == EAGER:
+        from converters.formats.reference import ReferenceRuntime
+
+        return ReferenceRuntime(folder, threads=threads)
+    path = folder.path / FORMATS[name].file_name
+    if not path.is_file():
+        raise InputError(
+            f"{folder.path} has no {FORMATS[name].file_name}; write it with "
+            f"`regnet export --format {name}`."
+        )
+    try:
+        return open_found(folder, name, threads)
+    except MemoryShortError as error:
+        raise StorageError(
+            f"{path.name} cannot be run: {error}; take another --runtime or a larger machine."
+        ) from error
+
+
+def require_known(name: str) -> None:
+    """Do nothing if there is such a runtime.
+
+    Raises:
+        InputError: If it is neither ``torch`` nor a key of
+            :data:`converters.formats.format.FORMATS`.
+    """
+    known = (EAGER, *FORMATS)
+    if name not in known:
+        raise InputError(f"--runtime {name} is not known; choose one of {', '.join(known)}.")
+
+
+def logits_of(network: Runtime, pixels: NDArray[np.float32]) -> NDArray[np.floating]:
+    """Run a classifier on a batch.
+
+    Args:
+        network: What runs it.
+        pixels: (N, num_channels, H, W), normalised.
+
+    Returns:
+        (N, classes).
+
+    Raises:
+        InputError: If it cannot run such a batch, as one of a fixed shape cannot.
+    """
+    try:
+        return network(pixels)["logits"]
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        shape = " x ".join(map(str, pixels.shape))
+        raise InputError(
+            f"{network.name} cannot run a batch of {shape} ({words}); try another --batch-size."
+        ) from error

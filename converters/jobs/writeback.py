@@ -1,0 +1,278 @@
+"""Back again: a converted folder as another framework's own file, so any format becomes any other.
+
+What is written is read back like any checkpoint before it is published, and must be the same
+network, every tensor of the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from converters.checkpoint import open_any
+from converters.errors import ConversionError, InputError
+from converters.families.options import SourceOptions
+from converters.families.reference_keymap import REFERENCE
+from converters.families.targets import target_named
+from converters.families.written import Network, tensor_chunks
+from converters.folder.folder import REPORT_NAME, ConvertedFolder
+from converters.jobs.convert import ConvertOptions, convert
+from converters.progress import Silent
+from converters.staging import (
+    partial_name,
+    require_place,
+    staged_file,
+    staged_folder,
+    working_folder,
+)
+from converters.weights.inspection import inspected
+from regnet.files.casts import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from converters.checkpoint import AnyCheckpoint
+    from converters.families.target import Target
+    from converters.parity.report import Report
+    from converters.progress import Progress
+    from converters.weights.inspection import Inspection
+
+_CONVERTED = "converted"
+"""The folder in between, of a checkpoint that is converted first."""
+
+
+class ReadBackError(ConversionError):
+    """What was written does not read back as the network it was written from."""
+
+    exit_status = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenBack:
+    """A finished job.
+
+    Attributes:
+        path: The file or folder of the framework.
+        framework: Whose.
+        tensors: How many were written, and compared when they were read back.
+        unsaid: What the framework's file cannot say of the evaluation transform, in words; empty if
+            it says all.
+        report: The verdicts on the conversion; None if the source was converted before, or nothing
+            was verified.
+    """
+
+    path: Path
+    framework: str
+    tensors: int
+    unsaid: str
+    report: Report | None
+
+
+def write_back(
+    source: Path,
+    out: Path,
+    framework: str,
+    options: ConvertOptions | None = None,
+    progress: Progress | None = None,
+) -> WrittenBack:
+    """Write a converted folder, or a checkpoint that is converted first, for another framework.
+
+    Args:
+        source: A folder that `regnet convert` wrote, taken as it is unless ``options`` ask for
+            another dtype; or any checkpoint, which is converted first.
+        out: The file to be made; for timm, the folder.
+        framework: One of :data:`converters.families.targets.TARGETS`.
+        options: How to convert a checkpoint, and whether ``out`` may be replaced.
+        progress: Who wants to know how far it is.
+
+    Raises:
+        InputError: If the source cannot be used, or the framework has no such network.
+        UnsafeInputError: If the source would run code.
+        StorageError: If the disk is full or a file cannot be read or written.
+        VerificationError: If the converted network differs from the oracle.
+        ReadBackError: If what was written is not what was converted; nothing is published.
+    """
+    options, progress = options or ConvertOptions(), progress or Silent()
+    target = target_named(framework)
+    _require_meant(source, options)
+    with (
+        _staged(out, target, force=options.force) as staging,
+        _converted(source, out, target, options, progress) as (folder, report),
+    ):
+        progress.step(f"{framework}'s own {'folder' if target.is_folder else 'file'}")
+        with open_any(folder.path) as checkpoint:
+            network = Network(folder, checkpoint, target)
+            target.write(staging, network)
+            progress.step("reading it back")
+            unsaid = _require_same(staging, network)
+    return WrittenBack(out, framework, len(network.tensors), unsaid, report)
+
+
+def planned_back(
+    source: Path, out: Path, framework: str, options: ConvertOptions | None = None
+) -> Inspection:
+    """Plan :func:`write_back` and write nothing; what it refuses to begin is refused.
+
+    Args:
+        source: A converted folder, or a checkpoint.
+        out: The file or folder that would be made.
+        framework: One of :data:`converters.families.targets.TARGETS`.
+        options: How.
+
+    Raises:
+        InputError: If the source cannot be used, or the framework has no such network.
+        UnsafeInputError: If the source would run code.
+        StorageError: If a file cannot be read, or ``out`` could not be written.
+    """
+    options = options or ConvertOptions()
+    target = target_named(framework)
+    _require_meant(source, options)
+    _require_place(out, target, force=options.force)
+    is_converted = (source / REPORT_NAME).is_file()
+    decided = SourceOptions(REFERENCE.framework) if is_converted else options.source
+    dtype = options.dtype
+    if is_converted and dtype is None:
+        folder = ConvertedFolder(source)
+        dtype = next(known for known in DTYPES if known == folder.dtype)
+    with inspected(source, decided, dtype) as (_, inspection):
+        config, classifies = inspection.source.config, inspection.source.has_classifier
+        target.require_expressible(config, source.name, has_classifier=classifies)
+    return inspection
+
+
+NO_FOLDER = (
+    "--to writes files of another framework; leave out --format, --share-weights, "
+    "--max-shard-size, --calibration-images and --labels."
+)
+"""For whoever asks for what only a converted folder has."""
+
+
+def _require_meant(source: Path, options: ConvertOptions) -> None:
+    """Refuse options that would say nothing of what is written."""
+    of_folders = (options.share_weights, options.max_shard_size, options.calibration_images)
+    if any(of_folders) or options.labels is not None:
+        raise InputError(NO_FOLDER)
+    decided = options.source
+    if (source / REPORT_NAME).is_file() and (
+        decided.channel_order or decided.head or decided.weights != "best"
+    ):
+        raise InputError(
+            f"{source.name} is converted already, with one order of channels and one set of "
+            "weights; leave out --channel-order, --weights and --head, or give the checkpoint "
+            "that it was converted from."
+        )
+
+
+@contextmanager
+def _converted(
+    source: Path, out: Path, target: Target, options: ConvertOptions, progress: Progress
+) -> Iterator[tuple[ConvertedFolder, Report | None]]:
+    """The source itself if it is converted, else a proven conversion that lasts for the block."""
+    if (source / REPORT_NAME).is_file():
+        folder = ConvertedFolder(source)
+        classifies = folder.has_classifier
+        target.require_expressible(folder.config, source.name, has_classifier=classifies)
+        if options.dtype in {None, folder.dtype}:
+            yield folder, None
+            return
+        # What was recognised and decided is in the folder already, all but the dtype.
+        options = replace(options, source=SourceOptions(REFERENCE.framework))
+    with inspected(source, options.source) as (_, inspection):  # refused before hours are spent
+        config, classifies = inspection.source.config, inspection.source.has_classifier
+        target.require_expressible(config, source.name, has_classifier=classifies)
+    with working_folder(out, keep={partial_name(_CONVERTED)}) as work:
+        converted = work / _CONVERTED
+        conversion = convert(source, converted, replace(options, formats=()), progress)
+        yield ConvertedFolder(converted), conversion.report
+
+
+@contextmanager
+def _staged(out: Path, target: Target, *, force: bool) -> Iterator[Path]:
+    """A hidden place beside ``out`` that becomes ``out`` when the block succeeds."""
+    if target.is_folder:
+        with staged_folder(out, force=force) as staging:
+            yield staging
+        return
+    _require_place(out, target, force=force)
+    with staged_file(out.absolute()) as staging:
+        yield staging
+
+
+def _require_place(out: Path, target: Target, *, force: bool) -> None:
+    """Check that a target's file or folder may be made."""
+    if target.is_folder:
+        require_place(out, 0, force=force)
+        return
+    framework = target.keymap.framework
+    if out.is_dir():
+        raise InputError(f"{out} is a folder, and {framework} loads a file; name a file in it.")
+    if out.exists() and not force:
+        raise InputError(f"{out} exists already; choose another output or replace it with --force.")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{out.parent} is no folder; make it, or choose another output.")
+
+
+def _require_same(written: Path, network: Network) -> str:
+    """Read what was written as any checkpoint is read, and compare it with the folder.
+
+    Returns:
+        What the file cannot say of the evaluation transform.
+
+    Raises:
+        ReadBackError: If it cannot be read, a tensor is missing or has other bytes, or the file
+            says another transform.
+    """
+    target = network.target
+    framework = target.keymap.framework
+    options = SourceOptions(framework, target.channel_order)
+    try:
+        with inspected(written, options) as (checkpoint, inspection):
+            tensors = _different_tensors(checkpoint, inspection, network)
+            read = inspection.source.transform
+    except InputError as error:
+        raise ReadBackError(
+            f"What was written for {framework} cannot be read back ({error}); nothing was "
+            "published, please report it."
+        ) from error
+    if tensors:
+        raise ReadBackError(
+            f"What was written for {framework} differs from the converted network in "
+            f"{len(tensors)} tensors, first {tensors[0]}; nothing was published, please "
+            "report it."
+        )
+    if not target.says and not network.is_resized:
+        return ""
+    different = network.transform.differences(read)
+    if wrong := sorted(different & target.says):
+        raise ReadBackError(
+            f"What was written for {framework} is evaluated otherwise than the converted network "
+            f"({', '.join(wrong)}: {read.in_words}); nothing was published, please report it."
+        )
+    return network.transform.in_words if different else ""
+
+
+def _different_tensors(
+    checkpoint: AnyCheckpoint, inspection: Inspection, network: Network
+) -> list[str]:
+    """The tensors that do not read back with the type, shape and bytes they have in the folder."""
+    steps = {step.target.name: step for step in inspection.plan.steps}
+    different = sorted(steps.keys() ^ network.folder.tensors.keys())
+    for name in steps.keys() & network.folder.tensors.keys():
+        ours, theirs = network.folder.tensors[name], steps[name].tensor
+        if theirs is None or (theirs.dtype, theirs.shape) != (ours.dtype, ours.shape):
+            different.append(name)
+            continue
+        read = tensor_chunks(checkpoint, theirs, flip=steps[name].flip)
+        if _digest(read) != _digest(network.checkpoint.chunks(ours)):
+            different.append(name)
+    return different
+
+
+def _digest(chunks: Iterable[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.digest()

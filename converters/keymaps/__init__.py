@@ -1,1 +1,0 @@
-"""One short table of parameter names per framework."""

@@ -1,0 +1,185 @@
+"""The model card: a folder's ``README.md``, written from its record.
+
+Three parts are ours and written anew whenever an artefact changes: the tags, the verification and
+the use. What a person has written elsewhere stays.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from converters.checkpoint.values import printable
+from converters.errors import InputError
+from converters.folder.folder import CARD_NAME, ConvertedFolder
+from converters.folder.record import outcome_of
+from converters.formats.format import FORMATS
+from converters.reports.usage import with_usage
+from regnet.files.text import read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from converters.folder.record import Record
+
+SHAREABLE = {
+    "mit": "shareable with its notice",
+    "apache-2.0": "shareable with its notice",
+    "bsd-3-clause": "shareable with its notice",
+    "cc-by-nc-4.0": "shareable with credit, for use that is not commercial",
+}
+"""Licences of published weights that let anybody share them, and on what terms; the Hub has an id
+for each.
+
+Texts: https://spdx.org/licenses. Not in here is ``seer-license``, which is for research only: who
+publishes under it must have read it.
+"""
+
+_TAGS = re.compile(r"^tags: (\[.*\])$", re.MULTILINE)
+_VERIFICATION = "\n## Verification\n"
+_SECTION = re.compile(r"\n## ")
+
+
+def write_card(folder: Path, record: Record) -> None:
+    """Write the model card: front matter, what it is, what was measured, how to use it.
+
+    Args:
+        folder: The converted folder, artefacts included.
+        record: What was converted, and the verdicts.
+    """
+    converted = ConvertedFolder(folder)
+    architecture, framework = record.fields["architecture"], record.fields["source"]["framework"]
+    name = architecture["name"] or f"RegNet{architecture['layer_type'].upper()}"
+    front_matter = {
+        "library_name": "transformers",
+        "pipeline_tag": "image-classification"
+        if converted.has_classifier
+        else "image-feature-extraction",
+        "tags": ["regnet", *_formats_of(converted), framework],
+        "model_name": name,
+        **_licence_fields(record.licence),
+    }
+    lines = [
+        "---",
+        *(f"{key}: {json.dumps(value)}" for key, value in front_matter.items()),
+        "---",
+        "",
+        f"# {name}",
+        "",
+        (
+            f"Converted from a {framework} checkpoint: "
+            f"{architecture['parameters']:,} parameters, {architecture['flops'] / 1e9:.3f} GFLOPs "
+            f"at {architecture['image_size']} pixels."
+        ),
+        "",
+        "| decision | value | reason |",
+        "|---|---|---|",
+        *(
+            f"| {_cell(d['topic'])} | {_cell(d['value'])} | {_cell(d['reason'])} |"
+            for d in record.decisions
+        ),
+    ]
+    card = "\n".join(lines) + "\n" + _VERIFICATION + _verification(record)
+    (folder / CARD_NAME).write_text(with_usage(card, converted), encoding="utf-8")
+
+
+def read_card(folder: Path) -> str | None:
+    """Read a folder's card; None if it has none.
+
+    Raises:
+        InputError: If it is no text.
+    """
+    path = folder / CARD_NAME
+    if not path.is_file():
+        return None
+    try:
+        return read_text(path)
+    except ValueError as error:
+        raise InputError(f"{path} {error}; save it as UTF-8, or move it elsewhere.") from error
+
+
+def updated_card(card: str, folder: ConvertedFolder, record: Record | None) -> str:
+    """A card of ours with the parts that are ours as of today's artefacts and verdicts.
+
+    Args:
+        card: The text; see :func:`converters.reports.usage.is_ours`.
+        folder: The converted folder, its artefacts included.
+        record: Its record; without one nothing is known of verdicts, and that part stays.
+    """
+    card = _TAGS.sub(lambda match: _tags_line(match, folder), card, count=1)
+    if record is not None and _VERIFICATION in card:
+        before, _, rest = card.partition(_VERIFICATION)
+        following = _SECTION.search(rest)
+        after = rest[following.start() :] if following else ""
+        card = before + _VERIFICATION + _verification(record) + after
+    return with_usage(card, folder)
+
+
+def _formats_of(folder: ConvertedFolder) -> list[str]:
+    """What a folder's artefacts are to be found by, such as ``onnx`` for all kinds of ONNX."""
+    present = (key for key, kind in FORMATS.items() if (folder.path / kind.file_name).is_file())
+    return list(dict.fromkeys(map(_tag, present)))
+
+
+def _tag(kind: str) -> str:
+    return kind.partition("-")[0]
+
+
+def _tags_line(match: re.Match[str], folder: ConvertedFolder) -> str:
+    """The line with the formats that are there; tags of a person's own stay behind them."""
+    try:
+        stated = json.loads(match[1])
+    except (ValueError, RecursionError):
+        return match[0]
+    formats = set(map(_tag, FORMATS))
+    own = [tag for tag in stated if isinstance(tag, str) and tag not in formats]
+    first, others = own[:1], own[1:]
+    return f"tags: {json.dumps([*first, *_formats_of(folder), *others])}"
+
+
+def _verification(record: Record) -> str:
+    if not record.verdicts:
+        text = "Not verified: converted with `--no-verify`. Run `regnet verify` on this folder."
+        return f"\n{text}\n"
+    lines = [
+        "",
+        "Errors against the float64 oracle, in units of an honest computation's.",
+        "",
+        "| file | runtime | RMS ratio | largest ratio | verdict |",
+        "|---|---|---|---|---|",
+        *(f"| {' | '.join(map(_cell, _row(verdict)))} |" for verdict in record.verdicts),
+        "",
+    ]
+    if record.unverified:
+        names = ", ".join(f"`{name}`" for name in record.unverified)
+        lines += [f"Not verified: {names}. Run `regnet verify` on this folder."]
+    else:
+        lines += ["`regnet verify` repeats this from the folder alone."]
+    return "\n".join(lines) + "\n"
+
+
+def _row(verdict: Mapping[str, Any]) -> Iterator[str]:
+    yield verdict["artefact"]
+    yield verdict["runtime"]
+    for name in ("rms_ratio", "max_ratio"):
+        ratios = [m[name] for m in verdict["measurements"]]
+        known = ratios and all(r is not None and math.isfinite(r) for r in ratios)
+        yield f"{max(ratios):.2f}" if known else "-"
+    left_out = verdict.get("not_compared")
+    yield outcome_of(verdict) + (f", {left_out} not compared" if left_out else "")
+
+
+def _cell(text: str) -> str:
+    """Text for a table, which may quote the checkpoint: neither markup nor another row or line."""
+    return html.escape(printable(text), quote=False).replace("|", "\\|")
+
+
+def _licence_fields(licence: str | None) -> dict[str, str]:
+    """Front matter on a licence, in the Hub's terms: those without an id there are ``other``."""
+    if licence is None or licence in SHAREABLE:
+        return {"license": licence} if licence else {}
+    return {"license": "other", "license_name": licence}

@@ -1,1 +1,0 @@
-"""One file per runtime: load an artefact, run it, name its precision."""

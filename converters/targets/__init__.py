@@ -1,1 +1,0 @@
-"""One file per framework that a converted folder is written back for."""

@@ -1,0 +1,1 @@
+"""From a source's tensors to `model.safetensors`."""

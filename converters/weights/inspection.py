@@ -1,0 +1,140 @@
+"""Recognising and planning a checkpoint, from headers alone."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from converters.checkpoint import open_any
+from converters.errors import InputError
+from converters.families.normalising import normalised
+from converters.families.recognise import refusal
+from converters.families.registry import FRAMEWORKS
+from converters.families.source import Decision
+from converters.families.wrapping import all_tensors, find_state_dicts
+from converters.published.manifest import named_file, network_like
+from converters.weights.plan import make_plan
+from regnet.files.casts import DEFAULT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from converters.checkpoint import AnyCheckpoint
+    from converters.families.options import SourceOptions
+    from converters.families.source import Source
+    from converters.families.wrapping import StateDict
+    from converters.weights.plan import Plan
+    from regnet.files.casts import DType
+
+
+_WORDLESS = {"vissl"}
+"""Frameworks whose files say nothing of evaluation, however deep they nest tensors."""
+
+UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What Python raises where a value is of another type or size than a framework writes."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a checkpoint before a weight is read.
+
+    Attributes:
+        path: The file or folder.
+        files: The files that hold the weights.
+        container: ``zip``, ``legacy``, ``safetensors`` or ``folder``.
+        size: Of the files, in bytes.
+        source: Framework, architecture, decisions.
+        plan: What a conversion would do.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    container: str
+    size: int
+    source: Source
+    plan: Plan
+
+    @property
+    def network_name(self) -> str | None:
+        """The published network with this architecture, or None."""
+        return network_like(self.source.config)
+
+
+@contextmanager
+def inspected(
+    path: Path, options: SourceOptions, dtype: DType | None = None
+) -> Iterator[tuple[AnyCheckpoint, Inspection]]:
+    """Open, recognise and plan a checkpoint; it stays open inside the block.
+
+    Args:
+        path: The file.
+        options: What the user decided.
+        dtype: What to store the weights in; None is float32.
+
+    Raises:
+        InputError: If it cannot be used.
+        UnsafeInputError: If it would run code.
+        StorageError: If it cannot be read.
+    """
+    with open_any(path) as checkpoint:
+        states = _states(checkpoint, options.framework)
+        source = _read(checkpoint, states, options)
+        if options.published:
+            source = options.published.describe(source, options.channel_order)
+        elif path.is_file():
+            framework = states[0].framework
+            has_words = bool(states[0].path) and framework not in _WORDLESS
+            source = (
+                named_file(path.name, framework, source, options, has_words=has_words) or source
+            )
+        source = normalised(source, checkpoint)
+        source = replace(source, skipped={**source.skipped, **checkpoint.beside.ignored})
+        plan = make_plan(source, path.name, dtype or DEFAULT)
+        source = replace(source, decisions=source.decisions + _dtype_decisions(plan, dtype))
+        yield (
+            checkpoint,
+            Inspection(path, checkpoint.files, checkpoint.container, checkpoint.size, source, plan),
+        )
+
+
+def _dtype_decisions(plan: Plan, asked: DType | None) -> tuple[Decision, ...]:
+    """What weights are cast to, and why; nothing where the source stores them so already."""
+    stored = " and ".join(plan.cast_from)
+    if not stored:
+        return ()
+    reason = "as asked for with --dtype" if asked else "the default; --dtype chooses another"
+    return (Decision("dtype", f"{plan.dtype}, cast from {stored}", reason),)
+
+
+def _read(checkpoint: AnyCheckpoint, states: list[StateDict], options: SourceOptions) -> Source:
+    """Have the framework's reader find out all that the checkpoint says.
+
+    What stands beside the tensors may be of any type; a reader takes it to be what its framework
+    writes.
+    """
+    framework = FRAMEWORKS[states[0].framework]
+    try:
+        return framework.read(checkpoint, states, options)
+    except UNFIT as error:
+        raise InputError(
+            f"{checkpoint.path.name} is not as {framework.title} writes it "
+            f"({str(error).rstrip('.')}); give the file or folder that the training run saved."
+        ) from error
+
+
+def _states(checkpoint: AnyCheckpoint, framework: str | None) -> list[StateDict]:
+    """The RegNets in a checkpoint, of the framework asked for, else of the only one."""
+    found = find_state_dicts(checkpoint.tree)
+    wanted = framework or (found[0].framework if found else None)
+    states = [state for state in found if state.framework == wanted]
+    if not states:
+        raise refusal(framework, found, all_tensors(checkpoint.tree), checkpoint.path.name)
+    if len(states) < len(found) and not framework:
+        places = ", ".join(f"{state.framework}'s at {state.place}" for state in found)
+        raise InputError(
+            f"{checkpoint.path.name} holds networks of several frameworks ({places}); choose one "
+            "with --from."
+        )
+    return states

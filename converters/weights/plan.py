@@ -1,0 +1,198 @@
+"""The plan: every tensor of the source accounted for, every tensor of the target filled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from converters.checkpoint.values import printable
+from converters.errors import InputError
+from converters.families.reference_keymap import REFERENCE
+from converters.weights.fold import Fold
+from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
+from regnet.files.casts import DEFAULT, DTYPES
+from regnet.files.safetensors_file import SAFETENSORS_TO_TORCH, TORCH_TO_SAFETENSORS, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from converters.checkpoint import StoredTensor
+    from converters.families.source import Source
+    from regnet.files.casts import DType
+
+_COUNTER = "num_batches_tracked"
+_COUNTER_DTYPE = "int64"
+"""Whatever the weights are stored in."""
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How one tensor of the target comes about.
+
+    Attributes:
+        target: What is written.
+        source_name: The source's name for it; None if the source has none and it is made of zeros.
+        tensor: Where its bytes lie; None likewise.
+        flip: Whether the input channels are reversed (BGR to RGB).
+        cast: torch's name of the type that the numbers are cast to; None if they keep their own,
+            and with it their bytes.
+        fold: A batch norm to be folded into the tensor, or None.
+    """
+
+    target: TensorSpec
+    source_name: str | None = None
+    tensor: StoredTensor | None = None
+    flip: bool = False
+    cast: str | None = None
+    fold: Fold | None = None
+
+    @property
+    def action(self) -> str:
+        """``copy``, ``flip channels``, ``cast``, ``fold batch norm`` or ``make zeros``."""
+        if self.tensor is None:
+            return "make zeros"
+        if self.fold is not None:
+            return "fold batch norm"
+        actions = ["flip channels"] * self.flip + ["cast"] * (self.cast is not None)
+        return " and ".join(actions) or "copy"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a conversion writes.
+
+    Attributes:
+        steps: In the order of the target's state dict.
+        skipped: What is left out of the source: name to reason.
+        dtype: What the weights are stored in.
+    """
+
+    steps: tuple[Step, ...]
+    skipped: Mapping[str, str]
+    dtype: DType = DEFAULT
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the target's tensors in bytes."""
+        return sum(step.target.nbytes for step in self.steps)
+
+    @property
+    def cast_from(self) -> list[str]:
+        """The types, other than ``dtype``, that the source stores weights in."""
+        tensors = {step.target.name: step.tensor for step in self.steps if step.tensor}
+        stored = {tensor.dtype for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
+        return sorted(stored - {self.dtype})
+
+
+def make_plan(source: Source, where: str, dtype: DType = DEFAULT) -> Plan:
+    """Match the source's tensors with the target's, from headers alone.
+
+    Args:
+        source: The recognised checkpoint.
+        where: What error messages call it.
+        dtype: What to store the weights in.
+
+    Raises:
+        InputError: If a tensor has no place, none fills a place, or a shape or dtype does not fit.
+    """
+    network = Architecture.of(source.config)
+    expected = dict(network.tensors(classifier=source.has_classifier))
+    names: dict[str, str] = {}
+    unknown: list[str] = []
+    for name in source.tensors:
+        target = _target_name(source, name)
+        if target in expected and target not in names:
+            names[target] = name
+        else:
+            unknown.append(name)
+    missing = [name for name in expected if name not in names and not name.endswith(_COUNTER)]
+    if unknown or missing:
+        raise InputError(_mismatch(source, unknown, missing, where))
+    steps = tuple(
+        _step(source, _spec(target, shape, dtype), names.get(target), where)
+        for target, shape in expected.items()
+    )
+    return Plan(steps, source.skipped, dtype)
+
+
+def _target_name(source: Source, name: str) -> str | None:
+    parsed = source.keymap.parse(name)
+    if parsed is None:
+        return None
+    role, fields = parsed
+    last = 3 if source.config.layer_type == "y" else 2
+    target = REFERENCE.spell(role, fields | {"last": last})
+    in_trunk = source.has_classifier and not target.startswith(CLASSIFIER)
+    return BASE_PREFIX + target if in_trunk else target
+
+
+def _spec(target: str, shape: tuple[int, ...], dtype: DType) -> TensorSpec:
+    stored = _COUNTER_DTYPE if target.endswith(_COUNTER) else dtype
+    return TensorSpec(target, TORCH_TO_SAFETENSORS[stored], shape)
+
+
+def _step(source: Source, target: TensorSpec, name: str | None, where: str) -> Step:
+    if name is None:
+        return Step(target)
+    is_counter = target.name.endswith(_COUNTER)
+    tensor = source.tensors[name]
+    if tensor.shape != target.shape:
+        raise InputError(
+            f"{where}: {name} has shape {tensor.shape} where the rest of the network asks for "
+            f"{target.shape}; the file is damaged or mixes two models."
+        )
+    if tensor.dtype not in ({"int64", "int32"} if is_counter else DTYPES):
+        raise InputError(
+            f"{where}: {name} is stored as {tensor.dtype}; only float32, float64, float16 and "
+            "bfloat16 weights convert (undo the quantisation first)."
+        )
+    role, _ = source.keymap.parse(name) or ("", {})
+    fold = _fold(source) if role == "classifier" else None
+    dtype = SAFETENSORS_TO_TORCH[target.dtype]
+    return Step(
+        target=target,
+        source_name=name,
+        tensor=tensor,
+        flip=role == "stem.conv" and source.flips_stem,
+        cast=dtype if fold or tensor.dtype != dtype else None,
+        fold=fold,
+    )
+
+
+def _fold(source: Source) -> Fold | None:
+    """The batch norm before the classifier, which the reference has no place for."""
+    if not source.classifier_norm:
+        return None
+    weight = source.keymap.spell("classifier", {"affine": "weight"})
+    return Fold(source.classifier_norm, source.tensors[weight])
+
+
+def _mismatch(source: Source, unknown: list[str], missing: list[str], where: str) -> str:
+    """One sentence with counts, the first few names, and what may be meant."""
+    parts = []
+    if missing:
+        names = [_source_name(source, target) for target in missing]
+        parts.append(f"{len(missing)} missing ({_first(names)})")
+    if unknown:
+        targets = Architecture.of(source.config).tensors(classifier=True)
+        known = [_source_name(source, target) for target, _ in targets]
+        guess = get_close_matches(unknown[0], known, n=1)
+        hint = f"; the first may be meant for {guess[0]}" if guess else ""
+        parts.append(f"{len(unknown)} unknown ({_first(unknown)}{hint})")
+    return (
+        f"{where} does not hold exactly the tensors of one {source.framework} RegNet: "
+        f"{' and '.join(parts)}; give the complete model_state of an unmodified network."
+    )
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(map(printable, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _source_name(source: Source, target: str) -> str:
+    """What the source's framework would call a tensor of the target."""
+    parsed = REFERENCE.parse(target.removeprefix(BASE_PREFIX))
+    return source.keymap.spell(*parsed) if parsed else target

@@ -1,0 +1,220 @@
+"""Writing the target's weights from a plan: one pass over the source, pieces in memory."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from converters.checkpoint.digests import SourceDigest, followable
+from converters.checkpoint.values import NUMPY_CODES
+from converters.errors import InputError
+from converters.weights.finite import FiniteCheck
+from converters.weights.weights_file import PIECE, Follower, Followers, WeightsFile
+from regnet.files.casts import cast, cast_pieces, dtypes_that_hold, widened
+from regnet.files.safetensors_file import (
+    INDEX_NAME,
+    Shard,
+    header_bytes,
+    in_file_order,
+    index_json,
+    plan_shards,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from converters.checkpoint import AnyCheckpoint, Storage, StoredTensor
+    from converters.checkpoint.values import Run
+    from converters.weights.plan import Plan, Step
+
+    Buffer = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The sha256 of what was written and of what it was written from.
+
+    Attributes:
+        weights: By file name, in hexadecimal; the index of shards is not among them.
+        source: Likewise.
+    """
+
+    weights: Mapping[str, str]
+    source: Mapping[str, str]
+
+
+def planned_shards(plan: Plan, max_shard_size: int | None = None) -> list[Shard]:
+    """The files that :func:`write_weights` writes, beside an index if they are several."""
+    return plan_shards([step.target for step in plan.steps], max_shard_size)
+
+
+def write_weights(  # noqa: PLR0913 -- the checkpoint, the plan, and how
+    checkpoint: AnyCheckpoint,
+    plan: Plan,
+    folder: Path,
+    *,
+    max_shard_size: int | None = None,
+    allow_nonfinite: bool = False,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Written:
+    """Write ``model.safetensors``, or shards and their index.
+
+    Files of an interrupted attempt are taken up: what they hold is compared with what belongs
+    there, and written anew from where it differs.
+
+    Args:
+        checkpoint: The open source.
+        plan: What to write.
+        folder: An existing folder.
+        max_shard_size: In bytes; None for one file.
+        allow_nonfinite: Whether NaN, infinity and negative variances may be written.
+        advance: Called with the number of bytes after each piece.
+
+    Raises:
+        InputError: If the source turns out damaged (its checksum does not hold), holds numbers that
+            no trained network has, or a finite one would become infinite in the plan's dtype.
+        StorageError: If the source cannot be read or changes meanwhile.
+        OSError: If a file cannot be written.
+    """
+    steps = {step.target.name: step for step in plan.steps}
+    shards = planned_shards(plan, max_shard_size)
+    ordered = [[steps[spec.name] for spec in in_file_order(shard.specs)] for shard in shards]
+    digests, finite = _source_digests(checkpoint, plan), FiniteCheck()
+    with Follower() as target, Follower() as source:
+        runs = followable([run for of_file in ordered for step in of_file for run in _runs(step)])
+        stream = _Stream(checkpoint, Followers(target, source), digests, runs, finite, advance)
+        weights = {
+            shard.file_name: stream.write(folder / shard.file_name, of_file)
+            for shard, of_file in zip(shards, ordered, strict=True)
+        }
+    if len(shards) > 1:
+        (folder / INDEX_NAME).write_text(index_json(shards), encoding="utf-8")
+    read = {path.name: digest.finish() for path, digest in digests.items()}
+    if not allow_nonfinite:
+        finite.require(checkpoint.path.name)
+    return Written(weights, read)
+
+
+def _source_digests(checkpoint: AnyCheckpoint, plan: Plan) -> dict[Path, SourceDigest]:
+    """One for each file; it checks the storages whose tensors are written or folded."""
+    storages: dict[Path, list[Storage]] = defaultdict(list)
+    for step in plan.steps:
+        for tensor in (step.tensor,) if step.tensor else ():
+            for part in tensor.parts:
+                storages[part.storage.path].append(part.storage)
+    return {
+        path: SourceDigest(path, stamp, storages[path]) for path, stamp in checkpoint.stamps.items()
+    }
+
+
+def _runs(step: Step) -> Sequence[Run]:
+    """Where a tensor's bytes lie, if it can be written piece by piece."""
+    if step.tensor is None or step.flip or step.fold is not None:
+        return ()
+    return step.tensor.runs or ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """One run of :func:`write_weights`.
+
+    Attributes:
+        checkpoint: The source.
+        followers: The threads that hash.
+        digests: That of each source file.
+        followed: The runs that are fed to them.
+        finite: Told of every number that is written.
+        advance: Called with the number of bytes written.
+    """
+
+    checkpoint: AnyCheckpoint
+    followers: Followers
+    digests: Mapping[Path, SourceDigest]
+    followed: set[Run]
+    finite: FiniteCheck
+    advance: Callable[[int], None]
+
+    def write(self, path: Path, steps: Sequence[Step]) -> str:
+        """Write one file of tensors, in this order, and return its sha256."""
+        with WeightsFile(path, self.followers) as file:
+            file.write(header_bytes([step.target for step in steps]))
+            for step in steps:
+                tensor, runs = step.tensor, _runs(step)
+                if tensor is None:
+                    self._append(file, step, [bytes(step.target.nbytes)])
+                elif not runs:
+                    self._append(file, step, self._pieces(step, tensor))
+                else:
+                    for run in runs:
+                        self._write_run(file, step, tensor, run)
+            return file.finish()
+
+    def _write_run(self, file: WeightsFile, step: Step, tensor: StoredTensor, run: Run) -> None:
+        """Copy or cast a run, one piece after another."""
+        import numpy as np
+
+        source = self.checkpoint.source_file(run.path)
+        digest = self.digests[run.path] if run in self.followed else None
+        for piece in run.pieces(PIECE):
+            if step.cast is None:
+                file.copy(source, piece, digest, self.finite.of(step))
+                self.advance(piece.length)
+            else:
+                stored = source.read(piece.offset, piece.length)
+                if digest is not None:
+                    self.followers.source.do(digest.feed, piece.offset, stored)
+                array = np.frombuffer(stored, NUMPY_CODES[tensor.dtype])
+                self._append(file, step, self._cast(step, array, tensor.dtype))
+        source.require_unchanged()
+
+    def _append(self, file: WeightsFile, step: Step, pieces: Iterable[Buffer]) -> None:
+        for data in pieces:
+            file.write(data, self.finite.of(step))
+            self.advance(len(data))
+
+    def _pieces(self, step: Step, tensor: StoredTensor) -> Iterator[Buffer]:
+        """What has to be in memory as a whole before it can be written."""
+        array, dtype = self._array(step, tensor)
+        if step.flip:
+            array = array[:, ::-1]
+        if step.cast is not None:
+            yield from self._cast(step, array, dtype)
+            return
+        flat = array.reshape(-1).view("|u1")
+        for start in range(0, flat.size, PIECE):
+            yield flat[start : start + PIECE].data
+
+    def _array(self, step: Step, tensor: StoredTensor) -> tuple[NDArray[Any], str]:
+        """A tensor as it is stored, or as its fold computes it, and torch's name of its type."""
+        if step.fold is None:
+            return self.checkpoint.array(tensor), tensor.dtype
+        folded = step.fold.apply(
+            tensor, lambda t: cast(self.checkpoint.array(t), t.dtype, "float64")
+        )
+        return folded, "float64"
+
+    def _cast(self, step: Step, array: NDArray[Any], dtype: str) -> Iterator[bytes]:
+        """Cast piece by piece to what the step asks for; no finite number may become infinite."""
+        import numpy as np
+
+        to = str(step.cast)
+        for before, after in cast_pieces(array, dtype, to):
+            numbers = widened(before, dtype)
+            lost = np.isinf(widened(after, to)) & np.isfinite(numbers)
+            if lost.any():
+                raise self._lost(step, float(numbers[lost][0]))
+            yield after.tobytes()
+
+    def _lost(self, step: Step, number: float) -> InputError:
+        """The error for a number that a cast would lose, unless damage has made it so large."""
+        if step.tensor is not None:
+            self.checkpoint.verify(step.tensor)
+        choices = " or ".join(dtypes_that_hold(number))
+        return InputError(
+            f"{self.checkpoint.path.name}: {step.source_name} holds {number:.7g}, which is too "
+            f"large for {step.cast}; convert it with --dtype {choices}."
+        )

@@ -1,0 +1,130 @@
+"""What a configuration and an image processor share: a JSON file in a folder, both ways."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from regnet.files.json_text import read_json_object
+from regnet.files.loading import settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+PREPROCESSOR_NAME = "preprocessor_config.json"
+PROCESSOR_NAME = "processor_config.json"
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a file's JSON object.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it holds none; the message names it.
+    """
+    try:
+        return read_json_object(path)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}; restore the file.") from error
+
+
+def processor_settings(
+    folder: Path, read: Callable[[Path], dict[str, Any]]
+) -> tuple[str, dict[str, Any]]:
+    """Find the settings of a folder's image processor, where transformers 5 looks for them.
+
+    Args:
+        folder: Where they are.
+        read: Gives the keys of a file, none if it is not there.
+
+    Returns:
+        The name of the file that has them, ``processor_config.json`` before
+        ``preprocessor_config.json``, and the settings; empty if there are none.
+    """
+    nested = read(folder / PROCESSOR_NAME).get("image_processor")
+    if isinstance(nested, dict):
+        return PROCESSOR_NAME, nested
+    return PREPROCESSOR_NAME, read(folder / PREPROCESSOR_NAME)
+
+
+class JsonFile(ABC):
+    """Settings that are kept as one JSON object in a file of a fixed name."""
+
+    file_name: ClassVar[str]
+    title: ClassVar[str]
+    """What the settings are those of, in a sentence."""
+
+    @classmethod
+    @abstractmethod
+    def settings(cls) -> frozenset[str]:
+        """The names of the settings, without unknown ones that a file may have."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting as plain values, including kept unknown ones."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, fields: Mapping[str, Any], **overrides: Any) -> Self:
+        """Build from the keys of a file; ``overrides`` win.
+
+        Raises:
+            ValueError: If a value cannot be used.
+        """
+
+    def _fields_of_file(self) -> dict[str, Any]:
+        """What of `to_dict` is written; everything, unless a subclass leaves defaults out."""
+        return self.to_dict()
+
+    def to_json_string(self) -> str:
+        """The text of the file: sorted keys, two-space indent."""
+        fields = self._fields_of_file()
+        return json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def _save(self, folder: str | Path) -> Path:
+        """Write the file into ``folder``, which is created if missing."""
+        path = Path(folder) / self.file_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.to_json_string(), encoding="utf-8")
+        return path
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, subfolder: str = "", **overrides: Any) -> Self:
+        """Read the file from a folder, or the file itself.
+
+        Args:
+            folder: A converted folder, a local transformers folder, or the file.
+            subfolder: Below it.
+            **overrides: Settings that win over the file's, of those that there are. Keywords of
+                loading, such as ``token``, change nothing; see :mod:`regnet.files.loading`.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            TypeError: If a keyword is no setting, or asks for what is not done.
+            ValueError: If its content cannot be used; the message names the file.
+        """
+        path = Path(folder) / subfolder
+        path, fields = cls._read(path, path if path.is_file() else path / cls.file_name)
+        overrides = settings_of(overrides, cls.settings() | fields.keys(), cls.title)
+        try:
+            return cls.from_dict(fields, **overrides)
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def _read(cls, _: Path, path: Path) -> tuple[Path, dict[str, Any]]:
+        """Read the keys of a file; a subclass may find them in another one of the folder."""
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; give a folder with a {cls.file_name}.")
+        return path, read_object(path)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string()}"

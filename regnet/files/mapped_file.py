@@ -1,0 +1,82 @@
+"""Tensors mapped from a safetensors file of any size, none of them read.
+
+The safetensors library maps a file for torch as memory to be written to, for which Linux reserves
+room: it refuses one that is larger than the machine's memory. Here nothing is reserved. Pages come
+in as they are used and go out when memory is short; only what is written to takes memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+
+from regnet.files.safetensors_file import SAFETENSORS_TO_TORCH
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+_LENGTH_BYTES = 8
+_METADATA = "__metadata__"
+
+_NORESERVE = 0x4000 if sys.platform == "linux" else 0
+"""Linux' ``MAP_NORESERVE``, for which Python's mmap has no name; others do not reserve."""
+
+_DTYPES = {
+    **{code: getattr(torch, name) for code, name in SAFETENSORS_TO_TORCH.items()},
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+
+
+def map_tensors(path: Path) -> dict[str, Tensor]:
+    """Map every tensor of a safetensors file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Name to CPU tensor, in the order of the header; writing to one does not change the file.
+        Where the file puts a tensor at no multiple of its item size, it is a copy.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no safetensors file or is cut off.
+    """
+    try:
+        # The library proves the header: well formed, without gaps, as long as the file.
+        with safe_open(path, framework="np"), path.open("rb") as file:
+            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            header: dict[str, Any] = json.loads(file.read(length))
+            mapping = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | _NORESERVE)
+        header.pop(_METADATA, None)
+        start = _LENGTH_BYTES + length
+        return {name: _tensor(mapping, start, **entry) for name, entry in header.items()}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing; the folder is incomplete.") from None
+    except Exception as error:  # safetensors raises classes of its own
+        raise ValueError(f"{path} is not a readable safetensors file ({error}).") from error
+
+
+def _tensor(
+    mapping: mmap.mmap, start: int, *, dtype: str, shape: list[int], data_offsets: list[int]
+) -> Tensor:
+    kind = _DTYPES[dtype]
+    count = math.prod(shape)
+    if count == 0:  # torch maps no memory of length zero
+        return torch.empty(shape, dtype=kind)
+    offset = start + data_offsets[0]
+    tensor = torch.frombuffer(mapping, dtype=kind, count=count, offset=offset).view(shape)
+    return tensor.clone() if offset % tensor.itemsize else tensor
