@@ -25,7 +25,7 @@ DEMO := checkpoints/fashion_mnist
 FUZZ_MINUTES ?= 120
 
 # What covers converters/checkpoint; the rest of the tests is about other things.
-READER_TESTS := tests/converters/checkpoint tests/converters/test_security.py tests/fuzzing \
+READER_TESTS := tests/converters/checkpoint tests/converters/checkpoint/test_security.py tests/fuzzing \
     tests/hostile
 
 # What the page in examples/web runs the network with: three files of a package of the npm registry.
@@ -127,7 +127,7 @@ faults: $(VENV)/.installed-test
 	$(BIN)/python -m tests.faults.table --write
 
 load: $(VENV)/.installed-load
-	$(BIN)/python -m pytest -m slow tests/converters/batch
+	$(BIN)/python -m pytest -m slow tests/converters/jobs/batch
 
 web: $(WEB)/.version-$(WEB_VERSION)
 

@@ -22,7 +22,7 @@ from regnet import RegNetForImageClassification, RegNetImageProcessor
 from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS
 from regnet.files.safetensors_file import WEIGHTS_NAME
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.random_folder import random_folder
 from tests.converters.parity.networks import _SMALL
 from tests.oracles.statistics import randomise
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from classy_vision.models import build_model
 
-from tests.converters import test_classy_vision, test_vissl
+from tests.converters.families import test_classy_vision, test_vissl
 from tests.converters.families.every_network import (
     Built,
     Family,
@@ -17,7 +17,7 @@ from tests.converters.families.every_network import (
     tree,
     wrapped,
 )
-from tests.converters.test_swag import Swag
+from tests.converters.families.test_swag import Swag
 from tests.oracles import classy_vision, pixels, vissl
 from tests.oracles.statistics import randomise
 

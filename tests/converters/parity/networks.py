@@ -10,7 +10,7 @@ from converters.formats.format import FORMATS, ExportOptions
 from converters.parity.truth import Truth
 from converters.parity.verify import verify_artefacts
 from regnet.config import RegNetConfig
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.random_folder import random_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -176,7 +176,7 @@ def of_vissl(folder: Path, head: str | None) -> Path:
 
 def of_swag(folder: Path) -> Path:
     pytest.importorskip("classy_vision")
-    from tests.converters.test_swag import Swag
+    from tests.converters.families.test_swag import Swag
     from tests.oracles.classy_vision import TINY, build, head
 
     torch.save(Swag(build(TINY), head("unused", 40, CLASSES)).state_dict(), folder / "swag.torch")

@@ -26,7 +26,7 @@ from regnet import RegNetForImageClassification
 from regnet.config import RegNetConfig
 from regnet.design_space import complexity
 from tests.converters.demo import FILES
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.random_folder import random_folder
 from tests.converters.parity.networks import random_network
 from tests.converters.parity.wrong import STATE_MISTAKES
 

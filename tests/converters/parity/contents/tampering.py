@@ -14,8 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from converters.parity.contents.tensors import TensorCertificate, certify
 from regnet.config import RegNetConfig
-from tests.converters.exporters.onnx_helpers import reference
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.onnx_helpers import reference
+from tests.converters.formats.random_folder import random_folder
 from tests.converters.parity.networks import _SMALL, FORMS, NETWORKS, export
 
 if TYPE_CHECKING:

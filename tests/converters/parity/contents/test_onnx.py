@@ -10,7 +10,7 @@ import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from converters.parity.contents.tensors import certify
-from tests.converters.exporters.onnx_helpers import recast
+from tests.converters.formats.onnx_helpers import recast
 from tests.converters.parity.contents.tampering import (
     BLOCK,
     KERNEL,

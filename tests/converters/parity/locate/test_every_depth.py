@@ -21,7 +21,7 @@ from converters.formats.format import FORMATS, ExportOptions
 from converters.parity.locate.location import Location, locate
 from converters.parity.locate.walk import steps_of
 from regnet.config import RegNetConfig
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.random_folder import random_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -30,7 +30,7 @@ from converters.parity.locate.plot import error_by_depth_svg
 from converters.parity.locate.walk import steps_of
 from regnet.config import RegNetConfig
 from regnet.dataflow import PIXELS
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.random_folder import random_folder
 from tests.converters.parity.faults import OPERATIONS, change_tensor, changed_channel
 
 if TYPE_CHECKING:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.converters.batch.files import BROKEN, FEW, make_batch
-from tests.converters.batch.running import require_right, run_batch
 from tests.converters.cli.running import BIN, assert_one_sentence, on_a_terminal, regnet
 from tests.converters.demo import CHECKPOINT, snapshot
 from tests.converters.giants import sparse_checkpoint, wide
+from tests.converters.jobs.batch.files import BROKEN, FEW, make_batch
+from tests.converters.jobs.batch.running import require_right, run_batch
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.converters.batch.files import Made
+    from tests.converters.jobs.batch.files import Made
 
 GOOD = 2 * len(FEW)
 

@@ -316,7 +316,7 @@ def test_the_command_ends_with_0_for_a_harmless_file_and_needs_no_torch(tmp_path
 
 
 def test_the_example_in_the_documentation_is_what_the_command_prints(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "SECURITY.md").read_text("utf-8")
+    page = (Path(__file__).parents[3] / "SECURITY.md").read_text("utf-8")
     example = re.search(r"```console\n(.*?)```", page, re.DOTALL)
     assert example
     tree = {"w": torch.ones(2), "epoch": Call(os.system, "touch ran")}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.converters.batch.files import MANY, Made, make_batch
-from tests.converters.batch.running import require_right, run_batch
+from tests.converters.jobs.batch.files import MANY, Made, make_batch
+from tests.converters.jobs.batch.running import require_right, run_batch
 
 if TYPE_CHECKING:
     from pathlib import Path

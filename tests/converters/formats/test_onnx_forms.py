@@ -30,8 +30,8 @@ from converters.parity.verify import fresh_inputs, verify_artefacts
 from converters.progress import Silent
 from regnet.config import RegNetConfig
 from tests.converters.cli.running import regnet
-from tests.converters.exporters.onnx_helpers import SMALL, state_dict
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.onnx_helpers import SMALL, state_dict
+from tests.converters.formats.random_folder import random_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ from regnet.architecture import Architecture
 from regnet.config import RegNetConfig
 from regnet.files.safetensors_file import WEIGHTS_NAME, TensorSpec, header_bytes, in_file_order
 from regnet.model import RegNetConvLayer
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.random_folder import random_folder
 from tests.converters.parity.networks import NETWORKS, random_network
 
 CHECKOUT = Path(__file__).parents[3]

@@ -18,7 +18,7 @@ from converters.staging import exchange, partial_name, staged_file, staged_folde
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 FULL = Path("/dev/full")
 NOBODY = 65534
 

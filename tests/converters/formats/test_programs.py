@@ -20,7 +20,7 @@ from converters.parity.truth import run
 from converters.parity.verdict import judge
 from converters.parity.verify import verify_artefacts
 from regnet.config import RegNetConfig
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.random_folder import random_folder
 from tests.converters.parity.networks import Network
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from converters.jobs.writeback import ReadBackError, write_back
 from converters.weights.inspection import inspected
 from regnet import RegNetImageProcessor
 from tests.converters.families.conversion import picture
-from tests.converters.test_writeback import RULED, classifier, converted
+from tests.converters.jobs.test_writeback import RULED, classifier, converted
 
 if TYPE_CHECKING:
     from pathlib import Path

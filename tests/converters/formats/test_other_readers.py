@@ -19,8 +19,8 @@ from converters.formats.onnx.form import NEWEST_OPSET, OLDEST_OPSET, GraphForm
 from converters.formats.torchscript_runtime import TorchScriptRuntime
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor
-from tests.converters.exporters.onnx_helpers import SMALL, reference
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.onnx_helpers import SMALL, reference
+from tests.converters.formats.random_folder import random_folder
 
 if TYPE_CHECKING:
     from converters.folder.folder import ConvertedFolder

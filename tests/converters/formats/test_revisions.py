@@ -14,8 +14,8 @@ from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.preprocessing import with_preprocessing
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor
-from tests.converters.exporters.onnx_helpers import SMALL
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.onnx_helpers import SMALL
+from tests.converters.formats.random_folder import random_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

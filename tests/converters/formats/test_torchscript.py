@@ -24,7 +24,7 @@ from converters.formats.torchscript_runtime import TorchScriptRuntime
 from regnet.config import RegNetConfig
 from regnet.hub import load_tensors
 from regnet.model import RegNetForImageClassification, RegNetModel
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.random_folder import random_folder
 
 SMALL: dict[str, Any] = {
     "embedding_size": 8,

@@ -10,9 +10,9 @@ import pytest
 
 from converters.errors import StorageError
 from converters.jobs.batch.ray_cluster import RayCluster
-from tests.converters.batch.test_batch import interrupt
 from tests.converters.cli.running import assert_one_sentence, regnet
 from tests.converters.demo import CHECKPOINT
+from tests.converters.jobs.batch.test_batch import interrupt
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,7 +21,7 @@ from converters.formats.onnx.export import export_onnx
 from converters.formats.onnx.runtime import OnnxRuntime
 from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS
-from tests.converters.exporters.onnx_helpers import (
+from tests.converters.formats.onnx_helpers import (
     ALLOWED_RATIO,
     SMALL,
     error_ratio,
@@ -32,12 +32,12 @@ from tests.converters.exporters.onnx_helpers import (
     reference,
     state_dict,
 )
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.random_folder import random_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.converters.exporters.onnx_helpers import Runtime
+    from tests.converters.formats.onnx_helpers import Runtime
 
 CHECKOUT = Path(__file__).parents[3]
 WEIGHTS = "model.safetensors"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 STEM = "stem.conv.weight"
 THEIR_STEM = "regnet.embedder.embedder.convolution.weight"
 QUICK = ("RegNetX-200MF", "RegNetY-200MF")

@@ -16,7 +16,7 @@ from converters.formats.torchscript import export_torchscript
 from converters.parity.compare.foreign_torchscript import ForeignTorchScript
 from converters.parity.contents.pt2 import read_pt2
 from regnet.config import RegNetConfig
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.random_folder import random_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

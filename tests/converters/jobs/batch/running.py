@@ -11,13 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from tests.converters.batch.files import converted_mark
 from tests.converters.cli.running import BIN
+from tests.converters.jobs.batch.files import converted_mark
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.converters.batch.files import Made
+    from tests.converters.jobs.batch.files import Made
 
 
 @dataclass

@@ -29,7 +29,7 @@ from tests.converters.stored import in_pycls_words
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 OPTIONS = ConvertOptions(formats=(), verify=False, force=True)
 KILLED = """
 import sys

@@ -24,7 +24,7 @@ from converters.weights.stream import write_weights
 from tests.converters.giants import sparse_checkpoint, wide
 from tests.converters.stored import in_pycls_words
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 LIMITED = """
 import resource, sys
 from pathlib import Path

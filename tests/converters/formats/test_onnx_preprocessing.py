@@ -27,8 +27,8 @@ from converters.parity.preprocessing import measure_preprocessing, step_of
 from converters.progress import Silent
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor
-from tests.converters.exporters.onnx_helpers import SMALL
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.onnx_helpers import SMALL
+from tests.converters.formats.random_folder import random_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ from converters.formats.onnx import weights as onnx_weights
 from converters.formats.onnx.export import REVISION
 from converters.formats.onnx.runtime import OnnxRuntime
 from regnet.config import RegNetConfig
-from tests.converters.exporters.onnx_helpers import (
+from tests.converters.formats.onnx_helpers import (
     ALLOWED_RATIO,
     SMALL,
     error_ratio,
@@ -31,13 +31,13 @@ from tests.converters.exporters.onnx_helpers import (
     recast,
     state_dict,
 )
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.random_folder import random_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from converters.folder.folder import ConvertedFolder
-    from tests.converters.exporters.onnx_helpers import Runtime
+    from tests.converters.formats.onnx_helpers import Runtime
 
 CHECKOUT = Path(__file__).parents[3]
 NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")

@@ -42,7 +42,7 @@ from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 GROUP_KEYS = {
     "publisher": str,

@@ -29,7 +29,7 @@ from converters.progress import Silent
 from regnet.architecture import BASE_PREFIX
 from regnet.config import RegNetConfig
 from tests.converters.demo import sample_images
-from tests.converters.exporters.random_folder import random_folder
+from tests.converters.formats.random_folder import random_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
