@@ -16,8 +16,7 @@ from typer.main import get_command
 from converters.checkpoint import Checkpoint, StoredTensor, open_any, open_checkpoint
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, PROTOCOL_VERSION
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
-from converters.checkpoint.safetensors_container import DTYPES
-from converters.checkpoint.values import Storage, item_size
+from converters.checkpoint.values import Storage
 from converters.cli.app import app
 from converters.errors import ConversionError
 from converters.families.options import SourceOptions
@@ -25,6 +24,7 @@ from converters.families.pycls_config import PyclsConfig
 from converters.families.wrapping import all_tensors, find_state_dicts
 from converters.published.manifest import parse
 from converters.weights.inspection import UNFIT, inspected
+from regnet.files.dtypes import OF_SAFETENSORS, item_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -154,7 +154,7 @@ def _agree_with_safetensors(path: Path, checkpoint: Checkpoint, read: dict[str, 
     theirs = dict(safetensors.deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
     assert set(theirs) == set(checkpoint.tree)  # type: ignore[arg-type]
     for name, tensor in _tensors(checkpoint.tree):
-        assert DTYPES[theirs[name]["dtype"]] == tensor.dtype
+        assert OF_SAFETENSORS[theirs[name]["dtype"]] == tensor.dtype
         assert tuple(theirs[name]["shape"]) == tensor.shape
         assert bytes(theirs[name]["data"]) == read[name]
 

@@ -22,7 +22,6 @@ from regnet.files.mapped_file import map_tensors
 from regnet.files.safetensors_file import (
     INDEX_NAME,
     SHARD_PATTERN,
-    TORCH_TO_SAFETENSORS,
     WEIGHTS_NAME,
     TensorSpec,
     index_json,
@@ -392,8 +391,7 @@ def _warn(folder: Path, missing: list[str], unexpected: list[str]) -> None:
 
 
 def _spec(name: str, tensor: Tensor) -> TensorSpec:
-    dtype = TORCH_TO_SAFETENSORS[str(tensor.dtype).removeprefix("torch.")]
-    return TensorSpec(name, dtype, tuple(tensor.shape))
+    return TensorSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
 
 
 def _raw_bytes(tensor: Tensor) -> bytes:

@@ -12,7 +12,7 @@ from benchmarks.giants.layouts import LAYOUTS
 from benchmarks.giants.make import Recipe, make
 from benchmarks.giants.networks import published_names
 from converters.errors import ConversionError
-from regnet.files.casts import DEFAULT, DTYPES
+from regnet.files.dtypes import DEFAULT, DTYPES
 
 
 def main() -> None:

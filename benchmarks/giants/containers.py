@@ -13,7 +13,6 @@ from converters.checkpoint.legacy_container import MAGIC_NUMBER, PROTOCOL_VERSIO
 from converters.checkpoint.torch_pickle import opcodes, program
 from converters.families.written import save_archive
 from regnet.files.safetensors_file import (
-    TORCH_TO_SAFETENSORS,
     TensorSpec,
     header_bytes,
     in_file_order,
@@ -83,10 +82,7 @@ class Writer:
     def _safetensors(self, path: Path, tree: dict[str, Any]) -> None:
         if not all(isinstance(value, Part) for value in tree.values()):
             raise ValueError("safetensors holds a flat state dict alone; choose zip or legacy.")
-        specs = [
-            TensorSpec(name, TORCH_TO_SAFETENSORS[part.dtype], part.stored.shape)
-            for name, part in tree.items()
-        ]
+        specs = [TensorSpec(name, part.dtype, part.stored.shape) for name, part in tree.items()]
         ordered = in_file_order(specs)
         with SparseFile(path) as file:
             file.write(header_bytes(ordered))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from regnet.config import RegNetConfig
-    from regnet.files.casts import DType
+    from regnet.files.dtypes import DType
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from onnx import ModelProto, numpy_helper
 
-from converters.checkpoint.values import NUMPY_CODES
+from regnet.files.dtypes import ELEMENT_TYPES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,7 +94,7 @@ class ScriptArtefact:
     def array(self, name: str) -> Array:
         """A tensor of the state dict."""
         stored = self._folder.tensors[name]
-        elements = np.frombuffer(self.entries[f"data/{name}"], NUMPY_CODES[stored.dtype])
+        elements = np.frombuffer(self.entries[f"data/{name}"], ELEMENT_TYPES[stored.dtype].numpy)
         return elements.reshape(stored.shape)
 
     def replace(self, name: str, array: Array) -> None:

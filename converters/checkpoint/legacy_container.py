@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
-from converters.checkpoint.values import Storage, Tree, item_size, printable
+from converters.checkpoint.values import Storage, Tree, printable
 from converters.errors import InputError
+from regnet.files.dtypes import item_size
 
 if TYPE_CHECKING:
     from converters.checkpoint.source_file import SourceFile

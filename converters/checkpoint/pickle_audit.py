@@ -22,7 +22,8 @@ from converters.checkpoint.pickle_globals import (
 )
 from converters.checkpoint.pickle_machine import MAX_OPCODES, PickleMachine, changed, extension
 from converters.checkpoint.refused_globals import runs_code
-from converters.checkpoint.values import NUMPY_CODES, Opaque, Storage, printable
+from converters.checkpoint.values import Opaque, Storage, printable
+from regnet.files.dtypes import ELEMENT_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,7 +67,7 @@ _OTHERS = (
 PLAIN = frozenset({
     *BUILT,
     *_STORAGES,
-    *(f"torch.{name}" for name in (*NUMPY_CODES, *_TORCH.split())),
+    *(f"torch.{name}" for name in (*ELEMENT_TYPES, *_TORCH.split())),
     *(f"torch.jit._pickle.{name}" for name in _SCRIPT.split()),
     *_OTHERS.split(),
 })  # fmt: skip

@@ -9,34 +9,16 @@ from __future__ import annotations
 from struct import calcsize, unpack
 from typing import TYPE_CHECKING, cast
 
-from converters.checkpoint.values import (
-    MAX_AXES,
-    MAX_SIZE,
-    NUMPY_CODES,
-    Opaque,
-    StoredTensor,
-    Tree,
-)
+from converters.checkpoint.values import MAX_AXES, MAX_SIZE, Opaque, StoredTensor, Tree
+from regnet.files.dtypes import ELEMENT_TYPES, OF_STORAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-# torch/storage.py, `_dtype_to_storage_type_map`; an untyped storage counts bytes,
-# and a quantised one holds integers.
+# torch/storage.py: an untyped storage counts bytes, and a quantised one holds integers.
 STORAGE_DTYPES = {
+    **OF_STORAGE,
     "UntypedStorage": "uint8",
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "ComplexDoubleStorage": "complex128",
-    "ComplexFloatStorage": "complex64",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
     "QInt8Storage": "int8",
     "QUInt8Storage": "uint8",
     "QInt32Storage": "int32",
@@ -225,7 +207,7 @@ def _tensor_v3(args: tuple[Tree, ...]) -> Tree:
     if not isinstance(dtype, Opaque) or dtype.args is not None:
         raise TypeError("a tensor without a type")
     name = dtype.qualified_name.removeprefix("torch.")
-    if name not in NUMPY_CODES or any(args[7:]):
+    if name not in ELEMENT_TYPES or any(args[7:]):
         return Opaque("torch._utils._rebuild_tensor_v3", args)
     return _required(_tensor(tuple(layout), name), requires_grad)
 

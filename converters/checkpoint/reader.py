@@ -17,10 +17,11 @@ from converters.checkpoint.sniff import (
     looks_like_safetensors,
 )
 from converters.checkpoint.source_file import SourceFile
-from converters.checkpoint.values import NUMPY_CODES, Storage, StoredTensor, Tree, printable
+from converters.checkpoint.values import Storage, StoredTensor, Tree, printable
 from converters.checkpoint.zip_container import checksum_error, read_zip
 from converters.checkpoint.zip_directory import ZIP_START
 from converters.errors import InputError, StorageError, UnsafeInputError
+from regnet.files.dtypes import ELEMENT_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +112,7 @@ class Checkpoint:
         """
         import numpy as np
 
-        dtype = np.dtype(NUMPY_CODES[tensor.dtype])
+        dtype = np.dtype(ELEMENT_TYPES[tensor.dtype].numpy)
         if tensor.is_contiguous:
             return np.frombuffer(self._bytes(tensor), dtype).reshape(tensor.shape)
         if tensor.nbytes > max(tensor.storage.length, MAX_EXPANSION):

@@ -17,10 +17,10 @@ from converters.checkpoint.values import (
     StoredTensor,
     Tree,
     contiguous_stride,
-    item_size,
     printable,
 )
 from converters.errors import InputError, UnsafeInputError
+from regnet.files.dtypes import OF_SAFETENSORS, item_size
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -30,28 +30,6 @@ if TYPE_CHECKING:
 MAX_HEADER = 1 << 23
 """In bytes. The specification allows 100 MB, of which Python makes 3 GB; those of published
 RegNets have under 0.2 MB."""
-
-DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "C64": "complex64",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
-"""From the format's names of element types to torch's."""
 
 _LENGTH_SIZE = 8
 _METADATA = "__metadata__"
@@ -141,14 +119,14 @@ def _tensor(file: SourceFile, data_start: int, name: str, entry: object) -> Stor
             pass
         case _:
             raise _damaged(file, f"{label} lacks dtype, shape or data_offsets")
-    if code not in DTYPES:
+    if code not in OF_SAFETENSORS:
         raise InputError(
             f"{file.name}: {label} has the unsupported type {printable(code)}; convert it to a "
             "float type."
         )
     if len(shape) > MAX_AXES or not all(map(_is_size, [*shape, begin, end])):
         raise _damaged(file, f"{label} has sizes or offsets that cannot be")
-    dtype, sizes = DTYPES[code], tuple(shape)
+    dtype, sizes = OF_SAFETENSORS[code], tuple(shape)
     if end - begin != prod(sizes) * item_size(dtype):
         raise _damaged(file, f"{label} has other bytes than its shape and type need")
     storage = Storage(file.path, data_start + begin, end - begin, None, label)

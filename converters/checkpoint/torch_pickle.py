@@ -14,20 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from converters.errors import InputError
+from regnet.files.dtypes import COUNTER_DTYPE, DTYPES, ELEMENT_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from converters.checkpoint import StoredTensor
-
-STORAGES = {
-    "float64": "DoubleStorage",
-    "float32": "FloatStorage",
-    "float16": "HalfStorage",
-    "bfloat16": "BFloat16Storage",
-    "int64": "LongStorage",
-}
-"""torch's name of a storage, for every dtype that the tensors of a RegNet can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +123,11 @@ def _tensor(tensor: PickledTensor) -> bytes:
 
 
 def _storage_class(tensor: PickledTensor) -> str:
-    try:
-        return STORAGES[tensor.dtype]
-    except KeyError:
+    """What torch calls a storage of a dtype that a RegNet can have."""
+    storage = ELEMENT_TYPES[tensor.dtype].storage
+    if storage is None or tensor.dtype not in {*DTYPES, COUNTER_DTYPE}:
         raise InputError(
             f"{tensor.stored.storage.path.name}: {tensor.name} is {tensor.dtype}, which "
             "no RegNet computes in; convert the checkpoint again with `--dtype float32`."
-        ) from None
+        )
+    return storage

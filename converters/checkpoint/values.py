@@ -10,36 +10,11 @@ from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
 from converters.errors import escaped
+from regnet.files.dtypes import item_size
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
     from pathlib import Path
-
-NUMPY_CODES = {
-    "float64": "<f8",
-    "float32": "<f4",
-    "float16": "<f2",
-    "bfloat16": "<u2",
-    "float8_e4m3fn": "|u1",
-    "float8_e4m3fnuz": "|u1",
-    "float8_e5m2": "|u1",
-    "float8_e5m2fnuz": "|u1",
-    "complex128": "<c16",
-    "complex64": "<c8",
-    "int64": "<i8",
-    "int32": "<i4",
-    "int16": "<i2",
-    "int8": "|i1",
-    "uint64": "<u8",
-    "uint32": "<u4",
-    "uint16": "<u2",
-    "uint8": "|u1",
-    "bool": "|b1",
-}
-"""NumPy's array-interface code of each torch dtype, which also gives its size.
-
-NumPy has neither bfloat16 nor the eight-bit floats: those are the unsigned integers of their size.
-"""
 
 MAX_AXES = 64
 """torch's and NumPy's own limit."""
@@ -49,11 +24,6 @@ MAX_SIZE = (1 << 63) - 1
 
 MAX_SHOWN = 160
 """Characters of a file's own text that a message shows."""
-
-
-def item_size(dtype: str) -> int:
-    """Return the bytes one element of ``dtype`` (torch's name, without ``torch.``) takes."""
-    return int(NUMPY_CODES[dtype][2:])
 
 
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:

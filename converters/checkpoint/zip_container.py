@@ -9,7 +9,7 @@ from zlib import crc32
 
 from converters.checkpoint.file_audit import require_no_code_beside
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource, read_pickle
-from converters.checkpoint.values import Storage, Tree, item_size, printable
+from converters.checkpoint.values import Storage, Tree, printable
 from converters.checkpoint.zip_directory import (
     ENCRYPTED,
     SIZES_FOLLOW,
@@ -18,6 +18,7 @@ from converters.checkpoint.zip_directory import (
     ZipDirectory,
 )
 from converters.errors import ConversionError, InputError, UnsafeInputError
+from regnet.files.dtypes import item_size
 
 if TYPE_CHECKING:
     from converters.checkpoint.source_file import SourceFile

@@ -22,7 +22,7 @@ from converters.cli.arguments import (  # noqa: TC001 -- typer reads them
 )
 from converters.cli.batching import EngineOption, Jobs, Out, OutDir  # noqa: TC001
 from converters.errors import InputError
-from regnet.files.casts import DType
+from regnet.files.dtypes import DType
 
 To = Annotated[
     Literal["timm", "torchvision", "pycls", "classy-vision", "mmpretrain"] | None,

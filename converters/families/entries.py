@@ -17,7 +17,7 @@ from converters.checkpoint.values import printable
 from converters.errors import InputError
 from converters.families.heads import NO_HEAD, Head, choose_head, last_block
 from converters.families.wrapping import Normaliser, unread_of
-from regnet.files.casts import DTYPES
+from regnet.files.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

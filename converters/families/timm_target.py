@@ -14,7 +14,6 @@ from converters.folder.record import write_json
 from regnet.config import CONFIG_NAME
 from regnet.design_space import named_like
 from regnet.files.safetensors_file import (
-    TORCH_TO_SAFETENSORS,
     WEIGHTS_NAME,
     TensorSpec,
     write_file,
@@ -47,8 +46,7 @@ def _write(path: Path, network: Network) -> None:
     path.mkdir(exist_ok=True)
     write_json(path / CONFIG_NAME, _config(network))
     specs = [
-        TensorSpec(name, TORCH_TO_SAFETENSORS[tensor.dtype], tensor.shape)
-        for name, tensor in network.tensors.items()
+        TensorSpec(name, tensor.dtype, tensor.shape) for name, tensor in network.tensors.items()
     ]
     write_file(path / WEIGHTS_NAME, specs, lambda spec: network.chunks(spec.name))
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import open_checkpoint
 from converters.checkpoint.beside import read_json
-from converters.checkpoint.values import NUMPY_CODES
 from converters.errors import InputError
 from converters.families.recognise import tensors_of
 from regnet.architecture import BUFFER_LEAVES, Architecture
 from regnet.config import CONFIG_NAME, RegNetConfig
+from regnet.files.dtypes import ELEMENT_TYPES
 from regnet.files.json_file import processor_settings
 from regnet.files.safetensors_file import INDEX_NAME, WEIGHTS_NAME
 from regnet.files.weight_files import require_indexed, shards_of, unindexed, weight_files
@@ -170,7 +170,7 @@ class ConvertedFolder:
         tensor = self.tensors[name]
         return np.memmap(
             tensor.storage.path,
-            dtype=NUMPY_CODES[tensor.dtype],
+            dtype=ELEMENT_TYPES[tensor.dtype].numpy,
             mode="r",
             offset=tensor.storage.offset,
             shape=tensor.shape or (1,),

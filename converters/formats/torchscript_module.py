@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from converters.checkpoint.torch_pickle import PickledTensor, global_name, opcodes, program
-from converters.checkpoint.values import item_size
-from regnet.files.casts import COMPUTED, DTYPES
+from regnet.files.dtypes import COMPUTED, DTYPES, item_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

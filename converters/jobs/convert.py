@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from converters.checkpoint import AnyCheckpoint
     from converters.parity.report import Report
     from converters.weights.stream import Written
-    from regnet.files.casts import DType
+    from regnet.files.dtypes import DType
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from converters.staging import (
     working_folder,
 )
 from converters.weights.inspection import inspected
-from regnet.files.casts import DTYPES
+from regnet.files.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -20,7 +20,7 @@ from converters.parity.source_runtime import SourceRuntime
 from converters.parity.truth import run
 from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
 from converters.weights.inspection import inspected
-from regnet.files.casts import COMPUTED, DTYPES
+from regnet.files.dtypes import COMPUTED, DTYPES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from converters.parity.loaded import Tensors
     from converters.parity.truth import Truth
     from converters.weights.inspection import Inspection
-    from regnet.files.casts import DType
+    from regnet.files.dtypes import DType
 
 _CANNOT_RUN = "its own framework cannot run it"
 

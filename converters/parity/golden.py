@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from converters.parity.units import Units
     from converters.parity.verdict import Outputs
 
-_DTYPES = {"float32": "F32", "float64": "F64"}
 _PIXELS = ".pixel_values"
 
 _ORACLE_LIMIT = 16.0
@@ -54,9 +53,7 @@ def write_golden(
     }
     for batch, outputs in oracle.items():
         arrays |= {f"{batch}.{name}": output for name, output in outputs.items()}
-    specs = [
-        TensorSpec(name, _DTYPES[array.dtype.name], array.shape) for name, array in arrays.items()
-    ]
+    specs = [TensorSpec(name, array.dtype.name, array.shape) for name, array in arrays.items()]
     return write_file(folder / GOLDEN_NAME, specs, lambda spec: [arrays[spec.name].tobytes()])
 
 

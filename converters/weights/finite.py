@@ -9,10 +9,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from converters.checkpoint.values import NUMPY_CODES, printable
+from converters.checkpoint.values import printable
 from converters.errors import InputError
 from regnet.files.casts import widened
-from regnet.files.safetensors_file import SAFETENSORS_TO_TORCH
+from regnet.files.dtypes import ELEMENT_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ class FiniteCheck:
         Returns:
             None for counters and for what is made of zeros.
         """
-        dtype = SAFETENSORS_TO_TORCH[step.target.dtype]
+        dtype = step.target.dtype
         if step.source_name is None or "float" not in dtype:
             return None
         return partial(self._look, step.source_name, dtype)
@@ -61,7 +61,7 @@ class FiniteCheck:
     def _look(self, name: str, dtype: str, data: bytes) -> None:
         import numpy as np
 
-        numbers = widened(np.frombuffer(data, NUMPY_CODES[dtype]), dtype)
+        numbers = widened(np.frombuffer(data, ELEMENT_TYPES[dtype].numpy), dtype)
         if not np.isfinite(numbers).all():
             self._found.setdefault(name, "is not finite")
         elif name.endswith(_VARIANCE) and (numbers < 0).any():

@@ -15,7 +15,7 @@ from converters.families.source import Decision
 from converters.families.wrapping import all_tensors, find_state_dicts
 from converters.published.manifest import named_file, network_like
 from converters.weights.plan import make_plan
-from regnet.files.casts import DEFAULT
+from regnet.files.dtypes import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from converters.families.source import Source
     from converters.families.wrapping import StateDict
     from converters.weights.plan import Plan
-    from regnet.files.casts import DType
+    from regnet.files.dtypes import DType
 
 
 _WORDLESS = {"vissl"}

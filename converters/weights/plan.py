@@ -11,18 +11,17 @@ from converters.errors import InputError
 from converters.families.reference_keymap import REFERENCE
 from converters.weights.fold import Fold
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
-from regnet.files.casts import DEFAULT, DTYPES
-from regnet.files.safetensors_file import SAFETENSORS_TO_TORCH, TORCH_TO_SAFETENSORS, TensorSpec
+from regnet.files.dtypes import COUNTER_DTYPE, DEFAULT, DTYPES
+from regnet.files.safetensors_file import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.checkpoint import StoredTensor
     from converters.families.source import Source
-    from regnet.files.casts import DType
+    from regnet.files.dtypes import DType
 
 _COUNTER = "num_batches_tracked"
-_COUNTER_DTYPE = "int64"
 """Whatever the weights are stored in."""
 
 _SHOWN = 5
@@ -130,8 +129,7 @@ def _target_name(source: Source, name: str) -> str | None:
 
 
 def _spec(target: str, shape: tuple[int, ...], dtype: DType) -> TensorSpec:
-    stored = _COUNTER_DTYPE if target.endswith(_COUNTER) else dtype
-    return TensorSpec(target, TORCH_TO_SAFETENSORS[stored], shape)
+    return TensorSpec(target, COUNTER_DTYPE if target.endswith(_COUNTER) else dtype, shape)
 
 
 def _step(source: Source, target: TensorSpec, name: str | None, where: str) -> Step:
@@ -151,7 +149,7 @@ def _step(source: Source, target: TensorSpec, name: str | None, where: str) -> S
         )
     role, _ = source.keymap.parse(name) or ("", {})
     fold = _fold(source) if role == "classifier" else None
-    dtype = SAFETENSORS_TO_TORCH[target.dtype]
+    dtype = target.dtype
     return Step(
         target=target,
         source_name=name,

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.digests import SourceDigest, followable
-from converters.checkpoint.values import NUMPY_CODES
 from converters.errors import InputError
 from converters.weights.finite import FiniteCheck
 from converters.weights.weights_file import PIECE, Follower, Followers, WeightsFile
 from regnet.files.casts import cast, cast_pieces, dtypes_that_hold, widened
+from regnet.files.dtypes import ELEMENT_TYPES
 from regnet.files.safetensors_file import (
     INDEX_NAME,
     Shard,
@@ -167,7 +167,7 @@ class _Stream:
                 stored = source.read(piece.offset, piece.length)
                 if digest is not None:
                     self.followers.source.do(digest.feed, piece.offset, stored)
-                array = np.frombuffer(stored, NUMPY_CODES[tensor.dtype])
+                array = np.frombuffer(stored, ELEMENT_TYPES[tensor.dtype].numpy)
                 self._append(file, step, self._cast(step, array, tensor.dtype))
         source.require_unchanged()
 

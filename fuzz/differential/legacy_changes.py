@@ -7,8 +7,9 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
-from converters.checkpoint.values import Storage, item_size
+from converters.checkpoint.values import Storage
 from fuzz.differential import pickles
+from regnet.files.dtypes import item_size
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""The types that weights are stored in, and how numbers pass from one to another.
+"""How numbers pass from one of the types that weights are stored in to another.
 
 A cast rounds to nearest, ties to even, and gives what torch's ``Tensor.to`` gives, bit for bit.
 That includes its way to 16 bits, which leads through float32 also from float64 (``c10/util/Half.h``
@@ -7,7 +7,9 @@ and ``BFloat16.h`` convert from float alone).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
+
+from regnet.files.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,16 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-DType = Literal["float32", "float16", "bfloat16", "float64"]
-"""torch's name of a type that weights are stored in; counters are int64 beside any of them."""
-
-DTYPES: tuple[DType, ...] = get_args(DType)
-
-DEFAULT: DType = "float32"
-"""What weights are stored in unless somebody asks for another."""
-
-COMPUTED: DType = "float32"
-"""What artefacts compute in, whatever a folder stores."""
+    from regnet.files.dtypes import DType
 
 _THROUGH_FLOAT32 = ("float16", "bfloat16")
 _PIECE = 1 << 20  # elements; a cast needs some ten times as many bytes on the way
@@ -101,7 +94,7 @@ def cast_pieces(
 
 
 def dtypes_that_hold(number: float) -> list[DType]:
-    """Name the types, of :data:`DTYPES`, in which a finite number stays finite."""
+    """Name the types, of :data:`~.dtypes.DTYPES`, in which a finite number stays finite."""
     import numpy as np
 
     exact = np.array(number, np.float64)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from regnet.files.dtypes import DTYPES
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -50,9 +52,6 @@ _REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
 }
 """Keyword to the values that ask for nothing else than is done, and what to do about others."""
 
-DTYPES = ("float64", "float32", "float16", "bfloat16")
-"""What weights can be converted to, by torch's names."""
-
 
 def settings_of(keywords: Mapping[str, Any], known: Collection[str], what: str) -> dict[str, Any]:
     """Those of the keywords that are settings.
@@ -86,7 +85,7 @@ def dtype_name(dtype: object) -> str | None:
     """The name of a dtype given as ``torch.float16``, ``"float16"`` or ``"torch.float16"``.
 
     Returns:
-        One of :data:`DTYPES`; None for ``"auto"`` and None.
+        One of :data:`~regnet.files.dtypes.DTYPES`; None for ``"auto"`` and None.
 
     Raises:
         ValueError: If weights cannot be of it.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 
-from regnet.files.safetensors_file import SAFETENSORS_TO_TORCH
+from regnet.files.dtypes import OF_SAFETENSORS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,17 +28,6 @@ _METADATA = "__metadata__"
 
 _NORESERVE = 0x4000 if sys.platform == "linux" else 0
 """Linux' ``MAP_NORESERVE``, for which Python's mmap has no name; others do not reserve."""
-
-_DTYPES = {
-    **{code: getattr(torch, name) for code, name in SAFETENSORS_TO_TORCH.items()},
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
 
 
 def map_tensors(path: Path) -> dict[str, Tensor]:
@@ -73,7 +62,7 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
 def _tensor(
     mapping: mmap.mmap, start: int, *, dtype: str, shape: list[int], data_offsets: list[int]
 ) -> Tensor:
-    kind = _DTYPES[dtype]
+    kind = getattr(torch, OF_SAFETENSORS[dtype])
     count = math.prod(shape)
     if count == 0:  # torch maps no memory of length zero
         return torch.empty(shape, dtype=kind)

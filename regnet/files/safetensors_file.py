@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from regnet.architecture import BUFFER_LEAVES
+from regnet.files.dtypes import ELEMENT_TYPES, item_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,25 +30,13 @@ SHARD_PATTERN = "model-*-of-*.safetensors"
 METADATA = {"format": "pt"}
 """What transformers requires; one key, so its order cannot vary."""
 
-ITEM_SIZES = {"I64": 8, "F64": 8, "F32": 4, "BF16": 2, "F16": 2}
-"""Bytes per element, in the order in which the safetensors library writes dtypes."""
-
-TORCH_TO_SAFETENSORS = {
-    "float64": "F64",
-    "int64": "I64",
-    "float32": "F32",
-    "float16": "F16",
-    "bfloat16": "BF16",
-}
-SAFETENSORS_TO_TORCH = {code: name for name, code in TORCH_TO_SAFETENSORS.items()}
-
 _ALIGNMENT = 8
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Name, safetensors dtype (``F32``, ``I64``, ...) and shape of a tensor to be written."""
+    """Name, dtype (torch's name of it) and shape of a tensor to be written."""
 
     name: str
     dtype: str
@@ -56,7 +45,7 @@ class TensorSpec:
     @property
     def nbytes(self) -> int:
         """Size of the data in bytes."""
-        return math.prod(self.shape) * ITEM_SIZES[self.dtype]
+        return math.prod(self.shape) * item_size(self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +62,7 @@ def in_file_order(specs: Iterable[TensorSpec]) -> list[TensorSpec]:
     Within a dtype tensors stay in the order given. The safetensors library sorts them by name; the
     order of a state dict, which checkpoints have too, lets a conversion read from front to back.
     """
-    ranks = {dtype: rank for rank, dtype in enumerate(ITEM_SIZES)}
+    ranks = {dtype: rank for rank, dtype in enumerate(ELEMENT_TYPES)}
     return sorted(specs, key=lambda spec: ranks[spec.dtype])
 
 
@@ -84,7 +73,7 @@ def header_bytes(specs: Sequence[TensorSpec]) -> bytes:
     for spec in specs:
         end = offset + spec.nbytes
         entries[spec.name] = {
-            "dtype": spec.dtype,
+            "dtype": ELEMENT_TYPES[spec.dtype].safetensors,
             "shape": list(spec.shape),
             "data_offsets": [offset, end],
         }

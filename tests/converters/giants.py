@@ -23,7 +23,7 @@ def wide(width: int, depth: int = 2) -> RegNetConfig:
 def sparse_checkpoint(path: Path, config: RegNetConfig) -> Path:
     """Make a safetensors file under pycls's names, all zeros but for marks along its length."""
     specs = [
-        TensorSpec(name, "I64" if name.endswith("num_batches_tracked") else "F32", shape)
+        TensorSpec(name, "int64" if name.endswith("num_batches_tracked") else "float32", shape)
         for name, shape in in_pycls_words(config).items()
     ]
     header = header_bytes(specs)

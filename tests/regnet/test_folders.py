@@ -325,7 +325,7 @@ def test_weights_are_mapped_not_read_and_nothing_is_drawn(tmp_path: Path) -> Non
     classifier().save_pretrained(tmp_path / "tiny")
     config = tiny(layer_type="x", hidden_sizes=[2048, 4096], depths=[1, 1])
     specs = [
-        TensorSpec(name, "I64" if name.endswith("num_batches_tracked") else "F32", shape)
+        TensorSpec(name, "int64" if name.endswith("num_batches_tracked") else "float32", shape)
         for name, shape in Architecture.of(config).tensors(classifier=True)
     ]
     folder = tmp_path / "large"

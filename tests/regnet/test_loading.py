@@ -58,7 +58,9 @@ def test_auto_is_what_the_configuration_states_and_else_what_is_stored(folder: P
 
 @pytest.mark.parametrize("dtype", ["float17", "int8", torch.int64, 16])
 def test_what_is_no_dtype_of_weights_is_refused(dtype: Any, folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"^dtype=.* is not \"auto\" or one of float64, "):
+    with pytest.raises(
+        ValueError, match=r"^dtype=.* is not \"auto\" or one of float32, float16, bf"
+    ):
         RegNetForImageClassification.from_pretrained(folder, dtype=dtype)
 
 

@@ -81,7 +81,7 @@ def test_tensors_outlive_the_file(tmp_path: Path) -> None:
 def test_a_file_larger_than_memory_is_mapped(tmp_path: Path) -> None:
     path = tmp_path / "huge.safetensors"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    spec = TensorSpec("huge", "F32", (memory // 2,))
+    spec = TensorSpec("huge", "float32", (memory // 2,))
     header = header_bytes([spec])
     with path.open("wb") as file:
         file.write(header)

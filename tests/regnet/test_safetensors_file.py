@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from regnet.files.dtypes import ELEMENT_TYPES
 from regnet.files.safetensors_file import (
     WEIGHTS_NAME,
     TensorSpec,
@@ -33,16 +34,14 @@ def test_the_format_is_that_of_the_safetensors_library(tmp_path: Path) -> None:
         "single": torch.randn(7, generator=generator),
         "empty": torch.zeros(0, 3),
         "Ümlaut": torch.zeros(1),
-    }
-    names = {
-        "float64": "F64",
-        "int64": "I64",
-        "float32": "F32",
-        "float16": "F16",
-        "bfloat16": "BF16",
+        **{
+            f"of {name}": torch.zeros(2, dtype=getattr(torch, name))
+            for name, kind in ELEMENT_TYPES.items()
+            if kind.safetensors
+        },
     }
     specs = [
-        TensorSpec(name, names[str(tensor.dtype)[6:]], tuple(tensor.shape))
+        TensorSpec(name, str(tensor.dtype)[6:], tuple(tensor.shape))
         for name, tensor in sorted(tensors.items())  # the library's order; ours is the one given
     ]
     path = tmp_path / "some.safetensors"
@@ -62,7 +61,12 @@ def test_the_format_is_that_of_the_safetensors_library(tmp_path: Path) -> None:
 def test_wider_dtypes_come_first_and_the_order_given_is_kept_within_one() -> None:
     specs = [
         TensorSpec(name, dtype, (1,))
-        for name, dtype in [("z", "F32"), ("half", "F16"), ("count", "I64"), ("a", "F32")]
+        for name, dtype in [
+            ("z", "float32"),
+            ("half", "float16"),
+            ("count", "int64"),
+            ("a", "float32"),
+        ]
     ]
 
     assert [spec.name for spec in in_file_order(specs)] == ["count", "z", "a", "half"]
@@ -70,7 +74,7 @@ def test_wider_dtypes_come_first_and_the_order_given_is_kept_within_one() -> Non
 
 @pytest.mark.parametrize("given", [15, 17], ids=["too few", "too many"])
 def test_bytes_that_do_not_fill_their_tensor_are_refused(given: int, tmp_path: Path) -> None:
-    spec = TensorSpec("weight", "F32", (2, 2))
+    spec = TensorSpec("weight", "float32", (2, 2))
     with pytest.raises(ValueError, match=f"weight gave {given} bytes where 16 belong"):
         write_file(tmp_path / "file", [spec], lambda _: [bytes(given)])
 

@@ -20,7 +20,7 @@ from converters.formats.onnx.file import OnnxFile
 from converters.formats.onnx.form import DEFAULT_FORM, PRECISION_KEY, SIZES_KEY, GraphForm
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.weights import cast_names, folded_weights, shared_weights
-from regnet.files.casts import COMPUTED
+from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

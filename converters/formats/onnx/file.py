@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto
 
+from regnet.files.dtypes import item_size
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -28,11 +30,15 @@ DATA_SUFFIX = "_data"
 """What follows an ONNX file's name in that of its external data, where optimum and transformers.js
 look for it; PyTorch's exporter appends ``.data``."""
 
-ELEMENTS = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
-"""ONNX's names of the types that graphs compute in."""
+ONNX_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+    "float64": TensorProto.DOUBLE,
+}
+"""ONNX's name of a type that weights are stored in; graphs compute in the first two."""
 
 _LENGTH_DELIMITED = 2
-_SIZES = {"float32": 4, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +60,11 @@ class Weight:
     @property
     def nbytes(self) -> int:
         """Size of the data in bytes."""
-        return math.prod(self.shape) * _SIZES[self.element]
+        return math.prod(self.shape) * item_size(self.element)
 
     def described(self) -> TensorProto:
         """The initialiser without its data."""
-        kind = ELEMENTS[self.element]
+        kind = ONNX_TYPES[self.element]
         return TensorProto(name=self.name, dims=self.shape, data_type=kind)
 
 

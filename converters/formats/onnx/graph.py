@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
-from converters.formats.onnx.file import ELEMENTS
+from converters.formats.onnx.file import ONNX_TYPES
 from converters.formats.onnx.form import DEFAULT_FORM
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, NORM_EPS, Architecture
 from regnet.dataflow import PIXELS, Dataflow
@@ -75,7 +75,7 @@ def build_graph(
         writer.finish(POOLED)
         extents = [_feature_size(network, form, axis) for axis in ("height", "width")]
         shapes = {FEATURES: [batch, channels, *extents], POOLED: [batch, channels, 1, 1]}
-    kind = ELEMENTS[form.io_precision]
+    kind = ONNX_TYPES[form.io_precision]
     outputs = [helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()]
     return helper.make_graph(writer.nodes, config.model_type, [pixels_value(config, form)], outputs)
 
@@ -83,7 +83,7 @@ def build_graph(
 def pixels_value(config: RegNetConfig, form: GraphForm) -> ValueInfoProto:
     """The input of the network."""
     shape = (form.dim("batch"), config.num_channels, form.dim("height"), form.dim("width"))
-    return helper.make_tensor_value_info(PIXELS, ELEMENTS[form.io_precision], shape)
+    return helper.make_tensor_value_info(PIXELS, ONNX_TYPES[form.io_precision], shape)
 
 
 def _feature_size(network: Architecture, form: GraphForm, axis: str) -> int | str:
@@ -123,7 +123,7 @@ class _NodeWriter(Dataflow):
             return name
         precision: Element = self.form.precision
         value = f"{name}.{precision}"
-        node = helper.make_node("Cast", [name], [value], name=value, to=ELEMENTS[precision])
+        node = helper.make_node("Cast", [name], [value], name=value, to=ONNX_TYPES[precision])
         self.nodes.append(node)
         return value
 
@@ -149,7 +149,7 @@ class _NodeWriter(Dataflow):
             self.nodes[-1].output[0] = name
             return name
         value = self.nodes[-1].output[0] = f"{name}.{form.precision}"
-        self.add("Cast", name, value, to=ELEMENTS[form.io_precision])
+        self.add("Cast", name, value, to=ONNX_TYPES[form.io_precision])
         return value
 
     def pool(self, value: str) -> str:

@@ -15,10 +15,11 @@ import numpy as np
 from onnx import StringStringEntryProto, TensorProto
 
 from converters.errors import InputError
-from converters.formats.onnx.file import Weight
+from converters.formats.onnx.file import ONNX_TYPES, Weight
 from converters.formats.onnx.graph import folded_names
 from regnet.architecture import BATCH_NORM_LEAVES, NORM_EPS
-from regnet.files.casts import COMPUTED, widened
+from regnet.files.casts import widened
+from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,14 +32,6 @@ if TYPE_CHECKING:
 _KERNEL = ".convolution.weight"
 _NORM_LEAVES = tuple(f".normalization.{leaf}" for leaf in BATCH_NORM_LEAVES)
 _COUNTER = ".num_batches_tracked"
-
-ONNX_TYPES = {
-    "float32": TensorProto.FLOAT,
-    "float16": TensorProto.FLOAT16,
-    "bfloat16": TensorProto.BFLOAT16,
-    "float64": TensorProto.DOUBLE,
-}
-"""torch's name of a type that weights are stored in to ONNX's."""
 
 
 def folded_weights(folder: ConvertedFolder, element: Element = "float32") -> Iterator[Weight]:

@@ -17,7 +17,8 @@ from converters.parity.contents.held import COUNTER
 from converters.parity.contents.tensors import certify, contents_of
 from converters.parity.metrics import rms
 from regnet.architecture import BASE_PREFIX
-from regnet.files.casts import DTYPES, cast, widened
+from regnet.files.casts import cast, widened
+from regnet.files.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,7 +11,7 @@ import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from regnet.files.casts import COMPUTED
+from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,9 +10,10 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.values import item_size, printable
+from converters.checkpoint.values import printable
 from converters.parity.contents.archive import Archive
 from converters.parity.contents.held import Contents, HeldTensor
+from regnet.files.dtypes import item_size
 from regnet.files.json_text import parse_json
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from converters.checkpoint.values import printable
 from converters.parity.contents.elements import compare_bits
 from converters.parity.contents.tensors import TensorCertificate
 from regnet.files.casts import cast
-from regnet.files.safetensors_file import SAFETENSORS_TO_TORCH
 
 if TYPE_CHECKING:
     from converters.folder.folder import ConvertedFolder
@@ -59,7 +58,7 @@ def _fault(folder: ConvertedFolder, checkpoint: Tensors, step: Step) -> str | No
         return "is missing"
     if held.shape != step.target.shape:
         return f"has shape {list(held.shape)} where {list(step.target.shape)} belongs"
-    dtype = SAFETENSORS_TO_TORCH[step.target.dtype]
+    dtype = step.target.dtype
     if held.dtype != dtype:
         return f"is {printable(held.dtype)} where the plan has {dtype}"
     planned = planned_bytes(checkpoint, step)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.checkpoint.digests import sha256_of
-from converters.checkpoint.values import item_size, printable
+from converters.checkpoint.values import printable
 from converters.formats.format import FORMATS
 from converters.parity.contents.elements import compare_bits, compare_steps, compare_values
 from converters.parity.contents.held import COUNTER, FOLDED_BIAS, FOLDED_WEIGHT
 from converters.parity.contents.recomputed import Cast, FoldedBias, FoldedKernel
-from regnet.files.casts import COMPUTED, DTYPES
+from regnet.files.dtypes import COMPUTED, DTYPES, item_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -26,7 +26,7 @@ from converters.formats.onnx.weights import cast_names
 from converters.formats.torchscript import CODE, MARK, program_entries
 from converters.parity.contents.held import FOLDED_WEIGHT
 from regnet.config import CONFIG_NAME
-from regnet.files.casts import COMPUTED
+from regnet.files.dtypes import COMPUTED
 from regnet.files.json_file import PREPROCESSOR_NAME
 from regnet.files.json_text import parse_json
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from converters.checkpoint import Opaque, StoredTensor, open_checkpoint
-from converters.checkpoint.values import NUMPY_CODES
+from regnet.files.dtypes import ELEMENT_TYPES
 from tests.converters.checkpoint.compare import LAYOUTS, Settings, assert_same
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def test_everything_equals_what_torch_loads(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", sorted(NUMPY_CODES))
+@pytest.mark.parametrize("dtype", sorted(ELEMENT_TYPES))
 def test_every_dtype_keeps_its_bits(dtype: str, layout: str, tmp_path: Path) -> None:
     kind = getattr(torch, dtype)
     bits = torch.randint(0, 2, (4, 32), dtype=torch.uint8)
@@ -239,7 +239,7 @@ def test_storage_views_of_torch_before_0_4_are_read(tmp_path: Path) -> None:
         assert_same(tree, torch.load(path, weights_only=False), checkpoint)
 
 
-SAFETENSORS_DTYPES = sorted(set(NUMPY_CODES) - {"complex128"})
+SAFETENSORS_DTYPES = sorted(set(ELEMENT_TYPES) - {"complex128"})
 
 
 def test_safetensors_of_every_dtype_equal_what_the_library_saved(tmp_path: Path) -> None:

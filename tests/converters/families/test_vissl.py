@@ -15,7 +15,7 @@ from converters.families.heads import branch
 from converters.families.options import SourceOptions
 from converters.weights.inspection import inspected
 from converters.weights.stream import write_weights
-from regnet.files.casts import DTYPES
+from regnet.files.dtypes import DTYPES
 from tests.converters.loading import TOLERANCES, load, planned, relative_error
 from tests.converters.stored import headers, stored
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from regnet.files.casts import DType
+    from regnet.files.dtypes import DType
 
 VERSIONS = pytest.mark.parametrize("version", [1, 2])
 BOTH_PRECISIONS = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)

@@ -116,7 +116,7 @@ def sparse_folder(path: Path) -> Path:
     )
     config.save_pretrained(path)
     specs = in_file_order(
-        TensorSpec(name, "I64" if name.endswith("num_batches_tracked") else "F32", shape)
+        TensorSpec(name, "int64" if name.endswith("num_batches_tracked") else "float32", shape)
         for name, shape in Architecture.of(config).tensors(classifier=True)
     )
     header = header_bytes(specs)

@@ -23,7 +23,8 @@ from converters.jobs.convert import ConvertOptions, convert
 from converters.jobs.writeback import write_back
 from converters.parity.verify import verify_folder
 from regnet import RegNetForImageClassification
-from regnet.files.casts import DTYPES, cast
+from regnet.files.casts import cast
+from regnet.files.dtypes import DTYPES
 from tests.converters.demo import CHECKPOINT
 from tests.oracles.loaders import load
 from tests.oracles.pycls import TINY, build
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from regnet.files.casts import DType
+    from regnet.files.dtypes import DType
 
     State = dict[str, Tensor]
 
