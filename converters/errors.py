@@ -11,6 +11,9 @@ from importlib.util import find_spec
 MAX_MESSAGE = 2000
 """Characters; a message may quote what a file says, which may be of any length."""
 
+MAX_SHOWN = 160
+"""Characters of a file's own text that a message shows."""
+
 
 def escaped(text: str) -> str:
     """Return a text with escapes for what would break the line or move the cursor."""
@@ -18,6 +21,12 @@ def escaped(text: str) -> str:
         return text
     escape = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return "".join(escape)
+
+
+def printable(text: str) -> str:
+    """Return a file's own text for use in a message: one line, without control characters."""
+    shown = escaped(text[: MAX_SHOWN + 1])
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
 
 
 def reason_of(error: OSError | ValueError) -> str:

@@ -20,9 +20,8 @@ from converters.checkpoint.pickle_audit import Judgement, PickleAudit, audit_pic
 from converters.checkpoint.pickle_machine import MAX_OPCODES
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource
 from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file, looks_like_safetensors
-from converters.checkpoint.values import printable
 from converters.checkpoint.zip_directory import ENCRYPTED, STORED, ZIP_START, ZipDirectory
-from converters.errors import ConversionError, UnsafeInputError
+from converters.errors import ConversionError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

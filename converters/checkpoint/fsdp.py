@@ -11,8 +11,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.joined import cut, join
-from converters.checkpoint.values import StoredTensor, printable
-from converters.errors import InputError
+from converters.checkpoint.values import StoredTensor
+from converters.errors import InputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
-from converters.checkpoint.values import Storage, Tree, printable
-from converters.errors import InputError
+from converters.checkpoint.values import Storage, Tree
+from converters.errors import InputError, printable
 from regnet.files.dtypes import item_size
 
 if TYPE_CHECKING:

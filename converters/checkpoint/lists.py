@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.fsdp import consolidate
 from converters.checkpoint.several import SeveralFiles, is_file
-from converters.checkpoint.values import StoredTensor, printable
-from converters.errors import InputError
+from converters.checkpoint.values import StoredTensor
+from converters.errors import InputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

@@ -10,8 +10,7 @@ from __future__ import annotations
 import mmap
 from typing import TYPE_CHECKING
 
-from converters.checkpoint.values import printable
-from converters.errors import InputError, UnsafeInputError
+from converters.errors import InputError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

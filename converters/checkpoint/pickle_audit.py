@@ -22,7 +22,8 @@ from converters.checkpoint.pickle_globals import (
 )
 from converters.checkpoint.pickle_machine import MAX_OPCODES, PickleMachine, changed, extension
 from converters.checkpoint.refused_globals import runs_code
-from converters.checkpoint.values import Opaque, Storage, printable
+from converters.checkpoint.values import Opaque, Storage
+from converters.errors import printable
 from regnet.files.dtypes import ELEMENT_TYPES
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from converters.checkpoint.pickle_globals import (
     storage_dtype,
 )
 from converters.checkpoint.refused_globals import runs_code
-from converters.checkpoint.values import Opaque, Storage, StoredTensor, Tree, printable
-from converters.errors import UnsafeInputError
+from converters.checkpoint.values import Opaque, Storage, StoredTensor, Tree
+from converters.errors import UnsafeInputError, printable
 
 MAX_OPCODES = 2_000_000
 """The largest published RegNet checkpoints have fewer than 100 thousand."""

@@ -13,8 +13,7 @@ import warnings
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from converters.checkpoint.pickle_machine import MAX_VALUES, FindStorage, PickleMachine
-from converters.checkpoint.values import printable
-from converters.errors import InputError
+from converters.errors import InputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,10 +17,10 @@ from converters.checkpoint.sniff import (
     looks_like_safetensors,
 )
 from converters.checkpoint.source_file import SourceFile
-from converters.checkpoint.values import Storage, StoredTensor, Tree, printable
+from converters.checkpoint.values import Storage, StoredTensor, Tree
 from converters.checkpoint.zip_container import checksum_error, read_zip
 from converters.checkpoint.zip_directory import ZIP_START
-from converters.errors import InputError, StorageError, UnsafeInputError
+from converters.errors import InputError, StorageError, UnsafeInputError, printable
 from regnet.files.dtypes import ELEMENT_TYPES
 
 if TYPE_CHECKING:

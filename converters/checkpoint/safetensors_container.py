@@ -17,9 +17,8 @@ from converters.checkpoint.values import (
     StoredTensor,
     Tree,
     contiguous_stride,
-    printable,
 )
-from converters.errors import InputError, UnsafeInputError
+from converters.errors import InputError, UnsafeInputError, printable
 from regnet.files.dtypes import OF_SAFETENSORS, item_size
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from converters.checkpoint import open_checkpoint
 from converters.checkpoint.file_audit import ADVICE, audit_file, code_error, unsafe
 from converters.checkpoint.onnx_places import require_readable
 from converters.checkpoint.source_file import SourceFile
-from converters.checkpoint.values import printable
-from converters.errors import ConversionError, InputError, UnsafeInputError
+from converters.errors import ConversionError, InputError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Self
 
-from converters.checkpoint.values import printable
-from converters.errors import InputError, StorageError
+from converters.errors import InputError, StorageError, printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.source_file import SourceFile
-from converters.checkpoint.values import printable
 from converters.checkpoint.zip_directory import STORED, ZipDirectory
-from converters.errors import InputError, UnsafeInputError
+from converters.errors import InputError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

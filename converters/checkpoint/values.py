@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
-from converters.errors import escaped
 from regnet.files.dtypes import item_size
 
 if TYPE_CHECKING:
@@ -22,19 +21,10 @@ MAX_AXES = 64
 MAX_SIZE = (1 << 63) - 1
 """Of an axis, a stride or an offset: what fits into their 64 bits."""
 
-MAX_SHOWN = 160
-"""Characters of a file's own text that a message shows."""
-
 
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the row-major strides, in elements, of a tensor of ``shape``."""
     return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
-
-
-def printable(text: str) -> str:
-    """Return a file's own text for use in a message: one line, without control characters."""
-    shown = escaped(text[: MAX_SHOWN + 1])
-    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from zlib import crc32
 
 from converters.checkpoint.file_audit import require_no_code_beside
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource, read_pickle
-from converters.checkpoint.values import Storage, Tree, printable
+from converters.checkpoint.values import Storage, Tree
 from converters.checkpoint.zip_directory import (
     ENCRYPTED,
     SIZES_FOLLOW,
@@ -17,7 +17,7 @@ from converters.checkpoint.zip_directory import (
     UTF8_NAME,
     ZipDirectory,
 )
-from converters.errors import ConversionError, InputError, UnsafeInputError
+from converters.errors import ConversionError, InputError, UnsafeInputError, printable
 from regnet.files.dtypes import item_size
 
 if TYPE_CHECKING:

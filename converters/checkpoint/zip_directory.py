@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from unicodedata import normalize
 
-from converters.checkpoint.values import printable
-from converters.errors import InputError, UnsafeInputError
+from converters.errors import InputError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

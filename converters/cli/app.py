@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from converters.checkpoint.values import printable
 from converters.cli import interrupts
 from converters.cli.arguments import UsageError
 from converters.cli.converting import convert_command
@@ -22,6 +21,7 @@ from converters.errors import (
     ConversionError,
     StorageError,
     is_short_of_memory,
+    printable,
     short_of_memory,
 )
 

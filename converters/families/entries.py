@@ -13,8 +13,7 @@ from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from converters.checkpoint.values import printable
-from converters.errors import InputError
+from converters.errors import InputError, printable
 from converters.families.heads import NO_HEAD, Head, choose_head, last_block
 from converters.families.wrapping import Normaliser, unread_of
 from regnet.files.dtypes import DTYPES

@@ -10,8 +10,7 @@ from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from converters.checkpoint.values import printable
-from converters.errors import InputError
+from converters.errors import InputError, printable
 from converters.families.source import Decision, Source
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import StoredTensor
-from converters.checkpoint.values import printable
-from converters.errors import InputError
+from converters.errors import InputError, printable
 from regnet.config import group_count, squeeze_width
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.values import printable
-from converters.errors import InputError
+from converters.errors import InputError, printable
 from converters.families.family import Family, family_source
 from converters.families.labels import IMAGENET_CLASSES, imagenet_labels
 from converters.families.source import LICENCE, Decision

@@ -12,8 +12,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from converters.checkpoint.values import StoredTensor, printable
-from converters.errors import InputError
+from converters.checkpoint.values import StoredTensor
+from converters.errors import InputError, printable
 from converters.families.classy_vision_keymap import VISSL
 from converters.families.entries import elsewhere, require_readable
 from converters.families.family import Family, choose_state, source_of

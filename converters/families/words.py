@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from converters.checkpoint import Opaque
-from converters.checkpoint.values import printable
+from converters.errors import printable
 from converters.families.source import NOT_UNDERSTOOD, Decision
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from converters.checkpoint.values import Opaque, StoredTensor, printable
-from converters.errors import InputError
+from converters.checkpoint.values import Opaque, StoredTensor
+from converters.errors import InputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -13,8 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 from converters.checkpoint.digests import sha256_of
-from converters.checkpoint.values import printable
-from converters.errors import InputError
+from converters.errors import InputError, printable
 from converters.families.options import SourceOptions
 from converters.families.source import LICENCE
 from converters.folder.folder import GOLDEN_NAME, REPORT_NAME, ConvertedFolder

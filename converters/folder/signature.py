@@ -18,8 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.digests import sha256_of
-from converters.checkpoint.values import printable
-from converters.errors import InputError, StorageError, require_extra
+from converters.errors import InputError, StorageError, printable, require_extra
 from converters.staging import staged_file
 from regnet.files.regular_file import open_regular
 

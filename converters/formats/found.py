@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.checkpoint.values import printable
+from converters.errors import printable
 from converters.formats.confined import Allowance, ConfinedProgram
 from converters.formats.format import FORMATS
 

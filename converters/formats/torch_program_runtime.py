@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.torch_places import loadable
-from converters.checkpoint.values import printable
-from converters.errors import InputError, UnsafeInputError
+from converters.errors import InputError, UnsafeInputError, printable
 from converters.formats.memory import require_memory
 from converters.formats.reference import torch_threads
 from converters.formats.torch_runtime import TorchRuntime

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from converters.checkpoint import Checkpoint, CheckpointFolder, StoredTensor, open_checkpoint
 from converters.checkpoint.security import inspect_security
-from converters.checkpoint.values import printable
-from converters.errors import ConversionError
+from converters.errors import ConversionError, printable
 from converters.formats.memory import MemoryShortError, require_memory
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.checkpoint.values import printable
-from converters.errors import ConversionError, is_short_of_memory
+from converters.errors import ConversionError, is_short_of_memory, printable
 from converters.folder.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.folder.record import Record

@@ -22,8 +22,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request
 
 from converters.checkpoint import open_checkpoint
-from converters.checkpoint.values import printable
-from converters.errors import ConversionError, InputError, StorageError
+from converters.errors import ConversionError, InputError, StorageError, printable
 from converters.published.http import content_length, content_range, opened
 from converters.staging.locks import is_same
 

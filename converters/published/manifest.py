@@ -13,8 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.values import printable
-from converters.errors import InputError
+from converters.errors import InputError, printable
 from converters.families.source import FILTERS, LICENCE, Decision, EvalTransform
 from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS, named_like

@@ -12,8 +12,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.values import printable
-from converters.errors import InputError
+from converters.errors import InputError, printable
 from converters.folder.folder import CARD_NAME, ConvertedFolder
 from converters.folder.record import outcome_of
 from converters.formats.format import FORMATS

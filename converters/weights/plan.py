@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from converters.checkpoint.values import printable
-from converters.errors import InputError
+from converters.errors import InputError, printable
 from converters.families.reference_keymap import REFERENCE
 from converters.weights.fold import Fold
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.values import printable
+from converters.errors import printable
 from converters.formats.format import FORMATS
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts

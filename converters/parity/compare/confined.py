@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.values import printable
-from converters.errors import InputError
+from converters.errors import InputError, printable
 from converters.formats.confined import Allowance, ConfinedProgram, ProgramError
 from converters.parity.compare.foreign_onnx import ForeignOnnx
 from converters.parity.compare.foreign_torchscript import ForeignTorchScript

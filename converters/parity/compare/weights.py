@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.checkpoint.values import printable
+from converters.errors import printable
 from converters.folder.folder import ConvertedFolder
 from converters.formats.onnx.export import PRODUCER
 from converters.parity.compare.confined import ONNX

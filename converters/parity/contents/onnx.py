@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_helper
 
-from converters.checkpoint.values import printable
+from converters.errors import printable
 from converters.formats.onnx.export import WEIGHTS_KEY
 from converters.formats.onnx.file import DATA_SUFFIX
 from converters.parity.contents.held import (

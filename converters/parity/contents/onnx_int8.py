@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from converters.checkpoint.onnx_places import open_onnx
-from converters.checkpoint.values import printable
+from converters.errors import printable
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.int8 import Quantisation
 from converters.formats.onnx.int8_graph import (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.values import printable
+from converters.errors import printable
 from converters.parity.contents.archive import Archive
 from converters.parity.contents.held import Contents, HeldTensor
 from regnet.files.dtypes import item_size

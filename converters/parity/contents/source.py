@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.checkpoint.values import printable
+from converters.errors import printable
 from converters.parity.contents.elements import compare_bits
 from converters.parity.contents.tensors import TensorCertificate
 from regnet.files.casts import cast

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.checkpoint.digests import sha256_of
-from converters.checkpoint.values import printable
+from converters.errors import printable
 from converters.formats.format import FORMATS
 from converters.parity.contents.elements import compare_bits, compare_steps, compare_values
 from converters.parity.contents.held import COUNTER, FOLDED_BIAS, FOLDED_WEIGHT

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from onnx import TensorProto
 
-from converters.checkpoint.values import printable
+from converters.errors import printable
 from converters.formats.onnx.export import PRODUCER, REVISION
 from converters.formats.onnx.form import (
     NEWEST_OPSET,
