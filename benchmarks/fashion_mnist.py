@@ -22,8 +22,9 @@ from checkpoints.fashion_mnist.demo import COLUMNS, format_rows
 from checkpoints.fashion_mnist.train import CHECKPOINT, DATASET, Split, load_split
 from converters.errors import ConversionError
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
 from converters.formats.onnx.calibration import CALIBRATION_FOLDER
+from converters.formats.registry import FORMATS
 from converters.jobs.convert import ConvertOptions, convert
 from converters.jobs.export import export_artefacts
 from converters.progress import Silent

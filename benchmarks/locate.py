@@ -35,7 +35,7 @@ from benchmarks.tables import (
     targets_table,
 )
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import FORMATS
+from converters.formats.registry import FORMATS
 from converters.parity.locate.location import locate
 from converters.parity.locate.module_errors import BAND
 from regnet import RegNetForImageClassification

@@ -15,8 +15,9 @@ import torch
 
 from converters.folder.folder import ConvertedFolder
 from converters.folder.inputs import verification_inputs
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
 from converters.formats.onnx.runtime import OnnxRuntime
+from converters.formats.registry import FORMATS
 from converters.formats.torchscript_runtime import TorchScriptRuntime
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import Truth, run

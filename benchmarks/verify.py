@@ -28,7 +28,7 @@ from benchmarks.tables import (
     targets_table,
 )
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import FORMATS
+from converters.formats.registry import FORMATS
 from converters.jobs.convert import ConvertOptions, convert
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import judge

@@ -24,8 +24,9 @@ import torch
 from benchmarks.false_alarms.networks import draw
 from benchmarks.false_alarms.summary import summary
 from converters.folder.inputs import verification_inputs
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
 from converters.formats.onnx.form import NEWEST_OPSET, OLDEST_OPSET, GraphForm
+from converters.formats.registry import FORMATS
 from converters.parity.truth import Truth
 from converters.parity.verify import verify_artefacts
 

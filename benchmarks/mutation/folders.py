@@ -19,7 +19,8 @@ from converters.folder.folder import (
     TRUNK_ARCHITECTURE,
     ConvertedFolder,
 )
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
+from converters.formats.registry import FORMATS
 from converters.parity.verify import verify_folder
 from regnet.config import CONFIG_NAME
 from regnet.files.json_file import PREPROCESSOR_NAME

@@ -14,7 +14,7 @@ from benchmarks.parity_ratios import FORMS
 from converters.checkpoint.digests import sha256_of
 from converters.folder.folder import ONNX_NAME, ConvertedFolder
 from converters.folder.inputs import verification_inputs
-from converters.formats.format import FORMATS
+from converters.formats.registry import FORMATS
 from converters.parity.golden import write_golden
 from converters.parity.truth import Truth, run
 from converters.parity.verify import verify_artefacts
@@ -123,7 +123,7 @@ class Subject:
 
 
 def kind_of(form: str) -> str:
-    """Key of :data:`converters.formats.format.FORMATS`."""
+    """Key of :data:`converters.formats.registry.FORMATS`."""
     return FORMS[form][0]
 
 

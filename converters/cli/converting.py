@@ -95,7 +95,7 @@ def convert_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     from converters.cli import batching, commands
     from converters.cli.console import Output
     from converters.families.options import SourceOptions
-    from converters.formats.format import named_formats
+    from converters.formats.registry import named_formats
     from converters.jobs.convert import ConvertOptions, require_formats
     from converters.jobs.writeback import NO_FOLDER
 

@@ -69,7 +69,8 @@ def export_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     Example: regnet export out/ --format onnx-fp16 --verify
     """
     from converters.cli.console import Output
-    from converters.formats.format import ExportOptions, named_formats
+    from converters.formats.format import ExportOptions
+    from converters.formats.registry import named_formats
 
     chosen = named_formats([*(formats or ()), *([_PREPROCESSING] if with_preprocessing else ())])
     options = ExportOptions(
@@ -136,7 +137,7 @@ def _export(
 
 def _details(path: Path, name: str) -> dict[str, Any]:
     """What is recorded of a format's artefact beside its digest."""
-    from converters.formats.format import FORMATS
+    from converters.formats.registry import FORMATS
 
     kind = FORMATS[name]
     return kind.details(path / kind.file_name) if kind.details else {}

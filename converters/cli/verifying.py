@@ -9,7 +9,7 @@ from converters.cli.reports import write_reports
 from converters.cli.tables import report_table
 from converters.errors import StorageError
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import FORMATS
+from converters.formats.registry import FORMATS
 from converters.reports.baseline import FACTOR, read_baseline, regressions
 from converters.reports.findings import Findings
 

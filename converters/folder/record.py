@@ -17,7 +17,7 @@ from converters.errors import InputError, printable
 from converters.families.options import SourceOptions
 from converters.families.source import LICENCE
 from converters.folder.folder import GOLDEN_NAME, REPORT_NAME, ConvertedFolder
-from converters.formats.format import FORMATS
+from converters.formats.registry import FORMATS
 from regnet.design_space import complexity
 from regnet.files.json_text import read_json
 

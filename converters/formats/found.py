@@ -1,8 +1,8 @@
 """Opening an artefact that was found in a folder, whoever wrote it.
 
-What a job has just written itself it opens by :data:`converters.formats.format.FORMATS`. What lies
-in a folder may be anybody's program: it is opened in this process only if its graph or code is what
-this project writes for the configuration, and in one of its own
+What a job has just written itself it opens by :data:`converters.formats.registry.FORMATS`. What
+lies in a folder may be anybody's program: it is opened in this process only if its graph or code is
+what this project writes for the configuration, and in one of its own
 (:mod:`converters.formats.confined`) otherwise.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from converters.errors import printable
 from converters.formats.confined import Allowance, ConfinedProgram
-from converters.formats.format import FORMATS
+from converters.formats.registry import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ class ConfinedRuntime:
     """Runs an artefact in a process of its own.
 
     Args:
-        kind: Key of :data:`converters.formats.format.FORMATS`.
+        kind: Key of :data:`converters.formats.registry.FORMATS`.
         path: The file.
         files: All that it is made of, by whose size it may take time and memory.
         output_names: Of what it returns.
@@ -127,7 +127,7 @@ def open_found(folder: ConvertedFolder, kind: str, threads: int = 1) -> Runtime:
 
     Args:
         folder: A converted folder that holds it.
-        kind: Key of :data:`converters.formats.format.FORMATS`.
+        kind: Key of :data:`converters.formats.registry.FORMATS`.
         threads: How many compute.
 
     Raises:

@@ -24,7 +24,7 @@ class Contender(NamedTuple):
     """A runtime with so many threads.
 
     Attributes:
-        runtime: A key of :data:`converters.formats.format.FORMATS`, or ``torch``.
+        runtime: A key of :data:`converters.formats.registry.FORMATS`, or ``torch``.
         threads: How many compute.
     """
 

@@ -12,7 +12,7 @@ from converters.checkpoint.digests import sha256_of
 from converters.errors import ConversionError, UnsafeInputError
 from converters.folder.folder import ConvertedFolder
 from converters.folder.record import Record
-from converters.formats.format import FORMATS
+from converters.formats.registry import FORMATS
 from converters.jobs.bench import Contender, time_in_turn
 from converters.jobs.bench_choice import Choice, Entry, choose
 from converters.jobs.predict import EAGER, open_runtime, present_runtimes
@@ -31,7 +31,7 @@ class BenchOptions:
     """What is timed.
 
     Attributes:
-        runtimes: Keys of :data:`converters.formats.format.FORMATS`, and ``torch``; empty for all
+        runtimes: Keys of :data:`converters.formats.registry.FORMATS`, and ``torch``; empty for all
             that the folder has.
         batches: Numbers of images that go through the network at once.
         threads: Numbers of threads.

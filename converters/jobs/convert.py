@@ -13,7 +13,8 @@ from converters.folder.folder import (
     TRUNK_ARCHITECTURE,
     ConvertedFolder,
 )
-from converters.formats.format import DEFAULT_FORMATS, FORMATS, ExportOptions, require_writable
+from converters.formats.format import ExportOptions
+from converters.formats.registry import DEFAULT_FORMATS, FORMATS, require_writable
 from converters.jobs.export import link_equal_files
 from converters.progress import Progress, Silent
 from converters.published.manifest import require_published
@@ -41,7 +42,7 @@ class ConvertOptions:
         dtype: What to store the weights in; None is float32, but a converted folder that is
             written for another framework keeps its own.
         labels: Names of the classes, in order; None leaves them unnamed.
-        formats: Artefacts to write, keys of :data:`converters.formats.format.FORMATS`.
+        formats: Artefacts to write, keys of :data:`converters.formats.registry.FORMATS`.
         share_weights: Whether ONNX points into ``model.safetensors``.
         calibration_images: What ``onnx-int8`` is calibrated on.
         max_shard_size: Split weights into files of at most so many bytes.

@@ -29,7 +29,7 @@ class EvaluateOptions:
     """What is evaluated on what.
 
     Attributes:
-        runtimes: Keys of :data:`converters.formats.format.FORMATS`, and ``torch``; empty for all
+        runtimes: Keys of :data:`converters.formats.registry.FORMATS`, and ``torch``; empty for all
             that the folder has.
         classes: Names of class folders in class order; None where their names speak for themselves.
         limit: At most so many images, spread evenly.

@@ -9,7 +9,7 @@ from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError
 from converters.folder.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
 from converters.folder.record import Record
-from converters.formats.format import FORMATS, require_writable
+from converters.formats.registry import FORMATS, require_writable
 from converters.reports.card import read_card, updated_card
 from converters.reports.usage import is_ours
 from converters.staging import staged_update
@@ -35,7 +35,7 @@ def export_artefacts(
 
     Args:
         path: A folder that `regnet convert` or transformers wrote.
-        formats: Keys of :data:`converters.formats.format.FORMATS`.
+        formats: Keys of :data:`converters.formats.registry.FORMATS`.
         options: How.
         verify: Whether to verify first; if one artefact fails, none is replaced.
         progress: Who wants to know how far it is.

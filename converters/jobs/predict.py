@@ -11,10 +11,10 @@ import numpy as np
 from converters.errors import InputError, StorageError
 from converters.folder.folder import ConvertedFolder
 from converters.folder.images import UnreadableImagesError, read_in_batches
-from converters.formats.format import FORMATS
 from converters.formats.found import open_found
 from converters.formats.memory import MemoryShortError
 from converters.formats.probabilities import softmax
+from converters.formats.registry import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ class PredictOptions:
     """How images are classified.
 
     Attributes:
-        runtime: A key of :data:`converters.formats.format.FORMATS`, or ``torch``.
+        runtime: A key of :data:`converters.formats.registry.FORMATS`, or ``torch``.
         top: How many classes to give.
         batch_size: Images that go through the network at once; fewer, if they are very large.
     """
@@ -70,7 +70,7 @@ def predict_images(
     Args:
         path: A converted folder with a classifier.
         images: Files that Pillow reads.
-        runtime: A key of :data:`converters.formats.format.FORMATS`, or ``torch``.
+        runtime: A key of :data:`converters.formats.registry.FORMATS`, or ``torch``.
         top: How many classes to give.
 
     Raises:
@@ -135,7 +135,7 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Runtim
 
     Args:
         folder: A converted folder.
-        name: A key of :data:`converters.formats.format.FORMATS`, or ``torch``.
+        name: A key of :data:`converters.formats.registry.FORMATS`, or ``torch``.
         threads: How many compute.
 
     Raises:
@@ -169,7 +169,7 @@ def require_known(name: str) -> None:
 
     Raises:
         InputError: If it is neither ``torch`` nor a key of
-            :data:`converters.formats.format.FORMATS`.
+            :data:`converters.formats.registry.FORMATS`.
     """
     known = (EAGER, *FORMATS)
     if name not in known:

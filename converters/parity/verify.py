@@ -11,9 +11,9 @@ from converters.errors import ConversionError, is_short_of_memory, printable
 from converters.folder.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.folder.record import Record
-from converters.formats.format import FORMATS
 from converters.formats.found import open_confined
 from converters.formats.memory import MemoryShortError
+from converters.formats.registry import FORMATS
 from converters.parity.contents.tensors import certify
 from converters.parity.golden import judge_golden, read_golden
 from converters.parity.report import Report
@@ -76,7 +76,7 @@ def verify_artefacts(  # noqa: PLR0913 -- what is known of them already is an op
     Args:
         folder: Whose network it is.
         truth: Of the folder.
-        artefacts: Key of :data:`converters.formats.format.FORMATS` to the file.
+        artefacts: Key of :data:`converters.formats.registry.FORMATS` to the file.
         tick: Called with a title before each artefact is run.
         weights_sha256: Digests of the weights files by name, where they are known.
         found: Whether they lay in the folder instead of having been written by this process: then

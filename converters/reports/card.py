@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import InputError, printable
 from converters.folder.folder import CARD_NAME, ConvertedFolder
 from converters.folder.record import outcome_of
-from converters.formats.format import FORMATS
+from converters.formats.registry import FORMATS
 from converters.reports.usage import with_usage
 from regnet.files.text import read_text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.formats.format import FORMATS
+from converters.formats.registry import FORMATS
 
 if TYPE_CHECKING:
     from converters.folder.folder import ConvertedFolder
@@ -51,7 +51,7 @@ _LINES = {
         "outputs = program.execute([pixels])",
     ),
 }
-"""Key of :data:`converters.formats.format.FORMATS` to three lines; ``{file}`` is the artefact."""
+"""Key of :data:`converters.formats.registry.FORMATS` to three lines; ``{file}`` is the artefact."""
 
 _LANGUAGES = {"onnx-web": "js"}
 """Of the lines, where it is not Python."""

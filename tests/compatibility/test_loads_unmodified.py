@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 import hubconf
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
+from converters.formats.registry import FORMATS
 from converters.jobs.export import export_artefacts
 from converters.progress import Silent
 from regnet import RegNetImageProcessor

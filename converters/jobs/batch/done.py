@@ -9,7 +9,7 @@ from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from converters.folder.record import Record, options_record, planned_record
-from converters.formats.format import FORMATS
+from converters.formats.registry import FORMATS
 
 if TYPE_CHECKING:
     from converters.jobs.batch.job import Job

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import printable
-from converters.formats.format import FORMATS
+from converters.formats.registry import FORMATS
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
 from regnet.config import CONFIG_NAME

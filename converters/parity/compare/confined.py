@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from converters.parity.compare.foreign import Foreign, Layout, Outputs
 
 ONNX, TORCHSCRIPT = "onnx", "torchscript"
-"""Kinds of artefacts; keys of :data:`converters.formats.format.FORMATS`."""
+"""Kinds of artefacts; keys of :data:`converters.formats.registry.FORMATS`."""
 
 _OPENED_BY: dict[str, type[ForeignOnnx | ForeignTorchScript]] = {
     ONNX: ForeignOnnx,

@@ -1,8 +1,8 @@
 """What an artefact holds, as its reader hands it to :mod:`converters.parity.contents.tensors`.
 
 Each kind of artefact has one reader beside this file, named in
-:data:`converters.formats.format.FORMATS`. A reader maps the file and takes its structure apart; the
-elements of the tensors stay on disk until they are compared, one tensor after another.
+:data:`converters.formats.registry.FORMATS`. A reader maps the file and takes its structure apart;
+the elements of the tensors stay on disk until they are compared, one tensor after another.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import numpy as np
 
 from converters.checkpoint.digests import sha256_of
 from converters.errors import printable
-from converters.formats.format import FORMATS
+from converters.formats.registry import FORMATS
 from converters.parity.contents.elements import compare_bits, compare_steps, compare_values
 from converters.parity.contents.held import COUNTER, FOLDED_BIAS, FOLDED_WEIGHT
 from converters.parity.contents.recomputed import Cast, FoldedBias, FoldedKernel
@@ -84,7 +84,7 @@ def certify(
 
     Args:
         folder: Whose artefact it is.
-        kind: Key of :data:`converters.formats.format.FORMATS`.
+        kind: Key of :data:`converters.formats.registry.FORMATS`.
         path: The artefact. If it cannot be read, that is the one thing wrong.
         weights_sha256: Digests of the weights files by name, where they are known; what an artefact
             states of the others is compared with a digest computed here.

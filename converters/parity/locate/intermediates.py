@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import ConversionError, InputError
 from converters.folder.folder import ConvertedFolder
 from converters.formats.confined import Allowance, ConfinedProgram
-from converters.formats.format import FORMATS
 from converters.formats.found import is_ours
+from converters.formats.registry import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,7 +55,7 @@ def run_with_intermediates(
 
     Args:
         folder: Whose artefact it is.
-        kind: Key of :data:`converters.formats.format.FORMATS`.
+        kind: Key of :data:`converters.formats.registry.FORMATS`.
         path: The artefact; one that shares weights lies beside them.
         pixels: (N, num_channels, H, W), normalised.
 
@@ -131,4 +131,4 @@ READERS: dict[str, Callable[[ConvertedFolder, Path, NDArray[np.float32]], Interm
     "torchscript": _torchscript,
 }
 """Format to what runs it, of those whose values can be had; keys of
-:data:`converters.formats.format.FORMATS`."""
+:data:`converters.formats.registry.FORMATS`."""

@@ -68,7 +68,7 @@ def locate(folder: ConvertedFolder, kind: str, path: Path, pixels: NDArray[np.fl
 
     Args:
         folder: Whose artefact it is; its weights are the truth.
-        kind: Key of :data:`converters.formats.format.FORMATS`.
+        kind: Key of :data:`converters.formats.registry.FORMATS`.
         path: The artefact.
         pixels: (N, num_channels, H, W), normalised. Noise: on a constant image rounding errors add
             up instead of averaging out.

@@ -13,8 +13,7 @@ import onnx
 import pytest
 
 from converters.cli.main import run_convert
-from converters.formats import format as artefacts
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.registry import FORMATS
 from converters.jobs.convert import ConvertOptions, convert
 from converters.parity.report import VerificationError
 from tests.converters.demo import CHECKPOINT, WARNED, snapshot
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
+    from converters.formats.format import ExportOptions
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def _wrong_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
         GRAPH_MISTAKES["a bias dropped"](model, folder.path)
         onnx.save(model, path)
 
-    monkeypatch.setitem(artefacts.FORMATS, "onnx", dataclasses.replace(right, export=wrong))
+    monkeypatch.setitem(FORMATS, "onnx", dataclasses.replace(right, export=wrong))
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_an_interrupted_conversion_leaves_nothing(
         os.kill(os.getpid(), signal.SIGINT)
 
     interrupted = dataclasses.replace(FORMATS["torchscript"], export=interrupt)
-    monkeypatch.setitem(artefacts.FORMATS, "torchscript", interrupted)
+    monkeypatch.setitem(FORMATS, "torchscript", interrupted)
     before = snapshot(existing)
     assert command(monkeypatch, CHECKPOINT, existing / "out", "--force", "-q") == 130
     assert capsys.readouterr().err == "Interrupted; the next run takes up whatever is left.\n"
@@ -108,9 +108,7 @@ def test_a_bug_looks_like_no_result(
     def crash(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(
-        artefacts.FORMATS, "onnx", dataclasses.replace(FORMATS["onnx"], export=crash)
-    )
+    monkeypatch.setitem(FORMATS, "onnx", dataclasses.replace(FORMATS["onnx"], export=crash))
     before = snapshot(existing)
     assert command(monkeypatch, CHECKPOINT, existing / "out", "--force", "-q") == 4
     out, err = capsys.readouterr()

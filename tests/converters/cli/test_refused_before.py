@@ -10,8 +10,9 @@ import pytest
 from converters.errors import InputError
 from converters.families.options import SourceOptions
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import FORMATS, SPELLED, ExportOptions
+from converters.formats.format import SPELLED, ExportOptions
 from converters.formats.onnx.form import GraphForm
+from converters.formats.registry import FORMATS
 from converters.jobs.convert import ConvertOptions, convert
 from converters.jobs.export import export_artefacts
 from converters.jobs.writeback import write_back

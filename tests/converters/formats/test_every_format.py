@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
+from converters.formats.registry import FORMATS
 from converters.jobs.convert import ConvertOptions, convert
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from converters.folder.folder import ConvertedFolder
-from converters.formats import format as artefacts
-from converters.formats.format import FORMATS
 from converters.formats.memory import MemoryShortError, available_memory, require_memory
+from converters.formats.registry import FORMATS
 from converters.jobs.batch.job import Job, perform
 from converters.jobs.bench_folder import recorded_verdicts
 from converters.jobs.convert import ConvertOptions, convert
@@ -69,7 +68,7 @@ def test_memory_that_runs_out_on_the_way_is_no_fault_of_the_artefact(
     network = random_network(tmp_path, "Y")
     path = export(network.folder, "self-contained")
     short = dataclasses.replace(FORMATS["onnx"], load=load)
-    monkeypatch.setitem(artefacts.FORMATS, "onnx", short)
+    monkeypatch.setitem(FORMATS, "onnx", short)
     verdict = network.report("self-contained", path).verdicts[-1]
     assert (verdict.outcome, verdict.not_run) == ("not run", "there is not enough memory")
 
@@ -92,7 +91,7 @@ def _garbage(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = dataclasses.replace(
         FORMATS["aotinductor"], export=lambda _, path, __: path.write_bytes(b"garbage" * 100_000)
     )
-    monkeypatch.setitem(artefacts.FORMATS, "aotinductor", kind)
+    monkeypatch.setitem(FORMATS, "aotinductor", kind)
 
 
 @pytest.mark.usefixtures("_garbage")
@@ -118,7 +117,7 @@ def test_where_something_is_wrong_as_well_that_is_what_counts(
     wrong = dataclasses.replace(
         FORMATS["onnx"], export=lambda _, path, __: path.write_bytes(b"garbage")
     )
-    monkeypatch.setitem(artefacts.FORMATS, "onnx", wrong)
+    monkeypatch.setitem(FORMATS, "onnx", wrong)
     with_memory(monkeypatch, tmp_path, 10)
     options = ConvertOptions(formats=("aotinductor", "onnx"))
     with pytest.raises(VerificationError, match="verification failed: ") as caught:

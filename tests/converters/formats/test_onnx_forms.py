@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
 from converters.formats.onnx.form import (
     NEWEST_OPSET,
     OLDEST_OPSET,
@@ -23,6 +23,7 @@ from converters.formats.onnx.form import (
     stated_sizes,
     with_sizes,
 )
+from converters.formats.registry import FORMATS
 from converters.jobs.export import export_artefacts
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import Truth

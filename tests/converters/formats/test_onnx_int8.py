@@ -14,12 +14,13 @@ from onnx import numpy_helper
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
 from converters.formats.onnx.calibration import Measured
 from converters.formats.onnx.form import GraphForm
 from converters.formats.onnx.int8 import export_int8, read_quantisation
 from converters.formats.onnx.int8_graph import Grid, Int8Weight
 from converters.formats.onnx.runtime import OnnxRuntime
+from converters.formats.registry import FORMATS
 from converters.jobs.export import export_artefacts
 from converters.jobs.predict import predict_images
 from converters.parity.contents.tensors import certify

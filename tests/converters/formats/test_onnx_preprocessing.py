@@ -16,10 +16,11 @@ from PIL import Image
 
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
 from converters.formats.onnx.form import GraphForm
 from converters.formats.onnx.preprocessing import export_with_preprocessing
 from converters.formats.onnx.preprocessing_runtime import WholeWithPreprocessing
+from converters.formats.registry import FORMATS
 from converters.jobs.export import export_artefacts
 from converters.jobs.predict import predict_images
 from converters.parity.contents.tensors import certify

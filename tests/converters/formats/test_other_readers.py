@@ -14,8 +14,9 @@ import onnx
 import pytest
 import torch
 
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
 from converters.formats.onnx.form import NEWEST_OPSET, OLDEST_OPSET, GraphForm
+from converters.formats.registry import FORMATS
 from converters.formats.torchscript_runtime import TorchScriptRuntime
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from converters.errors import ConversionError, StorageError, UnsafeInputError
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
 from converters.formats.openvino_runtime import OpenVinoRuntime
+from converters.formats.registry import FORMATS
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import run
 from converters.parity.verdict import judge

@@ -11,7 +11,7 @@ import torch
 
 from converters.checkpoint.torch_places import MAX_INFLATED, loadable
 from converters.errors import UnsafeInputError
-from converters.formats.format import FORMATS
+from converters.formats.registry import FORMATS
 from converters.formats.torchscript import export_torchscript
 from converters.parity.compare.foreign_torchscript import ForeignTorchScript
 from converters.parity.contents.pt2 import read_pt2

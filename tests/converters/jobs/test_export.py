@@ -17,8 +17,8 @@ from transformers import RegNetForImageClassification as TheirClassifier
 from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError, StorageError
 from converters.folder.folder import ConvertedFolder
-from converters.formats import format as artefacts
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
+from converters.formats.registry import FORMATS
 from converters.jobs.convert import ConvertOptions, convert
 from converters.jobs.export import export_artefacts
 from converters.parity.report import Report, VerificationError
@@ -58,7 +58,7 @@ def plant_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
         GRAPH_MISTAKES["a bias dropped"](model, folder.path)
         onnx.save(model, path)
 
-    monkeypatch.setitem(artefacts.FORMATS, "onnx", dataclasses.replace(right, export=wrong))
+    monkeypatch.setitem(FORMATS, "onnx", dataclasses.replace(right, export=wrong))
 
 
 def test_exporting_again_gives_the_same_bytes(folder: Path) -> None:
@@ -133,7 +133,7 @@ def test_an_artefact_that_cannot_be_written_replaces_nothing(
         raise OSError(28, "No space left on device")
 
     failing = dataclasses.replace(FORMATS["torchscript"], export=fail)
-    monkeypatch.setitem(artefacts.FORMATS, "torchscript", failing)
+    monkeypatch.setitem(FORMATS, "torchscript", failing)
     before = snapshot(folder)
     with pytest.raises(StorageError, match="no space left on device"):
         export(folder, options=SHARING)

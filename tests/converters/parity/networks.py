@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.folder.inputs import verification_inputs
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
+from converters.formats.registry import FORMATS
 from converters.parity.truth import Truth
 from converters.parity.verify import verify_artefacts
 from regnet.config import RegNetConfig

@@ -14,9 +14,10 @@ from torch import nn
 
 from converters.folder.folder import ConvertedFolder
 from converters.folder.inputs import verification_inputs
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
 from converters.formats.onnx.runtime import OnnxRuntime
 from converters.formats.reference import ReferenceRuntime
+from converters.formats.registry import FORMATS
 from converters.parity import injection, units
 from converters.parity.compare.sampled import units_of
 from converters.parity.metrics import Errors

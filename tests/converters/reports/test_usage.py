@@ -12,8 +12,9 @@ from PIL import Image
 
 from converters.folder.folder import ConvertedFolder
 from converters.folder.record import Record
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
 from converters.formats.reference import ReferenceRuntime
+from converters.formats.registry import FORMATS
 from converters.jobs.export import export_artefacts
 from converters.progress import Silent
 from converters.reports.usage import usage_section

@@ -17,7 +17,8 @@ from onnx import helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
+from converters.formats.registry import FORMATS
 from converters.parity.locate.location import Location, locate
 from converters.parity.locate.walk import steps_of
 from regnet.config import RegNetConfig

@@ -22,8 +22,9 @@ from converters.cli.tables_parity import location_table
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from converters.formats import torchscript
-from converters.formats.format import FORMATS, ExportOptions
+from converters.formats.format import ExportOptions
 from converters.formats.reference import ReferenceRuntime
+from converters.formats.registry import FORMATS
 from converters.parity.locate.location import Location, locate
 from converters.parity.locate.module_errors import BAND
 from converters.parity.locate.plot import error_by_depth_svg
