@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 MAX_MESSAGE = 2000
 """Characters; a message may quote what a file says, which may be of any length."""
 
 MAX_SHOWN = 160
 """Characters of a file's own text that a message shows."""
+
+MAX_WORDS = 300
+"""Characters of what a library says that a message shows."""
 
 
 def escaped(text: str) -> str:
@@ -29,6 +37,29 @@ def printable(text: str) -> str:
     return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
 
 
+def first(names: Sequence[str], most: int = 5) -> str:
+    """Return the first few of a file's own names for use in a message, and how many follow."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more
+
+
+def in_words(error: BaseException | str, path: Path | None = None) -> str:
+    """What the system or a library says of its failure, on one line, for use in parentheses.
+
+    Args:
+        error: It, or its words, of any length. Of the system's the reason alone counts, without
+            the file; of TorchScript's the last line, which follows a traceback.
+        path: A file that the words may name, to be called by its name alone.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return escaped(error.strerror.lower())
+    lines = str(error).strip().splitlines()
+    words = " ".join(lines[-1:] if lines and lines[-1].startswith("RuntimeError") else lines)
+    if path is not None:
+        words = words.replace(str(path), path.name)
+    return escaped(" ".join(words.split())[:MAX_WORDS]).rstrip(".") or type(error).__name__
+
+
 def reason_of(error: OSError | ValueError) -> str:
     """Why a file could not be read, as a clause for parentheses.
 
@@ -36,9 +67,7 @@ def reason_of(error: OSError | ValueError) -> str:
         error: From the system, or from :mod:`regnet.files.json_text` and
             :mod:`regnet.files.regular_file`, whose errors are clauses without a subject.
     """
-    if isinstance(error, OSError):
-        return (error.strerror or type(error).__name__).lower()
-    return f"it {error}"
+    return in_words(error) if isinstance(error, OSError) else f"it {error}"
 
 
 _SHORT = (
@@ -118,7 +147,7 @@ def require_extra(
         need: What for, as a clause.
 
     Returns:
-        Its version, without what follows a plus or minus sign, which names the build.
+        Its version, without the build.
 
     Raises:
         StorageError: If it is not installed.
@@ -128,4 +157,9 @@ def require_extra(
             f"{package} is not installed, and {need}; install it "
             f'with `pip install "regnet-converters[{extra}]"`.'
         )
-    return version(package).partition("+")[0].partition("-")[0]
+    return release(version(package))
+
+
+def release(full: str) -> str:
+    """A version without what follows a plus or minus sign, which names the build: 2.13.0+cpu."""
+    return full.partition("+")[0].partition("-")[0]

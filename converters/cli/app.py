@@ -20,6 +20,7 @@ from converters.cli.signing import sign_command
 from converters.errors import (
     ConversionError,
     StorageError,
+    in_words,
     is_short_of_memory,
     printable,
     short_of_memory,
@@ -103,8 +104,10 @@ def _failed_otherwise(error: Exception) -> int:
 def _in_words(error: OSError) -> str:
     """One sentence about a file that cannot be read or written."""
     what = "A file" if error.filename is None else printable(str(error.filename))
-    reason = (error.strerror or str(error)).lower()
-    return f"{what} cannot be read or written ({reason}); mend that, and run the command again."
+    return (
+        f"{what} cannot be read or written ({in_words(error)}); mend that, and run the command "
+        "again."
+    )
 
 
 def _failed_usage(error: Exception, name: str) -> int:

@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from converters.errors import InputError, printable
+from converters.errors import InputError, first, printable
 from converters.families.heads import NO_HEAD, Head, choose_head, last_block
 from converters.families.wrapping import Normaliser, unread_of
 from regnet.files.dtypes import DTYPES
@@ -464,9 +464,9 @@ class _Heads:
         because = f" ({why})" if why else ""
         choice = f"--head {next(iter(self._fit))} or " if len(self._fit) == 1 else ""
         raise InputError(
-            f"{where}: beside the network stands {_first(unclear)}{because}, which may change what "
-            f"comes out of it; choose {choice}--head {NO_HEAD}, the trunk alone, if that is what "
-            "you want."
+            f"{where}: beside the network stands {first(unclear, most=_SHOWN)}{because}, which "
+            f"may change what comes out of it; choose {choice}--head {NO_HEAD}, the trunk alone, "
+            "if that is what you want."
         )
 
     def _beside_holds_head(self) -> bool:
@@ -487,8 +487,3 @@ def _by_module(tensors: Mapping[str, StoredTensor]) -> dict[str, Tensors]:
         module, _, leaf = name.rpartition(".")
         modules.setdefault(module, {})[leaf] = tensor
     return modules
-
-
-def _first(names: Sequence[str]) -> str:
-    more = " and others" if len(names) > _SHOWN else ""
-    return ", ".join(map(printable, names[:_SHOWN])) + more

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 from converters.checkpoint.digests import sha256_of
-from converters.errors import InputError, printable
+from converters.errors import InputError, printable, release
 from converters.families.options import SourceOptions
 from converters.families.source import LICENCE
 from converters.folder.folder import GOLDEN_NAME, REPORT_NAME, ConvertedFolder
@@ -127,7 +127,7 @@ class Record:
                     for name in names
                     if name != REPORT_NAME
                 },
-                "versions": {name: version(name).split("+")[0] for name in _PACKAGES},
+                "versions": {name: release(version(name)) for name in _PACKAGES},
                 "verification": _NOT_VERIFIED,
             }
         )

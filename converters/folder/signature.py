@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.digests import sha256_of
-from converters.errors import InputError, StorageError, printable, require_extra
+from converters.errors import InputError, StorageError, in_words, printable, require_extra
 from converters.staging import staged_file
 from regnet.files.regular_file import open_regular
 
@@ -271,5 +271,6 @@ def _bad_key(path: Path, kind: str, hint: str = "") -> InputError:
 
 
 def _unreadable(folder: Path, error: OSError) -> StorageError:
-    reason = (error.strerror or type(error).__name__).lower()
-    return StorageError(f"{folder}: cannot be read or signed ({reason}); check its permissions.")
+    return StorageError(
+        f"{folder}: cannot be read or signed ({in_words(error)}); check its permissions."
+    )

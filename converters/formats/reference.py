@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
+from converters.errors import release
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -88,7 +90,7 @@ def torch_name() -> str:
     """What torch calls itself in verdicts, such as ``torch 2.13.0``."""
     import torch
 
-    return f"torch {torch.__version__.split('+')[0]}"
+    return f"torch {release(torch.__version__)}"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from converters.errors import release
 from converters.formats.reference import torch_threads
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ class TorchRuntime:
     ) -> None:
         import torch
 
-        # Without what follows a plus sign, which names the build: 2.13.0+cpu.
-        self.name = f"{name} {torch.__version__.partition('+')[0]}"
+        self.name = f"{name} {release(torch.__version__)}"
         self._program = program
         self._output_names = tuple(output_names)
         self._threads = threads

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from converters.errors import in_words
 from converters.formats.found import seconds_of
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def time_in_turn(
                     try:
                         seconds.setdefault(key, []).extend(seconds_of(network, pixels, _CALLS))
                     except Exception as error:  # noqa: BLE001 -- runtimes raise their own classes
-                        failures[key] = " ".join(str(error).split())[:200]
+                        failures[key] = in_words(error)
                 advance(1)
     return {
         contender: [

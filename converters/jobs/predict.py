@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.errors import InputError, StorageError
+from converters.errors import InputError, StorageError, in_words
 from converters.folder.folder import ConvertedFolder
 from converters.folder.images import UnreadableImagesError, read_in_batches
 from converters.formats.found import open_found
@@ -192,8 +192,8 @@ def logits_of(network: Runtime, pixels: NDArray[np.float32]) -> NDArray[np.float
     try:
         return network(pixels)["logits"]
     except Exception as error:
-        words = " ".join(str(error).split())[:200]
         shape = " x ".join(map(str, pixels.shape))
         raise InputError(
-            f"{network.name} cannot run a batch of {shape} ({words}); try another --batch-size."
+            f"{network.name} cannot run a batch of {shape} ({in_words(error)}); try "
+            "another --batch-size."
         ) from error

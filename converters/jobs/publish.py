@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import InputError, StorageError
+from converters.errors import InputError, StorageError, in_words
 from converters.folder.folder import REPORT_NAME, ConvertedFolder
 from converters.folder.record import Record
 from converters.folder.signature import SIGNATURE_NAME
@@ -124,8 +124,7 @@ def send(path: Path, publication: Publication, *, public: bool = False) -> str:
         status = error.response.status_code
         raise _failure(publication, f"the server answers {status}") from error
     except (OSError, RuntimeError, UNREACHABLE) as error:  # RuntimeError names the failing file
-        words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise _failure(publication, words) from error
+        raise _failure(publication, in_words(error)) from error
     return commit.commit_url
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.errors import ConversionError
+from converters.errors import ConversionError, in_words
 from converters.families.built import NotRunError
 from converters.families.options import SourceOptions
 from converters.parity.contents.source import certify_source
@@ -95,7 +95,7 @@ def _judge(
     except ConversionError:
         raise
     except Exception as error:  # noqa: BLE001 -- frameworks raise classes of their own
-        words = " ".join(str(error).split())[:300]
+        words = in_words(error)
         what = words if isinstance(error, ReadingError) else f"{_CANNOT_RUN} ({words})"
         failed = Measurement("all", "all", (), failure=what)
         framework = inspection.source.framework

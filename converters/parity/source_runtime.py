@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
+from converters.errors import in_words
 from converters.families.built import NotRunError
 from converters.formats.reference import torch_threads
 from regnet.architecture import BUFFER_LEAVES
@@ -134,8 +135,7 @@ def _built(installed: Installed, source: Source, checkpoint: AnyCheckpoint) -> R
         with warnings.catch_warnings(action="ignore"):  # of what old frameworks still use
             return build(source, checkpoint)
     except ImportError as error:
-        words = " ".join(str(error).split())
-        raise NotRunError(f"{installed.package} cannot be imported ({words})") from error
+        raise NotRunError(f"{installed.package} cannot be imported ({in_words(error)})") from error
 
 
 def _state(network: RealNetwork, source: Source, tensors: Tensors) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.errors import ConversionError, is_short_of_memory, printable
+from converters.errors import ConversionError, in_words, is_short_of_memory, printable
 from converters.folder.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.folder.record import Record
@@ -268,8 +268,7 @@ def _judge_artefact(  # noqa: PLR0913 -- likewise
             return Verdict(
                 file_name, NOT_RUN, FLOAT32, (), tensors, reason, not_compared, found=found
             )
-        words = " ".join(str(error).split())[:300]
-        failed = Measurement("all", "all", (), failure=f"it cannot be run ({words})")
+        failed = Measurement("all", "all", (), failure=f"it cannot be run ({in_words(error)})")
         return Verdict(file_name, name, "unknown", (failed,), tensors, None, not_compared)
     return Verdict(
         file_name, runtime.name, runtime.precision, measured, tensors, None, not_compared

@@ -22,7 +22,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request
 
 from converters.checkpoint import open_checkpoint
-from converters.errors import ConversionError, InputError, StorageError, printable
+from converters.errors import ConversionError, InputError, StorageError, in_words
 from converters.published.http import content_length, content_range, opened
 from converters.staging.locks import is_same
 
@@ -156,7 +156,7 @@ def download(  # noqa: PLR0913 -- two of them have names
                 # Beginning anew is no progress, or two answers could take turns for ever.
                 failures = 1 if held - longest >= _LEAST else failures + 1
                 longest = max(longest, held)
-                reason = _in_words(error)
+                reason = in_words(getattr(error, "reason", None) or error)
                 time.sleep(PAUSE)
         else:
             raise StorageError(
@@ -285,12 +285,6 @@ def _is_version(text: str) -> bool:
     return 0 < len(text) <= _MOST_OF_A_VERSION and text.isascii() and text.isprintable()
 
 
-def _in_words(error: Exception) -> str:
-    cause = getattr(error, "reason", None) or error
-    words = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-    return printable(" ".join(words.split()))
-
-
 def _recover(error: Exception, url: str, file: IO[bytes], version: Path) -> None:
     """Make the next attempt possible, or raise if it would be answered the same."""
     if isinstance(error, _OtherFileError):
@@ -406,8 +400,7 @@ def _cache_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
         raise StorageError(
-            f"{name} cannot be kept in the cache ({reason}); make room or set REGNET_CACHE to a "
-            "folder that can be written."
+            f"{name} cannot be kept in the cache ({in_words(error)}); make room or set "
+            "REGNET_CACHE to a folder that can be written."
         ) from error

@@ -10,7 +10,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils.tqdm import tqdm
 
-from converters.errors import StorageError
+from converters.errors import StorageError, in_words
 from converters.staging import partial_name, staged_folder
 from regnet.files.json_text import read_json
 
@@ -104,8 +104,7 @@ class _Hub:
             status = error.response.status_code
             raise self._failure(f"the server answers {status}") from error
         except (OSError, UNREACHABLE) as error:
-            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-            raise self._failure(reason.lower()) from error
+            raise self._failure(in_words(error)) from error
 
     def _failure(self, reason: str) -> StorageError:
         return StorageError(

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converters.errors import InputError, StorageError
+from converters.errors import InputError, StorageError, in_words
 from converters.staging.exchange import exchange_with_old, finish_swap, swap
 from converters.staging.locks import claimed, is_same, locked
 from converters.staging.names import partial, partial_name
@@ -193,11 +193,10 @@ def storage_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
         left = "what could not be removed" if os.path.lexists(partial(target)) else "nothing"
         raise StorageError(
-            f"Writing {target} failed ({reason}); {left} was left behind, make room or choose "
-            "another place and run the command again."
+            f"Writing {target} failed ({in_words(error)}); {left} was left behind, make room "
+            "or choose another place and run the command again."
         ) from error
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from converters.errors import InputError, printable
+from converters.errors import InputError, first
 from regnet.files.casts import widened
 from regnet.files.dtypes import ELEMENT_TYPES
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from converters.weights.plan import Step
 
 _VARIANCE = "running_var"
-_SHOWN = 5
 
 
 class FiniteCheck:
@@ -50,11 +49,10 @@ class FiniteCheck:
         """
         if not self._found:
             return
-        named = [f"{printable(name)} {what}" for name, what in self._found.items()]
-        more = f", and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+        named = [f"{name} {what}" for name, what in self._found.items()]
         raise InputError(
-            f"{where} holds numbers that no trained network has ({', '.join(named[:_SHOWN])}"
-            f"{more}); convert an earlier checkpoint, or this one as it is with --allow-nonfinite."
+            f"{where} holds numbers that no trained network has ({first(named)}); "
+            "convert an earlier checkpoint, or this one as it is with --allow-nonfinite."
         )
 
     def _look(self, name: str, dtype: str, data: bytes) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from converters.errors import InputError, printable
+from converters.errors import InputError, first
 from converters.families.reference_keymap import REFERENCE
 from converters.weights.fold import Fold
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _COUNTER = "num_batches_tracked"
 """Whatever the weights are stored in."""
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,21 +170,17 @@ def _mismatch(source: Source, unknown: list[str], missing: list[str], where: str
     parts = []
     if missing:
         names = [_source_name(source, target) for target in missing]
-        parts.append(f"{len(missing)} missing ({_first(names)})")
+        parts.append(f"{len(missing)} missing ({first(names)})")
     if unknown:
         targets = Architecture.of(source.config).tensors(classifier=True)
         known = [_source_name(source, target) for target, _ in targets]
         guess = get_close_matches(unknown[0], known, n=1)
         hint = f"; the first may be meant for {guess[0]}" if guess else ""
-        parts.append(f"{len(unknown)} unknown ({_first(unknown)}{hint})")
+        parts.append(f"{len(unknown)} unknown ({first(unknown)}{hint})")
     return (
         f"{where} does not hold exactly the tensors of one {source.framework} RegNet: "
         f"{' and '.join(parts)}; give the complete model_state of an unmodified network."
     )
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(map(printable, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _source_name(source: Source, target: str) -> str:

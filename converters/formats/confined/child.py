@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from converters.errors import in_words
 from converters.formats.confined.restrictions import give_up_rights
 from converters.formats.confined.wire import MalformedMessageError, receive, send
 
@@ -54,6 +55,4 @@ def _pipes() -> tuple[IO[bytes], IO[bytes]]:
 
 
 def _described(error: BaseException) -> dict[str, Any]:
-    lines = str(error).strip().splitlines()
-    last = lines[-1:] if lines and lines[-1].startswith("RuntimeError") else lines
-    return {"error": type(error).__name__, "words": " ".join(last)}  # torch's follows a traceback
+    return {"error": type(error).__name__, "words": in_words(str(error)) if str(error) else ""}

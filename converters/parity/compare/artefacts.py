@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import printable
+from converters.errors import first
 from converters.formats.registry import FORMATS
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
@@ -87,9 +87,7 @@ def not_compared(sides: Mapping[str, Side], judged: tuple[FolderArtefact, ...]) 
     clauses = []
     for letter, side in sides.items():
         if side.path.is_dir() and (names := _rest(side)):
-            more = len(names) - _SHOWN
-            listed = ", ".join(map(printable, names[:_SHOWN]))
-            clauses.append(f"{letter}'s {listed}" + (f" and {more} more" if more > 0 else ""))
+            clauses.append(f"{letter}'s {first(names, most=_SHOWN)}")
     for artefact in judged:
         verdict, name = artefact.verdict, f"{artefact.side}'s {artefact.verdict.artefact}"
         if verdict.not_run:

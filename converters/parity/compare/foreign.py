@@ -13,7 +13,6 @@ from converters.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
     from typing import Any
 
     import numpy as np
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 IMAGE_AXES = 4
 TRUNK = ("last_hidden_state", "pooler_output")
-_WORDS = 300
 
 
 class Foreign(Protocol):
@@ -96,12 +94,6 @@ def named(where: str, outputs: Mapping[str, NDArray[np.floating]]) -> Outputs:
             "compare networks that return logits."
         )
     return {"logits": logits[0]}
-
-
-def words_of(error: Exception, path: Path) -> str:
-    """What a library says of its failure with a file, in one line and without the way to it."""
-    words = " ".join(str(error).replace(str(path), path.name).split())
-    return words[:_WORDS].rstrip(".")
 
 
 def by(shape: Iterable[int]) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.checkpoint.onnx_places import open_onnx, require_readable
-from converters.errors import InputError
+from converters.errors import InputError, in_words
 from converters.formats.onnx.runtime import PROVIDERS, session_options
-from converters.parity.compare.foreign import IMAGE_AXES, by, named, words_of
+from converters.parity.compare.foreign import IMAGE_AXES, by, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ class ForeignOnnx:
             self.precision = _precision(path)
         except Exception as error:
             raise InputError(
-                f"{path.name} cannot be loaded by ONNX Runtime ({words_of(error, path)}); check "
+                f"{path.name} cannot be loaded by ONNX Runtime ({in_words(error, path)}); check "
                 "that the file is whole and its weights are beside it."
             ) from error
         self.name = f"onnxruntime {onnxruntime.__version__}"
@@ -101,7 +101,7 @@ class ForeignOnnx:
             raise
         except Exception as error:
             raise InputError(
-                f"{self._path.name} cannot be run in float64 ({words_of(error, self._path)}); "
+                f"{self._path.name} cannot be run in float64 ({in_words(error, self._path)}); "
                 "compare it with a checkpoint or a converted folder."
             ) from error
 
@@ -141,7 +141,7 @@ class ForeignOnnx:
         except Exception as error:
             raise InputError(
                 f"{self._path.name} cannot be run on images {by(pixels.shape)} "
-                f"({words_of(error, self._path)}); give it images that it takes."
+                f"({in_words(error, self._path)}); give it images that it takes."
             ) from error
 
     def _run(self, evaluate: Callable[..., Any], pixels: NDArray[np.floating]) -> Outputs:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import ConversionError, InputError
+from converters.errors import ConversionError, InputError, in_words
 from converters.formats.reference import torch_threads
 from converters.formats.torchscript_runtime import TorchScriptRuntime
-from converters.parity.compare.foreign import IMAGE_AXES, TRUNK, by, named, words_of
+from converters.parity.compare.foreign import IMAGE_AXES, TRUNK, by, named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ class ForeignTorchScript:
             raise
         except Exception as error:
             raise InputError(
-                f"{path.name} cannot be loaded by torch.jit ({words_of(error, path)}); check that "
+                f"{path.name} cannot be loaded by torch.jit ({in_words(error, path)}); check that "
                 "the file is whole."
             ) from error
         self._path = path
@@ -100,7 +100,7 @@ class ForeignTorchScript:
         except Exception as error:
             raise InputError(
                 f"{self._path.name} cannot be run on images {by(images.shape)} in {images.dtype} "
-                f"({words_of(error, self._path)}); compare it with a checkpoint or a converted "
+                f"({in_words(error, self._path)}); compare it with a checkpoint or a converted "
                 "folder."
             ) from error
         if isinstance(results, torch.Tensor):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file
 from converters.checkpoint.source_file import SourceFile
 from converters.checkpoint.zip_directory import ZIP_START, ZipDirectory
-from converters.errors import ConversionError, InputError, StorageError
+from converters.errors import ConversionError, InputError, StorageError, in_words
 from converters.folder.folder import REPORT_NAME, ConvertedFolder
 from converters.formats.reference import ReferenceRuntime
 from converters.parity.compare.confined import ONNX, TORCHSCRIPT, ConfinedForeign
@@ -148,7 +148,7 @@ def _converted(path: Path, folder: Path, options: SourceOptions) -> tuple[Conver
         except OSError as error:
             raise StorageError(
                 f"The weights of {path.name} cannot be unpacked into a temporary folder "
-                f"({(error.strerror or str(error)).lower()}); make room, or set TMPDIR to a place "
+                f"({in_words(error)}); make room, or set TMPDIR to a place "
                 "that has some."
             ) from error
         return ConvertedFolder(folder), inspection.source.framework

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.checkpoint.digests import sha256_of
-from converters.errors import printable
+from converters.errors import in_words, printable
 from converters.formats.registry import FORMATS
 from converters.parity.contents.elements import compare_bits, compare_steps, compare_values
 from converters.parity.contents.held import COUNTER, FOLDED_BIAS, FOLDED_WEIGHT
@@ -96,7 +96,7 @@ def certify(
     try:
         contents = contents_of(folder, kind, path)
     except Exception as error:  # noqa: BLE001 -- what a damaged file leads to has any class
-        return TensorCertificate(0, 0, 0, (f"its tensors cannot be read ({_reason(error)})",))
+        return TensorCertificate(0, 0, 0, (f"its tensors cannot be read ({in_words(error)})",))
     audit.tensors(contents)
     if contents.weights_sha256 is not None:
         audit.digests(contents.weights_sha256, weights_sha256 or {})
@@ -228,9 +228,3 @@ def _fault(tensors: Sequence[HeldTensor], expected: _Expected | None) -> str | N
     if tensor.fault is None and tensor.shape != expected.shape:
         return f"has shape {list(tensor.shape)} where {list(expected.shape)} belongs"
     return tensor.fault
-
-
-def _reason(error: Exception) -> str:
-    """What an error says, without the path that the operating system adds."""
-    system = error.strerror if isinstance(error, OSError) else None
-    return printable(" ".join((system or str(error)).split()))

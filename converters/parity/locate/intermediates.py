@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import ConversionError, InputError
+from converters.errors import ConversionError, InputError, in_words
 from converters.folder.folder import ConvertedFolder
 from converters.formats.confined import Allowance, ConfinedProgram
 from converters.formats.found import is_ours
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 _FACTS = ("folded", "differences", "failure")
 """Of `Intermediates`, beside the values; no module is called so."""
-
-_SHOWN = 300
-"""Characters of a library's own error that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +72,7 @@ def run_with_intermediates(
         raise
     except Exception as error:
         raise InputError(
-            f"{path.name} cannot be opened as {FORMATS[kind].title} ({in_short(error)}); "
+            f"{path.name} cannot be opened as {FORMATS[kind].title} ({in_words(error)}); "
             "export it again."
         ) from error
 
@@ -104,13 +101,6 @@ class _Served:
         """The values by name, and what else is told of them."""
         found = READERS[self._kind](self._folder, self._path, pixels)
         return {**found.values, **{name: getattr(found, name) for name in _FACTS}}
-
-
-def in_short(error: Exception) -> str:
-    """A library's own words on one line: the last of torch's, which follows its traceback."""
-    lines = str(error).strip().splitlines()
-    words = lines[-1:] if lines and lines[-1].startswith("RuntimeError") else lines
-    return " ".join(" ".join(words).split())[:_SHOWN]
 
 
 def _onnx(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -> Intermediates:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from onnx import helper
 
 from converters.checkpoint.onnx_places import open_onnx
-from converters.errors import InputError
+from converters.errors import InputError, in_words
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.runtime import PROVIDERS, session_options
 from converters.formats.onnx.silent import onnxruntime
-from converters.parity.locate.intermediates import Intermediates, in_short
+from converters.parity.locate.intermediates import Intermediates
 from converters.parity.locate.walk import steps_of
 from regnet.dataflow import PIXELS
 
@@ -60,7 +60,7 @@ def run_onnx(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -
     try:
         computed = _run(model, path.parent, pixels)
     except Exception as error:  # noqa: BLE001 -- ONNX Runtime raises classes of its own
-        return Intermediates({}, folded, differences, failure=in_short(error))
+        return Intermediates({}, folded, differences, failure=in_words(error))
     values = {name: computed[value] for name, value in names.items() if value in computed}
     return Intermediates(values, folded, differences)
 

@@ -10,10 +10,10 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import InputError
+from converters.errors import InputError, in_words
 from converters.formats.reference import torch_threads
 from converters.formats.torchscript_runtime import TorchScriptRuntime
-from converters.parity.locate.intermediates import Intermediates, in_short
+from converters.parity.locate.intermediates import Intermediates
 from converters.parity.locate.walk import steps_of
 from regnet.architecture import CLASSIFIER
 
@@ -80,7 +80,7 @@ def run_torchscript(
         with torch.inference_mode(), torch_threads():
             computed = _run(module, graph, list(nodes.values()), torch.tensor(pixels))
     except RuntimeError as error:
-        return Intermediates({}, folded=False, differences={}, failure=in_short(error))
+        return Intermediates({}, folded=False, differences={}, failure=in_words(error))
     names = (*nodes, *folder.output_names)
     values = {name: tensor.numpy() for name, tensor in zip(names, computed, strict=True)}
     return Intermediates(values, folded=False, differences={})

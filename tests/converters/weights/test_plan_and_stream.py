@@ -150,7 +150,7 @@ def test_what_is_written_loads_without_a_warning(tmp_path: Path, kind: str) -> N
         (lambda s: s.pop("head.fc.bias"), ": 1 missing (head.fc.bias); give"),
         (
             lambda s: [s.pop(n) for n in list(s) if n.endswith("running_var")],
-            "s1.b1.f.b_bn.running_var, s1.b1.f.c_bn.running_var, ...); give the complete",
+            "s1.b1.f.b_bn.running_var, s1.b1.f.c_bn.running_var and 11 more); give the complete",
         ),
         (
             lambda s: s.update({"s1.b1.f.a.bias": torch.zeros(16)}),
