@@ -7,15 +7,27 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from regnet.files.json_file import PREPROCESSOR_NAME, processor_settings
+from regnet.config import CONFIG_NAME
+from regnet.files.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME, processor_settings
 from regnet.files.json_text import read_json as read_text_as_json
+from regnet.files.safetensors_file import INDEX_NAME, WEIGHTS_NAME
 from regnet.files.weight_files import shards_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-CONFIG = "config.json"
+CONFIGURATIONS = (CONFIG_NAME, PREPROCESSOR_NAME, PROCESSOR_NAME)
+"""What says what the weights of a folder of Hugging Face's libraries are."""
+
+WEIGHTS = (
+    WEIGHTS_NAME,
+    INDEX_NAME,
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_model.safetensors",
+)
+"""What its weights can lie in: the first that is there, as transformers looks for them."""
 
 _MAX_JSON = 5_000_000
 """In bytes, of which Python makes 200 MB; the names of 21,000 classes take one."""
@@ -27,7 +39,7 @@ _OF_A_FOLDER = re.compile(
 )
 """Names that Hugging Face's libraries give to weights, and nobody to a file that stands alone."""
 
-_WEIGHTS = frozenset({".bin", ".ckpt", ".pt", ".pth", ".pyth", ".safetensors", ".tar", ".torch"})
+_ENDINGS = frozenset({".bin", ".ckpt", ".pt", ".pth", ".pyth", ".safetensors", ".tar", ".torch"})
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ def of_folder(folder: Path) -> Beside:
         InputError: If a file cannot be read as a JSON object.
     """
     name, settings = processor_settings(folder, read_json)
-    return Beside(read_json(folder / CONFIG), settings, name)
+    return Beside(read_json(folder / CONFIG_NAME), settings, name)
 
 
 def of_file(path: Path) -> Beside:
@@ -68,13 +80,13 @@ def of_file(path: Path) -> Beside:
     """
     if _OF_A_FOLDER.fullmatch(path.name):
         return of_folder(path.parent)
-    if not _is_regnets(path.parent / CONFIG):
+    if not _is_regnets(path.parent / CONFIG_NAME):
         return Beside()
-    others = [other for other in path.parent.iterdir() if other.suffix in _WEIGHTS]
+    others = [other for other in path.parent.iterdir() if other.suffix in _ENDINGS]
     if others == [path.parent / path.name]:
         return of_folder(path.parent)
     reason = "it lies beside several files of weights, and does not say of which it speaks"
-    return Beside(ignored={CONFIG: reason})
+    return Beside(ignored={CONFIG_NAME: reason})
 
 
 def index_of(path: Path) -> Path | None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from converters.checkpoint.beside import Beside, of_folder, read_index
+from converters.checkpoint.beside import WEIGHTS, Beside, of_folder, read_index
 from converters.checkpoint.joined import JoinedTensor
 from converters.checkpoint.reader import CHUNK_SIZE, open_checkpoint
 from converters.errors import InputError
@@ -27,14 +27,6 @@ _STALE = "named like a shard, but not by the index"
 
 _MAX_OPEN = 128
 """Files held open at once; a system may allow no more than 256."""
-
-_WEIGHTS = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-    "open_clip_model.safetensors",
-)
 
 
 class SeveralFiles:
@@ -212,12 +204,12 @@ def is_file(path: Path) -> bool:
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...] | Path:
-    """The file with the weights, or an index; in the order in which transformers looks for them."""
-    for name in _WEIGHTS:
+    """The file with the weights, or an index."""
+    for name in WEIGHTS:
         path = folder / name
         if path.is_file():
             return path if name.endswith(".json") else (path,)
     raise InputError(
-        f"{folder}: holds none of {', '.join(_WEIGHTS[:4])}; give the checkpoint's file, or a "
+        f"{folder}: holds none of {', '.join(WEIGHTS[:4])}; give the checkpoint's file, or a "
         "folder that transformers or timm wrote."
     )

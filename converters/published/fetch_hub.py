@@ -10,6 +10,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils.tqdm import tqdm
 
+from converters.checkpoint.beside import CONFIGURATIONS, WEIGHTS
 from converters.errors import StorageError, in_words
 from converters.staging import partial_name, staged_folder
 from regnet.files.json_text import read_json
@@ -18,15 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from converters.progress import Progress
-
-_CONFIGURATIONS = ("config.json", "preprocessor_config.json", "processor_config.json")
-_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-"""The first that a repository has is taken."""
 
 _PLAIN_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 """Of a shard; any other could lead out of the folder."""
@@ -52,7 +44,7 @@ def fetch_repository(repository: str, folder: Path, progress: Progress, *, offli
     """
     hub = _Hub(repository, progress, offline=offline)
     files = dict(hub.files())
-    if not files.keys() & set(_WEIGHTS):
+    if not files.keys() & set(WEIGHTS):
         raise StorageError(
             f"{repository} is not in the Hub's cache and the network is forbidden; unset "
             f"REGNET_OFFLINE and HF_HUB_OFFLINE, or run `hf download {repository}` elsewhere."
@@ -74,10 +66,10 @@ class _Hub:
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """Yield name and place of what a conversion reads."""
-        for name in _CONFIGURATIONS:
+        for name in CONFIGURATIONS:
             if path := self._get(name):
                 yield name, path
-        for name in _WEIGHTS:
+        for name in WEIGHTS:
             if path := self._get(name):
                 yield name, path
                 for shard in _shards(path):

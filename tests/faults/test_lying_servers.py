@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from huggingface_hub import constants
 
+from converters.checkpoint.beside import WEIGHTS
 from converters.errors import ConversionError, InputError, StorageError
 from converters.progress import Silent
 from converters.published import fetch, http
@@ -181,17 +182,20 @@ def test_an_index_that_is_none_fetches_nothing_else(index: bytes, tmp_path: Path
     assert [path.name for path in folder.parent.iterdir()] == ["net"]
 
 
-def test_a_repository_that_has_not_changed_is_not_linked_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_a_repository_that_has_not_changed_is_not_linked_again(
+    weights: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "cache" / "net"
     with (
-        hub_serving(REPOSITORY, {"pytorch_model.bin": CONTENT}) as root,
+        hub_serving(REPOSITORY, {weights: CONTENT}) as root,
         hub_at(root, tmp_path / "hub"),
     ):
         fetch_repository(REPOSITORY, folder, Silent(), offline=False)
         inode = folder.stat().st_ino
         fetch_repository(REPOSITORY, folder, Silent(), offline=False)
     assert folder.stat().st_ino == inode
-    assert snapshot(folder) == {"pytorch_model.bin": CONTENT}
+    assert snapshot(folder) == {weights: CONTENT}
 
 
 def test_a_hub_that_hangs_up_is_one_sentence(

@@ -93,6 +93,13 @@ def test_a_configuration_of_something_else_is_no_ones(saved: Path) -> None:
     assert not source.skipped
 
 
+def test_of_weights_in_two_forms_those_are_read_that_transformers_reads(shards: Path) -> None:
+    (shards / "pytorch_model.bin").write_bytes(b"another network's")
+
+    RegNetForImageClassification.from_pretrained(shards)
+    assert source_of(shards).config.hidden_act == "silu"
+
+
 # The image processor's two places.
 
 
