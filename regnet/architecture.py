@@ -26,7 +26,13 @@ CLASSIFIER = "classifier.1"
 BASE_PREFIX = "regnet."
 """What precedes every name but the classifier's in `RegNetForImageClassification`."""
 
-BUFFER_LEAVES = ("running_mean", "running_var", "num_batches_tracked")
+KERNEL = ".convolution.weight"
+"""How the name of every convolution's kernel ends, the attention's apart."""
+
+COUNTER = "num_batches_tracked"
+"""How many batches a batch norm has seen, the only tensor that is no float; training alone asks."""
+
+BUFFER_LEAVES = ("running_mean", "running_var", COUNTER)
 """What a batch norm measures instead of learning: in the state dict, but no parameter."""
 
 BATCH_NORM_LEAVES = ("weight", "bias", *BUFFER_LEAVES)
@@ -177,9 +183,9 @@ def _block(
 
 
 def _conv_norm_tensors(layer: ConvNorm) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{layer.name}.convolution.weight", layer.weight_shape
+    yield layer.name + KERNEL, layer.weight_shape
     for leaf in BATCH_NORM_LEAVES:
-        shape = () if leaf == "num_batches_tracked" else (layer.out_channels,)
+        shape = () if leaf == COUNTER else (layer.out_channels,)
         yield f"{layer.name}.normalization.{leaf}", shape
 
 

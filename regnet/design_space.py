@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from regnet.architecture import Architecture, ConvNorm
 from regnet.config import RegNetConfig
+from regnet.imagenet import IMAGENET_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 QUANTUM = 8
 """Widths are multiples of this before they are snapped to groups."""
-
-IMAGENET_CLASSES = 1000
 
 
 def stage_widths_and_depths(

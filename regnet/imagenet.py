@@ -1,4 +1,4 @@
-"""How ImageNet pixels are normalised, by every framework that trained a RegNet."""
+"""ImageNet as every framework that trained a RegNet has it."""
 
 from __future__ import annotations
 
@@ -7,3 +7,5 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Likewise."""
+
+IMAGENET_CLASSES = 1000

@@ -14,7 +14,7 @@ from benchmarks.giants.content import Part
 from converters.checkpoint import open_any
 from converters.families.written import Network
 from converters.folder.folder import ConvertedFolder
-from regnet.architecture import BUFFER_LEAVES, Architecture
+from regnet.architecture import COUNTER, Architecture
 from regnet.files.dtypes import COUNTER_DTYPE
 from regnet.files.safetensors_file import (
     WEIGHTS_NAME,
@@ -100,7 +100,7 @@ def _write_hole(path: Path, config: RegNetConfig, dtype: str, classes: int) -> N
     specs = in_file_order(
         TensorSpec(
             name,
-            COUNTER_DTYPE if name.endswith(BUFFER_LEAVES[-1]) else dtype,
+            COUNTER_DTYPE if name.endswith(COUNTER) else dtype,
             shape,
         )
         for name, shape in Architecture.of(config).tensors(classifier=classes > 0)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from converters.errors import InputError, first, printable
 from converters.families.heads import NO_HEAD, Head, choose_head, last_block
 from converters.families.wrapping import Normaliser, unread_of
+from regnet.architecture import COUNTER
 from regnet.files.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -64,7 +65,6 @@ _PROFILER = {"total_ops", "total_params"}
 """Counters that thop registers in every module."""
 
 _COUNTED = "a counter, which nothing is computed with"
-_COUNTER = "num_batches_tracked"
 
 _STATISTIC = re.compile(
     r"(?P<before>_?(?:[a-z0-9]+_)*?)(?P<word>means?|mu|stds?|stdev|stddev|sds?|sigma)"
@@ -117,7 +117,7 @@ def prepared(state: StateDict, keymap: Keymap, where: str) -> StateDict:
             of a kind that is not read.
     """
     for name, unread in state.unread.items():
-        if name.endswith(_COUNTER):
+        if name.endswith(COUNTER):
             continue  # nothing is computed with it, and the plan makes zeros
         if keymap.parse(name) or (unread.is_state and not _harmless(name)):
             raise _unreadable(name, unread, where)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-IMAGENET_CLASSES = 1000
-
 
 @cache
 def imagenet_labels() -> tuple[str, ...]:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import InputError
 from converters.families.entries import OPTIMISER, prepared, settle
 from converters.families.family import Family, choose_state
-from converters.families.labels import IMAGENET_CLASSES, imagenet_labels
+from converters.families.labels import imagenet_labels
 from converters.families.pycls_config import PyclsConfig
 from converters.families.pycls_keymap import PYCLS
 from converters.families.recognise import architecture_of
 from converters.families.source import BILINEAR, Decision, EvalTransform, Source
 from regnet.config import RegNetConfig
-from regnet.imagenet import IMAGENET_MEAN
+from regnet.imagenet import IMAGENET_CLASSES, IMAGENET_MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, printable
 from converters.families.family import Family, family_source
-from converters.families.labels import IMAGENET_CLASSES, imagenet_labels
+from converters.families.labels import imagenet_labels
 from converters.families.source import LICENCE, Decision
 from converters.families.timm_config import ACTIVATIONS, DEFAULT, TimmConfig
 from converters.families.timm_keymap import TIMM
 from regnet.config import RegNetConfig
+from regnet.imagenet import IMAGENET_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -19,6 +19,7 @@ from converters.families.entries import elsewhere, require_readable
 from converters.families.family import Family, choose_state, source_of
 from converters.families.heads import Head, branch, choose_head, last_block
 from converters.families.source import BICUBIC, BILINEAR, EvalTransform
+from regnet.architecture import COUNTER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,7 +121,7 @@ def _classifiers(
         linear = {leaf: t for leaf, t in stored.items() if not leaf.startswith(_NORM)}
         if norm:  # `eval_mlp` is a batch norm before an `mlp` called "clf"
             linear = {leaf.removeprefix("clf."): t for leaf, t in linear.items()}
-            norm.pop("num_batches_tracked", None)
+            norm.pop(COUNTER, None)
         if any("prototypes" in leaf or "projection_head" in leaf for leaf in stored):
             unfit[name] = "SwAV's, for pre-training; it gives no classes"
         elif _in_pieces(stored):

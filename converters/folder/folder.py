@@ -10,7 +10,7 @@ from converters.checkpoint import open_checkpoint
 from converters.checkpoint.beside import read_json
 from converters.errors import InputError
 from converters.families.recognise import tensors_of
-from regnet.architecture import BUFFER_LEAVES, Architecture
+from regnet.architecture import COUNTER, Architecture
 from regnet.config import CONFIG_NAME, RegNetConfig
 from regnet.files.dtypes import ELEMENT_TYPES
 from regnet.files.json_file import processor_settings
@@ -156,8 +156,7 @@ class ConvertedFolder:
     @property
     def dtype(self) -> str:
         """What the weights are stored in: torch's name, such as ``float16``."""
-        counter = BUFFER_LEAVES[-1]
-        return next(t.dtype for name, t in self.tensors.items() if not name.endswith(counter))
+        return next(t.dtype for name, t in self.tensors.items() if not name.endswith(COUNTER))
 
     def array(self, name: str) -> NDArray[np.generic]:
         """Map one tensor from its file, read-only, without reading it.

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from converters.folder.folder import ConvertedFolder
 
-_SEED = 20200330
+SEED = 20200330
+"""Of everything that is drawn, so that every run draws the same."""
 _SMALLEST, _LARGEST = 32, 1024
 _PATCH = 8
 _GRAIN = 0.05
@@ -55,7 +56,7 @@ def verification_inputs(num_channels: int, image_size: int) -> dict[str, NDArray
     Returns:
         Name to (N, num_channels, H, W), the same on every machine.
     """
-    random = np.random.default_rng(_SEED)
+    random = np.random.default_rng(SEED)
     image_size = min(image_size, _LARGEST)
     height = max(_SMALLEST, image_size * 2 // 9)
     width = height + 17

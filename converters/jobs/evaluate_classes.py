@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError
-from converters.families.labels import IMAGENET_CLASSES, imagenet_synsets
+from converters.families.labels import imagenet_synsets
 from converters.folder.images import images_below
+from regnet.imagenet import IMAGENET_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

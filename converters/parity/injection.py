@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from converters.folder.inputs import SEED
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 AMPLIFIED = 2.0
 """How many times too large the injected errors are."""
 
-_SEED = 20200330
 _UNIT = 2.0**-24 * AMPLIFIED
 """Half of the distance from 1 to the next float32, amplified."""
 
@@ -62,7 +63,7 @@ class Injection:
     """
 
     def __init__(self, copies: int, seed: int = 0) -> None:
-        self._random = np.random.default_rng([_SEED, seed])
+        self._random = np.random.default_rng([SEED, seed])
         self._copies = copies
         self._kernel: Tensor | None = None
         self._kernel_squares = torch.empty(0)
@@ -217,7 +218,7 @@ however small they are: some runtimes' sigmoid is never below 1e-8."""
 @cache
 def noise_pool() -> Tensor:
     """A million draws of the standard normal distribution, the same on every machine."""
-    random = np.random.default_rng(_SEED)
+    random = np.random.default_rng(SEED)
     return torch.from_numpy(random.standard_normal(_POOL, dtype=np.float32))
 
 

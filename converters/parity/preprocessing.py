@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.folder.inputs import SEED
 from converters.formats.onnx.graph import LOGITS
 from converters.formats.onnx.preprocessing import PROBABILITIES, TOP_INDICES, TOP_SCORES
 from converters.formats.onnx.preprocessing_runtime import ConfinedWhole, WholeWithPreprocessing
@@ -39,7 +40,6 @@ MOST_DIFFERENT = 0.1
 bicubic filter and to 0.5 % with the bilinear one; on drawings of few colours, where many sums are
 ties, to 4 %. Truncating instead of rounding would make it half of all."""
 
-_SEED = 20200330
 _PATCH = 9
 _LARGE = 1024
 """Pixels a side; no published network takes more."""
@@ -86,7 +86,7 @@ def measure_preprocessing(
 
 def sample_pictures(batch: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
     """Patches and lines under noise, (batch, height, width, channels), the same every time."""
-    random = np.random.default_rng(_SEED)
+    random = np.random.default_rng(SEED)
     grid = random.integers(0, 256, (batch, height // _PATCH + 1, width // _PATCH + 1, channels))
     coarse = grid.repeat(_PATCH, axis=1).repeat(_PATCH, axis=2)[:, :height, :width]
     noise = random.normal(scale=20, size=coarse.shape)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from converters.errors import InputError
+from converters.folder.inputs import SEED
 from converters.formats.lockstep import Arithmetic
 from converters.parity.injection import noise_pool
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float16", "bfloat16", "int8")
 
-_SEED = 20200330
 _PIECE = 1 << 17
 
 _UNIFORM = 12**-0.5
@@ -75,7 +75,7 @@ class _Dither:
     """Noise with the spread of one step of rounding, in all copies but the first."""
 
     def __init__(self, copies: int) -> None:
-        self._random = np.random.default_rng(_SEED)
+        self._random = np.random.default_rng(SEED)
         self._copies = copies
 
     def add(self, values: Tensor, size: Tensor, factor: float) -> Tensor:

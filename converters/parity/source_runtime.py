@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from converters.errors import in_words
 from converters.families.built import NotRunError
 from converters.formats.reference import torch_threads
-from regnet.architecture import BUFFER_LEAVES
+from regnet.architecture import COUNTER
 from regnet.files.casts import widened
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from converters.families.built import Build, RealNetwork
     from converters.families.source import Source
     from converters.parity.loaded import Tensors
-
-_COUNTER = BUFFER_LEAVES[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +156,7 @@ def _tensor(tensors: Tensors, stored: StoredTensor) -> Tensor:
 
 def _load(network: RealNetwork, state: Mapping[str, Tensor]) -> None:
     missing, unexpected = network.module.load_state_dict(state, strict=False)
-    missing = [name for name in missing if not name.endswith(_COUNTER)]
+    missing = [name for name in missing if not name.endswith(COUNTER)]
     for what, names in (("gets no tensor for", missing), ("has no place for", unexpected)):
         if names:
             raise RuntimeError(f"the framework's network {what} {', '.join(names[:3])}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from converters.errors import InputError, first
 from converters.families.reference_keymap import REFERENCE
 from converters.weights.fold import Fold
-from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
+from regnet.architecture import BASE_PREFIX, CLASSIFIER, COUNTER, Architecture
 from regnet.files.dtypes import COUNTER_DTYPE, DEFAULT, DTYPES
 from regnet.files.safetensors_file import TensorSpec
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from converters.families.source import Source
     from regnet.files.dtypes import DType
 
-_COUNTER = "num_batches_tracked"
 """Whatever the weights are stored in."""
 
 
@@ -79,7 +78,7 @@ class Plan:
     def cast_from(self) -> list[str]:
         """The types, other than ``dtype``, that the source stores weights in."""
         tensors = {step.target.name: step.tensor for step in self.steps if step.tensor}
-        stored = {tensor.dtype for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
+        stored = {tensor.dtype for name, tensor in tensors.items() if not name.endswith(COUNTER)}
         return sorted(stored - {self.dtype})
 
 
@@ -104,7 +103,7 @@ def make_plan(source: Source, where: str, dtype: DType = DEFAULT) -> Plan:
             names[target] = name
         else:
             unknown.append(name)
-    missing = [name for name in expected if name not in names and not name.endswith(_COUNTER)]
+    missing = [name for name in expected if name not in names and not name.endswith(COUNTER)]
     if unknown or missing:
         raise InputError(_mismatch(source, unknown, missing, where))
     steps = tuple(
@@ -126,13 +125,13 @@ def _target_name(source: Source, name: str) -> str | None:
 
 
 def _spec(target: str, shape: tuple[int, ...], dtype: DType) -> TensorSpec:
-    return TensorSpec(target, COUNTER_DTYPE if target.endswith(_COUNTER) else dtype, shape)
+    return TensorSpec(target, COUNTER_DTYPE if target.endswith(COUNTER) else dtype, shape)
 
 
 def _step(source: Source, target: TensorSpec, name: str | None, where: str) -> Step:
     if name is None:
         return Step(target)
-    is_counter = target.name.endswith(_COUNTER)
+    is_counter = target.name.endswith(COUNTER)
     tensor = source.tensors[name]
     if tensor.shape != target.shape:
         raise InputError(

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 Element = Literal["float32", "float16"]
 
+FOLDED_WEIGHT = ".folded_weight"
+FOLDED_BIAS = ".folded_bias"
+"""What follows a module's name where a convolution has taken in its batch norm.
+
+Not ``.convolution.weight`` as in the state dict: whoever puts a state dict into the file by name
+would overwrite the folded values with unfolded ones, and nothing fails.
+"""
+
 OPSET = 18
 """Unless somebody asks for another: the newest that every runtime of the last years takes."""
 

@@ -18,7 +18,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from converters.formats.onnx.file import ONNX_TYPES
-from converters.formats.onnx.form import DEFAULT_FORM
+from converters.formats.onnx.form import DEFAULT_FORM, FOLDED_BIAS, FOLDED_WEIGHT
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, NORM_EPS, Architecture
 from regnet.dataflow import PIXELS, Dataflow
 
@@ -200,12 +200,8 @@ class _NodeWriter(Dataflow):
 
 
 def folded_names(module: str) -> tuple[str, str]:
-    """Initialisers of a convolution that has taken its batch norm in: weight and bias.
-
-    They must not be called like the state dict's ``convolution.weight``: whoever puts a state dict
-    into the file by name would overwrite the folded values with unfolded ones, and nothing fails.
-    """
-    return f"{module}.folded_weight", f"{module}.folded_bias"
+    """Initialisers of a convolution that has taken its batch norm in: weight and bias."""
+    return module + FOLDED_WEIGHT, module + FOLDED_BIAS
 
 
 def _weight_and_bias(module: str) -> tuple[str, str]:

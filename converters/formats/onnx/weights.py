@@ -17,7 +17,7 @@ from onnx import StringStringEntryProto, TensorProto
 from converters.errors import InputError
 from converters.formats.onnx.file import ONNX_TYPES, Weight
 from converters.formats.onnx.graph import folded_names
-from regnet.architecture import BATCH_NORM_LEAVES, NORM_EPS
+from regnet.architecture import BATCH_NORM_LEAVES, COUNTER, KERNEL, NORM_EPS
 from regnet.files.casts import widened
 from regnet.files.dtypes import COMPUTED
 
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from converters.folder.folder import ConvertedFolder
     from converters.formats.onnx.form import Element
 
-_KERNEL = ".convolution.weight"
 _NORM_LEAVES = tuple(f".normalization.{leaf}" for leaf in BATCH_NORM_LEAVES)
-_COUNTER = ".num_batches_tracked"
 
 
 def folded_weights(folder: ConvertedFolder, element: Element = "float32") -> Iterator[Weight]:
@@ -48,8 +46,8 @@ def folded_weights(folder: ConvertedFolder, element: Element = "float32") -> Ite
         InputError: If a tensor is no float of 16 bits or more.
     """
     for name, shape in _parameters(folder):
-        if name.endswith(_KERNEL):
-            module = name.removesuffix(_KERNEL)
+        if name.endswith(KERNEL):
+            module = name.removesuffix(KERNEL)
             weight, bias = folded_names(module)
             kernel = partial(_folded_kernel, folder, module, element)
             shift = partial(_folded_bias, folder, module, element)
@@ -92,7 +90,7 @@ def cast_names(folder: ConvertedFolder) -> frozenset[str]:
 def _parameters(folder: ConvertedFolder) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the state dict without its counters."""
     for name, shape in folder.architecture.tensors(classifier=folder.has_classifier):
-        if name.endswith(_COUNTER):
+        if name.endswith(COUNTER):
             continue
         tensor = folder.tensors[name]
         if tensor.dtype not in ONNX_TYPES:
@@ -121,7 +119,7 @@ def _held(name: str, compute: Callable[[], NDArray[np.floating]]) -> NDArray[np.
 
 @_damage_is_judged_later
 def _folded_kernel(folder: ConvertedFolder, module: str, element: Element) -> NDArray[np.floating]:
-    kernel = _readable(folder, module + _KERNEL)
+    kernel = _readable(folder, module + KERNEL)
     scale = _scale(folder, module)[:, np.newaxis, np.newaxis, np.newaxis]
     # Multiplied in float64 and rounded by a buffer of some thousand elements: no float64 copy.
     folded = np.empty(kernel.shape, element)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.folder.folder import DEFAULT_IMAGE_SIZE
-from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
+from converters.folder.inputs import PHOTOGRAPHS, SEED, photographs, verification_inputs
 from converters.parity.compare.confined import TORCHSCRIPT
 from converters.parity.compare.sampled import units_of
 from converters.parity.compare.sides import folder_of
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     Inputs = Mapping[str, NDArray[np.float32]]
     Results = Mapping[str, Outputs]
 
-_SEED = 20200330
 _IMAGES = 3
 _NATIVE = "native"
 
@@ -74,7 +73,7 @@ def shared_inputs(a: Side, b: Side, images: Sequence[Path]) -> Inputs:
     _, channels, height, width = (x or y for x, y in zip(a.layout, b.layout, strict=True))
     channels = channels or len(IMAGENET_MEAN)
     if height and width:
-        random = np.random.default_rng(_SEED)
+        random = np.random.default_rng(SEED)
         noise = random.standard_normal((_IMAGES, channels, height, width))
         inputs = {_NATIVE: noise.astype(np.float32)}
     else:

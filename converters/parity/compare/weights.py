@@ -13,10 +13,9 @@ from converters.folder.folder import ConvertedFolder
 from converters.formats.onnx.export import PRODUCER
 from converters.parity.compare.confined import ONNX
 from converters.parity.contents.elements import compare_bits
-from converters.parity.contents.held import COUNTER
 from converters.parity.contents.tensors import certify, contents_of
 from converters.parity.metrics import rms
-from regnet.architecture import BASE_PREFIX
+from regnet.architecture import BASE_PREFIX, COUNTER
 from regnet.files.casts import cast, widened
 from regnet.files.dtypes import DTYPES
 

@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 
     from converters.folder.folder import ConvertedFolder
 
-FOLDED_WEIGHT = ".folded_weight"
-FOLDED_BIAS = ".folded_bias"
-"""What follows a module's name where a convolution has taken in its batch norm."""
-
-COUNTER = ".num_batches_tracked"
-"""How many batches a norm has seen; only training asks."""
-
 
 @dataclass(frozen=True, slots=True)
 class HeldTensor:

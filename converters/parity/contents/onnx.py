@@ -18,14 +18,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_help
 from converters.errors import printable
 from converters.formats.onnx.export import WEIGHTS_KEY
 from converters.formats.onnx.file import DATA_SUFFIX
-from converters.parity.contents.held import (
-    FOLDED_BIAS,
-    FOLDED_WEIGHT,
-    Contents,
-    HeldTensor,
-    mapped,
-    part,
-)
+from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
+from converters.parity.contents.held import Contents, HeldTensor, mapped, part
 from converters.parity.contents.protobuf import cut
 from converters.parity.contents.written import (
     graph_faults,

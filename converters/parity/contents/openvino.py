@@ -11,7 +11,8 @@ import math
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from converters.parity.contents.held import FOLDED_BIAS, Contents, HeldTensor, mapped, part
+from converters.formats.onnx.form import FOLDED_BIAS
+from converters.parity.contents.held import Contents, HeldTensor, mapped, part
 
 if TYPE_CHECKING:
     from pathlib import Path

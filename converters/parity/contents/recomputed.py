@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from regnet.architecture import NORM_EPS
+from regnet.architecture import KERNEL, NORM_EPS
 from regnet.files.casts import widened
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class FoldedKernel(_Fold):
 
     @cached_property
     def _kernel(self) -> NDArray[np.floating]:
-        return stored(self.folder, f"{self.module}.convolution.weight")
+        return stored(self.folder, self.module + KERNEL)
 
 
 class FoldedBias(_Fold):

@@ -16,10 +16,11 @@ import numpy as np
 
 from converters.checkpoint.digests import sha256_of
 from converters.errors import in_words, printable
+from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
 from converters.formats.registry import FORMATS
 from converters.parity.contents.elements import compare_bits, compare_steps, compare_values
-from converters.parity.contents.held import COUNTER, FOLDED_BIAS, FOLDED_WEIGHT
 from converters.parity.contents.recomputed import Cast, FoldedBias, FoldedKernel
+from regnet.architecture import COUNTER, KERNEL
 from regnet.files.dtypes import COMPUTED, DTYPES, item_size
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from converters.parity.contents.held import Contents, HeldTensor
     from converters.parity.contents.recomputed import Recomputed
 
-_KERNEL = ".convolution.weight"
 _FOLDED = (FOLDED_WEIGHT, FOLDED_BIAS)
 
 
@@ -172,7 +172,7 @@ class _Audit:
         owners = {name.rpartition(".")[0] for name in held if name.endswith(_FOLDED)}
         for name, shape in folder.architecture.tensors(classifier=folder.has_classifier):
             owner = ".".join(name.split(".")[:-2])  # of convolution.weight, normalization.bias
-            if owner in owners and name.endswith(_KERNEL):
+            if owner in owners and name.endswith(KERNEL):
                 kernel, bias = FoldedKernel(folder, owner), FoldedBias(folder, owner)
                 yield owner + FOLDED_WEIGHT, _Expected(shape, kernel)
                 yield owner + FOLDED_BIAS, _Expected(shape[:1], bias)

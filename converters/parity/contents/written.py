@@ -14,6 +14,7 @@ from onnx import TensorProto
 from converters.errors import printable
 from converters.formats.onnx.export import PRODUCER, REVISION
 from converters.formats.onnx.form import (
+    FOLDED_WEIGHT,
     NEWEST_OPSET,
     OLDEST_OPSET,
     OPSET,
@@ -24,7 +25,6 @@ from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.preprocessing import IMAGE, with_preprocessing
 from converters.formats.onnx.weights import cast_names
 from converters.formats.torchscript import CODE, MARK, program_entries
-from converters.parity.contents.held import FOLDED_WEIGHT
 from regnet.config import CONFIG_NAME
 from regnet.files.dtypes import COMPUTED
 from regnet.files.json_file import PREPROCESSOR_NAME

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from converters.parity.contents.held import COUNTER
 from converters.parity.contents.tensors import certify
 from converters.parity.locate.intermediates import run_with_intermediates
 from converters.parity.locate.module_errors import measure
 from converters.parity.locate.walk import steps_of
+from regnet.architecture import COUNTER
 from regnet.dataflow import PIXELS
 
 if TYPE_CHECKING:
