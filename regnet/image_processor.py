@@ -121,7 +121,6 @@ class RegNetImageProcessor(JsonFile):
 
     file_name = PREPROCESSOR_NAME
     title = "the image processor"
-    model_input_names = ("pixel_values",)
 
     def __init__(  # noqa: PLR0913 -- the documented fields
         self,

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import ZipFile, ZipInfo
 
+from converters.checkpoint.zip_directory import LOCAL_HEADER
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import BinaryIO, Self
@@ -20,7 +22,6 @@ ALIGNMENT = 64
 _MODE = 0o644
 _EXTRA_HEADER = struct.Struct("<HH")  # identifier, length
 _PADDING_ID = 0x4246  # torch's, which readers skip
-_LOCAL_HEADER = 30  # bytes before the entry's name
 _ZIP64_EXTRA = 20  # bytes of the extra field with the size of a large entry
 _ZIP64_FROM = 1 << 30  # in bytes; the format itself asks for it from 4 GiB, zipfile from 2 GiB
 
@@ -52,7 +53,7 @@ class TorchArchive:
         info = ZipInfo(f"{self._root}/{name}")  # dated 1980-01-01, whatever the clock says
         info.external_attr = _MODE << 16
         zip64 = size >= _ZIP64_FROM
-        header = _LOCAL_HEADER + len(info.filename.encode()) + _EXTRA_HEADER.size
+        header = LOCAL_HEADER.size + len(info.filename.encode()) + _EXTRA_HEADER.size
         padding = -(self._file.tell() + header + zip64 * _ZIP64_EXTRA) % ALIGNMENT
         info.extra = _EXTRA_HEADER.pack(_PADDING_ID, padding) + bytes(padding)
         with self._zip.open(info, "w", force_zip64=zip64) as entry:

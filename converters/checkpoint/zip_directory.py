@@ -37,7 +37,7 @@ MAX_DIRECTORY = 1 << 24
 _IS_FOLDER = 0x10  # among the attributes that MS-DOS gives a file
 _LEVEL = 0x0006  # bits that say how hard deflate tried
 
-_LOCAL = struct.Struct("<4sHHHHHIIIHH")
+LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _END = struct.Struct("<4sHHHHIIH")
 _END64 = struct.Struct("<4sQHHIIQQQQ")
@@ -167,9 +167,9 @@ class ZipDirectory:
         """Where the bytes of an entry begin, by its own header."""
         if entry.header not in self._data:  # nobody asked for one reading
             left = max(self._file.size - entry.header, 0)
-            header = self._file.read(entry.header, min(_LOCAL.size, left))
+            header = self._file.read(entry.header, min(LOCAL_HEADER.size, left))
             sizes = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-            return entry.header + _LOCAL.size + sum(sizes)
+            return entry.header + LOCAL_HEADER.size + sum(sizes)
         return self._data[entry.header]
 
     def content(self, entry: Entry, limit: int) -> bytes:
@@ -359,18 +359,18 @@ class ZipDirectory:
     def _require_local_header(self, entry: Entry) -> int:
         """Check an entry's own header against the directory; return where its data begins."""
         shown = printable(entry.name)
-        if entry.header + _LOCAL.size > self._end:
+        if entry.header + LOCAL_HEADER.size > self._end:
             raise InputError(f"{self._where(entry)}: lies outside the file; {_AGAIN}.")
-        header = self._file.read(entry.header, _LOCAL.size)
-        start, _, flags, method, _, _, crc32, stored, size, name_size, extra_size = _LOCAL.unpack(
-            header
+        header = self._file.read(entry.header, LOCAL_HEADER.size)
+        start, _, flags, method, _, _, crc32, stored, size, name_size, extra_size = (
+            LOCAL_HEADER.unpack(header)
         )
         if start != ZIP_START:
             raise InputError(f"{self._where(entry)}: is damaged, its header is missing; {_AGAIN}.")
-        data: int = entry.header + _LOCAL.size + name_size + extra_size
+        data: int = entry.header + LOCAL_HEADER.size + name_size + extra_size
         if data + entry.stored > self._end:
             raise InputError(f"{self._where(entry)}: reaches beyond the file; {_AGAIN}.")
-        rest = self._file.read(entry.header + _LOCAL.size, name_size + extra_size)
+        rest = self._file.read(entry.header + LOCAL_HEADER.size, name_size + extra_size)
         if rest[:name_size] != entry.raw_name:
             raise self.ambiguous(f"calls the entry '{shown}' differently in two places")
         free = _LEVEL | (UTF8_NAME if entry.raw_name.isascii() else 0)
