@@ -43,20 +43,23 @@ def first(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(map(printable, names[:most])) + more
 
 
+def said(error: BaseException | str) -> str:
+    """What an error says, on one line: of TorchScript's the last, which follows a traceback."""
+    lines = str(error).strip().splitlines()
+    return " ".join(lines[-1:] if lines and lines[-1].startswith("RuntimeError") else lines)
+
+
 def in_words(error: BaseException | str, path: Path | None = None) -> str:
     """What the system or a library says of its failure, on one line, for use in parentheses.
 
     Args:
         error: It, or its words, of any length. Of the system's the reason alone counts, without
-            the file; of TorchScript's the last line, which follows a traceback.
+            the file.
         path: A file that the words may name, to be called by its name alone.
     """
     if isinstance(error, OSError) and error.strerror:
         return escaped(error.strerror.lower())
-    lines = str(error).strip().splitlines()
-    words = " ".join(lines[-1:] if lines and lines[-1].startswith("RuntimeError") else lines)
-    if path is not None:
-        words = words.replace(str(path), path.name)
+    words = said(error) if path is None else said(error).replace(str(path), path.name)
     return escaped(" ".join(words.split())[:MAX_WORDS]).rstrip(".") or type(error).__name__
 
 

@@ -344,7 +344,8 @@ def load_tensors(folder: Path) -> dict[str, Tensor]:
         folder: With ``model.safetensors``, or ``model.safetensors.index.json`` and its shards.
 
     Returns:
-        Name to CPU tensor; writing to one does not change the file.
+        Name to CPU tensor, in the shape and dtype that is stored; writing to one does not change
+        the file.
 
     Raises:
         FileNotFoundError: If a file is missing.

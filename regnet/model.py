@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def gelu_new(hidden: Tensor) -> Tensor:
-    """GELU by its tanh approximation, in the operations and order of transformers' ``gelu_new``."""
+    """GELU by its tanh approximation, elementwise, in the order of transformers' ``gelu_new``."""
     half = 0.5 * hidden  # first, so that gradients are summed in the same order too
     inner = math.sqrt(2.0 / math.pi) * (hidden + 0.044715 * torch.pow(hidden, 3.0))
     return half * (1.0 + torch.tanh(inner))
@@ -116,7 +116,7 @@ class RegNetStage(nn.Module):
         self.layers = nn.Sequential(*(RegNetBlock(block, hidden_act) for block in blocks))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Run the blocks in order."""
+        """Run the blocks in order: (N, in, H, W) to (N, out, H', W')."""
         output: Tensor = self.layers(hidden)
         return output
 

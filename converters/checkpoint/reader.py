@@ -101,7 +101,7 @@ class Checkpoint:
             yield from self._read(offset, tensor.nbytes, chunk_size)
 
     def array(self, tensor: StoredTensor) -> np.ndarray:
-        """Return a tensor as an array with memory of its own, in C order.
+        """Return a tensor as an array of its shape with memory of its own, in C order.
 
         The dtype is NumPy's equal of the tensor's; bfloat16 and the eight-bit floats, which NumPy
         lacks, come as unsigned integers of the same bits.

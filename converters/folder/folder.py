@@ -163,6 +163,9 @@ class ConvertedFolder:
 
         Args:
             name: A name of the state dict, for example ``classifier.1.weight``.
+
+        Returns:
+            Of the tensor's shape and dtype; of bfloat16 the bits, in uint16.
         """
         import numpy as np
 

@@ -24,9 +24,11 @@ class Runtime(Protocol):
         """Run the network.
 
         Args:
-            pixel_values: (N, C, H, W).
+            pixel_values: (N, C, H, W), normalised.
 
         Returns:
-            Outputs by name: ``logits``, or ``last_hidden_state`` and ``pooler_output``.
+            The outputs by name: ``logits``, (N, classes), or ``last_hidden_state``, (N, width,
+            H', W'), and ``pooler_output``, (N, width, 1, 1); float32, except where the runtime
+            says otherwise.
         """
         ...

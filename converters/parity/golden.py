@@ -45,8 +45,9 @@ def write_golden(
 
     Args:
         folder: The converted folder.
-        inputs: Batch to pixels, stored as ``<batch>.pixel_values``.
-        oracle: Batch to output name to float64 array, stored as ``<batch>.<output>``.
+        inputs: Batch to pixels, (N, C, H, W), stored as ``<batch>.pixel_values``.
+        oracle: Batch to output name to float64 array, (N, classes) or (N, width, H, W), stored as
+            ``<batch>.<output>``.
     """
     arrays: dict[str, NDArray[np.floating]] = {
         batch + _PIXELS: pixels for batch, pixels in inputs.items()
@@ -65,6 +66,9 @@ def read_golden(
     Args:
         folder: The converted folder.
         output_names: What the network returns.
+
+    Returns:
+        Inputs and oracle as :func:`write_golden` took them.
 
     Raises:
         InputError: If the file is missing, damaged or another network's.

@@ -217,7 +217,7 @@ however small they are: some runtimes' sigmoid is never below 1e-8."""
 
 @cache
 def noise_pool() -> Tensor:
-    """A million draws of the standard normal distribution, the same on every machine."""
+    """A million draws of the standard normal distribution, flat, the same on every machine."""
     random = np.random.default_rng(SEED)
     return torch.from_numpy(random.standard_normal(_POOL, dtype=np.float32))
 

@@ -41,7 +41,7 @@ class Errors:
 
 
 def rms(values: NDArray[np.float64]) -> float:
-    """Root of the mean square."""
+    """Root of the mean square of all elements, whatever the shape."""
     return float(np.sqrt(np.mean(np.square(values))))
 
 

@@ -95,7 +95,7 @@ def sample_pictures(batch: int, height: int, width: int, channels: int) -> NDArr
 
 
 def step_of(processor: RegNetImageProcessor) -> NDArray[np.float64]:
-    """By how much a normalised pixel changes with one step of its byte, for each channel."""
+    """By how much a normalised pixel changes with one step of its byte: (channels,)."""
     scale = processor.rescale_factor if processor.do_rescale else 1.0
     std = np.array(processor.image_std) if processor.do_normalize else np.ones(1)
     return scale / np.broadcast_to(std, len(processor.image_std))

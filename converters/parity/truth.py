@@ -108,5 +108,5 @@ class Truth:
 
 
 def run(runtime: Runtime, inputs: Inputs) -> dict[str, Outputs]:
-    """Every batch through a runtime."""
+    """Every batch, (N, C, H, W), through a runtime; its outputs by batch and name."""
     return {batch: runtime(pixels) for batch, pixels in inputs.items()}

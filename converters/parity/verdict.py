@@ -191,9 +191,11 @@ def judge(
     """Measure an artefact's outputs and decide.
 
     Args:
-        outputs: Batch to output name to array.
+        outputs: Batch to output name to an array of floats, in the shape that the oracle's has:
+            ``logits``, (N, classes); ``last_hidden_state``, (N, width, H, W); ``pooler_output``,
+            (N, width, 1, 1).
         units: From :func:`converters.parity.units.float32_units`, or of another precision.
-        oracle: Like ``outputs``, in float64: the truth.
+        oracle: Like ``outputs``, all float64: the truth.
         precision: What the artefact computes in, for the words.
 
     Returns:

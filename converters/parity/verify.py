@@ -218,7 +218,7 @@ def _taken_over(options: SourceOptions) -> Iterator[str]:
 
 
 def recorded_inputs(folder: ConvertedFolder) -> tuple[Inputs, Mapping[str, Outputs] | None]:
-    """The folder's golden vectors; fresh inputs and None where it has none."""
+    """The folder's golden vectors, as `read_golden` gives them; else fresh inputs and None."""
     if (folder.path / GOLDEN_NAME).is_file():
         return read_golden(folder.path, folder.output_names)
     return fresh_inputs(folder), None

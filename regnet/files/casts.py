@@ -27,7 +27,8 @@ def widened(array: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Give numbers that NumPy can compute with.
 
     Args:
-        array: As a checkpoint gives it: NumPy has no bfloat16, so that is its bits, in uint16.
+        array: As a checkpoint gives it, of any shape: NumPy has no bfloat16, so that is its bits,
+            in uint16.
         dtype: torch's name of its type.
 
     Returns:
@@ -85,7 +86,8 @@ def cast_pieces(
         to: torch's name of the type wanted.
 
     Yields:
-        One piece after another in row-major order, each flat: before the cast, and after it.
+        One piece after another in row-major order, each twice, (elements,): before the cast, in
+        the dtype of ``array``, and after it, as :func:`cast` gives it.
     """
     flat = array.reshape(-1)
     for start in range(0, flat.size, _PIECE):

@@ -37,8 +37,9 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
         path: The file.
 
     Returns:
-        Name to CPU tensor, in the order of the header; writing to one does not change the file.
-        Where the file puts a tensor at no multiple of its item size, it is a copy.
+        Name to CPU tensor of the shape and dtype stated, in the order of the header; writing to
+        one does not change the file. Where the file puts a tensor at no multiple of its item size,
+        it is a copy.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from converters.errors import in_words
+from converters.errors import said
 from converters.formats.confined.restrictions import give_up_rights
 from converters.formats.confined.wire import MalformedMessageError, receive, send
 
@@ -55,4 +55,4 @@ def _pipes() -> tuple[IO[bytes], IO[bytes]]:
 
 
 def _described(error: BaseException) -> dict[str, Any]:
-    return {"error": type(error).__name__, "words": in_words(str(error)) if str(error) else ""}
+    return {"error": type(error).__name__, "words": said(error)}

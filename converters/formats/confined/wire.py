@@ -64,7 +64,7 @@ def receive(stream: IO[bytes], largest: int) -> tuple[dict[str, Any], dict[str, 
         largest: Bytes that all its arrays may have together.
 
     Returns:
-        The head, and the arrays by name.
+        The head, and the arrays by name, of any shapes and dtypes.
 
     Raises:
         MalformedMessageError: If it is none, is larger, or ends too early.

@@ -52,17 +52,21 @@ class Foreign(Protocol):
         Args:
             pixel_values: (N, C, H, W), normalised.
 
+        Returns:
+            ``logits``, (N, classes), or ``last_hidden_state``, (N, width, H', W'), and
+            ``pooler_output``, (N, width, 1, 1), in the artefact's precision.
+
         Raises:
             InputError: If it does not take them.
         """
         ...
 
     def in_another_order(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """The same with the same sums arranged in another way, which rounds otherwise."""
+        """The same outputs with the same sums arranged in another way, which rounds otherwise."""
         ...
 
     def in_float64(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """The same with every float a float64.
+        """The same outputs with every float a float64; they are float64 too.
 
         Raises:
             InputError: If it does not run so.
@@ -70,7 +74,7 @@ class Foreign(Protocol):
         ...
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """What it holds, by its own names."""
+        """What it holds, by its own names, in the shapes and dtypes that it holds it in."""
         ...
 
 
@@ -79,7 +83,7 @@ def named(where: str, outputs: Mapping[str, NDArray[np.floating]]) -> Outputs:
 
     Args:
         where: What a message calls the artefact.
-        outputs: By the artefact's own names, in order.
+        outputs: By the artefact's own names, in order, of any shapes.
 
     Raises:
         InputError: If they are neither logits nor what a trunk returns.

@@ -59,7 +59,7 @@ class Tensors:
 
     Attributes:
         dtypes: Name to torch's name of the element type.
-        array: Gives one; bfloat16 as its bits.
+        array: Gives one, in its own shape and dtype; bfloat16 as its bits, in uint16.
     """
 
     dtypes: Mapping[str, str]
@@ -74,7 +74,7 @@ class Tensors:
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Arrays in memory."""
+        """Arrays in memory, of any shapes and dtypes that NumPy has."""
         return cls({name: array.dtype.name for name, array in arrays.items()}, arrays.__getitem__)
 
 

@@ -39,7 +39,7 @@ class Difference:
     ulps: int = 0
 
     def add(self, differs: NDArray[np.bool_], start: int) -> None:
-        """Count a block in, which begins at index ``start``."""
+        """Count a block in, flat or not, whose first element has the index ``start``, row-major."""
         if not differs.any():
             return
         self.count += int(np.count_nonzero(differs))
@@ -58,7 +58,7 @@ def compare_bits(held: memoryview, own: NDArray[np.generic]) -> Difference:
 
     Args:
         held: As many bytes as ``own`` has, row-major.
-        own: Row-major.
+        own: Of any shape and dtype, row-major.
     """
     unsigned = f"<u{own.itemsize}"
     ours, theirs = own.reshape(-1).view(unsigned), np.frombuffer(held, unsigned)

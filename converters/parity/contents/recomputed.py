@@ -46,10 +46,10 @@ class Recomputed(Protocol):
         """What they are, for messages."""
 
     def exact(self, rows: slice) -> Float64:
-        """The values of some rows, that is, indices of the first axis."""
+        """The values of some rows, indices of the first axis, with all other axes."""
 
     def reach(self, rows: slice) -> Float64:
-        """How far from ``exact`` another order of operations may lead, in absolute terms."""
+        """How far another order of operations may lead from ``exact``, absolute, in its shape."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ class _Fold:
 
     @cached_property
     def slope(self) -> Float64:
-        """What the norm multiplies each channel with."""
+        """What the norm multiplies each channel with, (channels,)."""
         variance = self.norm("running_var")
         return self.norm("weight") * (1.0 / np.sqrt(variance + NORM_EPS))
 
     def norm(self, leaf: str) -> Float64:
-        """A vector of the norm."""
+        """A vector of the norm, (channels,)."""
         name = f"{self.module}.normalization.{leaf}"
         return stored(self.folder, name).astype(np.float64)
 
@@ -107,7 +107,7 @@ class FoldedKernel(_Fold):
     """The kernel of a convolution that has taken its batch norm in."""
 
     def exact(self, rows: slice) -> Float64:
-        """The kernels of some output channels."""
+        """The kernels of some output channels, (rows, in, height, width)."""
         kernel = self._kernel[rows].astype(np.float64)
         return kernel * self.slope[rows].reshape(-1, 1, 1, 1)
 
@@ -124,7 +124,7 @@ class FoldedBias(_Fold):
     """The bias of a convolution that has taken its batch norm in."""
 
     def exact(self, rows: slice) -> Float64:
-        """The biases of some output channels."""
+        """The biases of some output channels, (rows,)."""
         return (self.norm("bias") - self.norm("running_mean") * self.slope)[rows]
 
     def reach(self, rows: slice) -> Float64:
@@ -134,6 +134,6 @@ class FoldedBias(_Fold):
 
 
 def stored(folder: ConvertedFolder, name: str) -> NDArray[np.floating]:
-    """Map a tensor of the state dict, as floats that NumPy can compute with."""
+    """Map a tensor of the state dict in its shape, as floats that NumPy can compute with."""
     floats: NDArray[np.floating] = widened(folder.array(name), folder.tensors[name].dtype)
     return floats
