@@ -18,7 +18,7 @@ from converters.folder.inputs import verification_inputs
 from converters.formats.format import ExportOptions
 from converters.formats.onnx.runtime import OnnxRuntime
 from converters.formats.registry import FORMATS
-from converters.formats.torchscript_runtime import TorchScriptRuntime
+from converters.formats.torchscript import TorchScriptRuntime
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT, Verdict, judge

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path  # noqa: TC003 -- typer reads it
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from converters.cli.console import Output
     from converters.formats.format import ExportOptions
-
-_PREPROCESSING = "onnx-preprocessing"
 
 
 def export_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
@@ -70,9 +68,10 @@ def export_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     """
     from converters.cli.console import Output
     from converters.formats.format import ExportOptions
-    from converters.formats.registry import named_formats
+    from converters.formats.registry import FORMATS, named_formats
 
-    chosen = named_formats([*(formats or ()), *([_PREPROCESSING] if with_preprocessing else ())])
+    preparing = [name for name, kind in FORMATS.items() if kind.prepares_images]
+    chosen = named_formats([*(formats or ()), *(preparing if with_preprocessing else ())])
     options = ExportOptions(
         share_weights=share_weights,
         io_float16=io_fp16,
@@ -115,6 +114,7 @@ def _export(
 ) -> None:
     """Write artefacts into a converted folder; print the files."""
     from converters.cli.tables import files_table, report_table
+    from converters.formats.registry import FORMATS
     from converters.jobs.export import export_artefacts
 
     with output.progress() as progress:
@@ -122,9 +122,15 @@ def _export(
     if report:
         output.result(report_table(report))
     output.result(files_table(path))
-    details = {name: own for name in formats if (own := _details(path, name))}
-    for own in details.values():
-        output.result(_quantisation_in_words(**own["quantisation"]))
+    described = {name: FORMATS[name].details for name in formats}
+    details = {
+        name: own
+        for name, read in described.items()
+        if read and (own := read(path / FORMATS[name].file_name))
+    }
+    for name, own in details.items():
+        if in_words := FORMATS[name].details_in_words:
+            output.result(in_words(own))
     if not report:
         output.result(f"\nNot verified yet; do it with: regnet verify {path}")
     record = {"folder": path.name, "formats": list(formats)}
@@ -133,26 +139,3 @@ def _export(
         | ({"details": details} if details else {})
         | ({"verification": report.to_dict()} if report else {})
     )
-
-
-def _details(path: Path, name: str) -> dict[str, Any]:
-    """What is recorded of a format's artefact beside its digest."""
-    from converters.formats.registry import FORMATS
-
-    kind = FORMATS[name]
-    return kind.details(path / kind.file_name) if kind.details else {}
-
-
-def _quantisation_in_words(
-    calibration_images: int,
-    agreement: float | None,
-    top1_loss: float | None,
-    float_layers: Sequence[str],
-) -> str:
-    """The fields of :class:`converters.formats.onnx.int8.Quantisation`."""
-    words = f"\nint8, calibrated on {calibration_images} images"
-    if agreement is not None and top1_loss is not None:
-        words += f": {agreement:.1%} keep their best class, expected loss {top1_loss:.2%} of top-1"
-    if float_layers:
-        return f"{words}; these layers stay in float32: {', '.join(float_layers)}."
-    return f"{words}; no layer had to stay in float32."

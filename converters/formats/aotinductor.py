@@ -7,17 +7,25 @@ from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from converters.checkpoint.torch_places import loadable
 from converters.errors import StorageError
+from converters.formats.format import DEFAULTS, Format
+from converters.formats.memory import require_memory
 from converters.formats.reference import torch_threads
-from converters.formats.torch_program import exported_program
+from converters.formats.torch_program import TorchRuntime, exported_program
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
+    from converters.formats.format import ExportOptions
+
+_COPIES = 2
+"""How many times the file's size loading takes: the bytes that are read, and the tensors."""
 
 
-def export_aotinductor(folder: ConvertedFolder, path: Path) -> None:
+def export_aotinductor(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAULTS) -> None:
     """Compile the network and write what ``torch._inductor.aoti_load_package`` opens.
 
     The file holds machine code: it runs on processors with the vector instructions of this one,
@@ -73,3 +81,44 @@ def _require_compiler() -> None:
             "AOTInductor needs a C++ compiler and there is none; install g++ or name one with the "
             "variable CXX, or choose --format pt2, which needs none."
         ) from error
+
+
+class AotInductorRuntime(TorchRuntime):
+    """Runs an AOTInductor package.
+
+    A package is machine code, which nothing can vouch for but its sha256.
+
+    Args:
+        path: The file.
+        output_names: Of what it returns, in order.
+        threads: How many compute.
+
+    Raises:
+        MemoryShortError: If the file would not fit into memory.
+        UnsafeInputError: If programs may find other entries in it, or it inflates.
+        RuntimeError: If it is damaged; from torch, if it is no such package.
+    """
+
+    def __init__(
+        self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1
+    ) -> None:
+        from torch._inductor import aoti_load_package
+
+        require_memory(_COPIES * path.stat().st_size)
+        with loadable(path), torch_threads(threads):
+            package = aoti_load_package(str(path))
+        super().__init__("AOTInductor", package, output_names, threads)
+
+
+AOTINDUCTOR = Format(
+    name="aotinductor",
+    title="AOTInductor",
+    file_name="model.aoti.pt2",
+    export=export_aotinductor,
+    load=AotInductorRuntime,
+    usage=(
+        "import torch",
+        'program = torch._inductor.aoti_load_package("{file}")',
+        "outputs = program(pixels)",
+    ),
+)

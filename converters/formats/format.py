@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
-    from converters.formats.runtime import Runtime
-    from converters.parity.contents.held import ReadContents
-    from converters.parity.verdict import Measurement
+    from converters.formats.runtime import ArtefactRuntime
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +66,43 @@ SPELLED = {
 }
 """What formats may be asked for: its name in :attr:`Format.options` to the command line's."""
 
-GRAPH = frozenset({"opset", "sizes"})
+
+DEFAULTS = ExportOptions()
+"""What is written where nobody asks for anything."""
+
+
+class Export(Protocol):
+    """Writes an artefact."""
+
+    def __call__(self, folder: ConvertedFolder, path: Path, options: ExportOptions, /) -> None:
+        """Write a folder's network to a path, created or replaced, with the companions beside it.
+
+        Args:
+            folder: What to export.
+            path: Where.
+            options: How; those that :attr:`Format.options` does not name say nothing here.
+
+        Raises:
+            InputError: If the folder or the options cannot be used.
+            StorageError: If a package is missing.
+            OSError: If a file cannot be written.
+        """
 
 
 class Load(Protocol):
     """Opens an artefact for running."""
 
-    def __call__(self, path: Path, output_names: tuple[str, ...], threads: int = 1, /) -> Runtime:
-        """Open a file that returns the named outputs, to compute on so many threads."""
+    def __call__(
+        self, path: Path, output_names: tuple[str, ...], threads: int = 1, /
+    ) -> ArtefactRuntime:
+        """Open a file that returns the named outputs, to compute on so many threads.
+
+        Raises:
+            MemoryShortError: If it would not fit into memory.
+            StorageError: If a package is missing.
+            UnsafeInputError: If opening it could run code.
+            Exception: Of whatever class the runtime raises, if it cannot be opened.
+        """
         ...
 
 
@@ -83,37 +110,65 @@ class Load(Protocol):
 class Format:
     """One kind of artefact.
 
+    What knows the proof of an artefact is named by its place, ``module:name``: a format is written
+    without knowing how it is judged, and judged by code that shares nothing with what wrote it.
+
     Attributes:
+        name: On the command line.
         title: For people.
         file_name: In a converted folder.
         export: Writes it from a folder to a path.
         load: Opens it for running, given the names of its outputs and the number of threads.
-        contents: Takes it apart into tensors, for
-            :func:`converters.parity.contents.tensors.certify`; None of compiled ones, whose weights
-            are packed for a processor, and which are judged by their numbers alone.
+        usage: Three lines that load and run it, for the model card; ``{file}`` is the artefact.
+        certificate: What takes it apart into tensors, a
+            :class:`converters.parity.contents.held.ReadContents`; None of compiled ones, whose
+            weights are packed for a processor, and which are judged by their numbers alone.
+        intermediates: What runs it and keeps every value, for
+            :mod:`converters.parity.locate.intermediates`; None of those that show none.
+        prepares_images: Whether it takes images as they are, so that what it makes of them is
+            measured too, beyond its outputs on normalised pixels.
         companions: Files that ``export`` may write beside its path; they and the artefact need each
             other, and are staged and recorded together.
-        further: What is measured of it beyond its outputs on normalised pixels, if anything; told
-            whether to run it in a process of its own.
-        details: What ``conversion.json`` records of the file beside its digest, if anything.
         options: Keys of :data:`SPELLED` that ``export`` heeds.
-        extra: The extra of this project, called like the package, that it is written with; None if
-            nothing further is needed.
+        precision: In which it computes.
+        extra: The extra of this project, called like the package, that it is written and run with;
+            None if nothing further is needed.
+        details: What ``conversion.json`` records of the file beside its digest, if anything.
+        details_in_words: The same for people.
+        may_equal: Another format whose file may have the very same bytes, and be the same file.
+        language: Of ``usage``.
     """
 
+    name: str
     title: str
     file_name: str
-    export: Callable[[ConvertedFolder, Path, ExportOptions], None]
+    export: Export
     load: Load
-    contents: ReadContents | None
+    usage: tuple[str, str, str]
+    certificate: str | None = None
+    intermediates: str | None = None
+    prepares_images: bool = False
     companions: tuple[str, ...] = ()
-    further: Callable[[ConvertedFolder, Path, bool], tuple[Measurement, ...]] | None = None
-    details: Callable[[Path], dict[str, Any]] | None = None
     options: frozenset[str] = frozenset()
+    precision: str = "float32"
     extra: str | None = None
+    details: Callable[[Path], dict[str, Any]] | None = None
+    details_in_words: Callable[[Mapping[str, Any]], str] | None = None
+    may_equal: str | None = None
+    language: str = "python"
 
     @property
     def companion_names(self) -> tuple[str, ...]:
         """The companions' names in a converted folder."""
         above, slash, _ = self.file_name.rpartition("/")
         return tuple(above + slash + name for name in self.companions)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All of its names in a converted folder, the artefact's own first."""
+        return (self.file_name, *self.companion_names)
+
+    @property
+    def tag(self) -> str:
+        """What its folder is to be found by, such as ``onnx`` of all kinds of ONNX."""
+        return self.name.partition("-")[0]

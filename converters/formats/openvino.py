@@ -1,4 +1,8 @@
-"""OpenVINO's own format: ``openvino_model.xml`` and the weights in ``openvino_model.bin``."""
+"""OpenVINO: its own format, ``openvino_model.xml`` beside ``openvino_model.bin``, and its runtime.
+
+Left alone it rounds weights to float16 when it saves, and computes in less than float32 where the
+processor can. Here it is told to do neither, and what it really did is looked up.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,16 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from converters.errors import require_extra
-from converters.formats.onnx.export import export_onnx_alone
-from converters.formats.onnx.form import GraphForm
-from converters.formats.onnx.graph import folded_names
+from converters.formats.format import DEFAULTS, ExportOptions, Format
+from converters.formats.memory import require_memory
+from converters.formats.runtime import ArtefactRuntime
 
 if TYPE_CHECKING:
-    from openvino import Model, Node
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from openvino import CompiledModel, Model, Node
 
     from converters.folder.folder import ConvertedFolder
 
@@ -23,7 +31,16 @@ _WITHOUT_BIAS = "/WithoutBiases"
 _PRODUCTS = {"Convolution", "GroupConvolution", "MatMul"}
 
 
-def export_openvino(folder: ConvertedFolder, path: Path) -> None:
+_DEVICE = "CPU"
+_HINT = "INFERENCE_PRECISION_HINT"
+_COPIES = 3
+"""How many times the weights' size it takes: mapped, packed for the processor, and in passing."""
+
+_PRECISIONS = {"f16": "float16", "bf16": "bfloat16"}
+"""OpenVINO's names of what is less than float32."""
+
+
+def export_openvino(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAULTS) -> None:
     """Write the network for OpenVINO, in float32.
 
     OpenVINO itself rounds weights to float16 when it saves, unless told otherwise. The same version
@@ -42,9 +59,11 @@ def export_openvino(folder: ConvertedFolder, path: Path) -> None:
     import openvino
     from openvino.passes import ConstantFolding, Manager
 
+    from converters.formats.onnx.export import export_onnx_alone
+
     with TemporaryDirectory(dir=path.parent) as temporary:
         graph = Path(temporary) / "model.onnx"
-        export_onnx_alone(folder, graph, GraphForm(), external_data=True)
+        export_onnx_alone(folder, graph, ExportOptions(external_data=True))
         model = openvino.Core().read_model(graph)
         passes = Manager()
         passes.register_pass(ConstantFolding())  # how weights and biases are reshaped
@@ -68,6 +87,8 @@ def _name_nodes(model: Model) -> None:
 
 def _tensor_name(constant: Node) -> str | None:
     """The state dict's name, or the fold's, by what it is used for; None if it is no weight."""
+    from converters.formats.onnx.graph import folded_names
+
     readers = list(constant.output(0).get_target_inputs())
     if len(readers) > 1:  # the numbers of an activation
         return None
@@ -84,3 +105,96 @@ def _tensor_name(constant: Node) -> str | None:
     else:
         weight, bias = f"{module}.weight", f"{module}.bias"
     return weight if is_weight else bias
+
+
+class OpenVinoRuntime(ArtefactRuntime):
+    """Runs an ``openvino_model.xml``, or any other file that OpenVINO opens.
+
+    Left alone OpenVINO computes in bfloat16 on processors that have it, with some hundred times the
+    error of float32. So float32 is asked for, and what was really compiled is looked up.
+
+    Args:
+        path: The file.
+        output_names: Of what it returns, in order.
+        threads: How many compute.
+        precision: What to ask for: ``f32``; None leaves it to OpenVINO.
+
+    Attributes:
+        name: Runtime and version, and this processor's default where that is not float32.
+        precision: In which the compiled network computes: ``float32``, ``bfloat16`` or ``float16``.
+
+    Raises:
+        MemoryShortError: If the weights would not fit into memory.
+        StorageError: If OpenVINO is not installed.
+        RuntimeError: From OpenVINO, if it cannot use the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        output_names: Sequence[str] = ("logits",),
+        threads: int = 1,
+        precision: str | None = "f32",
+    ) -> None:
+        version = require_extra("openvino", "openvino")
+        import openvino
+
+        weights = path.with_suffix(".bin")
+        require_memory(_COPIES * (weights if weights.is_file() else path).stat().st_size)
+        core = openvino.Core()
+        default = core.get_property(_DEVICE, _HINT).to_string()
+        settings: dict[str, int | bool | str] = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        }
+        if precision is not None:
+            settings[_HINT] = precision
+        self._compiled = core.compile_model(path, _DEVICE, settings)
+        self.precision = _computed_in(self._compiled)
+        self.name = f"openvino {version}"
+        if default in _PRECISIONS:
+            self.name += f" (by default {_PRECISIONS[default]} on this processor)"
+        self._output_names = tuple(output_names)
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Compute every output.
+
+        Args:
+            pixel_values: (N, num_channels, H, W), normalised.
+
+        Returns:
+            The outputs by name.
+        """
+        arrays = self._compiled(pixel_values).to_tuple()
+        return dict(zip(self._output_names, arrays, strict=True))
+
+
+def _computed_in(compiled: CompiledModel) -> str:
+    """The least precise type that an operation of the compiled network runs in."""
+    nodes = compiled.get_runtime_model().get_ops()
+    used = {str(node.get_rt_info()["runtimePrecision"].value) for node in nodes}
+    reduced = [name for short, name in _PRECISIONS.items() if short in used]
+    return reduced[0] if reduced else "float32"
+
+
+_COMPILE = (
+    'program = openvino.Core().compile_model("{file}", "CPU", '
+    '{{"INFERENCE_PRECISION_HINT": "f32"}})'
+)
+
+OPENVINO = Format(
+    name="openvino",
+    title="OpenVINO",
+    file_name="openvino_model.xml",
+    companions=("openvino_model.bin",),
+    extra="openvino",
+    export=export_openvino,
+    load=OpenVinoRuntime,
+    certificate="converters.parity.contents.openvino:read_openvino",
+    usage=(
+        "import openvino",
+        _COMPILE,
+        "outputs = program(pixels.numpy())",
+    ),
+)

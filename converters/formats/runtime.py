@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -32,3 +34,13 @@ class Runtime(Protocol):
             says otherwise.
         """
         ...
+
+
+class ArtefactRuntime(Runtime, Protocol):
+    """Something that runs an artefact, which may have been written for certain sizes alone.
+
+    Attributes:
+        sizes: (batch, height, width) that it says it fixes; None is open.
+    """
+
+    sizes: Sequence[int | None] = (None, None, None)

@@ -1,19 +1,28 @@
-"""The reference model as torch.export sees it: one graph for every batch and image size."""
+"""Programs of torch: the reference model as torch.export sees it, and what runs any of them.
+
+TorchScript, `.pt2`, AOTInductor and ExecuTorch each have a file of their own; this is what more
+than one of them needs.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from converters.errors import release
 from converters.formats.reference import reference_model, torch_threads
+from converters.formats.runtime import ArtefactRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch.export import Dim, ExportedProgram
 
     from converters.folder.folder import ConvertedFolder
 
+    Program = Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]]
     Sizes = tuple[int, int, int]
 
 _TRACES = ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node")
@@ -59,9 +68,7 @@ def _open_axes(largest: Sizes | None) -> dict[int, Dim]:
     return dict(zip((0, 2, 3), dims, strict=True))
 
 
-def _plain(
-    model: torch.nn.Module, names: tuple[str, ...]
-) -> Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]]:
+def _plain(model: torch.nn.Module, names: tuple[str, ...]) -> Program:
     """The model's forward with one argument and nothing but tensors returned."""
     compute = model.forward
 
@@ -71,3 +78,41 @@ def _plain(
         return tensors[0] if len(tensors) == 1 else tensors
 
     return forward
+
+
+class TorchRuntime(ArtefactRuntime):
+    """Runs what takes a tensor and returns tensors.
+
+    Attributes:
+        name: Runtime and version.
+        precision: In which it computes.
+    """
+
+    precision = "float32"
+
+    def __init__(
+        self, name: str, program: Program, output_names: Sequence[str], threads: int
+    ) -> None:
+        import torch
+
+        self.name = f"{name} {release(torch.__version__)}"
+        self._program = program
+        self._output_names = tuple(output_names)
+        self._threads = threads
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Compute every output.
+
+        Args:
+            pixel_values: (N, num_channels, H, W), normalised.
+
+        Returns:
+            The outputs by name.
+        """
+        import torch
+
+        with torch.inference_mode(), torch_threads(self._threads):
+            outputs = self._program(torch.tensor(pixel_values))
+        tensors = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+        arrays = (tensor.contiguous().numpy() for tensor in tensors)
+        return dict(zip(self._output_names, arrays, strict=True))

@@ -18,12 +18,18 @@ The file, a zip::
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from textwrap import indent
 from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_checkpoint
 from converters.checkpoint.torch_archive import TorchArchive
+from converters.checkpoint.torch_places import loadable
+from converters.folder.folder import TORCHSCRIPT_NAME
+from converters.formats.format import DEFAULTS, Format
+from converters.formats.memory import require_memory
+from converters.formats.torch_program import TorchRuntime
 from converters.formats.torchscript_module import (
     EMPTY_PICKLE,
     NAMESPACE,
@@ -45,11 +51,12 @@ from regnet.architecture import (
 from regnet.files.casts import cast_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from converters.checkpoint import Checkpoint, StoredTensor
     from converters.folder.folder import ConvertedFolder
+    from converters.formats.format import ExportOptions
     from regnet.architecture import Architecture
 
 OPERATOR_VERSION = b"3\n"
@@ -150,7 +157,7 @@ return torch.conv2d(
 """
 
 
-def export_torchscript(folder: ConvertedFolder, path: Path) -> None:
+def export_torchscript(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAULTS) -> None:
     """Write a folder's network as a TorchScript file, which ``torch.jit.load`` alone can run.
 
     Its ``forward(pixel_values)`` takes (N, num_channels, H, W) in float32, any N, H and W, and
@@ -329,3 +336,54 @@ def _sequence(kind: str, parts: Mapping[str, ScriptModule]) -> ScriptModule:
 
 def _method(body: str, argument: str = "hidden", returns: str = "Tensor") -> str:
     return f"def forward(self, {argument}: Tensor) -> {returns}:\n" + indent(body.strip(), "  ")
+
+
+_COPIES = 1.25
+"""How many times the file's size it takes: torch reads it whole, and packs a tensor at a time."""
+
+
+class TorchScriptRuntime(TorchRuntime):
+    """Runs a TorchScript file.
+
+    Args:
+        path: The file.
+        output_names: Of what it returns, in order: ``logits``, or ``last_hidden_state`` and
+            ``pooler_output``.
+        threads: How many compute.
+
+    Attributes:
+        name: Runtime and version, such as ``"torch.jit 2.13.0"``.
+        precision: In which it computes.
+        module: The loaded module.
+
+    Raises:
+        MemoryShortError: If the file would not fit into memory.
+        UnsafeInputError: If programs may find other entries in it, or it inflates.
+        RuntimeError: If it is damaged; from torch, if the file is none of TorchScript.
+    """
+
+    def __init__(
+        self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1
+    ) -> None:
+        import torch
+
+        require_memory(round(_COPIES * path.stat().st_size))
+        with loadable(path), warnings.catch_warnings():
+            # TorchScript is deprecated, and written nevertheless because users' runtimes want it.
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", category)
+            module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+        self.module = module.eval()
+        super().__init__("torch.jit", self.module, output_names, threads)
+
+
+TORCHSCRIPT = Format(
+    name="torchscript",
+    title="TorchScript",
+    file_name=TORCHSCRIPT_NAME,
+    export=export_torchscript,
+    load=TorchScriptRuntime,
+    certificate="converters.parity.contents.torchscript:read_torchscript",
+    intermediates="converters.parity.locate.intermediates_torchscript:run_torchscript",
+    usage=("import torch", 'program = torch.jit.load("{file}")', "outputs = program(pixels)"),
+)

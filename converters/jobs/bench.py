@@ -7,7 +7,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from converters.errors import in_words
-from converters.formats.found import seconds_of
+from converters.formats.confined.runtime import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

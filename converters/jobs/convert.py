@@ -14,8 +14,13 @@ from converters.folder.folder import (
     ConvertedFolder,
 )
 from converters.formats.format import ExportOptions
-from converters.formats.registry import DEFAULT_FORMATS, FORMATS, require_writable
-from converters.jobs.export import link_equal_files
+from converters.formats.registry import (
+    DEFAULT_FORMATS,
+    FORMATS,
+    require_writable,
+    takers,
+    write_artefacts,
+)
 from converters.progress import Progress, Silent
 from converters.published.manifest import require_published
 from converters.staging import require_place, require_space, staged_folder
@@ -44,7 +49,7 @@ class ConvertOptions:
         labels: Names of the classes, in order; None leaves them unnamed.
         formats: Artefacts to write, keys of :data:`converters.formats.registry.FORMATS`.
         share_weights: Whether ONNX points into ``model.safetensors``.
-        calibration_images: What ``onnx-int8`` is calibrated on.
+        calibration_images: What int8 is calibrated on.
         max_shard_size: Split weights into files of at most so many bytes.
         force: Whether an existing output may be replaced.
         allow_nonfinite: Whether weights may hold NaN, infinity or a negative variance.
@@ -150,12 +155,13 @@ def require_formats(options: ConvertOptions) -> None:
         StorageError: If a package is missing.
     """
     require_writable(options.formats, _export_options(options))
-    if "onnx-int8" in options.formats:
+    if calibrated := takers("calibration_images", options.formats):
         from converters.folder.images import find_images
 
         if not options.calibration_images:
             raise InputError(
-                "The ranges of onnx-int8 are set by images; name some with --calibration-images."
+                f"The ranges of {calibrated[0]} are set by images; name some with "
+                "--calibration-images."
             )
         find_images(options.calibration_images)
 
@@ -230,11 +236,7 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     converted = ConvertedFolder(folder)
     export_options = _export_options(options, written)
     artefacts = {name: folder / FORMATS[name].file_name for name in options.formats}
-    for name, path in artefacts.items():
-        progress.step(FORMATS[name].title)
-        path.parent.mkdir(exist_ok=True)
-        FORMATS[name].export(converted, path, export_options)
-    link_equal_files(folder)
+    write_artefacts(converted, artefacts, export_options, progress.step)
     report = _verify(converted, artefacts, written, progress) if options.verify else None
     progress.step("report")
     if report is None or report.passed:

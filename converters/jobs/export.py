@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError
 from converters.folder.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
 from converters.folder.record import Record
-from converters.formats.registry import FORMATS, require_writable
+from converters.formats.registry import FORMATS, require_writable, write_artefacts
 from converters.reports.card import read_card, updated_card
 from converters.reports.usage import is_ours
 from converters.staging import staged_update
@@ -62,12 +61,8 @@ def export_artefacts(
     described = [CARD_NAME] * (card is not None) + [REPORT_NAME] * (record is not None)
     with staged_update(path, [*names, *described]) as staging:
         staged = {name: staging / kind.file_name for name, kind in zip(formats, kinds, strict=True)}
-        for name, place in staged.items():
-            progress.step(FORMATS[name].title)
-            place.parent.mkdir(exist_ok=True)
-            FORMATS[name].export(ConvertedFolder(staging), place, options)
+        write_artefacts(ConvertedFolder(staging), staged, options, progress.step)
         report = _verify(folder, record, staged, progress) if verify else None
-        link_equal_files(staging)
         if record is not None:
             verdicts = report.to_dict()["verdicts"] if report else []
             record = record.with_files(staging, names).with_verdicts(verdicts, names)
@@ -79,21 +74,6 @@ def export_artefacts(
     return report
 
 
-def link_equal_files(folder: Path) -> None:
-    """Let ``onnx/model.onnx`` and ``model.onnx`` be one file on the disk where they are equal.
-
-    Artefacts are replaced and never written into, so neither changes with the other.
-
-    Args:
-        folder: One that is not published yet.
-    """
-    web, root = (folder / FORMATS[name].file_name for name in ("onnx-web", "onnx"))
-    both = web.is_file() and root.is_file() and web.stat().st_size == root.stat().st_size
-    if both and not web.samefile(root) and sha256_of(web) == sha256_of(root):
-        web.unlink()
-        web.hardlink_to(root)
-
-
 def _verify(
     folder: ConvertedFolder,
     record: Record | None,
@@ -103,12 +83,11 @@ def _verify(
     """Judge artefacts by the network that was converted, unless another lies there now."""
     from converters.parity.report import Report
     from converters.parity.truth import Truth
-    from converters.parity.verify import NOT_OF_THE_ORACLE, fresh_inputs, verify_artefacts
+    from converters.parity.verify import fresh_inputs, of_the_oracle, verify_artefacts
 
     progress.step("checksums")
     changed, digests = record.changed_files(folder.path) if record else ((), {})
-    others = tuple(name for name in changed if name not in NOT_OF_THE_ORACLE)
-    if others:
+    if others := of_the_oracle(changed):
         report = Report((), others)
     else:
         progress.step("the oracle in float64")

@@ -11,10 +11,10 @@ import numpy as np
 from converters.errors import InputError, StorageError, in_words
 from converters.folder.folder import ConvertedFolder
 from converters.folder.images import UnreadableImagesError, read_in_batches
-from converters.formats.found import open_found
 from converters.formats.memory import MemoryShortError
 from converters.formats.probabilities import softmax
-from converters.formats.registry import FORMATS
+from converters.formats.registry import FORMATS, artefacts_in
+from converters.parity.found import open_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,8 +126,7 @@ def classifier_folder(path: Path) -> ConvertedFolder:
 
 def present_runtimes(folder: ConvertedFolder) -> list[str]:
     """``torch``, and the key of every format whose artefact the folder holds."""
-    artefacts = (name for name, kind in FORMATS.items() if (folder.path / kind.file_name).is_file())
-    return [EAGER, *artefacts]
+    return [EAGER, *artefacts_in(folder.path)]
 
 
 def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Runtime:

@@ -11,9 +11,9 @@ from converters.errors import ConversionError, in_words, is_short_of_memory, pri
 from converters.folder.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.folder.record import Record
-from converters.formats.found import open_confined
+from converters.formats.confined.runtime import open_confined
 from converters.formats.memory import MemoryShortError
-from converters.formats.registry import FORMATS
+from converters.formats.registry import FORMATS, artefact_names, artefacts_in
 from converters.parity.contents.tensors import certify
 from converters.parity.golden import judge_golden, read_golden
 from converters.parity.report import Report
@@ -25,27 +25,26 @@ from regnet.files.json_file import PREPROCESSOR_NAME
 from regnet.files.safetensors_file import INDEX_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from converters.families.options import SourceOptions
     from converters.folder.folder import ConvertedFolder
-    from converters.formats.runtime import Runtime
+    from converters.formats.runtime import ArtefactRuntime
     from converters.parity.truth import Inputs
     from converters.parity.verdict import Outputs
-
-NOT_OF_THE_ORACLE = {
-    CARD_NAME,
-    *(name for kind in FORMATS.values() for name in (kind.file_name, *kind.companion_names)),
-}
-"""Files that the oracle does not depend on."""
-
 
 _PROGRAMS = {".onnx", ".ort", ".pt", ".pt2", ".pte", ".ptl", ".pth", ".tflite"}
 """How files of networks end."""
 
 _COSTLY = 500_000_000_000
 """Multiply-adds of one image; the largest network of any framework but VISSL's stays below."""
+
+
+def of_the_oracle(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of a folder's files that the oracle depends on."""
+    others = {CARD_NAME, *artefact_names()}
+    return tuple(name for name in names if name not in others)
 
 
 def fresh_inputs(folder: ConvertedFolder) -> Inputs:
@@ -121,15 +120,14 @@ def verify_folder(
     tick("checksums")
     record = Record.read(folder.path)
     changed, digests = record.changed_files(folder.path) if record else ((), {})
-    if not NOT_OF_THE_ORACLE.issuperset(changed):
+    if of_the_oracle(changed):
         return Report((), changed)
     tick("the oracle")
     inputs = fresh_inputs(folder)
     if images:
         inputs = {**inputs, PHOTOGRAPHS: photographs(folder, images)}
     truth = Truth(folder, inputs)
-    paths = {name: folder.path / kind.file_name for name, kind in FORMATS.items()}
-    present = {name: path for name, path in paths.items() if path.is_file()}
+    present = artefacts_in(folder.path)
     report = verify_artefacts(folder, truth, present, tick, weights_sha256=digests, found=True)
     verdicts = [*_golden_verdict(folder, truth), *report.verdicts]
     not_checked = list(_not_checked(folder, record))
@@ -166,9 +164,7 @@ def _not_checked(folder: ConvertedFolder, record: Record | None) -> Iterator[str
     elif not record.files:
         yield f"{REPORT_NAME} names no file, so no checksum was compared"
     else:
-        artefacts = (
-            name for kind in FORMATS.values() for name in (kind.file_name, *kind.companion_names)
-        )
+        artefacts = (name for kind in FORMATS.values() for name in kind.files)
         weights = (path.name for path in folder.weight_files)
         known = (CONFIG_NAME, PREPROCESSOR_NAME, INDEX_NAME, GOLDEN_NAME, *weights, *artefacts)
         unnamed = [
@@ -188,7 +184,7 @@ def _not_checked(folder: ConvertedFolder, record: Record | None) -> Iterator[str
 
 def _other_programs(folder: ConvertedFolder) -> list[str]:
     """What somebody might take for an artefact, where artefacts lie, and no format writes."""
-    known = {name for kind in FORMATS.values() for name in (kind.file_name, *kind.companion_names)}
+    known = artefact_names()
     places = {kind.file_name.rpartition("/")[0] for kind in FORMATS.values()}
     names = (
         path.relative_to(folder.path).as_posix()
@@ -238,24 +234,27 @@ def _judge_artefact(  # noqa: PLR0913 -- likewise
     One that does not fit into memory is not run: its tensors alone decide, and without proof of
     them nothing does. Of one that was found its graph must have been compared as well.
     """
-    file_name = FORMATS[name].file_name
+    kind = FORMATS[name]
+    file_name = kind.file_name
     tensors = None
     not_compared: str | None = "tensors and graph"
-    if FORMATS[name].contents is not None:
+    if kind.certificate is not None:
         tensors = certify(folder, name, path, weights_sha256=weights_sha256)
         not_compared = None if tensors.graph_compared else "graph"
     confined = found and not (tensors and tensors.graph_compared and not tensors.wrong)
     try:
         if confined:
-            runtime: Runtime = open_confined(folder, name, path)
+            runtime: ArtefactRuntime = open_confined(folder, name, path)
         else:
-            runtime = FORMATS[name].load(path, folder.output_names)
-        truth = truth.fitted(getattr(runtime, "sizes", (None, None, None)))
+            runtime = kind.load(path, folder.output_names)
+        truth = truth.fitted(runtime.sizes)
         units = truth.units(runtime.precision)
         outputs = run(runtime, truth.inputs_for(runtime.precision))
         measured = judge(outputs, units, truth.oracle, runtime.precision)
-        if further := FORMATS[name].further:
-            measured = (*measured, *further(folder, path, confined))
+        if kind.prepares_images:
+            from converters.parity.preprocessing import measure_preprocessing
+
+            measured = (*measured, *measure_preprocessing(folder, path, confined=confined))
     except ConversionError:
         raise
     except MemoryShortError as error:

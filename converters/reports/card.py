@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import InputError, printable
 from converters.folder.folder import CARD_NAME, ConvertedFolder
 from converters.folder.record import outcome_of
-from converters.formats.registry import FORMATS
+from converters.formats.registry import FORMATS, artefacts_in
 from converters.reports.usage import with_usage
 from regnet.files.text import read_text
 
@@ -120,12 +120,7 @@ def updated_card(card: str, folder: ConvertedFolder, record: Record | None) -> s
 
 def _formats_of(folder: ConvertedFolder) -> list[str]:
     """What a folder's artefacts are to be found by, such as ``onnx`` for all kinds of ONNX."""
-    present = (key for key, kind in FORMATS.items() if (folder.path / kind.file_name).is_file())
-    return list(dict.fromkeys(map(_tag, present)))
-
-
-def _tag(kind: str) -> str:
-    return kind.partition("-")[0]
+    return list(dict.fromkeys(FORMATS[name].tag for name in artefacts_in(folder.path)))
 
 
 def _tags_line(match: re.Match[str], folder: ConvertedFolder) -> str:
@@ -134,7 +129,7 @@ def _tags_line(match: re.Match[str], folder: ConvertedFolder) -> str:
         stated = json.loads(match[1])
     except (ValueError, RecursionError):
         return match[0]
-    formats = set(map(_tag, FORMATS))
+    formats = {kind.tag for kind in FORMATS.values()}
     own = [tag for tag in stated if isinstance(tag, str) and tag not in formats]
     first, others = own[:1], own[1:]
     return f"tags: {json.dumps([*first, *_formats_of(folder), *others])}"

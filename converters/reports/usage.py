@@ -4,57 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.formats.registry import FORMATS
+from converters.formats.registry import FORMATS, artefacts_in
 
 if TYPE_CHECKING:
     from converters.folder.folder import ConvertedFolder
 
 _HEADING = "\n## Use\n"
 _END = "\n<!-- what follows is yours: `regnet export` writes the section above anew -->\n"
-
-_SESSION = ("import onnxruntime", 'session = onnxruntime.InferenceSession("{file}")')
-_RUN = 'outputs = session.run(None, {{"pixel_values": pixels.numpy()}})'
-_TORCH = "outputs = program(pixels)"
-_COMPILE = (
-    'program = openvino.Core().compile_model("{file}", "CPU", '
-    '{{"INFERENCE_PRECISION_HINT": "f32"}})'
-)
-
-_LINES = {
-    "onnx": (*_SESSION, _RUN),
-    "onnx-fp16": (*_SESSION, _RUN),
-    "onnx-int8": (*_SESSION, _RUN),
-    "onnx-web": (
-        'import * as ort from "onnxruntime-web";',
-        'const session = await ort.InferenceSession.create("{file}");',
-        "const outputs = await session.run({{ pixel_values: pixels }});  // an ort.Tensor",
-    ),
-    "onnx-preprocessing": (
-        *_SESSION,
-        'probabilities, scores, classes = session.run(None, {{"image": image}})  # uint8 NHWC, RGB',
-    ),
-    "torchscript": ("import torch", 'program = torch.jit.load("{file}")', _TORCH),
-    "pt2": ("import torch", 'program = torch.export.load("{file}").module()', _TORCH),
-    "aotinductor": (
-        "import torch",
-        'program = torch._inductor.aoti_load_package("{file}")',
-        _TORCH,
-    ),
-    "openvino": (
-        "import openvino",
-        _COMPILE,
-        "outputs = program(pixels.numpy())",
-    ),
-    "executorch": (
-        "from executorch.runtime import Runtime",
-        'program = Runtime.get().load_program("{file}").load_method("forward")',
-        "outputs = program.execute([pixels])",
-    ),
-}
-"""Key of :data:`converters.formats.registry.FORMATS` to three lines; ``{file}`` is the artefact."""
-
-_LANGUAGES = {"onnx-web": "js"}
-"""Of the lines, where it is not Python."""
 
 
 def usage_section(folder: ConvertedFolder) -> str:
@@ -75,11 +31,10 @@ def usage_section(folder: ConvertedFolder) -> str:
             f'outputs = {kind}.from_pretrained(".")(pixels)',
         ),
     ]
-    for key, form in FORMATS.items():
-        if (folder.path / form.file_name).is_file():
-            code = (line.format(file=form.file_name) for line in _LINES[key])
-            title = f"{form.title}, `{form.file_name}`"
-            lines += _block(title, _LANGUAGES.get(key, "python"), *code)
+    for name in artefacts_in(folder.path):
+        artefact = FORMATS[name]
+        code = (line.format(file=artefact.file_name) for line in artefact.usage)
+        lines += _block(f"{artefact.title}, `{artefact.file_name}`", artefact.language, *code)
     return "\n".join(lines) + "\n"
 
 

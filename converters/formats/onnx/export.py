@@ -9,6 +9,7 @@ keep batch norms as nodes, which every runtime folds when it loads them.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto, OperatorSetIdProto, helper
@@ -16,8 +17,9 @@ from onnx import ModelProto, OperatorSetIdProto, helper
 from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError
 from converters.folder.folder import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE
+from converters.formats.format import DEFAULTS
 from converters.formats.onnx.file import OnnxFile
-from converters.formats.onnx.form import DEFAULT_FORM, PRECISION_KEY, SIZES_KEY, GraphForm
+from converters.formats.onnx.form import PRECISION_KEY, SIZES_KEY
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.weights import cast_names, folded_weights, shared_weights
 from regnet.files.dtypes import COMPUTED
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
+    from converters.formats.format import ExportOptions
+    from converters.formats.onnx.form import GraphForm
 
 PRODUCER = "regnet-converters"
 
@@ -41,14 +45,7 @@ WEIGHTS_KEY = "weights_sha256"
 """Metadata key of a sharing file: JSON, name of each weights file to its sha256."""
 
 
-def export_onnx(
-    folder: ConvertedFolder,
-    path: Path,
-    *,
-    share_weights: bool = False,
-    weights_sha256: Mapping[str, str] | None = None,
-    form: GraphForm = DEFAULT_FORM,
-) -> None:
+def export_onnx(folder: ConvertedFolder, path: Path, options: ExportOptions = DEFAULTS) -> None:
     """Write the folder's network as ONNX; two exports give the same bytes.
 
     Input and outputs are those of :func:`converters.formats.onnx.graph.build_graph`. They compute
@@ -58,41 +55,42 @@ def export_onnx(
     Args:
         folder: What to export.
         path: Created or replaced; a sharing file must lie in the folder itself.
-        share_weights: Whether the file points into the folder's safetensors instead of carrying
-            weights. A network beyond 2 GB, which protobuf cannot carry, is always shared.
-        weights_sha256: The sha256 of the weights files by file name, where they are known; what is
-            missing is computed.
-        form: Opset and sizes; in float32.
+        options: How. With ``share_weights`` the file points into the folder's safetensors instead
+            of carrying weights; a network beyond 2 GB, which protobuf cannot carry, is always
+            shared. Digests that ``weights_sha256`` lacks are computed.
 
     Raises:
         InputError: If the folder cannot be used, or its weights cannot be shared.
         OSError: If the file cannot be written.
     """
-    file = None if share_weights else self_contained(folder, form)
+    file = None if options.share_weights else self_contained(folder, options.form)
     if file is None or file.nbytes > SELF_CONTAINED_LIMIT:
-        file = _sharing(folder, path, weights_sha256 or {}, form)
+        file = _sharing(folder, path, options.weights_sha256 or {}, options.form)
     file.write(path)
 
 
-def export_onnx_alone(
-    folder: ConvertedFolder, path: Path, form: GraphForm, *, external_data: bool = False
-) -> None:
+def export_float16(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
+    """Write the folder's network as ONNX in float16; see :func:`export_onnx_alone`."""
+    form = options.form.in_float16(io=options.io_float16)
+    export_onnx_alone(folder, path, replace(options, form=form))
+
+
+def export_onnx_alone(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
     """Write the folder's network as ONNX that needs nothing of the folder.
 
     Args:
         folder: What to export.
         path: Created or replaced, and with external data also
             ``path.name + converters.formats.onnx.file.DATA_SUFFIX`` beside it.
-        form: Opset, sizes and precision.
-        external_data: Whether the weights go into a file of their own. Beyond 2 GB, which protobuf
-            cannot carry, they always do.
+        options: How. With ``external_data`` the weights go into a file of their own; beyond 2 GB,
+            which protobuf cannot carry, they always do.
 
     Raises:
         InputError: If the folder cannot be used, or float16 cannot hold its weights.
         OSError: If a file cannot be written.
     """
-    file = self_contained(folder, form)
-    if external_data or file.nbytes > SELF_CONTAINED_LIMIT:
+    file = self_contained(folder, options.form)
+    if options.external_data or file.nbytes > SELF_CONTAINED_LIMIT:
         file.write_pair(path)
     else:
         file.write(path)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto
 
     from converters.folder.folder import ConvertedFolder
+    from converters.formats.format import ExportOptions
     from converters.formats.onnx.form import GraphForm
 
     Batches = Sequence[NDArray[np.float32]]
@@ -81,6 +82,16 @@ class Quantisation:
     top1_loss: float | None = None
     float_layers: tuple[str, ...] = ()
 
+    def in_words(self) -> str:
+        """For people, on a line of its own."""
+        words = f"\nint8, calibrated on {self.calibration_images} images"
+        if self.agreement is not None and self.top1_loss is not None:
+            words += f": {self.agreement:.1%} keep their best class, expected loss "
+            words += f"{self.top1_loss:.2%} of top-1"
+        if self.float_layers:
+            return f"{words}; these layers stay in float32: {', '.join(self.float_layers)}."
+        return f"{words}; no layer had to stay in float32."
+
     @classmethod
     def stated(cls, model: ModelProto) -> Quantisation:
         """Read it from a file's metadata.
@@ -97,34 +108,29 @@ class Quantisation:
             raise ValueError(f"it does not state how it was quantised ({error})") from error
 
 
-def export_int8(
-    folder: ConvertedFolder,
-    path: Path,
-    form: GraphForm,
-    images: Sequence[Path] = (),
-    largest_loss: float = LARGEST_LOSS,
-) -> None:
+def export_int8(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
     """Write the folder's network as ONNX in int8; two exports on a machine give the same bytes.
 
     Args:
         folder: What to export.
         path: Created or replaced.
-        form: Opset and sizes; in float32, as input and outputs are.
-        images: What to calibrate on, see
-            :func:`converters.formats.onnx.calibration.calibration_images`.
-        largest_loss: How much of top-1 int8 may be expected to cost, 0 to 1.
+        options: How: opset and sizes; ``largest_loss``, by default :data:`LARGEST_LOSS`; and what
+            to calibrate on, see :func:`converters.formats.onnx.calibration.calibration_images`.
+            Input and outputs are float32.
 
     Raises:
         InputError: If the folder cannot be used, there are no images, or int8 does not do for this
             network.
         OSError: If the file cannot be written.
     """
+    form, loss = options.form, options.largest_loss
     network = _Network(folder, form)
-    batches = calibration_pixels(folder, calibration_images(folder, images))
+    images = calibration_images(folder, options.calibration_images)
+    batches = calibration_pixels(folder, images)
     seen = [*batches, *verification_pixels(folder)]
     measured = Measured(network.in_float, seen, network.plan().values)
     trial = _Trial(network, measured, batches)
-    quantisation = trial.fewest_in_float(largest_loss)
+    quantisation = trial.fewest_in_float(LARGEST_LOSS if loss is None else loss)
     model = network.in_int8(trial.grids, quantisation.float_layers, form)
     stated = {PRECISION_KEY: "int8", QUANTISATION_KEY: json.dumps(asdict(quantisation))}
     if form.fixed:
@@ -141,6 +147,16 @@ def read_quantisation(path: Path) -> dict[str, Any]:
     """What an int8 file states of itself, as plain values for JSON."""
     fields = asdict(Quantisation.stated(open_onnx(path)))
     return fields | {"float_layers": list(fields["float_layers"])}
+
+
+def details(path: Path) -> dict[str, Any]:
+    """What is recorded of an int8 file beside its digest."""
+    return {"quantisation": read_quantisation(path)}
+
+
+def details_in_words(details: Mapping[str, Any]) -> str:
+    """The same for people, on a line of its own."""
+    return Quantisation(**details["quantisation"]).in_words()
 
 
 class _Network:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
     from converters.folder.folder import ConvertedFolder
+    from converters.formats.format import ExportOptions
     from converters.formats.onnx.form import GraphForm
     from regnet.image_processor import RegNetImageProcessor
 
@@ -52,7 +53,7 @@ _MODES = {Image.Resampling.BILINEAR: "linear", Image.Resampling.BICUBIC: "cubic"
 _HEIGHT_AND_WIDTH = (2, 3)
 
 
-def export_with_preprocessing(folder: ConvertedFolder, path: Path, form: GraphForm) -> None:
+def export_with_preprocessing(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
     """Write a graph that takes bytes and gives classes; two exports give the same bytes.
 
     The input is ``image``, uint8 (batch, height, width, num_channels) in RGB: images of any size,
@@ -62,12 +63,13 @@ def export_with_preprocessing(folder: ConvertedFolder, path: Path, form: GraphFo
     Args:
         folder: What to export, with its image processor.
         path: Created or replaced.
-        form: Opset from 18 on, and sizes of the images; in float32.
+        options: How: opset from 18 on, and sizes of the images.
 
     Raises:
         InputError: If the folder has no classifier, or resizes in a way that ONNX does not know.
         OSError: If the file cannot be written.
     """
+    form = options.form
     if form.opset < _FIRST_OPSET:
         raise InputError(
             f"ONNX resizes like Pillow from opset {_FIRST_OPSET} on; leave out --opset {form.opset}"

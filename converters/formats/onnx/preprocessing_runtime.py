@@ -14,20 +14,24 @@ from converters.formats.onnx.graph import LOGITS
 from converters.formats.onnx.preprocessing import IMAGE, PREFIX, PROBABILITIES, TOP_INDICES
 from converters.formats.onnx.runtime import PROVIDERS, session_options
 from converters.formats.onnx.silent import onnxruntime
+from converters.formats.runtime import ArtefactRuntime
 from regnet.dataflow import PIXELS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
 _BEHIND = (PROBABILITIES, TOP_INDICES, "top")
 
 
-class NetworkOfPreprocessing:
+class NetworkOfPreprocessing(ArtefactRuntime):
     """Runs what lies between preprocessing and probabilities, which takes any normalised pixels.
 
     Args:
         path: From :func:`converters.formats.onnx.preprocessing.export_with_preprocessing`.
+        _: Names of outputs; there is one.
         threads: How many compute.
 
     Attributes:
@@ -37,7 +41,7 @@ class NetworkOfPreprocessing:
 
     precision = "float32"
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, _: Sequence[str] = (), threads: int = 1) -> None:
         self.name = f"onnxruntime {onnxruntime.__version__}"
         model = open_onnx(path, weights=True)
         graph = model.graph

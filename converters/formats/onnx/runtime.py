@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from converters.checkpoint.onnx_places import require_readable
 from converters.formats.memory import MemoryShortError, available_memory, require_memory
 from converters.formats.onnx.form import PRECISION_KEY, stated_sizes
+from converters.formats.runtime import ArtefactRuntime
 from regnet.dataflow import PIXELS
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -29,7 +31,7 @@ PROVIDERS = ("CPUExecutionProvider",)
 """Always named: what is built into the library, and so its default, differs by package."""
 
 
-class OnnxRuntime:
+class OnnxRuntime(ArtefactRuntime):
     """Runs an ONNX file, self-contained or sharing.
 
     On one thread sums keep their order, so that results repeat to the last bit, and other work on
@@ -38,6 +40,7 @@ class OnnxRuntime:
 
     Args:
         path: The file; a sharing one beside its weights.
+        _: Names of outputs, which the file states itself.
         threads: How many compute.
 
     Raises:
@@ -53,7 +56,7 @@ class OnnxRuntime:
             fixed by mistake are not stated, so that other images show them.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, _: Sequence[str] = (), threads: int = 1) -> None:
         from converters.formats.onnx.silent import onnxruntime
 
         files = [path.with_name(name) for name in require_readable(path)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import first
-from converters.formats.registry import FORMATS
+from converters.formats.registry import FORMATS, artefacts_in
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
 from regnet.config import CONFIG_NAME
@@ -100,8 +100,7 @@ def not_compared(sides: Mapping[str, Side], judged: tuple[FolderArtefact, ...]) 
 def _artefacts(side: Side) -> dict[str, Path]:
     if side.kind != "folder":
         return {}
-    paths = {name: side.path / kind.file_name for name, kind in FORMATS.items()}
-    return {name: path for name, path in paths.items() if path.is_file()}
+    return artefacts_in(side.path)
 
 
 def _rest(side: Side) -> list[str]:
@@ -114,5 +113,5 @@ def _rest(side: Side) -> list[str]:
     seen = {CONFIG_NAME, PREPROCESSOR_NAME, INDEX_NAME}
     seen |= {path.name for path in side.folder.weight_files}
     for name in _artefacts(side):
-        seen |= {FORMATS[name].file_name, *FORMATS[name].companion_names}
+        seen.update(FORMATS[name].files)
     return [name for name in shown if name not in seen]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from converters.parity.compare.foreign import Foreign, Layout, Outputs
 
 ONNX, TORCHSCRIPT = "onnx", "torchscript"
-"""Kinds of artefacts; keys of :data:`converters.formats.registry.FORMATS`."""
+"""Kinds of files that anybody may have written, told apart by their first bytes."""
 
 _OPENED_BY: dict[str, type[ForeignOnnx | ForeignTorchScript]] = {
     ONNX: ForeignOnnx,

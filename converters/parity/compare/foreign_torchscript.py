@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import ConversionError, InputError, in_words
 from converters.formats.reference import torch_threads
-from converters.formats.torchscript_runtime import TorchScriptRuntime
+from converters.formats.torchscript import TorchScriptRuntime
 from converters.parity.compare.foreign import IMAGE_AXES, TRUNK, by, named
 
 if TYPE_CHECKING:

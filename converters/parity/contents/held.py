@@ -1,8 +1,9 @@
 """What an artefact holds, as its reader hands it to :mod:`converters.parity.contents.tensors`.
 
-Each kind of artefact has one reader beside this file, named in
-:data:`converters.formats.registry.FORMATS`. A reader maps the file and takes its structure apart;
-the elements of the tensors stay on disk until they are compared, one tensor after another.
+Each kind of artefact has one reader beside this file, which its format names
+(:attr:`converters.formats.format.Format.certificate`). A reader maps the file and takes its
+structure apart; the elements of the tensors stay on disk until they are compared, one tensor after
+another.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from converters.parity.contents.elements import compare_bits, compare_steps, com
 from converters.parity.contents.recomputed import Cast, FoldedBias, FoldedKernel
 from regnet.architecture import COUNTER, KERNEL
 from regnet.files.dtypes import COMPUTED, DTYPES, item_size
+from regnet.files.late import imported
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.folder.folder import ConvertedFolder
-    from converters.parity.contents.held import Contents, HeldTensor
+    from converters.parity.contents.held import Contents, HeldTensor, ReadContents
     from converters.parity.contents.recomputed import Recomputed
 
 _FOLDED = (FOLDED_WEIGHT, FOLDED_BIAS)
@@ -113,9 +114,10 @@ def contents_of(folder: ConvertedFolder, kind: str, path: Path) -> Contents:
         Exception: Of any class, if it cannot be read.
         ValueError: If no tensors can be read of its kind.
     """
-    read = FORMATS[kind].contents
-    if read is None:
+    place = FORMATS[kind].certificate
+    if place is None:
         raise ValueError("they are compiled in")
+    read: ReadContents = imported(place)
     return read(folder, path)
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import ConversionError, InputError, in_words
 from converters.folder.folder import ConvertedFolder
 from converters.formats.confined import Allowance, ConfinedProgram
-from converters.formats.found import is_ours
 from converters.formats.registry import FORMATS
+from converters.parity.found import is_ours
+from regnet.files.late import imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,13 +61,12 @@ def run_with_intermediates(
         InputError: If it is of a kind whose values cannot be had, cannot be opened, or does not
             compute in float32.
     """
-    if kind not in READERS:
-        raise InputError(
-            f"{path.name} shows no values inside; locate faults in {' or '.join(READERS)} instead."
-        )
+    if not shows_values(kind):
+        others = " or ".join(filter(shows_values, FORMATS))
+        raise InputError(f"{path.name} shows no values inside; locate faults in {others} instead.")
     try:
         if is_ours(folder, kind, path):
-            return READERS[kind](folder, path, pixels)
+            return _run(folder, kind, path, pixels)
         return _run_confined(folder, kind, path, pixels)
     except ConversionError:
         raise
@@ -75,6 +75,18 @@ def run_with_intermediates(
             f"{path.name} cannot be opened as {FORMATS[kind].title} ({in_words(error)}); "
             "export it again."
         ) from error
+
+
+def shows_values(kind: str) -> bool:
+    """Whether what an artefact of a format computes on the way can be had."""
+    return FORMATS[kind].intermediates is not None
+
+
+def _run(
+    folder: ConvertedFolder, kind: str, path: Path, pixels: NDArray[np.float32]
+) -> Intermediates:
+    run: Callable[..., Intermediates] = imported(str(FORMATS[kind].intermediates))
+    return run(folder, path, pixels)
 
 
 def _run_confined(
@@ -99,26 +111,5 @@ class _Served:
 
     def run(self, pixels: NDArray[np.float32]) -> dict[str, Any]:
         """The values by name, and what else is told of them."""
-        found = READERS[self._kind](self._folder, self._path, pixels)
+        found = _run(self._folder, self._kind, self._path, pixels)
         return {**found.values, **{name: getattr(found, name) for name in _FACTS}}
-
-
-def _onnx(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -> Intermediates:
-    from converters.parity.locate.intermediates_onnx import run_onnx
-
-    return run_onnx(folder, path, pixels)
-
-
-def _torchscript(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -> Intermediates:
-    from converters.parity.locate.intermediates_torchscript import run_torchscript
-
-    return run_torchscript(folder, path, pixels)
-
-
-READERS: dict[str, Callable[[ConvertedFolder, Path, NDArray[np.float32]], Intermediates]] = {
-    "onnx": _onnx,
-    "onnx-web": _onnx,
-    "torchscript": _torchscript,
-}
-"""Format to what runs it, of those whose values can be had; keys of
-:data:`converters.formats.registry.FORMATS`."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, in_words
 from converters.formats.reference import torch_threads
-from converters.formats.torchscript_runtime import TorchScriptRuntime
+from converters.formats.torchscript import TorchScriptRuntime
 from converters.parity.locate.intermediates import Intermediates
 from converters.parity.locate.walk import steps_of
 from regnet.architecture import CLASSIFIER

@@ -11,6 +11,7 @@ import openvino
 import torch
 from onnx import numpy_helper
 
+from converters.formats.format import ExportOptions
 from converters.formats.onnx.export import export_onnx
 from regnet.model import RegNetForImageClassification, RegNetModel
 
@@ -40,7 +41,7 @@ ALLOWED_RATIO = 3.0
 
 def exported(folder: ConvertedFolder, *, share: bool) -> Path:
     path = folder.path / f"{'sharing' if share else 'self-contained'}.onnx"
-    export_onnx(folder, path, share_weights=share)
+    export_onnx(folder, path, ExportOptions(share_weights=share))
     return path
 
 

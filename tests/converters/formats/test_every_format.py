@@ -31,12 +31,8 @@ SIZES: dict[str, Any] = {"TEST__IM_SIZE": 64, "TRAIN__IM_SIZE": 64}
 
 QUICK = ("RegNetX-200MF", "RegNetY-200MF", "RegNetY-800MF")
 
-COMPILED = ("aotinductor", "executorch")
+COMPILED = {name for name, kind in FORMATS.items() if kind.certificate is None}
 """Formats whose compilers take a minute or more for each network."""
-
-EXTRAS = ("openvino", "executorch")
-
-PRECISIONS = {"onnx-fp16": "float16", "onnx-int8": "int8"}
 
 PICTURES = ("astronaut.png", "chelsea.png", "coffee.png", "ihc.png", "retina.jpg", "rocket.jpg")
 """Photographs that scikit-image ships."""
@@ -74,17 +70,17 @@ def slow_unless(quick: Collection[str], names: Iterable[str]) -> list[Any]:
 
 def require_pass(network: Network, kind: str, options: ExportOptions) -> None:
     """Export an artefact, judge it, and remove it, for the largest take gigabytes together."""
-    if kind in EXTRAS:
-        pytest.importorskip(kind)
     form = FORMATS[kind]
+    if form.extra:
+        pytest.importorskip(form.extra)
     path = network.folder.path / form.file_name
     path.parent.mkdir(exist_ok=True)
     form.export(network.folder, path, options)
     _, verdict = verify_artefacts(network.folder, network.truth, {kind: path}).verdicts
     assert verdict.passed, verdict.reason
     assert verdict.artefact == form.file_name
-    assert verdict.precision == PRECISIONS.get(kind, "float32")
-    assert (verdict.tensors is None) == (form.contents is None)
+    assert verdict.precision == form.precision
+    assert (verdict.tensors is None) == (form.certificate is None)
     for name in (form.file_name, *form.companion_names):
         (network.folder.path / name).unlink(missing_ok=True)
 

@@ -53,7 +53,7 @@ def artefact(
     demo_folder: Path, pictures: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     path = tmp_path_factory.mktemp("int8") / "model_quantized.onnx"
-    export_int8(ConvertedFolder(demo_folder), path, GraphForm(), pictures[:50])
+    export_int8(ConvertedFolder(demo_folder), path, ExportOptions(calibration_images=pictures[:50]))
     return path
 
 
@@ -119,7 +119,11 @@ def test_it_is_a_third_of_the_size(artefact: Path, demo_folder: Path) -> None:
 def test_two_exports_give_the_same_bytes(
     artefact: Path, demo_folder: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
-    export_int8(ConvertedFolder(demo_folder), tmp_path / "b.onnx", GraphForm(), pictures[:50])
+    export_int8(
+        ConvertedFolder(demo_folder),
+        tmp_path / "b.onnx",
+        ExportOptions(calibration_images=pictures[:50]),
+    )
     assert (tmp_path / "b.onnx").read_bytes() == artefact.read_bytes()
 
 
@@ -128,7 +132,7 @@ def test_sizes_can_be_fixed_and_the_opset_chosen(
 ) -> None:
     folder, path = ConvertedFolder(demo_folder), tmp_path / "model.onnx"
     form = GraphForm(opset=21, batch=1, height=folder.image_size, width=folder.image_size)
-    export_int8(folder, path, form, pictures[:5])
+    export_int8(folder, path, ExportOptions(form=form, calibration_images=pictures[:5]))
     assert OnnxRuntime(path).sizes == (1, folder.image_size, folder.image_size)
     assert certify(folder, "onnx-int8", path).failure is None
 
@@ -246,7 +250,7 @@ def test_sensitive_layers_stay_in_float(
             self.ranges[spoilt] = (0.0, 1e3)
 
     monkeypatch.setattr(Measured, "__init__", spoil)
-    export_int8(folder, tmp_path / "model.onnx", GraphForm(), pictures[:50])
+    export_int8(folder, tmp_path / "model.onnx", ExportOptions(calibration_images=pictures[:50]))
     quantisation = read_quantisation(tmp_path / "model.onnx")
     assert quantisation["float_layers"][0] == "classifier.1"
     assert len(quantisation["float_layers"]) == 3
@@ -274,7 +278,7 @@ def test_trunks_and_other_activations_pass(
             {"size": {"shortest_edge": 64}, "image_processor_type": "ConvNextImageProcessor"}
         )
     )
-    export_int8(folder, tmp_path / "model.onnx", GraphForm(), pictures[:5])
+    export_int8(folder, tmp_path / "model.onnx", ExportOptions(calibration_images=pictures[:5]))
     truth = Truth(folder, verification_inputs(3, 64))
     assert not failures(truth, tmp_path / "model.onnx")
     assert certify(folder, "onnx-int8", tmp_path / "model.onnx").failure is None

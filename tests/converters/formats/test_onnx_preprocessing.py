@@ -64,7 +64,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(folder: Path, form: GraphForm | None = None, **processor: Any) -> Path:
     RegNetImageProcessor(**processor).save_pretrained(folder)
     path = folder / "whole.onnx"
-    export_with_preprocessing(ConvertedFolder(folder), path, form or GraphForm())
+    export_with_preprocessing(
+        ConvertedFolder(folder), path, ExportOptions(form=form or GraphForm())
+    )
     return path
 
 

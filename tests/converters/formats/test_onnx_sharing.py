@@ -16,6 +16,7 @@ import torch
 
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
+from converters.formats.format import ExportOptions
 from converters.formats.onnx import export as exporter
 from converters.formats.onnx.export import export_onnx
 from converters.formats.onnx.runtime import OnnxRuntime
@@ -52,8 +53,10 @@ import sys
 from pathlib import Path
 from converters.formats.onnx.export import export_onnx
 from converters.folder.folder import ConvertedFolder
+from converters.formats.format import ExportOptions
 folder = Path(sys.argv[1])
-export_onnx(ConvertedFolder(folder), folder / "measured.onnx", share_weights=sys.argv[2] == "True")
+options = ExportOptions(share_weights=sys.argv[2] == "True")
+export_onnx(ConvertedFolder(folder), folder / "measured.onnx", options)
 assert "torch" not in sys.modules
 status = Path("/proc/self/status").read_text()
 print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
@@ -143,7 +146,7 @@ def test_shards_are_shared_each_with_its_own_digest(folder: ConvertedFolder) -> 
 
 def test_a_known_digest_is_not_computed_again(folder: ConvertedFolder) -> None:
     path = folder.path / "model.onnx"
-    export_onnx(folder, path, share_weights=True, weights_sha256={WEIGHTS: "0" * 64})
+    export_onnx(folder, path, ExportOptions(share_weights=True, weights_sha256={WEIGHTS: "0" * 64}))
     assert sha256_in(path) == {WEIGHTS: "0" * 64}
 
 
@@ -180,5 +183,5 @@ def state(folder: ConvertedFolder) -> dict[str, torch.Tensor]:
 def test_a_file_elsewhere_is_refused(folder: ConvertedFolder, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     with pytest.raises(InputError, match=r"model\.onnx can share weights only .*\.$"):
-        export_onnx(folder, path, share_weights=True)
+        export_onnx(folder, path, ExportOptions(share_weights=True))
     assert not path.exists()

@@ -17,7 +17,7 @@ import torch
 from converters.formats.format import ExportOptions
 from converters.formats.onnx.form import NEWEST_OPSET, OLDEST_OPSET, GraphForm
 from converters.formats.registry import FORMATS
-from converters.formats.torchscript_runtime import TorchScriptRuntime
+from converters.formats.torchscript import TorchScriptRuntime
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor
 from tests.converters.formats.onnx_helpers import SMALL, reference

@@ -14,7 +14,7 @@ import torch
 
 from converters.errors import ConversionError, StorageError, UnsafeInputError
 from converters.formats.format import ExportOptions
-from converters.formats.openvino_runtime import OpenVinoRuntime
+from converters.formats.openvino import OpenVinoRuntime
 from converters.formats.registry import FORMATS
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import run

@@ -19,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from converters.checkpoint import torch_archive
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
-from converters.formats.torchscript import export_torchscript
-from converters.formats.torchscript_runtime import TorchScriptRuntime
+from converters.formats.torchscript import TorchScriptRuntime, export_torchscript
 from regnet.config import RegNetConfig
 from regnet.hub import load_tensors
 from regnet.model import RegNetForImageClassification, RegNetModel

@@ -14,11 +14,12 @@ import torch
 from converters.checkpoint.digests import sha256_of
 from converters.folder.folder import ConvertedFolder
 from converters.formats.confined import program
+from converters.formats.confined.runtime import ConfinedRuntime
 from converters.formats.format import ExportOptions
-from converters.formats.found import ConfinedRuntime, is_ours
 from converters.formats.registry import FORMATS
 from converters.jobs.bench_folder import BenchOptions, bench_folder
 from converters.jobs.predict import open_runtime
+from converters.parity.found import is_ours
 from converters.parity.verify import verify_folder
 
 if TYPE_CHECKING:

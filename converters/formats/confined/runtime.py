@@ -1,9 +1,7 @@
-"""Opening an artefact that was found in a folder, whoever wrote it.
+"""An artefact that may be anybody's, opened and run like any other, in a process of its own.
 
 What a job has just written itself it opens by :data:`converters.formats.registry.FORMATS`. What
-lies in a folder may be anybody's program: it is opened in this process only if its graph or code is
-what this project writes for the configuration, and in one of its own
-(:mod:`converters.formats.confined`) otherwise.
+lies in a folder is opened here unless :mod:`converters.parity.found` knows it.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ import numpy as np
 from converters.errors import printable
 from converters.formats.confined import Allowance, ConfinedProgram
 from converters.formats.registry import FORMATS
+from converters.formats.runtime import ArtefactRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from converters.formats.runtime import Runtime
 
 
-class ConfinedRuntime:
+class ConfinedRuntime(ArtefactRuntime):
     """Runs an artefact in a process of its own.
 
     Args:
@@ -56,7 +55,7 @@ class ConfinedRuntime:
         threads: int = 1,
     ) -> None:
         self._program = ConfinedProgram(
-            "converters.formats.found:_Served",
+            f"{__name__}:_Served",
             (kind, str(path), list(output_names), threads),
             ("name", "precision", "sizes"),
             Allowance.of(files),
@@ -89,10 +88,10 @@ class _Served:
     """What stands in the process of a `ConfinedRuntime`."""
 
     def __init__(self, kind: str, path: str, output_names: Sequence[str], threads: int) -> None:
-        self._runtime: Runtime = FORMATS[kind].load(Path(path), tuple(output_names), threads)
+        self._runtime = FORMATS[kind].load(Path(path), tuple(output_names), threads)
         self.name = self._runtime.name
         self.precision = self._runtime.precision
-        self.sizes = getattr(self._runtime, "sizes", (None, None, None))
+        self.sizes = self._runtime.sizes
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
         return self._runtime(pixel_values)
@@ -122,42 +121,20 @@ def seconds_of(network: Runtime, pixel_values: NDArray[np.float32], calls: int) 
     return seconds
 
 
-def open_found(folder: ConvertedFolder, kind: str, threads: int = 1) -> Runtime:
-    """Open an artefact that lies in a folder, in a process of its own unless it is known.
-
-    Args:
-        folder: A converted folder that holds it.
-        kind: Key of :data:`converters.formats.registry.FORMATS`.
-        threads: How many compute.
-
-    Raises:
-        Exception: Of whatever class the runtime raises, if it cannot be opened.
-    """
-    path = folder.path / FORMATS[kind].file_name
-    if is_ours(folder, kind, path):
-        return FORMATS[kind].load(path, folder.output_names, threads)
-    return open_confined(folder, kind, path, threads)
-
-
 def open_confined(
     folder: ConvertedFolder, kind: str, path: Path, threads: int = 1
 ) -> ConfinedRuntime:
-    """Open an artefact of a folder in a process of its own; see :func:`open_found`."""
+    """Open an artefact of a folder in a process of its own.
+
+    Args:
+        folder: A converted folder.
+        kind: Key of :data:`converters.formats.registry.FORMATS`.
+        path: The artefact, in the folder or in a copy of it.
+        threads: How many compute.
+
+    Raises:
+        Exception: As `ConfinedRuntime` does.
+    """
     companions = [folder.path / name for name in FORMATS[kind].companion_names]
     files = [path, *(file for file in companions if file.is_file()), *folder.weight_files]
     return ConfinedRuntime(kind, path, files, folder.output_names, threads)
-
-
-def is_ours(folder: ConvertedFolder, kind: str, path: Path) -> bool:
-    """Whether an artefact's graph or code is exactly what is written for its folder.
-
-    Then it does what the configuration says and ends when that is done, whatever its tensors hold.
-    Compiled programs, and those whose graph cannot be written again, are never known to be.
-    """
-    from converters.parity.contents.tensors import contents_of
-
-    try:
-        contents = contents_of(folder, kind, path)
-    except Exception:  # noqa: BLE001 -- what a damaged file leads to has any class
-        return False
-    return contents.graph_compared and not contents.faults
