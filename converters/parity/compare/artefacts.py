@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import first
 from converters.formats.registry import FORMATS, artefacts_in
+from converters.parity.compare.sides import WeightsSide
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
 from regnet.config import CONFIG_NAME
@@ -73,7 +74,7 @@ def judge_artefacts(
     judged = []
     for letter, side in sides.items():
         present = _artefacts(side)
-        if side.folder is None or not present:
+        if not isinstance(side, WeightsSide) or not present:
             continue
         tick(f"running the artefacts of {letter}")
         truth = Truth(side.folder, fresh_inputs(side.folder) if inputs is None else inputs)
@@ -108,7 +109,7 @@ def _rest(side: Side) -> list[str]:
     files = (path for path in side.path.rglob("*") if path.is_file())
     names = sorted(path.relative_to(side.path).as_posix() for path in files)
     shown = [name for name in names if not name.startswith(".")]
-    if side.kind != "folder" or side.folder is None:
+    if not isinstance(side, WeightsSide) or side.kind != "folder":
         return [name for name in shown if not name.endswith(tuple(_CHECKPOINTS))]
     seen = {CONFIG_NAME, PREPROCESSOR_NAME, INDEX_NAME}
     seen |= {path.name for path in side.folder.weight_files}

@@ -18,7 +18,7 @@ from converters.folder.folder import DEFAULT_IMAGE_SIZE
 from converters.folder.inputs import PHOTOGRAPHS, SEED, photographs, verification_inputs
 from converters.parity.compare.confined import TORCHSCRIPT
 from converters.parity.compare.sampled import units_of
-from converters.parity.compare.sides import folder_of
+from converters.parity.compare.sides import WeightsSide, folder_of
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import Verdict, judge
 from converters.parity.verify import fresh_inputs
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.parity.compare.sides import Side
+    from converters.parity.compare.sides import ArtefactSide, Side
     from converters.parity.verdict import Outputs
 
     Inputs = Mapping[str, NDArray[np.float32]]
@@ -77,13 +77,13 @@ def shared_inputs(a: Side, b: Side, images: Sequence[Path]) -> Inputs:
         noise = random.standard_normal((_IMAGES, channels, height, width))
         inputs = {_NATIVE: noise.astype(np.float32)}
     else:
-        folders = [side.folder for side in (a, b) if side.folder]
+        folders = [side.folder for side in (a, b) if isinstance(side, WeightsSide)]
         inputs = (
             dict(fresh_inputs(folders[0]))
             if folders
             else verification_inputs(channels, DEFAULT_IMAGE_SIZE)
         )
-        if not folders and not _torchscript(a, b):
+        if not folders and TORCHSCRIPT not in {a.kind, b.kind}:
             del inputs[_NATIVE]  # the reference evaluator takes seconds for an image of that size
     if images:
         inputs[PHOTOGRAPHS] = photographs(folder_of(a, b), images)
@@ -106,46 +106,45 @@ def judge_outputs(a: Side, b: Side, inputs: Inputs) -> Judged:
     Raises:
         InputError: If a side cannot be run.
     """
-    for side, other in ((a, b), (b, a)):
-        if side.folder is not None:
-            truth = Truth(side.folder, inputs)
-            precision = other.runtime.precision
-            outputs = run(other.runtime, truth.inputs_for(precision))
-            measured = judge(outputs, truth.units(precision), truth.oracle, precision)
-            letter = "A" if side is a else "B"
-            verdict = Verdict(_letter(other, a), other.runtime.name, precision, measured)
-            oracle = f"the reference model with {letter}'s weights in float64"
-            return Judged(oracle, verdict, *_ordered(side is a, truth.eager, outputs))
-    return _judge_artefacts(a, b, inputs)
+    if isinstance(a, WeightsSide):
+        return _by_weights(a, b, inputs, ("A", "B"))
+    if isinstance(b, WeightsSide):
+        return _by_weights(b, a, inputs, ("B", "A"))
+    # B by A, or A by B where B alone runs quickly in float64.
+    if b.kind == TORCHSCRIPT != a.kind:
+        return _by_artefact(b, a, inputs, ("B", "A"))
+    return _by_artefact(a, b, inputs, ("A", "B"))
 
 
-def _judge_artefacts(a: Side, b: Side, inputs: Inputs) -> Judged:
-    """Judge B by A, or A by B where B alone runs quickly in float64."""
-    side = _torchscript(a, b) or a
-    other = b if side is a else a
-    artefact = side.artefact
-    assert artefact is not None  # noqa: S101 -- neither side has weights
+def _by_weights(side: WeightsSide, other: Side, inputs: Inputs, letters: tuple[str, str]) -> Judged:
+    """Judge the other side by the reference model with the weights of this one."""
+    truth = Truth(side.folder, inputs)
+    precision = other.runtime.precision
+    outputs = run(other.runtime, truth.inputs_for(precision))
+    measured = judge(outputs, truth.units(precision), truth.oracle, precision)
+    verdict = Verdict(letters[1], other.runtime.name, precision, measured)
+    oracle = f"the reference model with {letters[0]}'s weights in float64"
+    return Judged(oracle, verdict, *_in_order(letters, truth.eager, outputs))
+
+
+def _by_artefact(
+    side: ArtefactSide, other: ArtefactSide, inputs: Inputs, letters: tuple[str, str]
+) -> Judged:
+    """Judge the other artefact by this one."""
+    artefact = side.runtime
     noisy = run(artefact, inputs)
     other_order = {batch: artefact.in_another_order(pixels) for batch, pixels in inputs.items()}
     exact = {batch: artefact.in_float64(pixels) for batch, pixels in inputs.items()}
     outputs = run(other.runtime, inputs)
     measured = judge(outputs, units_of([noisy, other_order], exact), exact, artefact.noise)
-    verdict = Verdict(_letter(other, a), other.runtime.name, artefact.noise, measured)
-    letter = _letter(side, a)
+    verdict = Verdict(letters[1], other.runtime.name, artefact.noise, measured)
     oracle = (
-        f"{letter} itself in float64, by {artefact.evaluator}; the unit is {letter}'s own float32 "
-        "error"
+        f"{letters[0]} itself in float64, by {artefact.evaluator}; the unit is {letters[0]}'s own "
+        "float32 error"
     )
-    return Judged(oracle, verdict, *_ordered(side is a, noisy, outputs))
+    return Judged(oracle, verdict, *_in_order(letters, noisy, outputs))
 
 
-def _torchscript(a: Side, b: Side) -> Side | None:
-    return next((side for side in (a, b) if side.kind == TORCHSCRIPT), None)
-
-
-def _letter(side: Side, a: Side) -> str:
-    return "A" if side is a else "B"
-
-
-def _ordered(first: bool, x: Results, y: Results) -> tuple[Results, Results]:
-    return (x, y) if first else (y, x)
+def _in_order(letters: tuple[str, str], x: Results, y: Results) -> tuple[Results, Results]:
+    """A's results and B's, of those of the sides so called."""
+    return (x, y) if letters == ("A", "B") else (y, x)

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from converters.parity.compare.sides import WeightsSide
 from regnet.config import CONFIG_NAME
 from regnet.files.json_file import PREPROCESSOR_NAME
 from regnet.files.json_text import parse_json
@@ -13,7 +14,6 @@ from regnet.files.json_text import parse_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from converters.folder.folder import ConvertedFolder
     from converters.parity.compare.sides import Side
 
 _BOOKKEEPING = frozenset({"transformers_version", "_name_or_path", "torch_dtype"})
@@ -56,7 +56,7 @@ def compare_fields(a: Side, b: Side) -> tuple[FieldDifference, ...] | None:
         InputError: If a file cannot be read.
     """
     ours, theirs = _stated(a), _stated(b)
-    whole = a.folder is not None and b.folder is not None
+    whole = isinstance(a, WeightsSide) and isinstance(b, WeightsSide)
     found: list[FieldDifference] = []
     shared = [file for file in ours if file in theirs]
     for file in shared:
@@ -71,14 +71,14 @@ def compare_fields(a: Side, b: Side) -> tuple[FieldDifference, ...] | None:
 
 def _stated(side: Side) -> dict[str, dict[str, Any]]:
     """File name to field to value, as JSON reads them."""
-    if side.folder is not None:
+    if isinstance(side, WeightsSide):
         stated = {
             CONFIG_NAME: side.folder.config.to_dict(),
-            PREPROCESSOR_NAME: _preprocessing(side.folder),
+            PREPROCESSOR_NAME: side.folder.preprocessing,
         }
         plain: dict[str, dict[str, Any]] = json.loads(json.dumps(stated))
         return plain
-    metadata = side.artefact.metadata if side.artefact else {}
+    metadata = side.runtime.metadata
     try:
         values = {key: parse_json(metadata[key]) for key in _METADATA if key in metadata}
     except ValueError:
@@ -92,10 +92,6 @@ def _stated(side: Side) -> dict[str, dict[str, Any]]:
 
 def _differ(field: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return (field in a) != (field in b) or a.get(field) != b.get(field)
-
-
-def _preprocessing(folder: ConvertedFolder) -> dict[str, Any]:
-    return folder.preprocessing
 
 
 def _shown(values: Mapping[str, Any], field: str) -> str | None:

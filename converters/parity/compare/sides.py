@@ -24,63 +24,87 @@ if TYPE_CHECKING:
     from converters.formats.runtime import Runtime
     from converters.parity.compare.foreign import Foreign, Layout
 
-_TITLES = {ONNX: "ONNX file", TORCHSCRIPT: "TorchScript file", "folder": "converted folder"}
+_TITLES = {ONNX: "ONNX file", TORCHSCRIPT: "TorchScript file"}
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of a comparison.
+class _Named:
+    """What both kinds of sides have.
 
     Attributes:
         path: What the user named.
         kind: ``folder``, ``checkpoint``, ``onnx`` or ``torchscript``.
-        folder: Its weights under the reference's names; None of an artefact.
-        framework: Who saved it; None but of a checkpoint.
     """
 
     path: Path
     kind: str
-    folder: ConvertedFolder | None = None
-    framework: str | None = None
 
     @property
     def name(self) -> str:
         """The last part of the path."""
         return self.path.resolve().name
 
+
+@dataclass(frozen=True)
+class WeightsSide(_Named):
+    """A side that holds weights, which the reference model runs.
+
+    Attributes:
+        folder: Its weights under the reference's names.
+        framework: Who saved a checkpoint; None of a folder.
+    """
+
+    folder: ConvertedFolder
+    framework: str | None = None
+
     @property
     def title(self) -> str:
         """What it is, for people."""
-        return _TITLES.get(self.kind, f"checkpoint of {self.framework}")
-
-    @cached_property
-    def artefact(self) -> Foreign | None:
-        """What runs it, if it is an artefact.
-
-        Raises:
-            InputError: If it cannot be loaded.
-        """
-        return ConfinedForeign(self.kind, self.path) if self.kind in (ONNX, TORCHSCRIPT) else None
+        return f"checkpoint of {self.framework}" if self.framework else "converted folder"
 
     @cached_property
     def runtime(self) -> Runtime:
-        """What runs it: of weights, the reference model in float32.
-
-        Raises:
-            InputError: If it cannot be loaded.
-        """
-        if self.folder is not None:
-            return ReferenceRuntime(self.folder)
-        assert self.artefact is not None  # noqa: S101 -- a side is one or the other
-        return self.artefact
+        """The reference model in float32."""
+        return ReferenceRuntime(self.folder)
 
     @property
     def layout(self) -> Layout:
         """The axes of its input (N, C, H, W) that are fixed."""
-        if self.artefact is not None:
-            return self.artefact.layout
-        assert self.folder is not None  # noqa: S101 -- a side is one or the other
         return (None, self.folder.config.num_channels, None, None)
+
+
+@dataclass(frozen=True)
+class ArtefactSide(_Named):
+    """A side that is an artefact, which runs by itself.
+
+    Attributes:
+        framework: None: nobody knows who saved it.
+    """
+
+    framework: None = None
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return _TITLES[self.kind]
+
+    @cached_property
+    def runtime(self) -> Foreign:
+        """What runs it.
+
+        Raises:
+            InputError: If it cannot be loaded.
+        """
+        return ConfinedForeign(self.kind, self.path)
+
+    @property
+    def layout(self) -> Layout:
+        """The axes of its input (N, C, H, W) that are fixed."""
+        return self.runtime.layout
+
+
+Side = WeightsSide | ArtefactSide
+"""One side of a comparison."""
 
 
 @contextmanager
@@ -98,13 +122,13 @@ def opened(path: Path, options: SourceOptions) -> Iterator[Side]:
     """
     kind = _kind(path)
     if kind == "folder":
-        yield Side(path, kind, ConvertedFolder(path))
+        yield WeightsSide(path, kind, ConvertedFolder(path))
     elif kind != "checkpoint":
-        yield Side(path, kind)
+        yield ArtefactSide(path, kind)
     else:
         with TemporaryDirectory(prefix="regnet-compare-") as temporary:
             folder, framework = _converted(path, Path(temporary), options)
-            yield Side(path, kind, folder, framework)
+            yield WeightsSide(path, kind, folder, framework)
 
 
 def _kind(path: Path) -> str:
@@ -161,7 +185,7 @@ def folder_of(*sides: Side) -> ConvertedFolder:
         InputError: If all sides are artefacts.
     """
     for side in sides:
-        if side.folder is not None:
+        if isinstance(side, WeightsSide):
             return side.folder
     names = " and ".join(side.name for side in sides)
     raise InputError(

@@ -12,6 +12,7 @@ from converters.errors import printable
 from converters.folder.folder import ConvertedFolder
 from converters.formats.onnx.export import PRODUCER
 from converters.parity.compare.confined import ONNX
+from converters.parity.compare.sides import ArtefactSide
 from converters.parity.contents.elements import compare_bits
 from converters.parity.contents.tensors import certify, contents_of
 from converters.parity.metrics import rms
@@ -84,12 +85,13 @@ def compare_weights(a: Side, b: Side) -> Weights:
     Two sides with weights are compared bit by bit. An artefact of this project is compared with
     weights as its certificate has it, folds recomputed; two artefacts, by the names they share.
     """
-    if a.folder and b.folder:
-        return compare_tensors(Tensors.of_folder(a.folder), Tensors.of_folder(b.folder))
-    for weights, artefact in ((a.folder, b), (b.folder, a)):
-        if weights is not None:
-            return _with_artefact(weights, artefact)
-    return _two_artefacts(a, b)
+    if isinstance(a, ArtefactSide):
+        if isinstance(b, ArtefactSide):
+            return _two_artefacts(a, b)
+        return _with_artefact(b.folder, a)
+    if isinstance(b, ArtefactSide):
+        return _with_artefact(a.folder, b)
+    return compare_tensors(Tensors.of_folder(a.folder), Tensors.of_folder(b.folder))
 
 
 def compare_tensors(a: Tensors, b: Tensors) -> Weights:
@@ -179,7 +181,7 @@ def _content(array: NDArray[Any]) -> tuple[tuple[int, ...], bytes]:
     return array.shape, hashlib.sha256(array.tobytes()).digest()
 
 
-def _with_artefact(folder: ConvertedFolder, artefact: Side) -> Weights:
+def _with_artefact(folder: ConvertedFolder, artefact: ArtefactSide) -> Weights:
     """Compare weights with an artefact that was, or was not, written by this project."""
     try:
         contents = contents_of(folder, artefact.kind, artefact.path)
@@ -198,7 +200,7 @@ def _of_tensors(proof: TensorCertificate, contents: Contents) -> tuple[str, ...]
     return tuple(clause for clause in proof.wrong if clause not in contents.faults)
 
 
-def _sharing(folder: ConvertedFolder, artefact: Side, contents: Contents) -> Weights:
+def _sharing(folder: ConvertedFolder, artefact: ArtefactSide, contents: Contents) -> Weights:
     """Compare weights with those that an artefact points at."""
     home = ConvertedFolder(artefact.path.parent)
     proof = certify(home, artefact.kind, artefact.path)
@@ -211,20 +213,20 @@ def _sharing(folder: ConvertedFolder, artefact: Side, contents: Contents) -> Wei
     )
 
 
-def _is_ours(side: Side, contents: Contents, folder: ConvertedFolder) -> bool:
+def _is_ours(side: ArtefactSide, contents: Contents, folder: ConvertedFolder) -> bool:
     """Whether an artefact holds tensors as this project writes them.
 
     An ONNX file says who wrote it, which matters: exporters fold batch norms and keep the names. A
     TorchScript module keeps both names and values, so most names decide.
     """
     if side.kind == ONNX:
-        return side.artefact is not None and side.artefact.producer == PRODUCER
+        return side.runtime.producer == PRODUCER
     known = sum(held.name in folder.tensors for held in contents.tensors)
     return 2 * known > len(contents.tensors)
 
 
-def _two_artefacts(a: Side, b: Side) -> Weights:
-    ours, theirs = _arrays(a), _arrays(b)
+def _two_artefacts(a: ArtefactSide, b: ArtefactSide) -> Weights:
+    ours, theirs = a.runtime.tensors(), b.runtime.tensors()
     shared = ours.keys() & theirs.keys()
     if 2 * len(shared) < max(len(ours), len(theirs)) or not shared:
         return Weights(decides=False, note="not compared: the artefacts name their tensors apart")
@@ -236,9 +238,3 @@ def _two_artefacts(a: Side, b: Side) -> Weights:
         decides=False,
         note="by the names that the artefacts share; their outputs decide",
     )
-
-
-def _arrays(side: Side) -> dict[str, NDArray[Any]]:
-    """The tensors of an artefact by its own names."""
-    artefact = side.artefact
-    return artefact.tensors() if artefact else {}
