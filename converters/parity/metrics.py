@@ -72,6 +72,15 @@ class TopK:
         return cls(k, len(oracle), int(agree.sum()), int((2 * error < margin).sum()))
 
 
+def best_classes(
+    output: NDArray[np.floating], oracle: NDArray[np.float64]
+) -> tuple[TopK | None, TopK | None]:
+    """Of the best class and the five best: None of what is not (N, classes), or has no more."""
+    classes = oracle.shape[1] if oracle.ndim == 2 else 0  # noqa: PLR2004
+    one, five = (TopK.of(output, oracle, k) if classes > k else None for k in (1, 5))
+    return one, five
+
+
 def _best(logits: NDArray[np.floating], k: int) -> NDArray[np.intp]:
     """The ``k`` best classes of each image, in the order of their numbers."""
     return np.sort(np.argsort(-logits, axis=1, kind="stable")[:, :k], axis=1)

@@ -8,6 +8,7 @@ own, and none has to make room for another's error.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,7 +138,7 @@ def _pixels(
             f"pixels differ from the image processor's by up to {errors.max:.3g} of 255 steps and "
             f"by {errors.rms:.2g} in the root mean square, limits 1 and {unit.rms:.2g}"
         )
-    return _measured(batch, PIXELS, shape, errors, unit, failure)
+    return replace(Measurement.of(batch, PIXELS, shape, errors, unit), failure=failure)
 
 
 def _probabilities(batch: str, found: Mapping[str, NDArray[Any]]) -> Measurement:
@@ -154,20 +155,6 @@ def _probabilities(batch: str, found: Mapping[str, NDArray[Any]]) -> Measurement
     ranked = np.sort(probabilities, axis=1)[:, ::-1][:, : best.shape[1]]
     if not (np.array_equal(scores, ranked) and np.array_equal(scores, found[TOP_SCORES])):
         failure = "the best classes are not those of the largest probabilities"
-    unit = Errors(honest, honest)
-    return _measured(batch, PROBABILITIES, tuple(probabilities.shape), errors, unit, failure)
-
-
-def _measured(  # noqa: PLR0913, PLR0917 -- one output, and what it is measured with
-    batch: str, name: str, shape: tuple[int, ...], errors: Errors, unit: Errors, failure: str | None
-) -> Measurement:
-    return Measurement(
-        batch=batch,
-        output=name,
-        shape=shape,
-        errors=errors,
-        unit=unit,
-        rms_ratio=errors.rms / unit.rms,
-        max_ratio=errors.max / unit.max,
-        failure=failure,
-    )
+    shape = tuple(probabilities.shape)
+    measured = Measurement.of(batch, PROBABILITIES, shape, errors, Errors(honest, honest))
+    return replace(measured, failure=failure)

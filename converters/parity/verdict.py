@@ -8,12 +8,12 @@ docs/parity.md derives the rule.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from converters.parity.metrics import Errors, TopK
+from converters.parity.metrics import Errors, TopK, best_classes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,6 +64,14 @@ class Measurement:
     top1: TopK | None = None
     top5: TopK | None = None
     failure: str | None = None
+
+    @classmethod
+    def of(
+        cls, batch: str, output: str, shape: tuple[int, ...], errors: Errors, unit: Errors
+    ) -> Measurement:
+        """Take the ratios of what was measured; whether they fail is up to the caller."""
+        ratios = _ratio(errors.rms, unit.rms), _ratio(errors.max, unit.max)
+        return cls(batch, output, shape, errors, unit, *ratios)
 
     @property
     def share(self) -> float:
@@ -225,22 +233,9 @@ def _measure(  # noqa: PLR0913, PLR0917 -- one output, and what it is measured w
         refusal = f"an honest {precision} computation of {name} leaves the range of {precision}"
     if refusal:
         return Measurement(batch, name, shape, failure=refusal)
-    errors = Errors.of(output, truth)
-    rms_ratio = _ratio(errors.rms, unit.rms)
-    max_ratio = _ratio(errors.max, unit.max)
-    classes = truth.shape[1] if truth.ndim == 2 else 0  # noqa: PLR2004 -- (N, classes)
-    return Measurement(
-        batch=batch,
-        output=name,
-        shape=shape,
-        errors=errors,
-        unit=unit,
-        rms_ratio=rms_ratio,
-        max_ratio=max_ratio,
-        top1=TopK.of(output, truth, 1) if classes > 1 else None,
-        top5=TopK.of(output, truth, 5) if classes > 5 else None,  # noqa: PLR2004
-        failure=_too_far(name, rms_ratio, max_ratio, precision),
-    )
+    measured = Measurement.of(batch, name, shape, Errors.of(output, truth), unit)
+    top1, top5 = best_classes(output, truth)
+    return replace(measured, top1=top1, top5=top5, failure=_too_far(measured, precision))
 
 
 def _ratio(error: float, unit: float) -> float:
@@ -263,11 +258,13 @@ def _unusable(name: str, output: NDArray[np.floating], truth: NDArray[np.float64
     return None
 
 
-def _too_far(name: str, rms_ratio: float, max_ratio: float, precision: str) -> str | None:
-    if not rms_ratio <= RMS_LIMIT:  # a NaN is no pass
-        return _ratio_in_words("RMS", name, rms_ratio, RMS_LIMIT, precision)
-    if not max_ratio <= MAX_LIMIT:
-        return _ratio_in_words("largest", name, max_ratio, MAX_LIMIT, precision)
+def _too_far(measured: Measurement, precision: str) -> str | None:
+    for kind, ratio, limit in (
+        ("RMS", measured.rms_ratio, RMS_LIMIT),
+        ("largest", measured.max_ratio, MAX_LIMIT),
+    ):
+        if ratio is not None and not ratio <= limit:  # a NaN is no pass
+            return _ratio_in_words(kind, measured.output, ratio, limit, precision)
     return None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.parity.metrics import Errors, TopK, rms
+from converters.parity.metrics import Errors, TopK, best_classes, rms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,13 +46,13 @@ class Distance:
         signal = a.astype(np.float64)
         errors = Errors.of(b, signal)
         scale = rms(signal)
-        classes = signal.shape[1] if signal.ndim == 2 else 0  # noqa: PLR2004 -- (N, classes)
+        top1, top5 = best_classes(b, signal)
         return cls(
             batch=batch,
             output=output,
             errors=errors,
             relative=errors.rms / scale if scale else float(errors.rms > 0),
             sqnr_db=20 * float(np.log10(scale / errors.rms)) if scale and errors.rms else None,
-            top1=TopK.of(b, signal, 1) if classes > 1 else None,
-            top5=TopK.of(b, signal, 5) if classes > 5 else None,  # noqa: PLR2004
+            top1=top1,
+            top5=top5,
         )
