@@ -11,9 +11,10 @@ from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.fsdp import consolidate
-from converters.checkpoint.several import SeveralFiles, is_file
+from converters.checkpoint.several import SeveralFiles
 from converters.checkpoint.values import StoredTensor
 from converters.errors import InputError, printable
+from regnet.files.weight_files import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

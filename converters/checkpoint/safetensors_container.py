@@ -20,6 +20,7 @@ from converters.checkpoint.values import (
 )
 from converters.errors import InputError, UnsafeInputError, printable
 from regnet.files.dtypes import OF_SAFETENSORS, item_size
+from regnet.files.safetensors_file import LENGTH_SIZE, METADATA_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 MAX_HEADER = 1 << 23
 """In bytes. The specification allows 100 MB, of which Python makes 3 GB; those of published
 RegNets have under 0.2 MB."""
-
-_LENGTH_SIZE = 8
-_METADATA = "__metadata__"
 
 
 def read_safetensors(file: SourceFile) -> tuple[Tree, dict[str, str]]:
@@ -48,7 +46,7 @@ def read_safetensors(file: SourceFile) -> tuple[Tree, dict[str, str]]:
         UnsafeInputError: A key occurs twice.
     """
     header, data_start = _read_header(file)
-    metadata = header.pop(_METADATA, {})
+    metadata = header.pop(METADATA_KEY, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _damaged(file, "its metadata is not text by name")
     tensors = [_tensor(file, data_start, name, entry) for name, entry in header.items()]
@@ -58,8 +56,8 @@ def read_safetensors(file: SourceFile) -> tuple[Tree, dict[str, str]]:
 
 
 def _read_header(file: SourceFile) -> tuple[dict[str, Any], int]:
-    length = int.from_bytes(file.read(0, min(_LENGTH_SIZE, file.size)), "little")
-    data_start = _LENGTH_SIZE + length
+    length = int.from_bytes(file.read(0, min(LENGTH_SIZE, file.size)), "little")
+    data_start = LENGTH_SIZE + length
     if length > MAX_HEADER:
         raise _damaged(file, f"its header claims {length} bytes, more than a network needs")
     if data_start > file.size:
@@ -68,7 +66,7 @@ def _read_header(file: SourceFile) -> tuple[dict[str, Any], int]:
             f"{data_start}; download or copy it again."
         )
 
-    text = file.read(_LENGTH_SIZE, length)
+    text = file.read(LENGTH_SIZE, length)
     try:
         return _parsed(text, file.name), data_start
     except (ValueError, RecursionError) as error:

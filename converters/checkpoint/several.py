@@ -195,14 +195,6 @@ def _require_indexed(
         raise InputError(str(error)) from error
 
 
-def is_file(path: Path) -> bool:
-    """Return whether a file is there; of a name that no file can have, that it is not."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
 def _weight_files(folder: Path) -> tuple[Path, ...] | Path:
     """The file with the weights, or an index."""
     for name in WEIGHTS:

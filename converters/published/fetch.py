@@ -8,7 +8,6 @@ and moved into its place when it is whole. ``REGNET_CACHE`` names the cache; ``R
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import time
@@ -22,6 +21,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request
 
 from converters.checkpoint import open_checkpoint
+from converters.checkpoint.digests import sha256_of
 from converters.errors import ConversionError, InputError, StorageError, in_words
 from converters.published.http import content_length, content_range, opened
 from converters.staging.locks import is_same
@@ -316,8 +316,7 @@ def _require_space(folder: Path, nbytes: int) -> None:
 
 def _require_digest(path: Path, beginning: str | None, url: str) -> str:
     """The digest of what arrived, which must begin as the manifest says."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     if beginning and not digest.startswith(beginning):
         raise InputError(
             f"{url} has the sha256 {digest[:16]}... where its name promises {beginning}; it was "

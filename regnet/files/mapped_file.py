@@ -17,14 +17,12 @@ import torch
 from safetensors import safe_open
 
 from regnet.files.dtypes import OF_SAFETENSORS
+from regnet.files.safetensors_file import LENGTH_SIZE, METADATA_KEY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
-
-_LENGTH_BYTES = 8
-_METADATA = "__metadata__"
 
 _NORESERVE = 0x4000 if sys.platform == "linux" else 0
 """Linux' ``MAP_NORESERVE``, for which Python's mmap has no name; others do not reserve."""
@@ -48,11 +46,11 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
     try:
         # The library proves the header: well formed, without gaps, as long as the file.
         with safe_open(path, framework="np"), path.open("rb") as file:
-            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            length = int.from_bytes(file.read(LENGTH_SIZE), "little")
             header: dict[str, Any] = json.loads(file.read(length))
             mapping = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | _NORESERVE)
-        header.pop(_METADATA, None)
-        start = _LENGTH_BYTES + length
+        header.pop(METADATA_KEY, None)
+        start = LENGTH_SIZE + length
         return {name: _tensor(mapping, start, **entry) for name, entry in header.items()}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; the folder is incomplete.") from None

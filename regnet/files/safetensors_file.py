@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 SHARD_PATTERN = "model-*-of-*.safetensors"
+LENGTH_SIZE = 8
+"""Bytes that say how long the header is, little-endian."""
+
+METADATA_KEY = "__metadata__"
+"""What of the header is no tensor."""
+
 METADATA = {"format": "pt"}
 """What transformers requires; one key, so its order cannot vary."""
 
@@ -68,7 +74,7 @@ def in_file_order(specs: Iterable[TensorSpec]) -> list[TensorSpec]:
 
 def header_bytes(specs: Sequence[TensorSpec]) -> bytes:
     """The header of a file that holds ``specs`` in this order, padded to eight bytes."""
-    entries: dict[str, object] = {"__metadata__": METADATA}
+    entries: dict[str, object] = {METADATA_KEY: METADATA}
     offset = 0
     for spec in specs:
         end = offset + spec.nbytes
@@ -80,7 +86,7 @@ def header_bytes(specs: Sequence[TensorSpec]) -> bytes:
         offset = end
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
+    return len(text).to_bytes(LENGTH_SIZE, "little") + text
 
 
 def write_file(

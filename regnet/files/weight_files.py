@@ -62,7 +62,7 @@ def shards_of(index: Path) -> dict[str, set[str]]:
     outside = [name for name in shards if "/" in name or "\\" in name or name in {"", ".", ".."}]
     if outside:
         raise ValueError(f"{index.name}: names a file outside its folder ({outside[0]!r}).")
-    missing = [name for name in sorted(shards) if not _is_file(index.parent / name)]
+    missing = [name for name in sorted(shards) if not is_file(index.parent / name)]
     if missing:
         raise FileNotFoundError(
             f"{index.name}: {len(missing)} of {len(shards)} shards are missing, first "
@@ -108,7 +108,7 @@ def unindexed(folder: Path, read: Container[str]) -> list[str]:
     return sorted(path.name for path in folder.glob(SHARD_PATTERN) if path.name not in read)
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
     """Whether a file is there; of a name that no file can have, that it is not."""
     try:
         return path.is_file()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.values import contiguous_stride
 from converters.errors import printable
 from converters.parity.contents.archive import Archive
 from converters.parity.contents.held import Contents, HeldTensor
@@ -63,19 +64,11 @@ def _held(archive: Archive, name: str, entry: Mapping[str, Any]) -> HeldTensor:
     fault = None
     if entry["use_pickle"]:
         fault = "is pickled, and would run code"
-    elif strides != _row_major(shape) or meta["storage_offset"]["as_int"]:
+    elif strides != contiguous_stride(shape) or meta["storage_offset"]["as_int"]:
         fault = "does not lie in row-major order"
     elif data.nbytes != needed:
         fault = f"has {data.nbytes} bytes where its shape needs {needed}"
     return HeldTensor(name, dtype, shape, data, fault)
-
-
-def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides, step = [], 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= size
-    return tuple(reversed(strides))
 
 
 def _faults(archive: Archive, used: set[str]) -> Iterator[str]:
