@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 from zlib import crc32
 
 from converters.checkpoint.beside import Beside
@@ -16,7 +16,7 @@ from converters.checkpoint.sniff import (
     is_tar,
     looks_like_safetensors,
 )
-from converters.checkpoint.source_file import SourceFile
+from converters.checkpoint.source_file import Closing, SourceFile
 from converters.checkpoint.values import Storage, StoredTensor, Tree
 from converters.checkpoint.zip_container import checksum_error, read_zip
 from converters.checkpoint.zip_directory import ZIP_START
@@ -40,7 +40,7 @@ _PICKLE_START = b"\x80"  # of protocol 2 and later, which is what torch writes
 Container = Literal["zip", "legacy", "safetensors"]
 
 
-class Checkpoint:
+class Checkpoint(Closing):
     """An open checkpoint; a context manager that closes the file.
 
     Attributes:
@@ -144,12 +144,6 @@ class Checkpoint:
     def close(self) -> None:
         """Close the file; tensors can no longer be read."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _bytes(self, tensor: StoredTensor) -> bytearray:
         """Return the bytes of a contiguous tensor; a bytearray, so that the array is writable."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.beside import WEIGHTS, Beside, of_folder, read_index
 from converters.checkpoint.joined import JoinedTensor
 from converters.checkpoint.reader import CHUNK_SIZE, open_checkpoint
+from converters.checkpoint.source_file import Closing
 from converters.errors import InputError
 from regnet.files.weight_files import require_indexed, unindexed
 
@@ -29,7 +30,7 @@ _MAX_OPEN = 128
 """Files held open at once; a system may allow no more than 256."""
 
 
-class SeveralFiles:
+class SeveralFiles(Closing):
     """Open files that are one checkpoint; what it holds is up to the subclass.
 
     Attributes:
@@ -88,12 +89,6 @@ class SeveralFiles:
         """Close every file."""
         while self._open:
             self._open.popitem()[1].close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _add(self, path: Path) -> Checkpoint:
         """Open one file more."""

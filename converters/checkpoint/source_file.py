@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Self
 
 from converters.errors import InputError, StorageError, printable
@@ -15,7 +16,21 @@ Stamp = tuple[int, int]
 """Size in bytes, and time of change in nanoseconds."""
 
 
-class SourceFile:
+class Closing(ABC):
+    """Something that is open until it is closed, or the block that it was opened for ends."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class SourceFile(Closing):
     """A regular file, opened for reading, whose size and time of change are remembered.
 
     Attributes:
@@ -88,12 +103,6 @@ class SourceFile:
     def close(self) -> None:
         """Close the file."""
         self.stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _stamp_now(self) -> Stamp:
         status = os.fstat(self._fd)

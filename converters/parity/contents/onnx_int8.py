@@ -13,7 +13,6 @@ import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from converters.checkpoint.onnx_places import open_onnx
-from converters.errors import printable
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.int8 import Quantisation
 from converters.formats.onnx.int8_graph import (
@@ -26,7 +25,7 @@ from converters.formats.onnx.int8_graph import (
     quantised,
 )
 from converters.parity.contents.held import Contents, HeldTensor
-from converters.parity.contents.written import NOT_WRITTEN, form_of, metadata_faults, plain
+from converters.parity.contents.written import differences, form_of, metadata_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -96,14 +95,7 @@ def _held(name: str, tensors: Tensors) -> HeldTensor | None:
 
 
 def _node_faults(expected: GraphProto, graph: GraphProto) -> Iterator[str]:
-    ours, theirs = ({node.name: plain(node) for node in each.node} for each in (expected, graph))
-    for name in dict.fromkeys((*ours, *theirs)):
-        if ours.get(name) != theirs.get(name):
-            yield f"the node {printable(name)} is {NOT_WRITTEN}"
-    if len(theirs) != len(graph.node):
-        yield f"the number of nodes of one name is {NOT_WRITTEN}"
-    if (*graph.input, *graph.output) != (*expected.input, *expected.output):
-        yield f"the list of inputs and outputs is {NOT_WRITTEN}"
+    yield from differences(expected, graph)
     if len({tensor.name for tensor in graph.initializer}) != len(graph.initializer):
         yield "an initialiser is held twice"
     if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer):

@@ -69,16 +69,21 @@ def graph_faults(folder: ConvertedFolder, model: ModelProto, graph: GraphProto) 
         return
     form = form_of(model, graph)
     written = _written(folder, graph, form)
-    ours, theirs = ({node.name: plain(node) for node in each.node} for each in (written, graph))
+    yield from differences(written, graph)
+    if [(opset.domain, opset.version) for opset in model.opset_import] != [("", form.opset)]:
+        yield f"the version of its operators is {NOT_WRITTEN}"
+
+
+def differences(expected: GraphProto, graph: GraphProto) -> Iterator[str]:
+    """In which nodes, inputs and outputs a graph is not the one that would be written."""
+    ours, theirs = ({node.name: plain(node) for node in each.node} for each in (expected, graph))
     for name in dict.fromkeys((*ours, *theirs)):
         if ours.get(name) != theirs.get(name):
             yield f"the node {printable(name)} is {NOT_WRITTEN}"
     if len(theirs) != len(graph.node):
         yield f"the number of nodes of one name is {NOT_WRITTEN}"
-    if (*graph.input, *graph.output) != (*written.input, *written.output):
+    if (*graph.input, *graph.output) != (*expected.input, *expected.output):
         yield f"the list of inputs and outputs is {NOT_WRITTEN}"
-    if [(opset.domain, opset.version) for opset in model.opset_import] != [("", form.opset)]:
-        yield f"the version of its operators is {NOT_WRITTEN}"
 
 
 def graph_is_ours(model: ModelProto) -> bool:
