@@ -13,7 +13,7 @@ from converters.families.recognise import tensors_of
 from regnet.architecture import COUNTER, Architecture
 from regnet.config import CONFIG_NAME, RegNetConfig
 from regnet.files.dtypes import ELEMENT_TYPES
-from regnet.files.json_file import processor_settings
+from regnet.files.json_file import PREPROCESSOR_NAME, processor_settings
 from regnet.files.safetensors_file import INDEX_NAME, WEIGHTS_NAME
 from regnet.files.weight_files import require_indexed, shards_of, unindexed, weight_files
 
@@ -126,6 +126,12 @@ class ConvertedFolder:
                 "none of those that it is loaded from; move it elsewhere."
             )
         return files
+
+    @property
+    def network_files(self) -> tuple[str, ...]:
+        """What its files are called that make the network, though not all need be there."""
+        weights = (path.name for path in self.weight_files)
+        return (CONFIG_NAME, PREPROCESSOR_NAME, INDEX_NAME, *weights)
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:

@@ -19,10 +19,7 @@ from converters.parity.golden import judge_golden, read_golden
 from converters.parity.report import Report
 from converters.parity.truth import FLOAT32, Truth, run
 from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
-from regnet.config import CONFIG_NAME
 from regnet.design_space import complexity
-from regnet.files.json_file import PREPROCESSOR_NAME
-from regnet.files.safetensors_file import INDEX_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -165,8 +162,7 @@ def _not_checked(folder: ConvertedFolder, record: Record | None) -> Iterator[str
         yield f"{REPORT_NAME} names no file, so no checksum was compared"
     else:
         artefacts = (name for kind in FORMATS.values() for name in kind.files)
-        weights = (path.name for path in folder.weight_files)
-        known = (CONFIG_NAME, PREPROCESSOR_NAME, INDEX_NAME, GOLDEN_NAME, *weights, *artefacts)
+        known = (*folder.network_files, GOLDEN_NAME, *artefacts)
         unnamed = [
             name for name in known if name not in record.files and (folder.path / name).is_file()
         ]

@@ -15,9 +15,6 @@ from converters.formats.registry import FORMATS, artefacts_in
 from converters.parity.compare.sides import WeightsSide
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
-from regnet.config import CONFIG_NAME
-from regnet.files.json_file import PREPROCESSOR_NAME
-from regnet.files.safetensors_file import INDEX_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -111,8 +108,7 @@ def _rest(side: Side) -> list[str]:
     shown = [name for name in names if not name.startswith(".")]
     if not isinstance(side, WeightsSide) or side.kind != "folder":
         return [name for name in shown if not name.endswith(tuple(_CHECKPOINTS))]
-    seen = {CONFIG_NAME, PREPROCESSOR_NAME, INDEX_NAME}
-    seen |= {path.name for path in side.folder.weight_files}
+    seen = set(side.folder.network_files)
     for name in _artefacts(side):
         seen.update(FORMATS[name].files)
     return [name for name in shown if name not in seen]
