@@ -23,6 +23,11 @@ Activation = Literal["relu", "gelu", "gelu_new", "selu", "silu"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 CONFIG_NAME = "config.json"
+
+CLASSIFIER_ARCHITECTURE = "RegNetForImageClassification"
+TRUNK_ARCHITECTURE = "RegNetModel"
+"""What ``architectures`` says: transformers' names of the classes, and ours."""
+
 _DTYPE_KEYS = ("dtype", "torch_dtype")
 DEFAULT_NUM_LABELS = 2
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.folder.folder import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE
 from converters.published.manifest import manifest
-from regnet.config import RegNetConfig
+from regnet.config import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE, RegNetConfig
 from regnet.design_space import NETWORKS
 
 if TYPE_CHECKING:

@@ -13,16 +13,11 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks.mutation.judging import Outcome, reasons
 from converters.errors import ConversionError
-from converters.folder.folder import (
-    GOLDEN_NAME,
-    ONNX_NAME,
-    TRUNK_ARCHITECTURE,
-    ConvertedFolder,
-)
+from converters.folder.folder import GOLDEN_NAME, ONNX_NAME, ConvertedFolder
 from converters.formats.format import ExportOptions
 from converters.formats.registry import FORMATS
 from converters.parity.verify import verify_folder
-from regnet.config import CONFIG_NAME
+from regnet.config import CONFIG_NAME, TRUNK_ARCHITECTURE
 from regnet.files.json_file import PREPROCESSOR_NAME
 from regnet.files.safetensors_file import WEIGHTS_NAME
 

@@ -11,7 +11,7 @@ from converters.checkpoint.beside import read_json
 from converters.errors import InputError
 from converters.families.recognise import tensors_of
 from regnet.architecture import COUNTER, Architecture
-from regnet.config import CONFIG_NAME, RegNetConfig
+from regnet.config import CLASSIFIER_ARCHITECTURE, CONFIG_NAME, TRUNK_ARCHITECTURE, RegNetConfig
 from regnet.files.dtypes import ELEMENT_TYPES
 from regnet.files.json_file import PREPROCESSOR_NAME, processor_settings
 from regnet.files.safetensors_file import INDEX_NAME, WEIGHTS_NAME
@@ -34,9 +34,6 @@ CARD_NAME = "README.md"
 
 DEFAULT_IMAGE_SIZE = 224
 """What RegNets were trained on, in pixels, where a folder does not say."""
-
-CLASSIFIER_ARCHITECTURE = "RegNetForImageClassification"
-TRUNK_ARCHITECTURE = "RegNetModel"
 
 
 @dataclass(frozen=True)

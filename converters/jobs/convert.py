@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING
 
 from converters.errors import InputError
 from converters.families.options import SourceOptions
-from converters.folder.folder import (
-    CARD_NAME,
-    CLASSIFIER_ARCHITECTURE,
-    TRUNK_ARCHITECTURE,
-    ConvertedFolder,
-)
+from converters.folder.folder import CARD_NAME, ConvertedFolder
 from converters.formats.format import ExportOptions
 from converters.formats.registry import (
     DEFAULT_FORMATS,
@@ -26,7 +21,6 @@ from converters.published.manifest import require_published
 from converters.staging import require_place, require_space, staged_folder
 from converters.weights.inspection import Inspection, inspected
 from converters.weights.stream import planned_shards, write_weights
-from regnet.config import RegNetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +29,7 @@ if TYPE_CHECKING:
     from converters.checkpoint import AnyCheckpoint
     from converters.parity.report import Report
     from converters.weights.stream import Written
+    from regnet.config import RegNetConfig
     from regnet.files.dtypes import DType
 
 
@@ -101,7 +96,7 @@ def convert(
         inspected(path, options.source, options.dtype) as (checkpoint, inspection),
         staged_folder(out, force=options.force, keep=_weight_names(inspection, options)) as folder,
     ):
-        config = output_config(inspection, options.labels)
+        config = inspection.output_config(options.labels)
         progress.planned(inspection)
         require_space(folder, inspection.plan.nbytes, out)
         report = _fill(folder, checkpoint, inspection, config, options, progress)
@@ -130,7 +125,7 @@ def planned(path: Path, out: Path, options: ConvertOptions | None = None) -> Ins
     options = options or ConvertOptions()
     _require_usable(path, out, options)
     with inspected(path, options.source, options.dtype) as (_, inspection):
-        output_config(inspection, options.labels)
+        inspection.output_config(options.labels)
         _weight_names(inspection, options)
         RegNetImageProcessor(**inspection.source.preprocessor_fields())
         require_place(out, inspection.plan.nbytes, force=options.force)
@@ -172,33 +167,6 @@ def _export_options(options: ConvertOptions, written: Written | None = None) -> 
         written.weights if written else None,
         calibration_images=options.calibration_images,
     )
-
-
-def output_config(inspection: Inspection, labels: Sequence[str] | None) -> RegNetConfig:
-    """The converted folder's ``config.json``.
-
-    Args:
-        inspection: The recognised source.
-        labels: Names of the classes, or None.
-
-    Raises:
-        InputError: If there are more or fewer labels than classes, or two are equal.
-    """
-    source = inspection.source
-    fields = source.config.to_dict()
-    kind = CLASSIFIER_ARCHITECTURE if source.has_classifier else TRUNK_ARCHITECTURE
-    fields |= {"architectures": [kind], "dtype": inspection.plan.dtype}
-    if labels is None and source.labels is not None and source.has_classifier:
-        fields |= {"id2label": dict(enumerate(source.labels)), "label2id": None}
-    if labels is not None:
-        classes = source.config.num_labels if source.has_classifier else 0
-        if len(labels) != classes or len(set(labels)) != classes:
-            raise InputError(
-                f"The labels are {len(set(labels))} different names where {inspection.path.name} "
-                f"has {classes} classes; give one name per class, in the order of the classes."
-            )
-        fields |= {"id2label": dict(enumerate(labels)), "label2id": None}
-    return RegNetConfig.from_dict(fields)
 
 
 def _weight_names(inspection: Inspection, options: ConvertOptions) -> set[str]:

@@ -15,10 +15,11 @@ from converters.families.source import Decision
 from converters.families.wrapping import all_tensors, find_state_dicts
 from converters.published.manifest import named_file, network_like
 from converters.weights.plan import make_plan
+from regnet.config import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE, RegNetConfig
 from regnet.files.dtypes import DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
@@ -60,6 +61,31 @@ class Inspection:
     def network_name(self) -> str | None:
         """The published network with this architecture, or None."""
         return network_like(self.source.config)
+
+    def output_config(self, labels: Sequence[str] | None = None) -> RegNetConfig:
+        """The converted folder's ``config.json``.
+
+        Args:
+            labels: Names of the classes, or None.
+
+        Raises:
+            InputError: If there are more or fewer labels than classes, or two are equal.
+        """
+        source = self.source
+        fields = source.config.to_dict()
+        kind = CLASSIFIER_ARCHITECTURE if source.has_classifier else TRUNK_ARCHITECTURE
+        fields |= {"architectures": [kind], "dtype": self.plan.dtype}
+        if labels is None and source.labels is not None and source.has_classifier:
+            fields |= {"id2label": dict(enumerate(source.labels)), "label2id": None}
+        if labels is not None:
+            classes = source.config.num_labels if source.has_classifier else 0
+            if len(labels) != classes or len(set(labels)) != classes:
+                raise InputError(
+                    f"The labels are {len(set(labels))} different names where {self.path.name} "
+                    f"has {classes} classes; give one name per class, in the order of the classes."
+                )
+            fields |= {"id2label": dict(enumerate(labels)), "label2id": None}
+        return RegNetConfig.from_dict(fields)
 
 
 @contextmanager

@@ -16,12 +16,12 @@ from onnx import ModelProto, OperatorSetIdProto, helper
 
 from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError
-from converters.folder.folder import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE
 from converters.formats.format import DEFAULTS
 from converters.formats.onnx.file import OnnxFile
 from converters.formats.onnx.form import PRECISION_KEY, SIZES_KEY
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.weights import cast_names, folded_weights, shared_weights
+from regnet.config import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:

@@ -71,7 +71,5 @@ def _is_planned_so(record: Record, job: Job, inspection: Inspection) -> bool:
 
 
 def _has_labels_of(job: Job, inspection: Inspection) -> bool:
-    from converters.jobs.convert import output_config
-
-    config = output_config(inspection, job.options.labels)
+    config = inspection.output_config(job.options.labels)
     return ConvertedFolder(job.out).config.to_dict() == config.to_dict()

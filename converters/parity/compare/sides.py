@@ -158,7 +158,6 @@ def _is_program(path: Path) -> bool:
 
 def _converted(path: Path, folder: Path, options: SourceOptions) -> tuple[ConvertedFolder, str]:
     """Write a checkpoint's weights and configuration, and nothing else; who saved it."""
-    from converters.jobs.convert import output_config
     from converters.weights.inspection import inspected
     from converters.weights.stream import write_weights
     from regnet.image_processor import RegNetImageProcessor
@@ -166,7 +165,7 @@ def _converted(path: Path, folder: Path, options: SourceOptions) -> tuple[Conver
     with inspected(path, options) as (checkpoint, inspection):
         try:
             write_weights(checkpoint, inspection.plan, folder, allow_nonfinite=True)
-            output_config(inspection, None).save_pretrained(folder)
+            inspection.output_config().save_pretrained(folder)
             processor = RegNetImageProcessor(**inspection.source.preprocessor_fields())
             processor.save_pretrained(folder)
         except OSError as error:

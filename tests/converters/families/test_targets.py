@@ -28,8 +28,9 @@ from converters.families.source import BILINEAR, EvalTransform
 from converters.families.targets import TARGETS, target_named
 from converters.families.timm_target import _architecture, entrypoint
 from converters.families.written import Network
-from converters.folder.folder import TRUNK_ARCHITECTURE, ConvertedFolder
+from converters.folder.folder import ConvertedFolder
 from regnet import RegNetConfig
+from regnet.config import TRUNK_ARCHITECTURE
 from regnet.design_space import NETWORKS, fit_widths_to_groups, stage_widths_and_depths
 from tests.converters.stored import stored
 from tests.oracles.loaders import mmpretrain_models, torchvision_network

@@ -16,7 +16,6 @@ from transformers import RegNetForImageClassification as TheirClassifier
 
 from converters.errors import InputError
 from converters.families.options import SourceOptions
-from converters.jobs.convert import output_config
 from converters.weights.inspection import inspected
 from converters.weights.stream import write_weights
 from regnet.config import RegNetConfig
@@ -85,7 +84,7 @@ def stream(
             allow_nonfinite=True,  # casts are tested with every kind of number
             advance=reported.append,
         )
-        output_config(inspection, None).save_pretrained(out)
+        inspection.output_config().save_pretrained(out)
     return Written(out, inspection.plan, dict(written.weights), sum(reported))
 
 
