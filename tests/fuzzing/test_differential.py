@@ -127,6 +127,8 @@ REFUSED = {
     ),
     "a gradient of whole numbers": pickled(a=INTS.replace(b"\x89}t", b"\x88}t")),
     "a view in a zip archive": pickled(a=FLOATS.replace(b"cpuK\x02t", b"cpuK\x02Nt")),
+    "a call of a kind of storage": pickled(a=FLOATS, b=global_of("torch.FloatStorage") + b")R"),
+    "a call of a dtype": pickled(a=FLOATS, b=global_of("torch.float32") + b")R"),
 }
 """Pickles that torch refuses."""
 
