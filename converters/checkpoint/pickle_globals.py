@@ -137,7 +137,7 @@ def build(function: Opaque, args: tuple[Tree, ...], keys: Keys) -> Tree:
         TypeError: The same, or it names something that cannot be called.
     """
     name = function.qualified_name
-    if name in _VALUES:
+    if name in VALUES:
         raise TypeError(f"it calls {name}")
     if name in _KEYED_BUILDERS:
         return _KEYED_BUILDERS[name](args, keys)
@@ -226,7 +226,9 @@ def _tensor_v3(args: tuple[Tree, ...]) -> Tree:
     _require_usual(requires_grad, hooks, *args[7:])
     if not isinstance(dtype, Opaque) or dtype.args is not None:
         raise TypeError("a tensor without a type")
-    name = dtype.qualified_name.removeprefix("torch.")
+    module, _, name = dtype.qualified_name.rpartition(".")
+    if module != "torch":
+        raise TypeError("a tensor without a type")
     if name not in NUMPY_CODES or any(args[7:]):
         return Opaque("torch._utils._rebuild_tensor_v3", args)
     return _required(_tensor(tuple(layout), name), requires_grad)
@@ -386,7 +388,7 @@ _IMMUTABLE = frozenset({
 _SET_CONTENT = frozenset({"data", "real", "imag", "__dict__", "__class__"})
 """Attributes of a tensor whose setters change what it holds or is."""
 
-_VALUES = frozenset({
+VALUES = frozenset({
     *(f"{module}.{kind}" for module in _STORAGE_MODULES for kind in STORAGE_DTYPES),
     *(f"torch.{dtype}" for dtype in (*NUMPY_CODES, *STORAGE_DTYPES.values())),
     *(f"torch.{dtype}" for dtype in ("qint8", "quint8", "qint32", "quint4x2", "quint2x4")),
