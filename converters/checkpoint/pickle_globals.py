@@ -116,9 +116,11 @@ def build(function: Opaque, args: tuple[Tree, ...], keys: Keys) -> Tree:
 
     Raises:
         ValueError: The arguments do not fit a function this reader knows.
-        TypeError: The same.
+        TypeError: The same, or it names something that cannot be called.
     """
     name = function.qualified_name
+    if name in VALUES:
+        raise TypeError(f"it calls {name}")
     if name in _KEYED_BUILDERS:
         return _KEYED_BUILDERS[name](args, keys)
     return _BUILDERS[name](args) if name in _BUILDERS else Opaque(name, args)
@@ -206,7 +208,9 @@ def _tensor_v3(args: tuple[Tree, ...]) -> Tree:
     _require_usual(requires_grad, hooks, *args[7:])
     if not isinstance(dtype, Opaque) or dtype.args is not None:
         raise TypeError("a tensor without a type")
-    name = dtype.qualified_name.removeprefix("torch.")
+    module, _, name = dtype.qualified_name.rpartition(".")
+    if module != "torch":
+        raise TypeError("a tensor without a type")
     if name not in ELEMENT_TYPES or any(args[7:]):
         return Opaque("torch._utils._rebuild_tensor_v3", args)
     return _required(_tensor(tuple(layout), name), requires_grad)
@@ -365,6 +369,16 @@ _IMMUTABLE = frozenset({
 
 _SET_CONTENT = frozenset({"data", "real", "imag", "__dict__", "__class__"})
 """Attributes of a tensor whose setters change what it holds or is."""
+
+VALUES = frozenset({
+    *(f"{module}.{kind}" for module in _STORAGE_MODULES for kind in STORAGE_DTYPES),
+    *(f"torch.{dtype}" for dtype in (*ELEMENT_TYPES, *STORAGE_DTYPES.values())),
+    *(f"torch.{dtype}" for dtype in ("qint8", "quint8", "qint32", "quint4x2", "quint2x4")),
+    *(f"torch.{layout}" for layout in ("strided", "sparse_coo", "sparse_csr", "sparse_csc")),
+    *("torch.per_tensor_affine", "torch.per_channel_affine", "torch.contiguous_format"),
+})  # fmt: skip
+"""Names of values: torch puts no class in the place of a kind of storage (`StorageType`), and a
+dtype, a layout or a scheme of quantisation is one object."""
 
 BUILT = frozenset(_BUILDERS) | frozenset(_KEYED_BUILDERS)
 """The names whose calls are understood: each gives a tensor, a container or a plain value."""

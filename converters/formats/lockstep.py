@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _LINEAR = (torch.conv2d, functional.linear)
 """What multiplies by weights, as torch names it to ``__torch_function__``."""
 
+_BIAS = 2
+"""The argument of both that is added."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
@@ -45,7 +48,9 @@ class Arithmetic:
         joined: Whether a 1x1 convolution of all batches is one product, which is five times as fast
             where weights outnumber pixels: torch packs them anew for every image.
         weight: Rounds the weights of convolutions and linear layers.
+        bias: Rounds their biases.
         activation: Rounds what goes into them and what comes out.
+        value: Rounds the pixels and what every function gives that computes new numbers.
         evaluations: For each batch what computes a function of torch, given its arguments, in
             place of the function, with errors of its own; it is told more of folded norms.
     """
@@ -54,9 +59,14 @@ class Arithmetic:
     folded: bool = False
     joined: bool = False
     weight: Rounding | None = None
+    bias: Rounding | None = None
     activation: Rounding | None = None
+    value: Rounding | None = None
     evaluations: Sequence[Evaluation] | None = None
 
+
+EXACT = (functional.relu, torch.relu, torch.flatten)
+"""Functions that give numbers which they were given, or zero."""
 
 ORACLE = Arithmetic(torch.float64, joined=True)
 EAGER = Arithmetic(torch.float32)
@@ -83,6 +93,8 @@ def run_in_lockstep(
         if arithmetic.folded:
             _fold(model)
         pixels = [torch.from_numpy(batch).to(arithmetic.dtype) for batch in inputs.values()]
+        if arithmetic.value:
+            pixels = [arithmetic.value(batch) for batch in pixels]
         outputs = model(_Batches(pixels, arithmetic))
     results: dict[str, dict[str, NDArray[np.floating]]] = {batch: {} for batch in inputs}
     for name in folder.output_names:
@@ -160,13 +172,17 @@ class _Batches:
         rounding = self._arithmetic if func in _LINEAR else None
         if rounding and rounding.weight:
             args[1] = rounding.weight(args[1])
+        if rounding and rounding.bias and len(args) > _BIAS and args[_BIAS] is not None:
+            args[_BIAS] = rounding.bias(args[_BIAS])
+        value = self._arithmetic.value if func not in EXACT else None
 
         def compute(batch: int) -> Tensor:
             own = [value.tensors[batch] if isinstance(value, _Batches) else value for value in args]
             if self._arithmetic.evaluations:
                 return self._arithmetic.evaluations[batch](func, own, kwargs)
             if not (rounding and rounding.activation):
-                return func(*own, **kwargs)
+                result = func(*own, **kwargs)
+                return value(result) if value else result
             own[0] = rounding.activation(own[0])
             return rounding.activation(func(*own, **kwargs))
 

@@ -38,10 +38,12 @@ _STEPS = 255
 def rounded(precision: str, copies: int = 1) -> Arithmetic:
     """The arithmetic of the reference model with weights and activations rounded to a precision.
 
-    Additions run in float32, as the accumulators of processors do. In int8 a weight has the scale
-    of its output channel, symmetric, and an activation one that spans what the batch holds, as
-    static quantisation with well chosen ranges has. Batch norms are folded first, since that is
-    what gets rounded.
+    Additions run in float32, as the accumulators of processors do. In float16 and bfloat16 every
+    number that passes from one operation to the next is rounded: also a gate, a mean, a sum of
+    branches. In int8 a weight has the scale of its output channel, symmetric, and an activation one
+    that spans what the batch holds, as static quantisation with well chosen ranges has; biases are
+    as exact as the sums that they are added to. Batch norms are folded first, since that is what
+    gets rounded.
 
     Args:
         precision: ``float16``, ``bfloat16`` or ``int8``.
@@ -67,7 +69,8 @@ def rounded(precision: str, copies: int = 1) -> Arithmetic:
         torch.float32,
         folded=True,
         weight=partial(_to_half, dtype),
-        activation=partial(_dithered_to_half, dtype, dither),
+        bias=partial(_to_half, dtype),
+        value=partial(_dithered_to_half, dtype, dither),
     )
 
 
@@ -101,8 +104,12 @@ def _to_half(dtype: torch.dtype, values: Tensor) -> Tensor:
 
 
 def _dithered_to_half(dtype: torch.dtype, dither: _Dither, values: Tensor) -> Tensor:
+    """Below the smallest normal number, where a shut gate may be, all steps have one size."""
     step = _MEAN_STEP * torch.finfo(dtype).eps
-    return _to_half(dtype, dither.add(values.contiguous(), values, _UNIFORM * step))
+    least = torch.finfo(dtype).tiny / _MEAN_STEP
+    between = torch.isfinite(values) & (values != 0)
+    sizes = torch.where(between, values.abs().clamp(min=least), 0)
+    return _to_half(dtype, dither.add(values.contiguous(), sizes, _UNIFORM * step))
 
 
 def _per_channel(weight: Tensor) -> Tensor:

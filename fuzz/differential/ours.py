@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.checkpoint import Opaque, StoredTensor, open_checkpoint
+from converters.checkpoint.pickle_globals import BUILT, VALUES, qualified_name
 from converters.checkpoint.security import inspect_security
 from fuzz.differential.reading import UNREAD, Leaf, Reading, taken_apart, tensor
 
@@ -40,6 +41,21 @@ def _leaf(opened: Checkpoint, value: object) -> Leaf | None:
         case Opaque():
             return UNREAD
     return None
+
+
+def understood(path: Path) -> bool:
+    """Whether every name in a file is one of which we know what it gives.
+
+    What is made by others may be unread, and dropped again, wherever it stands.
+    """
+    report = inspect_security(path)
+    spelled = {named.name for pickle in report.pickles for named in pickle.names}
+    return {_today(name) for name in spelled} <= BUILT | VALUES
+
+
+def _today(name: str) -> str:
+    module, _, last = name.rpartition(".")
+    return qualified_name(module, last)
 
 
 def names(path: Path) -> set[str] | None:

@@ -127,6 +127,16 @@ REFUSED = {
     ),
     "a gradient of whole numbers": pickled(a=INTS.replace(b"\x89}t", b"\x88}t")),
     "a view in a zip archive": pickled(a=FLOATS.replace(b"cpuK\x02t", b"cpuK\x02Nt")),
+    "a type of another module": pickled(
+        a=global_of("torch._utils._rebuild_tensor_v3")
+        + b"("
+        + (STORAGE % global_of("torch.storage.UntypedStorage")).replace(b"K\2t", b"K\x08t")
+        + b"K\0K\x02\x85K\x01\x85\x89}"
+        + global_of("TORCH.float32")
+        + b"tR"
+    ),
+    "a call of a kind of storage": pickled(a=FLOATS, b=global_of("torch.FloatStorage") + b")R"),
+    "a call of a dtype": pickled(a=FLOATS, b=global_of("torch.float32") + b")R"),
 }
 """Pickles that torch refuses."""
 

@@ -1,6 +1,6 @@
 """What runtimes of anybody's artefacts share.
 
-Ours have a runtime of their own (`converters.runtimes`), which knows their names. Those of other
+Ours have a runtime of their own (`converters.formats`), which knows their names. Those of other
 tools have one image input of any name, perhaps of a fixed size, and return logits, or what
 `RegNetModel` returns.
 """

@@ -13,12 +13,16 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from converters.errors import InputError
+from converters.folder.folder import ConvertedFolder
 from converters.formats.onnx.runtime import OnnxRuntime
 from converters.formats.reference import ReferenceRuntime
 from converters.parity.rounding import rounded
 from converters.parity.truth import run
 from converters.parity.verdict import Measurement, Verdict, judge
-from tests.converters.parity.networks import Network, export, random_network
+from regnet.config import RegNetConfig
+from regnet.model import RegNetModel
+from tests.converters.formats.random_folder import random_folder
+from tests.converters.parity.networks import _SMALL, Network, export, random_network
 from tests.converters.parity.wrong import GRAPH_MISTAKES
 
 if TYPE_CHECKING:
@@ -98,6 +102,25 @@ def test_a_real_reduced_artefact_passes_in_its_unit_and_not_in_float32s(
     assert verdict.passed, verdict.failure
     assert worst(verdict.measurements) > 0.1
     assert not judged(network, runtime, "float32").passed
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_where_gates_are_shut_float16_errs_as_its_unit_says(seed: int, tmp_path: Path) -> None:
+    """Numbers below float16's normal ones, and means of few values, are rounded as well."""
+    config = RegNetConfig(**_SMALL | {"hidden_sizes": (8,), "depths": (1,)})
+    random_folder(tmp_path / "usual", config, classifier=False, seed=seed)
+    model = RegNetModel.from_pretrained(tmp_path / "usual")
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
+                module.weight *= 30
+    model.save_pretrained(tmp_path / "shut")
+    network = Network.of(ConvertedFolder(tmp_path / "shut"))
+    path = export(network.folder, "self-contained")
+    to_float16(path, network)
+    verdict = judged(network, OnnxRuntime(path), "float16")
+    assert verdict.passed, verdict.failure
+    assert 0.2 < worst(verdict.measurements) < 1.2
 
 
 @pytest.mark.parametrize(
