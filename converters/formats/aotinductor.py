@@ -31,14 +31,8 @@ def export_aotinductor(folder: ConvertedFolder, path: Path, _: ExportOptions = D
     The file holds machine code: it runs on processors with the vector instructions of this one,
     under this version of torch, and two compilations need not give the same bytes.
 
-    Args:
-        folder: What to export.
-        path: Created or replaced.
-
     Raises:
-        InputError: If the folder cannot be used.
         StorageError: If there is no C++ compiler, or it fails.
-        OSError: If the file cannot be written.
     """
     import torch
     from torch._inductor.exc import CppCompileError, InductorError
@@ -84,20 +78,7 @@ def _require_compiler() -> None:
 
 
 class AotInductorRuntime(TorchRuntime):
-    """Runs an AOTInductor package.
-
-    A package is machine code, which nothing can vouch for but its sha256.
-
-    Args:
-        path: The file.
-        output_names: Of what it returns, in order.
-        threads: How many compute.
-
-    Raises:
-        MemoryShortError: If the file would not fit into memory.
-        UnsafeInputError: If programs may find other entries in it, or it inflates.
-        RuntimeError: If it is damaged; from torch, if it is no such package.
-    """
+    """Runs an AOTInductor package: machine code, which nothing can vouch for but its sha256."""
 
     def __init__(
         self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1

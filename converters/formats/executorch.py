@@ -39,15 +39,6 @@ def export_executorch(folder: ConvertedFolder, path: Path, _: ExportOptions = DE
 
     Batch and image size are open up to :data:`LARGEST_BATCH` images of twice the network's own
     size. The same versions of torch and ExecuTorch write the same bytes.
-
-    Args:
-        folder: What to export.
-        path: Created or replaced.
-
-    Raises:
-        InputError: If the folder cannot be used.
-        StorageError: If ExecuTorch is not installed.
-        OSError: If the file cannot be written.
     """
     require_extra("executorch", "executorch")
     with warnings.catch_warnings():
@@ -70,22 +61,8 @@ def export_executorch(folder: ConvertedFolder, path: Path, _: ExportOptions = DE
 class ExecuTorchRuntime(ArtefactRuntime):
     """Runs a ``.pte``; larger batches than the program allows go through it in pieces.
 
-    Args:
-        path: The file.
-        output_names: Of what it returns, in order.
-        threads: How many compute; of all programs of the process, which share them.
-
-    Attributes:
-        name: Runtime and version, such as ``"executorch 1.5.1"``.
-        precision: In which it computes.
-
-    Raises:
-        MemoryShortError: If the file would not fit into memory.
-        StorageError: If ExecuTorch is not installed.
-        RuntimeError: From ExecuTorch, if it cannot use the file.
+    All programs of the process share its threads.
     """
-
-    precision = "float32"
 
     def __init__(
         self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1
@@ -104,14 +81,7 @@ class ExecuTorchRuntime(ArtefactRuntime):
         self._output_names = tuple(output_names)
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Compute every output.
-
-        Args:
-            pixel_values: (N, num_channels, H, W), normalised.
-
-        Returns:
-            The outputs by name.
-        """
+        """Compute every output, in float32."""
         import numpy as np
         import torch
 

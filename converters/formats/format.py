@@ -72,14 +72,14 @@ DEFAULTS = ExportOptions()
 
 
 class Export(Protocol):
-    """Writes an artefact."""
+    """Writes an artefact; what is said here holds of every ``export_*`` in this room."""
 
     def __call__(self, folder: ConvertedFolder, path: Path, options: ExportOptions, /) -> None:
-        """Write a folder's network to a path, created or replaced, with the companions beside it.
+        """Write a folder's network.
 
         Args:
             folder: What to export.
-            path: Where.
+            path: Created or replaced, and with it the companions beside it.
             options: How; those that :attr:`Format.options` does not name say nothing here.
 
         Raises:
@@ -90,18 +90,25 @@ class Export(Protocol):
 
 
 class Load(Protocol):
-    """Opens an artefact for running."""
+    """Opens an artefact for running; what is said here holds of every runtime's constructor."""
 
     def __call__(
         self, path: Path, output_names: tuple[str, ...], threads: int = 1, /
     ) -> ArtefactRuntime:
-        """Open a file that returns the named outputs, to compute on so many threads.
+        """Open a file.
+
+        Args:
+            path: The artefact, its companions beside it.
+            output_names: Of what it returns, in order; a file that names its outputs is believed.
+            threads: How many compute.
 
         Raises:
+            InputError: If no library of this format wrote it.
             MemoryShortError: If it would not fit into memory.
             StorageError: If a package is missing.
-            UnsafeInputError: If opening it could run code.
-            Exception: Of whatever class the runtime raises, if it cannot be opened.
+            UnsafeInputError: If opening it could run code, or another program find another one
+                in it.
+            Exception: Of whatever class the runtime raises, if it is damaged.
         """
         ...
 

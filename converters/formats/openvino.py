@@ -44,16 +44,7 @@ def export_openvino(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFA
     """Write the network for OpenVINO, in float32.
 
     OpenVINO itself rounds weights to float16 when it saves, unless told otherwise. The same version
-    of OpenVINO writes the same bytes.
-
-    Args:
-        folder: What to export.
-        path: The ``.xml``, created or replaced, and with it the ``.bin`` beside it.
-
-    Raises:
-        InputError: If the folder cannot be used.
-        StorageError: If OpenVINO is not installed.
-        OSError: If a file cannot be written.
+    of OpenVINO writes the same bytes: the ``.xml``, and the ``.bin`` beside it.
     """
     require_extra("openvino", "openvino")
     import openvino
@@ -114,19 +105,14 @@ class OpenVinoRuntime(ArtefactRuntime):
     error of float32. So float32 is asked for, and what was really compiled is looked up.
 
     Args:
-        path: The file.
-        output_names: Of what it returns, in order.
+        path: See :class:`converters.formats.format.Load`, likewise the next two.
+        output_names: Of what it returns.
         threads: How many compute.
         precision: What to ask for: ``f32``; None leaves it to OpenVINO.
 
     Attributes:
         name: Runtime and version, and this processor's default where that is not float32.
         precision: In which the compiled network computes: ``float32``, ``bfloat16`` or ``float16``.
-
-    Raises:
-        MemoryShortError: If the weights would not fit into memory.
-        StorageError: If OpenVINO is not installed.
-        RuntimeError: From OpenVINO, if it cannot use the file.
     """
 
     def __init__(
@@ -158,14 +144,7 @@ class OpenVinoRuntime(ArtefactRuntime):
         self._output_names = tuple(output_names)
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Compute every output.
-
-        Args:
-            pixel_values: (N, num_channels, H, W), normalised.
-
-        Returns:
-            The outputs by name.
-        """
+        """Compute every output."""
         arrays = self._compiled(pixel_values).to_tuple()
         return dict(zip(self._output_names, arrays, strict=True))
 

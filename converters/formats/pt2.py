@@ -41,14 +41,6 @@ def export_pt2(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAULTS)
 
     The same version of torch writes the same bytes: no path of the machine is in the file, and no
     example input, which would be a pickle.
-
-    Args:
-        folder: What to export.
-        path: Created or replaced.
-
-    Raises:
-        InputError: If the folder cannot be used.
-        OSError: If the file cannot be written.
     """
     import torch
 
@@ -64,18 +56,6 @@ class Pt2Runtime(TorchRuntime):
     ``torch.export.load`` unpickles, with all that a pickle can do, what a file marks as pickled,
     and loads machine code that lies beside it; such files are refused. What is left is still a
     program: load files whose sha256 you know.
-
-    Args:
-        path: The file.
-        output_names: Of what it returns, in order.
-        threads: How many compute.
-
-    Raises:
-        InputError: If torch.export did not write it.
-        MemoryShortError: If the file would not fit into memory.
-        RuntimeError: If it is damaged.
-        UnsafeInputError: If something in it is pickled or machine code, programs may find other
-            entries in it, or it inflates.
     """
 
     def __init__(

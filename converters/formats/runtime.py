@@ -43,4 +43,5 @@ class ArtefactRuntime(Runtime, Protocol):
         sizes: (batch, height, width) that it says it fixes; None is open.
     """
 
+    precision: str = "float32"
     sizes: Sequence[int | None] = (None, None, None)

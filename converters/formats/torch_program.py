@@ -81,14 +81,7 @@ def _plain(model: torch.nn.Module, names: tuple[str, ...]) -> Program:
 
 
 class TorchRuntime(ArtefactRuntime):
-    """Runs what takes a tensor and returns tensors.
-
-    Attributes:
-        name: Runtime and version.
-        precision: In which it computes.
-    """
-
-    precision = "float32"
+    """Runs what takes a tensor and returns tensors, in torch."""
 
     def __init__(
         self, name: str, program: Program, output_names: Sequence[str], threads: int
@@ -101,14 +94,7 @@ class TorchRuntime(ArtefactRuntime):
         self._threads = threads
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Compute every output.
-
-        Args:
-            pixel_values: (N, num_channels, H, W), normalised.
-
-        Returns:
-            The outputs by name.
-        """
+        """Compute every output, in float32."""
         import torch
 
         with torch.inference_mode(), torch_threads(self._threads):

@@ -345,21 +345,8 @@ _COPIES = 1.25
 class TorchScriptRuntime(TorchRuntime):
     """Runs a TorchScript file.
 
-    Args:
-        path: The file.
-        output_names: Of what it returns, in order: ``logits``, or ``last_hidden_state`` and
-            ``pooler_output``.
-        threads: How many compute.
-
     Attributes:
-        name: Runtime and version, such as ``"torch.jit 2.13.0"``.
-        precision: In which it computes.
         module: The loaded module.
-
-    Raises:
-        MemoryShortError: If the file would not fit into memory.
-        UnsafeInputError: If programs may find other entries in it, or it inflates.
-        RuntimeError: If it is damaged; from torch, if the file is none of TorchScript.
     """
 
     def __init__(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from converters.errors import said
 from converters.formats.confined.restrictions import give_up_rights
 from converters.formats.confined.wire import MalformedMessageError, receive, send
+from regnet.files.late import imported
 
 
 def serve() -> None:
@@ -22,8 +22,7 @@ def serve() -> None:
     os.environ["TMPDIR"] = task["scratch"]
     confined = give_up_rights(Path(task["scratch"]), task["memory"])
     try:
-        module, _, name = task["build"].partition(":")
-        program = getattr(import_module(module), name)(*task["arguments"])
+        program = imported(task["build"])(*task["arguments"])
     except BaseException as error:  # noqa: BLE001 -- whatever it is, who asked must hear of it
         send(replies, _described(error), {})
         return

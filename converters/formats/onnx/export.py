@@ -52,16 +52,9 @@ def export_onnx(folder: ConvertedFolder, path: Path, options: ExportOptions = DE
     in float32 whatever the folder stores: a self-contained file carries float32, a sharing one
     casts what it points to.
 
-    Args:
-        folder: What to export.
-        path: Created or replaced; a sharing file must lie in the folder itself.
-        options: How. With ``share_weights`` the file points into the folder's safetensors instead
-            of carrying weights; a network beyond 2 GB, which protobuf cannot carry, is always
-            shared. Digests that ``weights_sha256`` lacks are computed.
-
-    Raises:
-        InputError: If the folder cannot be used, or its weights cannot be shared.
-        OSError: If the file cannot be written.
+    With ``share_weights`` the file, which must lie in the folder itself, points into the folder's
+    safetensors instead of carrying weights; a network beyond 2 GB, which protobuf cannot carry, is
+    always shared. Digests that ``weights_sha256`` lacks are computed.
     """
     file = None if options.share_weights else self_contained(folder, options.form)
     if file is None or file.nbytes > SELF_CONTAINED_LIMIT:
@@ -78,16 +71,12 @@ def export_float16(folder: ConvertedFolder, path: Path, options: ExportOptions) 
 def export_onnx_alone(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
     """Write the folder's network as ONNX that needs nothing of the folder.
 
-    Args:
-        folder: What to export.
-        path: Created or replaced, and with external data also
-            ``path.name + converters.formats.onnx.file.DATA_SUFFIX`` beside it.
-        options: How. With ``external_data`` the weights go into a file of their own; beyond 2 GB,
-            which protobuf cannot carry, they always do.
+    With ``external_data`` the weights go into a file of their own, named like the artefact with
+    :data:`converters.formats.onnx.file.DATA_SUFFIX`; beyond 2 GB, which protobuf cannot carry, they
+    always do.
 
     Raises:
-        InputError: If the folder cannot be used, or float16 cannot hold its weights.
-        OSError: If a file cannot be written.
+        InputError: Also if float16 cannot hold its weights.
     """
     file = self_contained(folder, options.form)
     if options.external_data or file.nbytes > SELF_CONTAINED_LIMIT:

@@ -111,17 +111,11 @@ class Quantisation:
 def export_int8(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
     """Write the folder's network as ONNX in int8; two exports on a machine give the same bytes.
 
-    Args:
-        folder: What to export.
-        path: Created or replaced.
-        options: How: opset and sizes; ``largest_loss``, by default :data:`LARGEST_LOSS`; and what
-            to calibrate on, see :func:`converters.formats.onnx.calibration.calibration_images`.
-            Input and outputs are float32.
+    Input and outputs are float32. What it is calibrated on says
+    :func:`converters.formats.onnx.calibration.calibration_images`.
 
     Raises:
-        InputError: If the folder cannot be used, there are no images, or int8 does not do for this
-            network.
-        OSError: If the file cannot be written.
+        InputError: Also if there are no images, or int8 does not do for this network.
     """
     form, loss = options.form, options.largest_loss
     network = _Network(folder, form)

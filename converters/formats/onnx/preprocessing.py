@@ -60,14 +60,9 @@ def export_with_preprocessing(folder: ConvertedFolder, path: Path, options: Expo
     all of one batch of the same. Outputs are ``probabilities``, float32 (batch, num_labels), and of
     the best five, best first, ``top_scores``, float32, and ``top_indices``, int64, (batch, 5).
 
-    Args:
-        folder: What to export, with its image processor.
-        path: Created or replaced.
-        options: How: opset from 18 on, and sizes of the images.
-
     Raises:
-        InputError: If the folder has no classifier, or resizes in a way that ONNX does not know.
-        OSError: If the file cannot be written.
+        InputError: If the opset is below 18, or the folder has no classifier, or resizes in a way
+            that ONNX does not know.
     """
     form = options.form
     if form.opset < _FIRST_OPSET:

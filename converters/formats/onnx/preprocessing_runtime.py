@@ -29,17 +29,8 @@ _BEHIND = (PROBABILITIES, TOP_INDICES, "top")
 class NetworkOfPreprocessing(ArtefactRuntime):
     """Runs what lies between preprocessing and probabilities, which takes any normalised pixels.
 
-    Args:
-        path: From :func:`converters.formats.onnx.preprocessing.export_with_preprocessing`.
-        _: Names of outputs; there is one.
-        threads: How many compute.
-
-    Attributes:
-        name: Runtime and version.
-        precision: In which it computes.
+    The file is one of :func:`converters.formats.onnx.preprocessing.export_with_preprocessing`.
     """
-
-    precision = "float32"
 
     def __init__(self, path: Path, _: Sequence[str] = (), threads: int = 1) -> None:
         self.name = f"onnxruntime {onnxruntime.__version__}"

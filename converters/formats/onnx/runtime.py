@@ -38,18 +38,7 @@ class OnnxRuntime(ArtefactRuntime):
     the machine keeps its cores. A sharing file whose weights would not fit into memory is run as it
     is, without optimisation, on the mapped weights.
 
-    Args:
-        path: The file; a sharing one beside its weights.
-        _: Names of outputs, which the file states itself.
-        threads: How many compute.
-
-    Raises:
-        UnsafeInputError: If the file reads weights outside of its folder.
-        InputError: If it is of a version that is not known yet.
-        MemoryShortError: If weights inside the file would not fit into memory.
-
     Attributes:
-        name: Runtime and version, such as ``"onnxruntime 1.32.0"``.
         precision: Of the weights and of what passes between layers, as the file states. Where the
             processor has no float16 arithmetic, what it adds up in between is float32.
         sizes: (batch, height, width) that the file says it fixes, None where it does not. Sizes
@@ -76,14 +65,7 @@ class OnnxRuntime(ArtefactRuntime):
         self.sizes = stated_sizes(stated)
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Compute every output.
-
-        Args:
-            pixel_values: (N, num_channels, H, W), normalised; rounded where the file takes float16.
-
-        Returns:
-            The outputs by name: ``logits``, or ``last_hidden_state`` and ``pooler_output``.
-        """
+        """Compute every output; where the file takes float16, pixels are rounded to it."""
         pixels = pixel_values.astype(self._element, copy=False)
         outputs = self._session.run(self._output_names, {PIXELS: pixels})
         return dict(zip(self._output_names, outputs, strict=True))
