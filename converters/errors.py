@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+DISTRIBUTION = "regnet-converters"
+"""What this project is called where it is installed from, and in what it writes."""
+
 MAX_MESSAGE = 2000
 """Characters; a message may quote what a file says, which may be of any length."""
 
@@ -158,7 +161,7 @@ def require_extra(
     if find_spec(package) is None:
         raise StorageError(
             f"{package} is not installed, and {need}; install it "
-            f'with `pip install "regnet-converters[{extra}]"`.'
+            f'with `pip install "{DISTRIBUTION}[{extra}]"`.'
         )
     return release(version(package))
 

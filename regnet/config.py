@@ -28,6 +28,10 @@ CLASSIFIER_ARCHITECTURE = "RegNetForImageClassification"
 TRUNK_ARCHITECTURE = "RegNetModel"
 """What ``architectures`` says: transformers' names of the classes, and ours."""
 
+CLASSIFIER_OUTPUTS = ("logits",)
+TRUNK_OUTPUTS = ("last_hidden_state", "pooler_output")
+"""What the two return, in order."""
+
 _DTYPE_KEYS = ("dtype", "torch_dtype")
 DEFAULT_NUM_LABELS = 2
 

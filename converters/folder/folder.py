@@ -11,7 +11,14 @@ from converters.checkpoint.beside import read_json
 from converters.errors import InputError
 from converters.families.recognise import tensors_of
 from regnet.architecture import COUNTER, Architecture
-from regnet.config import CLASSIFIER_ARCHITECTURE, CONFIG_NAME, TRUNK_ARCHITECTURE, RegNetConfig
+from regnet.config import (
+    CLASSIFIER_ARCHITECTURE,
+    CLASSIFIER_OUTPUTS,
+    CONFIG_NAME,
+    TRUNK_ARCHITECTURE,
+    TRUNK_OUTPUTS,
+    RegNetConfig,
+)
 from regnet.files.dtypes import ELEMENT_TYPES
 from regnet.files.json_file import PREPROCESSOR_NAME, processor_settings
 from regnet.files.safetensors_file import INDEX_NAME, WEIGHTS_NAME
@@ -68,9 +75,7 @@ class ConvertedFolder:
     @property
     def output_names(self) -> tuple[str, ...]:
         """What every artefact of this folder returns, in order."""
-        if self.has_classifier:
-            return ("logits",)
-        return ("last_hidden_state", "pooler_output")
+        return CLASSIFIER_OUTPUTS if self.has_classifier else TRUNK_OUTPUTS
 
     @property
     def architecture(self) -> Architecture:

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 from converters.checkpoint.digests import sha256_of
-from converters.errors import InputError, printable, release
+from converters.errors import DISTRIBUTION, InputError, printable, release
 from converters.families.options import SourceOptions
 from converters.families.source import LICENCE
 from converters.folder.folder import GOLDEN_NAME, REPORT_NAME, ConvertedFolder
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Of conversion.json; it grows when a key changes its meaning."""
 
-_PACKAGES = ("regnet-converters", "torch", "numpy", "onnx", "onnxruntime")
+_PACKAGES = (DISTRIBUTION, "torch", "numpy", "onnx", "onnxruntime")
 
 _NOT_VERIFIED: Mapping[str, Any] = {"passed": None, "changed_files": [], "verdicts": []}
 """What stands in the place of a report that nobody has made: neither pass nor fail."""

@@ -22,7 +22,7 @@ from urllib.request import Request
 
 from converters.checkpoint import open_checkpoint
 from converters.checkpoint.digests import sha256_of
-from converters.errors import ConversionError, InputError, StorageError, in_words
+from converters.errors import DISTRIBUTION, ConversionError, InputError, StorageError, in_words
 from converters.published.http import content_length, content_range, opened
 from converters.staging.locks import is_same
 
@@ -183,7 +183,7 @@ def _receive(url: str, file: IO[bytes], version: Path, progress: Progress, most:
     whole: int | None
     held = file.seek(0, os.SEEK_END)
     kept = _kept_version(version) if held else None
-    headers = {"User-Agent": "regnet-converters", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": DISTRIBUTION, "Accept-Encoding": "identity"}
     if kept:
         headers |= {"Range": f"bytes={held}-", "If-Range": kept}
     with opened(Request(url, headers=headers), TIMEOUT) as response:  # noqa: S310 -- the manifest's

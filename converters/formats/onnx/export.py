@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto, OperatorSetIdProto, helper
 
 from converters.checkpoint.digests import sha256_of
-from converters.errors import InputError
+from converters.errors import DISTRIBUTION, InputError
 from converters.formats.format import DEFAULTS
 from converters.formats.onnx.file import OnnxFile
 from converters.formats.onnx.form import PRECISION_KEY, SIZES_KEY
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from converters.formats.format import ExportOptions
     from converters.formats.onnx.form import GraphForm
 
-PRODUCER = "regnet-converters"
+PRODUCER = DISTRIBUTION
 
 REVISION = "2"
 """Of the graphs written here, kept in each file. Raise it with every change of what is written for

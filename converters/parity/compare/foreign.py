@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from converters.errors import InputError
+from regnet.config import TRUNK_OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     Outputs = dict[str, NDArray[np.floating]]
 
 IMAGE_AXES = 4
-TRUNK = ("last_hidden_state", "pooler_output")
 
 
 class Foreign(Protocol):
@@ -88,8 +88,8 @@ def named(where: str, outputs: Mapping[str, NDArray[np.floating]]) -> Outputs:
     Raises:
         InputError: If they are neither logits nor what a trunk returns.
     """
-    if set(TRUNK) <= outputs.keys():
-        return {name: outputs[name] for name in TRUNK}
+    if set(TRUNK_OUTPUTS) <= outputs.keys():
+        return {name: outputs[name] for name in TRUNK_OUTPUTS}
     logits = [array for array in outputs.values() if array.ndim == 2]  # noqa: PLR2004 -- (N, classes)
     if len(logits) != 1:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import ConversionError, InputError, in_words
 from converters.formats.reference import torch_threads
 from converters.formats.torchscript import TorchScriptRuntime
-from converters.parity.compare.foreign import IMAGE_AXES, TRUNK, by, named
+from converters.parity.compare.foreign import IMAGE_AXES, by, named
+from regnet.config import TRUNK_OUTPUTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,6 +107,6 @@ class ForeignTorchScript:
         if isinstance(results, torch.Tensor):
             results = (results,)
         if not isinstance(results, dict):
-            names = TRUNK if len(results) == len(TRUNK) else range(len(results))
+            names = TRUNK_OUTPUTS if len(results) == len(TRUNK_OUTPUTS) else range(len(results))
             results = dict(zip(map(str, names), results, strict=False))
         return named(self._path.name, {name: t.numpy() for name, t in results.items()})
