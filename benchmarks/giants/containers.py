@@ -11,7 +11,7 @@ from benchmarks.giants.content import Part
 from benchmarks.giants.sparse import SparseFile
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, PROTOCOL_VERSION
 from converters.checkpoint.torch_pickle import opcodes, program
-from converters.families.written import save_archive
+from converters.families.writing import save_archive
 from regnet.files.safetensors_file import (
     TensorSpec,
     header_bytes,

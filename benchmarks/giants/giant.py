@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.giants.content import Part
 from converters.checkpoint import open_any
-from converters.families.written import Network
-from converters.folder.folder import ConvertedFolder
+from converters.families.recognise import tensors_of
+from converters.families.source import BICUBIC, EvalTransform
+from converters.families.writing import Network
 from regnet.architecture import COUNTER, Architecture
 from regnet.files.dtypes import COUNTER_DTYPE
 from regnet.files.safetensors_file import (
@@ -22,7 +23,6 @@ from regnet.files.safetensors_file import (
     header_bytes,
     in_file_order,
 )
-from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from benchmarks.giants.containers import Writer
     from converters.checkpoint import StoredTensor
     from converters.checkpoint.torch_pickle import Value
-    from converters.families.target import Target
+    from converters.families.writing import Target
     from regnet.config import RegNetConfig
 
 
@@ -66,7 +66,7 @@ class Giant(Network):
 
     @cached_property
     def _sources(self) -> dict[StoredTensor, str]:
-        return {stored: ours for ours, stored in self.folder.tensors.items()}
+        return {stored: ours for ours, stored in self.stored.items()}
 
 
 @contextmanager
@@ -87,12 +87,19 @@ def giant(
     """
     target.require_expressible(config, "The network", has_classifier=classes > 0)
     with tempfile.TemporaryDirectory(prefix="giant-") as name:
-        folder = Path(name)
-        config.save_pretrained(folder)
-        RegNetImageProcessor().save_pretrained(folder)
-        _write_hole(folder / WEIGHTS_NAME, config, dtype, classes)
-        with open_any(folder) as checkpoint:
-            yield Giant(ConvertedFolder(folder), checkpoint, target, writer)
+        weights = Path(name) / WEIGHTS_NAME
+        _write_hole(weights, config, dtype, classes)
+        with open_any(weights) as checkpoint:
+            yield Giant(
+                target=target,
+                checkpoint=checkpoint,
+                stored=tensors_of(checkpoint.tree),
+                config=config,
+                has_classifier=classes > 0,
+                stated=EvalTransform(256, 224, BICUBIC),
+                where=name,
+                writer=writer,
+            )
 
 
 def _write_hole(path: Path, config: RegNetConfig, dtype: str, classes: int) -> None:

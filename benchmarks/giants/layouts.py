@@ -8,12 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from benchmarks.giants import vissl
-from converters.families.classy_vision_keymap import SWAG, VISSL
+from converters.families.classy_vision import SWAG
+from converters.families.known import target_named
 from converters.families.reference_keymap import REFERENCE
-from converters.families.target import Target
-from converters.families.targets import target_named
+from converters.families.vissl import VISSL
+from converters.families.writing import Target
 from regnet.architecture import BASE_PREFIX, CLASSIFIER
-from regnet.config import CONFIG_NAME
 from regnet.files.safetensors_file import WEIGHTS_NAME
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.giants.giant import Giant
-    from converters.families.written import Network
+    from converters.families.writing import Network
 
 LAYOUTS = {
     "pycls": ("trainer", "flat"),
@@ -76,7 +76,7 @@ def _flat(path: Path, network: Network) -> None:
 
 def _transformers(path: Path, network: Network) -> None:
     """The reference's names, with the prefix of the class that has a classifier."""
-    prefix = BASE_PREFIX if network.folder.has_classifier else ""
+    prefix = BASE_PREFIX if network.has_classifier else ""
     state = OrderedDict(
         (name if name.startswith(CLASSIFIER) else prefix + name, part)
         for name, part in network.state_dict().items()
@@ -86,6 +86,6 @@ def _transformers(path: Path, network: Network) -> None:
 
 def _transformers_folder(path: Path, network: Network) -> None:
     path.mkdir(exist_ok=True)
-    (path / CONFIG_NAME).write_bytes((network.folder.path / CONFIG_NAME).read_bytes())
+    network.config.save_pretrained(path)
     container = cast("Giant", network).writer.container
     _transformers(path / (WEIGHTS_NAME if container == "safetensors" else _BIN_NAME), network)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
-from converters.families.classy_vision_keymap import VISSL
+from converters.families.vissl import VISSL
 from regnet.architecture import BUFFER_LEAVES
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.giants.content import Part
-    from converters.families.written import Network
+    from converters.families.writing import Network
 
     Parts = OrderedDict[str, Part]
 

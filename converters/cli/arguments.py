@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from converters.families.known import FAMILIES, WRITTEN
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Click's; typer neither exports it nor says from which of two packages it comes."""
 
 
-class FrameworkName(StrEnum):
-    """What ``--from`` takes; the keys of `converters.families.registry.FRAMEWORKS`."""
-
-    PYCLS = "pycls"
-    TIMM = "timm"
-    TORCHVISION = "torchvision"
-    TRANSFORMERS = "transformers"
-    MMPRETRAIN = "mmpretrain"
-    CLASSY_VISION = "classy-vision"
-    VISSL = "vissl"
-
+if TYPE_CHECKING:
+    Framework = str
+    WrittenBack = str
+else:  # from which typer takes the choices
+    Framework = Literal[*FAMILIES]
+    WrittenBack = Literal[*WRITTEN]
 
 Source = Annotated[
     Path,
@@ -44,7 +40,7 @@ Weights = Annotated[
     ),
 ]
 From = Annotated[
-    FrameworkName | None,
+    Framework | None,
     typer.Option("--from", help="Who saved the checkpoint.", show_default="recognised"),
 ]
 Head = Annotated[

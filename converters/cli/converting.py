@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from converters.cli.arguments import (  # noqa: TC001 -- typer reads them
+from converters.cli.arguments import (
     CalibrationImages,
     Debug,
     Formats,
@@ -19,13 +19,14 @@ from converters.cli.arguments import (  # noqa: TC001 -- typer reads them
     Share,
     Source,
     Weights,
+    WrittenBack,
 )
 from converters.cli.batching import EngineOption, Jobs, Out, OutDir  # noqa: TC001
 from converters.errors import InputError
 from regnet.files.dtypes import DType
 
 To = Annotated[
-    Literal["timm", "torchvision", "pycls", "classy-vision", "mmpretrain"] | None,
+    WrittenBack | None,
     typer.Option(
         "--to",
         help="Write this framework's own file (timm: folder) instead of the converted folder.",

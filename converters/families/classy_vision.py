@@ -2,44 +2,80 @@
 
 Source: ClassyVision ``models/classy_model.py`` (what is stored where), ``models/anynet.py``,
 ``heads/fully_connected_head.py``, ``hooks/exponential_moving_average_model_hook.py``; SWAG
-``models/regnet.py``.
+``models/regnet.py``. What a training's own configuration says is in
+:mod:`converters.families.classy_vision_config`. What is written back is a file as the checkpoint
+hook saves it, trunk and head apart; ``input_args`` hold what ``build_model`` takes.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.families.classy_vision_config import ClassyVisionConfig
-from converters.families.classy_vision_keymap import CLASSY_VISION, SWAG
 from converters.families.entries import elsewhere, require_readable
 from converters.families.family import EMA_KEYS, Family, choose_state, source_of
 from converters.families.heads import Head, branch, choose_head, last_block
+from converters.families.keymap import Keymap
+from converters.families.layout import group_widths, strides
+from converters.families.real_network import RealNetwork, require_plain
 from converters.families.recognise import tensors_of
-from converters.families.source import BICUBIC, BILINEAR, Decision, EvalTransform
-from regnet.config import RegNetConfig
+from converters.families.source import BICUBIC, BILINEAR, EvalTransform
+from converters.families.writing import Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint, StoredTensor
+    from converters.checkpoint.torch_pickle import Value
     from converters.families.options import SourceOptions
     from converters.families.source import Source
     from converters.families.wrapping import StateDict
+    from converters.families.writing import Network
+    from regnet.config import RegNetConfig
 
-FAMILY = Family(
-    keymap=CLASSY_VISION,
-    transform=EvalTransform(256, 224, BILINEAR),
-    transform_reason="ClassyVision's ImageNet presets; SWAG's trunks were trained at 224 as well",
-    ema_keys=EMA_KEYS | {"ema_model_state"},
-)
 
-SWAG_FAMILY = Family(
-    keymap=SWAG,
-    transform=EvalTransform(384, 384, BICUBIC),
-    transform_reason="SWAG's ImageNet fine-tuning",
-)
+def classy_keymap(framework: str, stem: str, block: str, classifier: str) -> Keymap:
+    """The keymap of what grew out of ClassyVision: SWAG, VISSL.
+
+    All name a block's layers alike; they differ in what stands before.
+
+    Args:
+        framework: Whose.
+        stem: Before the layers of the stem.
+        block: Before those of a block.
+        classifier: The classifier's.
+    """
+    return Keymap(
+        framework,
+        {
+            "stem.conv": f"{stem}.0.weight",
+            "stem.norm": f"{stem}.1.{{norm}}",
+            "shortcut.conv": f"{block}.proj.weight",
+            "shortcut.norm": f"{block}.bn.{{norm}}",
+            "reduce.conv": f"{block}.f.a.0.weight",
+            "reduce.norm": f"{block}.f.a.1.{{norm}}",
+            "grouped.conv": f"{block}.f.b.0.weight",
+            "grouped.norm": f"{block}.f.b.1.{{norm}}",
+            "squeeze": f"{block}.f.se.excitation.0.{{affine}}",
+            "excite": f"{block}.f.se.excitation.2.{{affine}}",
+            "expand.conv": f"{block}.f.c.weight",
+            "expand.norm": f"{block}.f.final_bn.{{norm}}",
+            "classifier": classifier,
+        },
+    )
+
+
+_CLASSY_BLOCK = "trunk_output.block{stage+1}.block{stage+1}-{block}"
+
+CLASSY_VISION = classy_keymap("classy-vision", "stem.stem", _CLASSY_BLOCK, "fc.{affine}")
+"""A head is stored apart from the trunk; ``fc`` is its name inside the head."""
+
+SWAG = classy_keymap("swag", "stem.stem", _CLASSY_BLOCK, "head.fc.{affine}")
 
 _CURRENT_WEIGHTS = "model_state"
 """A second copy of the raw weights, which the hook that averages them keeps beside its own."""
@@ -48,6 +84,12 @@ _INVISIBLE = {"activation": "relu", "bn_epsilon": 1e-5}
 """What the configuration can set otherwise although neither names nor shapes show it."""
 
 _SWAG_HEAD = "head"
+
+_FC = "fc."
+_FORK_BLOCK = "trunk_output"
+_HEAD_ID = "default_head"
+
+_IN_NETWORK, _IN_HEAD = "network.", "head."
 
 
 @dataclass(frozen=True)
@@ -58,10 +100,8 @@ class _StoredHead:
     tensors: dict[str, StoredTensor] = field(default_factory=dict)
 
 
-def read_classy_vision(
-    checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions
-) -> Source:
-    """Read a ClassyVision or SWAG checkpoint; see `converters.families.registry.Reader`."""
+def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
+    """Read a ClassyVision or SWAG checkpoint; see :class:`~converters.families.family.Reader`."""
     where = checkpoint.path.name
     copies = [state for state in states if state.path[-1:] == (_CURRENT_WEIGHTS,)]
     states = [state for state in states if state not in copies]
@@ -74,7 +114,7 @@ def read_classy_vision(
     config = stated.model
     fit, unfit = _classifiers(heads, last_block(trunk, CLASSY_VISION), _normalising(config))
     chosen = choose_head(fit, unfit, options, where)
-    family = SWAG_FAMILY if _SWAG_HEAD in heads else FAMILY
+    family = _SWAG_FAMILY if _SWAG_HEAD in heads else FAMILY
     if stated.says:
         reason = "the checkpoint's own configuration"
         transform = stated.transform(family.transform)
@@ -83,8 +123,8 @@ def read_classy_vision(
         trunk |= chosen.head.spelled(family.keymap)
     choice = (replace(state, tensors=trunk, beside={}), weights, {**skipped, **chosen.skipped})
     source = source_of(family, choice, options, where)
-    decisions = (*source.decisions, chosen.decision, *stated.not_understood)
-    return _as_configured(replace(source, decisions=decisions), config, where)
+    source = source.decided(chosen.decision, *stated.not_understood)
+    return _as_configured(source, config, where)
 
 
 def _trunk_and_heads(state: StateDict) -> tuple[dict[str, StoredTensor], dict[str, _StoredHead]]:
@@ -168,11 +208,110 @@ def _as_configured(source: Source, config: Mapping[str, Any], where: str) -> Sou
             f"{where}: its configuration sets strides {strides!r}; the reference RegNet has stride "
             "2 in every stage, or 1 in the first alone."
         )
-    decision = Decision("first stage", "stride 1", "the checkpoint's own configuration")
-    return replace(
-        source,
-        config=RegNetConfig.from_dict(
-            source.config.to_dict() | {"downsample_in_first_stage": False}
-        ),
-        decisions=(*source.decisions, decision),
-    )
+    return source.without_first_stride("the checkpoint's own configuration")
+
+
+def _write(path: Path, network: Network) -> None:
+    state = network.state_dict()
+    head = OrderedDict(item for item in state.items() if item[0].startswith(_FC))
+    trunk = OrderedDict(item for item in state.items() if item[0] not in head)
+    heads: dict[str, Value] = {_FORK_BLOCK: {_HEAD_ID: head}} if head else {}
+    model: dict[str, Value] = {"model": {"trunk": trunk, "heads": heads}}
+    tree: dict[str, Value] = {
+        "input_args": {
+            "config": {
+                "model": _model(network.config, has_head=bool(head)),
+                "dataset": {"test": {"name": "image_path", "transforms": _test(network.transform)}},
+            }
+        },
+        "classy_state_dict": {"base_model": model},
+    }
+    network.save(path, tree)
+
+
+def _model(config: RegNetConfig, *, has_head: bool) -> dict[str, Value]:
+    """What ClassyVision's ``build_model`` takes."""
+    return anynet(config) | ({"heads": [_head(config)]} if has_head else {})
+
+
+def _test(transform: EvalTransform) -> list[Value]:
+    """The steps of the test, in torchvision's names."""
+    crop = transform.crop
+    size: Value = [crop, crop] if transform.squash else transform.resize
+    steps: list[Value] = [{"name": "Resize", "size": size, "interpolation": transform.resample}]
+    if not transform.squash:
+        steps.append({"name": "CenterCrop", "size": crop})
+    steps.append({"name": "ToTensor"})
+    if transform.mean:
+        numbers = {"mean": list(transform.mean), "std": list(transform.std)}
+        steps.append({"name": "Normalize", **numbers})
+    return [{"name": "apply_transform_to_key", "key": "input", "transforms": steps}]
+
+
+def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
+    """Build ClassyVision's trunk and head; see :class:`~converters.families.real_network.Build`.
+
+    SWAG's own code is a script of the Hub; its trunk is the same class under the same names.
+    """
+    from torch import nn
+
+    with warnings.catch_warnings(action="ignore"):  # of what Python and torch deprecate
+        from classy_vision.heads import build_head
+        from classy_vision.models import build_model
+
+    config = source.config
+    require_plain(config, "ClassyVision")
+    network = build_model(anynet(config))
+    head = build_head(_head(config) | ({} if source.has_classifier else {"num_classes": None}))
+    module = nn.ModuleDict({"network": network, "head": head})
+    return RealNetwork(module, network.trunk_output, lambda x: head(network(x)), _spell)
+
+
+def anynet(config: RegNetConfig) -> dict[str, Value]:
+    """What ClassyVision's registry takes of a trunk, and VISSL passes on to it."""
+    return {
+        "name": "anynet",
+        "depths": config.depths,
+        "widths": config.hidden_sizes,
+        "group_widths": group_widths(config),
+        "bottleneck_multipliers": [1] * len(config.depths),
+        "strides": strides(config),
+        "stem_width": config.embedding_size,
+        "use_se": config.layer_type == "y",
+    }
+
+
+def _head(config: RegNetConfig) -> dict[str, Value]:
+    """What its registry takes of a head."""
+    return {
+        "name": "fully_connected",
+        "unique_id": _HEAD_ID,
+        "num_classes": config.num_labels,
+        "fork_block": _FORK_BLOCK,
+        "in_plane": config.hidden_sizes[-1],
+    }
+
+
+def _spell(name: str) -> str:
+    classifier = name.removeprefix(_IN_HEAD)  # SWAG writes "head.fc", ClassyVision "fc"
+    return (_IN_HEAD if classifier.startswith("fc.") else _IN_NETWORK) + classifier
+
+
+FAMILY = Family(
+    keymap=CLASSY_VISION,
+    title="ClassyVision or SWAG",
+    package="classy_vision",
+    read=_read,
+    transform=EvalTransform(256, 224, BILINEAR),
+    transform_reason="ClassyVision's ImageNet presets; SWAG's trunks were trained at 224 as well",
+    ema_keys=EMA_KEYS | {"ema_model_state"},
+    build=_build,
+    target=Target(CLASSY_VISION, _write, headless=True, says=EvalTransform.fields()),
+)
+
+_SWAG_FAMILY = replace(
+    FAMILY,
+    keymap=SWAG,
+    transform=EvalTransform(384, 384, BICUBIC),
+    transform_reason="SWAG's ImageNet fine-tuning",
+)

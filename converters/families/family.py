@@ -1,13 +1,13 @@
-"""Frameworks whose checkpoints say little beside the tensors: timm, torchvision, SWAG, OpenMMLab.
+"""A family: a framework, and all that is known of its checkpoints; what readers of several share.
 
-What they share is here; what one of them has of its own (timm's `pretrained_cfg`, say) is a
-function in its row of :mod:`converters.families.registry`.
+What a framework has of its own (timm's ``pretrained_cfg``, say) is in its module; the list of them
+is :data:`converters.families.known.FAMILIES`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from converters.errors import InputError
 from converters.families.entries import prepared, settle
@@ -19,36 +19,71 @@ from regnet.imagenet import IMAGENET_MEAN
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from converters.checkpoint import AnyCheckpoint
     from converters.families.keymap import Keymap
     from converters.families.options import SourceOptions
+    from converters.families.real_network import Build
     from converters.families.source import ChannelOrder
     from converters.families.wrapping import StateDict
+    from converters.families.writing import Target
 
 EMA_KEYS = frozenset({"ema_state", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict"})
 """Where trainers keep averaged weights: pycls, timm, torchvision and timm, VISSL, OpenMMLab."""
 
 
-@dataclass(frozen=True)
+class Reader(Protocol):
+    """What reads a framework's checkpoint."""
+
+    def __call__(
+        self, checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions
+    ) -> Source:
+        """Find out all that the checkpoint says, without reading a weight.
+
+        Args:
+            checkpoint: An open file or folder.
+            states: The state dicts of this framework found in it; at least one.
+            options: What the user decided.
+
+        Raises:
+            InputError: If it is a RegNet that the reference cannot be.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
-    """What is the same for every checkpoint of a framework.
+    """A framework, and what is the same for all of its checkpoints.
 
     Attributes:
         keymap: Its names.
+        title: What people call it.
+        package: What is installed by pip, and imported, to run its own networks.
+        read: Reads its checkpoints.
         transform: How it evaluated, unless the checkpoint says otherwise.
         transform_reason: Whose rule that is.
         channel_order: What its networks were trained on.
         channel_order_reason: Whose rule that is; empty if the framework's own.
         prefers_ema: Whether it takes averaged weights itself where there are some.
         ema_keys: Which keys or prefixes mean averaged weights.
+        states_evaluation: Whether its files may say how the network was evaluated; VISSL's say
+            nothing, however deep they nest tensors.
+        build: Builds its own network of a checkpoint; None if nobody can.
+        target: How a converted folder is written back for it; None if it is not.
     """
 
     keymap: Keymap
+    title: str
+    package: str
+    read: Reader
     transform: EvalTransform
     transform_reason: str
     channel_order: ChannelOrder = "rgb"
     channel_order_reason: str = ""
     prefers_ema: bool = False
     ema_keys: frozenset[str] = EMA_KEYS
+    states_evaluation: bool = True
+    build: Build | None = None
+    target: Target | None = None
 
 
 Choice = tuple["StateDict", Decision, dict[str, str]]
@@ -163,8 +198,7 @@ def source_of(family: Family, choice: Choice, options: SourceOptions, where: str
     config = RegNetConfig(**fields)
     order, order_decision = channel_order(family, options, config)
     return Source(
-        framework=family.keymap.framework,
-        keymap=family.keymap,
+        family=family,
         tensors=state.tensors,
         config=config,
         has_classifier=has_classifier,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from regnet.config import group_count
+from converters.families.layout import group_widths
 from regnet.design_space import (
     NETWORKS,
     QUANTUM,
@@ -89,10 +89,9 @@ def _best(
 
 def _shared_group_width(config: RegNetConfig) -> int | None:
     """The group width from which every stage's groups follow by ``min(group width, width)``."""
-    widths = config.hidden_sizes
-    per_stage = [width // group_count(width, config.groups_width) for width in widths]
+    per_stage = group_widths(config)
     group_width = max(per_stage)
-    fitted = [min(group_width, width) for width in widths]
+    fitted = [min(group_width, width) for width in config.hidden_sizes]
     return group_width if fitted == per_stage else None
 
 

@@ -1,53 +1,97 @@
 """OpenMMLab (mmpretrain, mmcls, mmdetection): RegNetX on BGR images.
 
-Source: mmpretrain ``configs/regnet/*.py``: short side 256, centre crop 224, bilinear; mean and
-deviation are ImageNet's times 255, in BGR. What a training's own configuration says goes before
-that (:mod:`converters.families.openmmlab_config`). mmengine ``hooks/ema_hook.py``: where weights
-were averaged, ``state_dict`` holds the averaged ones and ``ema_state_dict`` the raw ones.
+Source: mmpretrain ``models/backbones/regnet.py`` (names; mmcls and mmdetection have the same) and
+``configs/regnet/*.py``: short side 256, centre crop 224, bilinear; mean and deviation are
+ImageNet's times 255, in BGR. What a training's own configuration says goes before that
+(:mod:`converters.families.openmmlab_config`). mmengine ``hooks/ema_hook.py``: where weights were
+averaged, ``state_dict`` holds the averaged ones and ``ema_state_dict`` the raw ones. What is
+written back is a file as mmengine saves it, whose ``meta`` holds the configuration that builds it.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint import StoredTensor
 from converters.families.family import Family, family_source
+from converters.families.keymap import Keymap
+from converters.families.layout import strides
 from converters.families.openmmlab_config import DEFAULT, OpenMMLabConfig
-from converters.families.openmmlab_keymap import OPENMMLAB
-from converters.families.source import Decision
-from regnet.config import RegNetConfig
+from converters.families.real_network import RealNetwork, require_plain, rule_behind
+from converters.families.source import EvalTransform
+from converters.families.torchvision import import_torchvision
+from converters.families.words import mapping_in
+from converters.families.writing import Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-    from converters.checkpoint import AnyCheckpoint, StoredTensor
+    from torch import Tensor
+
+    from converters.checkpoint import AnyCheckpoint
     from converters.families.options import SourceOptions
     from converters.families.source import Source
     from converters.families.wrapping import StateDict
+    from converters.families.writing import Network
+    from regnet.config import RegNetConfig
 
-FAMILY = Family(
-    keymap=OPENMMLAB,
-    transform=DEFAULT,
-    transform_reason="mmpretrain's configs/regnet",
-    channel_order="bgr",
+_BLOCK = "layer{stage+1}.{block}"
+
+OPENMMLAB = Keymap(
+    "mmpretrain",
+    {
+        "stem.conv": "conv1.weight",
+        "stem.norm": "bn1.{norm}",
+        "shortcut.conv": f"{_BLOCK}.downsample.0.weight",
+        "shortcut.norm": f"{_BLOCK}.downsample.1.{{norm}}",
+        "reduce.conv": f"{_BLOCK}.conv1.weight",
+        "reduce.norm": f"{_BLOCK}.bn1.{{norm}}",
+        "grouped.conv": f"{_BLOCK}.conv2.weight",
+        "grouped.norm": f"{_BLOCK}.bn2.{{norm}}",
+        "expand.conv": f"{_BLOCK}.conv3.weight",
+        "expand.norm": f"{_BLOCK}.bn3.{{norm}}",
+        "classifier": "head.fc.{affine}",
+    },
 )
+"""Without the ``backbone.`` that mmpretrain puts before all but the head."""
 
-_SWAPPED = replace(FAMILY, ema_keys=frozenset({"state_dict"}), prefers_ema=True)
 _RAW_BESIDE_AVERAGED = "ema_state_dict"
 _MMDETECTION_HEAD = {"fc.weight": "head.fc.weight", "fc.bias": "head.fc.bias"}
 """mmdetection's ``regnet2mmdet.py`` to mmpretrain."""
 
+_HEAD = "head."
+_BACKBONE = "backbone."
+_LEVELS = 255
+"""mmpretrain normalises pixels of 0 to 255."""
 
-def read_openmmlab(
-    checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions
-) -> Source:
-    """Read an OpenMMLab checkpoint; see :class:`converters.families.registry.Reader`."""
+
+def is_regnet(prefix: str, mapped: Mapping[str, object]) -> bool:
+    """Whether layers are a RegNet's, not a ResNet's: a 3x3 stem, output as wide as the bottleneck.
+
+    Args:
+        prefix: Before their names.
+        mapped: What holds them.
+    """
+    stem, expand = mapped.get(f"{prefix}conv1.weight"), mapped[f"{prefix}layer1.0.conv3.weight"]
+    if not isinstance(stem, StoredTensor) or not isinstance(expand, StoredTensor):
+        return False
+    return stem.shape[2:] == (3, 3) and expand.shape[:1] == expand.shape[1:2]
+
+
+def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
+    """Read an OpenMMLab checkpoint; see :class:`~converters.families.family.Reader`."""
     averaged = any(_RAW_BESIDE_AVERAGED in state.path for state in states)
     renamed = [
         replace(state, tensors=_heads(state.tensors), beside=_heads(state.beside))
         for state in states
     ]
-    family = _SWAPPED if averaged else FAMILY
+    family = FAMILY
+    if averaged:
+        family = replace(family, ema_keys=frozenset({"state_dict"}), prefers_ema=True)
     config = OpenMMLabConfig.of(checkpoint.tree, checkpoint.path.name)
     config.require_expressible()
     if config.says:
@@ -59,32 +103,147 @@ def read_openmmlab(
             channel_order_reason=f"the file's {config.place}",
         )
     source = family_source(family, renamed, options, checkpoint.path.name)
-    source = _as_configured(source, config)
-    return _with_labels(source, checkpoint.tree)
-
-
-def _as_configured(source: Source, config: OpenMMLabConfig) -> Source:
-    """The source with what else its configuration says, and what of it was not understood."""
-    decisions = list(config.not_understood(source.config.num_labels * source.has_classifier))
+    source = source.decided(
+        *config.not_understood(source.config.num_labels * source.has_classifier)
+    )
     if not config.downsample_in_first_stage:
-        fields = source.config.to_dict() | {"downsample_in_first_stage": False}
-        source = replace(source, config=RegNetConfig.from_dict(fields))
-        decisions.append(Decision("first stage", "stride 1", f"the file's {config.place}"))
-    return replace(source, decisions=(*source.decisions, *decisions))
+        source = source.without_first_stride(f"the file's {config.place}")
+    return source.labelled(_classes(checkpoint.tree), "the file's meta")
 
 
-def _with_labels(source: Source, tree: object) -> Source:
-    """The source with the class names that mmengine, or mmcv before it, put into ``meta``."""
-    meta = tree.get("meta") if isinstance(tree, dict) else None
-    meta = meta if isinstance(meta, dict) else {}
-    names = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
-    classes = source.config.num_labels if source.has_classifier else 0
-    if not isinstance(names, list | tuple) or len(names) != classes or not classes:
-        return source
-    decision = Decision("labels", f"{classes} names", "the file's meta")
-    return replace(source, labels=tuple(map(str, names)), decisions=(*source.decisions, decision))
+def _classes(tree: object) -> object:
+    """The class names that mmengine, or mmcv before it, put into ``meta``."""
+    meta = mapping_in(tree, "meta")
+    return mapping_in(meta, "dataset_meta").get("classes") or meta.get("CLASSES")
 
 
 def _heads(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
     """The same with a classifier that mmdetection named."""
     return {_MMDETECTION_HEAD.get(name, name): tensor for name, tensor in tensors.items()}
+
+
+def _write(path: Path, network: Network) -> None:
+    state = OrderedDict(
+        (name if name.startswith(_HEAD) else _BACKBONE + name, tensor)
+        for name, tensor in network.state_dict().items()
+    )
+    network.save(path, {"meta": {"cfg": _config_text(network)}, "state_dict": state})
+
+
+def _config_text(network: Network) -> str:
+    """The model and its pixels, in the Python text of mmengine's configurations."""
+    transform, channels = network.transform, network.config.num_channels
+    model = _model(network.config, has_classifier=network.has_classifier)
+    mean, std = transform.mean or (0.0,) * channels, transform.std or (1.0,) * channels
+    pixels = {
+        "mean": [round(_LEVELS * value, 6) for value in reversed(mean)],
+        "std": [round(_LEVELS * value, 6) for value in reversed(std)],
+        "to_rgb": False,
+    }
+    test = {"dataset": {"type": "CustomDataset", "pipeline": _pipeline(transform)}}
+    return f"model = {model!r}\ndata_preprocessor = {pixels!r}\ntest_dataloader = {test!r}\n"
+
+
+def _model(config: RegNetConfig, *, has_classifier: bool) -> dict[str, Any]:
+    """What mmpretrain's registry builds the network from.
+
+    Raises:
+        NotRunError: If no linear rule gives its stages.
+    """
+    rule, stages = rule_behind(config, "mmpretrain"), len(config.depths)
+    arch = {
+        "depth": rule.depth,
+        "w0": rule.w_0,
+        "wa": rule.w_a,
+        "wm": rule.w_m,
+        "group_w": rule.group_width,
+        "bot_mul": 1.0,
+    }
+    backbone = {
+        "type": "RegNet",
+        "arch": arch,
+        "in_channels": config.num_channels,
+        "stem_channels": config.embedding_size,
+        "strides": tuple(strides(config)),
+        "dilations": (1,) * stages,
+        "out_indices": (stages - 1,),
+    }
+    model = {
+        "type": "ImageClassifier",
+        "backbone": backbone,
+        "neck": {"type": "GlobalAveragePooling"},
+    }
+    if has_classifier:
+        model["head"] = {
+            "type": "LinearClsHead",
+            "num_classes": config.num_labels,
+            "in_channels": config.hidden_sizes[-1],
+            "loss": {"type": "CrossEntropyLoss", "loss_weight": 1.0},
+            "topk": (1, 5) if config.num_labels >= 5 else (1,),  # noqa: PLR2004
+        }
+    return model
+
+
+def _pipeline(transform: EvalTransform) -> list[dict[str, Any]]:
+    """The steps of the test, resized by Pillow as they are here."""
+    how = {"backend": "pillow", "interpolation": transform.filter_name}
+    if transform.squash:
+        sizes: list[dict[str, Any]] = [
+            {"type": "Resize", "scale": (transform.crop, transform.crop), **how}
+        ]
+    else:
+        sizes = [
+            {"type": "ResizeEdge", "scale": transform.resize, "edge": "short", **how},
+            {"type": "CenterCrop", "crop_size": transform.crop},
+        ]
+    return [{"type": "LoadImageFromFile"}, *sizes, {"type": "PackInputs"}]
+
+
+def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
+    """Build mmpretrain's network; see :class:`~converters.families.real_network.Build`."""
+    import_torchvision()
+    with warnings.catch_warnings(action="ignore"):  # of operators that need compiling
+        import mmpretrain.models
+
+        config = source.config
+        require_plain(config, "mmpretrain")
+        settings = _model(config, has_classifier=source.has_classifier)
+        module = mmpretrain.models.MODELS.build(settings)
+    last = getattr(module.backbone, f"layer{len(config.depths)}")
+    return RealNetwork(module, last, _forward(module, source), _spell)
+
+
+def _forward(module: Any, source: Source) -> Any:
+    def forward(images: Tensor) -> Tensor:
+        output = module(images)
+        result: Tensor = output if source.has_classifier else output[-1]
+        return result
+
+    return forward
+
+
+def _spell(name: str) -> str:
+    return name if name.startswith(_HEAD) else _BACKBONE + name
+
+
+FAMILY = Family(
+    keymap=OPENMMLAB,
+    title="OpenMMLab",
+    package="mmpretrain",
+    read=_read,
+    transform=DEFAULT,
+    transform_reason="mmpretrain's configs/regnet",
+    channel_order="bgr",
+    build=_build,
+    target=Target(
+        OPENMMLAB,
+        _write,
+        channel_order="bgr",
+        shortcut_last=True,
+        has_attention=False,
+        any_channels=True,
+        headless=True,
+        stage_counts=range(1, 5),
+        says=EvalTransform.fields(),
+    ),
+)

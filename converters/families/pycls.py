@@ -1,41 +1,65 @@
-"""Reading a pycls checkpoint: which weights, which channel order, which transform.
+"""pycls: which weights of a checkpoint, which channel order, which transform; files like its own.
 
 Source: pycls ``core/checkpoint.py``. Files until May 2021 hold ``epoch``, ``model_state``,
 ``optimizer_state`` and the ``cfg`` text; later ones add ``ema_state``, ``test_err``, ``ema_err``.
+Its names are those of the model zoo of 2020 to this day (``models/anynet.py``,
+``models/blocks.py``), its networks built by ``core/builders.py``. What the cfg says is in
+:mod:`converters.families.pycls_config`.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.families.entries import OPTIMISER, prepared, settle
-from converters.families.family import Family, choose_state
+from converters.families.family import Family, choose_state, source_of
+from converters.families.keymap import Keymap
 from converters.families.labels import imagenet_labels
+from converters.families.layout import group_widths, strides
+from converters.families.linear_rule import rule_of
 from converters.families.pycls_config import PyclsConfig
-from converters.families.pycls_keymap import PYCLS
-from converters.families.recognise import architecture_of
-from converters.families.source import BILINEAR, Decision, EvalTransform, Source
-from regnet.config import RegNetConfig
-from regnet.imagenet import IMAGENET_CLASSES, IMAGENET_MEAN
+from converters.families.real_network import NotRunError, RealNetwork
+from converters.families.source import BILINEAR, Decision, EvalTransform
+from converters.families.writing import Target
+from regnet.design_space import named_like
+from regnet.imagenet import IMAGENET_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
+    from pathlib import Path
 
-    from converters.checkpoint import AnyCheckpoint, StoredTensor
+    from converters.checkpoint import AnyCheckpoint
+    from converters.families.linear_rule import LinearRule
     from converters.families.options import SourceOptions
-    from converters.families.source import ChannelOrder
+    from converters.families.source import Source
     from converters.families.wrapping import StateDict
+    from converters.families.writing import Network
+    from regnet.config import RegNetConfig
+
+_BLOCK = "s{stage+1}.b{block+1}"
+
+PYCLS = Keymap(
+    "pycls",
+    {
+        "stem.conv": "stem.conv.weight",
+        "stem.norm": "stem.bn.{norm}",
+        "shortcut.conv": f"{_BLOCK}.proj.weight",
+        "shortcut.norm": f"{_BLOCK}.bn.{{norm}}",
+        "reduce.conv": f"{_BLOCK}.f.a.weight",
+        "reduce.norm": f"{_BLOCK}.f.a_bn.{{norm}}",
+        "grouped.conv": f"{_BLOCK}.f.b.weight",
+        "grouped.norm": f"{_BLOCK}.f.b_bn.{{norm}}",
+        "squeeze": f"{_BLOCK}.f.se.f_ex.0.{{affine}}",
+        "excite": f"{_BLOCK}.f.se.f_ex.2.{{affine}}",
+        "expand.conv": f"{_BLOCK}.f.c.weight",
+        "expand.norm": f"{_BLOCK}.f.c_bn.{{norm}}",
+        "classifier": "head.fc.{affine}",
+    },
+)
 
 _IMAGENET = Decision("labels", "ImageNet's 1000", "the cfg's TRAIN.DATASET is imagenet")
-
-FAMILY = Family(
-    keymap=PYCLS,
-    transform=EvalTransform(256, 224, BILINEAR),
-    transform_reason="pycls' default",
-    channel_order="bgr",
-)
-"""The rules for weights that somebody else's trainer saved, a detector's backbone included."""
 
 _OWN = ("model_state", "ema_state")
 """Where pycls keeps raw and averaged weights."""
@@ -43,52 +67,45 @@ _OWN = ("model_state", "ema_state")
 _MISSING_ERROR = 100.0
 """What pycls assumes of a set of weights whose error was not stored, in percent."""
 
+_SECTIONS = ("MODEL", "REGNET", "ANYNET", "BN")
+"""The parts of the cfg that a network is built from."""
 
-def read_pycls(
-    checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions
-) -> Source:
-    """Find out all that a pycls checkpoint says, without reading a weight.
 
-    Args:
-        checkpoint: An open file.
-        states: The state dicts found in it; a bare one and one nested elsewhere than under
-            ``model_state`` are understood as well.
-        options: What the user decided.
+def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
+    """Read a pycls checkpoint; see :class:`~converters.families.family.Reader`.
 
-    Raises:
-        InputError: If it is a RegNet that the reference cannot be.
+    A bare state dict, and one nested elsewhere than under ``model_state``, are understood as well.
     """
     where = checkpoint.path.name
     wrapper: Mapping[Hashable, Any] = checkpoint.tree if isinstance(checkpoint.tree, dict) else {}
-    state, chosen, skipped = _choose_state(wrapper, states, options, where)
+    state, weights, skipped = _choose_state(wrapper, states, options, where)
     settled = settle(state, PYCLS, options, where)
-    tensors = settled.tensors
-    text = wrapper.get("cfg")
-    cfg = PyclsConfig.parse(text if isinstance(text, str) else None, where)
+    cfg = _cfg_in(wrapper, where)
     cfg.require_expressible()
-    config = _config(tensors, cfg, where)
-    order, order_decision = _channel_order(cfg, options.channel_order, config)
-    transform = cfg.transform.for_channels(config.num_channels)
-    return Source(
-        framework="pycls",
-        keymap=PYCLS,
-        tensors=tensors,
-        config=config,
-        has_classifier=_has_classifier(tensors),
-        channel_order=order,
-        transform=transform,
-        labels=imagenet_labels() if _is_imagenet(cfg, config) else None,
-        decisions=(
-            chosen,
-            order_decision,
-            Decision("evaluation transform", transform.in_words, cfg.transform_reason),
-            *([_IMAGENET] if _is_imagenet(cfg, config) else ()),
-            *cfg.not_understood,
-            *([settled.head] if settled.head else ()),
-        ),
-        skipped=_optimiser(wrapper) | skipped | dict(settled.skipped),
-        normalisers=state.normalisers,
+    family = replace(
+        FAMILY,
+        transform=cfg.transform,
+        transform_reason=cfg.transform_reason,
+        channel_order=cfg.channel_order,
+        channel_order_reason=cfg.channel_order_reason,
     )
+    state = replace(state, tensors=settled.tensors)
+    skipped = _optimiser(wrapper) | skipped | dict(settled.skipped)
+    source = source_of(family, (state, weights, skipped), options, where)
+    _require_described(source, cfg, where)
+    source = source.configured(
+        hidden_act=cfg.activation, downsample_in_first_stage=cfg.downsample_in_first_stage
+    )
+    if _is_imagenet(cfg, source.config):
+        source = replace(source.decided(_IMAGENET), labels=imagenet_labels())
+    head = (settled.head,) if settled.head else ()
+    return source.decided(*cfg.not_understood, *head)
+
+
+def _cfg_in(tree: object, where: str) -> PyclsConfig:
+    """The cfg of a checkpoint, which gives pycls' defaults where there is none."""
+    text = tree.get("cfg") if isinstance(tree, dict) else None
+    return PyclsConfig.parse(text if isinstance(text, str) else None, where)
 
 
 def _choose_state(
@@ -114,50 +131,25 @@ def _error(wrapper: Mapping[Hashable, Any], key: str) -> float:
     return float(value) if isinstance(value, int | float) else _MISSING_ERROR
 
 
-def _config(tensors: Mapping[str, StoredTensor], cfg: PyclsConfig, where: str) -> RegNetConfig:
-    fields = architecture_of(tensors, PYCLS, where)
-    stated = cfg.get("MODEL", "NUM_CLASSES", None)
-    found = fields["num_labels"]
-    if found and stated is not None and stated != found:
+def _require_described(source: Source, cfg: PyclsConfig, where: str) -> None:
+    """Check that the weights are those of the network that the cfg describes."""
+    found, stated = source.config.num_labels, cfg.get("MODEL", "NUM_CLASSES", None)
+    if source.has_classifier and stated is not None and stated != found:
         raise InputError(
             f"{where}: its head has {found} classes where its cfg says {stated}; the file mixes "
             "two models."
         )
-    if not found:
-        del fields["num_labels"]
-    described = cfg.described_shape
-    if described and described != (fields["hidden_sizes"], fields["depths"]):
+    described, shape = cfg.described_shape, (source.config.hidden_sizes, source.config.depths)
+    if described and described != shape:
         raise InputError(
             f"{where}: its cfg describes stages of {_stages(*described)} where the weights have "
-            f"{_stages(fields['hidden_sizes'], fields['depths'])}; the file mixes two models."
+            f"{_stages(*shape)}; the file mixes two models."
         )
-    return RegNetConfig(
-        **fields,
-        hidden_act=cfg.activation,
-        downsample_in_first_stage=cfg.downsample_in_first_stage,
-    )
 
 
 def _stages(widths: list[int], depths: list[int]) -> str:
     """Depth x width of each stage, for messages."""
     return ", ".join(f"{depth}x{width}" for width, depth in zip(widths, depths, strict=True))
-
-
-def _has_classifier(tensors: Mapping[str, StoredTensor]) -> bool:
-    return PYCLS.spell("classifier", {"affine": "weight"}) in tensors
-
-
-def _channel_order(
-    cfg: PyclsConfig, asked: ChannelOrder | None, config: RegNetConfig
-) -> tuple[ChannelOrder, Decision]:
-    if asked:
-        order, reason = asked, "as asked for with --channel-order"
-    else:
-        order, reason = cfg.channel_order, cfg.channel_order_reason
-    if config.num_channels != len(IMAGENET_MEAN):
-        return order, Decision("channel order", "kept", f"{config.num_channels} input channels")
-    value = "BGR, stem flipped to take RGB" if order == "bgr" else "RGB, stem kept"
-    return order, Decision("channel order", value, reason)
 
 
 def _is_imagenet(cfg: PyclsConfig, config: RegNetConfig) -> bool:
@@ -168,3 +160,116 @@ def _is_imagenet(cfg: PyclsConfig, config: RegNetConfig) -> bool:
 def _optimiser(wrapper: Mapping[Hashable, Any]) -> dict[str, str]:
     key = "optimizer_state"
     return {key: OPTIMISER} if key in wrapper else {}
+
+
+def _write(path: Path, network: Network) -> None:
+    """Write a file as pycls' ``core/checkpoint.py`` does, without the optimiser."""
+    import yaml
+
+    text = yaml.safe_dump(_cfg(network), default_flow_style=None)
+    network.save(path, {"epoch": 0, "model_state": network.state_dict(), "cfg": text})
+
+
+def _cfg(network: Network) -> dict[str, Any]:
+    """The settings that are not pycls' defaults, or that a reader looks for.
+
+    Published networks are built by the linear rule, all others by their stages, as an AnyNet.
+    """
+    config = network.config
+    model: dict[str, Any] = {"NUM_CLASSES": config.num_labels}
+    if config.hidden_act != "relu":
+        model["ACTIVATION_FUN"] = config.hidden_act  # a key that 0.1.1 does not have yet
+    rule = rule_of(config) if named_like(config) and config.downsample_in_first_stage else None
+    kind, stages = ("REGNET", _regnet(rule)) if rule else ("ANYNET", _anynet(config))
+    stages |= {"SE_ON": config.layer_type == "y", "STEM_W": config.embedding_size}
+    return {
+        "MODEL": model | {"TYPE": kind.lower()},
+        "TRAIN": {"IM_SIZE": network.transform.crop},
+        "TEST": {"IM_SIZE": network.transform.resize},
+        kind: stages,
+    }
+
+
+def _regnet(rule: LinearRule) -> dict[str, Any]:
+    return {
+        "DEPTH": rule.depth,
+        "W0": rule.w_0,
+        "WA": rule.w_a,
+        "WM": rule.w_m,
+        "GROUP_W": rule.group_width,
+    }
+
+
+def _anynet(config: RegNetConfig) -> dict[str, Any]:
+    return {
+        "DEPTHS": config.depths,
+        "WIDTHS": config.hidden_sizes,
+        "STRIDES": strides(config),
+        "BOT_MULS": [1.0] * len(config.depths),
+        "GROUP_WS": group_widths(config),
+    }
+
+
+def _build(source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
+    """Build pycls' network from the cfg, else as an AnyNet; see `real_network.Build`."""
+    from pycls.core import builders
+    from pycls.core.config import cfg, reset_cfg
+    from torch.nn import Identity
+
+    config = source.config
+    reset_cfg()
+    try:
+        if config.hidden_act != "relu" and "ACTIVATION_FUN" not in cfg.MODEL:
+            raise NotRunError(f"this version of pycls has relu only, not {config.hidden_act}")
+        cfg.merge_from_list(_stated(checkpoint, cfg) or _from_shapes(config))
+        cfg.MODEL.NUM_CLASSES = config.num_labels
+        module = builders.build_model()
+    finally:
+        reset_cfg()
+    if not source.has_classifier:
+        module.head.fc = Identity()
+    return RealNetwork(module, module.get_submodule(f"s{len(config.depths)}"), module)
+
+
+def _stated(checkpoint: AnyCheckpoint, known: Any) -> list[Any]:
+    """Pairs of key and value that the checkpoint's cfg states and this version of pycls knows."""
+    stated = _cfg_in(checkpoint.tree, checkpoint.path.name)
+    pairs: list[Any] = []
+    for section in _SECTIONS:
+        for key in known[section]:
+            value = stated.get(section, key, None)
+            pairs += [] if value is None else [f"{section}.{key}", value]
+    return pairs
+
+
+def _from_shapes(config: RegNetConfig) -> list[Any]:
+    """The settings of a file that holds nothing but tensors."""
+    anynet = _anynet(config) | {
+        "STEM_TYPE": "simple_stem_in",
+        "BLOCK_TYPE": "res_bottleneck_block",
+        "STEM_W": config.embedding_size,
+        "SE_ON": config.layer_type == "y",
+    }
+    settings = {"MODEL.TYPE": "anynet"} | {f"ANYNET.{key}": anynet[key] for key in anynet}
+    return [item for pair in settings.items() for item in pair]
+
+
+FAMILY = Family(
+    keymap=PYCLS,
+    title="pycls",
+    package="pycls",
+    read=_read,
+    transform=EvalTransform(256, 224, BILINEAR),
+    transform_reason="pycls' default",
+    channel_order="bgr",
+    build=_build,
+    target=Target(
+        PYCLS,
+        _write,
+        channel_order="bgr",
+        states_activation=True,
+        says=frozenset({"resize", "crop"}),
+    ),
+)
+"""Its defaults are the rules for weights that somebody else's trainer saved, a detector's backbone
+included."""

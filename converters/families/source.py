@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
-from regnet.config import MAX_SIDE
+from regnet.config import MAX_SIDE, RegNetConfig
 from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.checkpoint import StoredTensor
+    from converters.families.family import Family
     from converters.families.keymap import Keymap
     from converters.families.wrapping import Normaliser
-    from regnet.config import RegNetConfig
     from regnet.image_processor import RegNetImageProcessor
 
 ChannelOrder = Literal["rgb", "bgr"]
@@ -176,8 +176,7 @@ class Source:
     """A recognised checkpoint, ready to be planned.
 
     Attributes:
-        framework: Who saved it.
-        keymap: How it spells parameters.
+        family: Who saved it, and the rules by which it was read.
         tensors: Its spelling to where the tensor lies, wrappers and prefixes removed.
         config: The architecture, from shapes.
         has_classifier: Whether it has a head, or is a trunk alone.
@@ -194,8 +193,7 @@ class Source:
             nothing does.
     """
 
-    framework: str
-    keymap: Keymap
+    family: Family
     tensors: Mapping[str, StoredTensor]
     config: RegNetConfig
     has_classifier: bool
@@ -209,6 +207,16 @@ class Source:
     normalisers: tuple[Normaliser, ...] = ()
 
     @property
+    def keymap(self) -> Keymap:
+        """How it spells parameters."""
+        return self.family.keymap
+
+    @property
+    def framework(self) -> str:
+        """Who saved it, in the keymap's words."""
+        return self.keymap.framework
+
+    @property
     def licence(self) -> str | None:
         """Of the weights, where one of the decisions says which."""
         return next((d.value for d in self.decisions if d.topic == LICENCE), None)
@@ -217,6 +225,36 @@ class Source:
     def flips_stem(self) -> bool:
         """Whether the stem's input channels must be reversed to take RGB."""
         return self.channel_order == "bgr" and self.config.num_channels == len(IMAGENET_MEAN)
+
+    def decided(self, *decisions: Decision) -> Source:
+        """The same with more decisions, behind those that there are."""
+        return replace(self, decisions=(*self.decisions, *decisions))
+
+    def configured(self, **fields: Any) -> Source:
+        """The same with other values of fields of its configuration."""
+        return replace(self, config=RegNetConfig.from_dict(self.config.to_dict() | fields))
+
+    def labelled(self, names: object, reason: str) -> Source:
+        """The same with the names of its classes, unless they do not name every class.
+
+        Args:
+            names: What a checkpoint has for them.
+            reason: Where they are from.
+        """
+        classes = self.config.num_labels if self.has_classifier else 0
+        if not isinstance(names, list | tuple) or len(names) != classes or not classes:
+            return self
+        decision = Decision("labels", f"{classes} names", reason)
+        return replace(self.decided(decision), labels=tuple(map(str, names)))
+
+    def without_first_stride(self, reason: str) -> Source:
+        """The same with stride 1 in the first stage, which no shape shows.
+
+        Args:
+            reason: Who says so.
+        """
+        source = self.configured(downsample_in_first_stage=False)
+        return source.decided(Decision("first stage", "stride 1", reason))
 
     def preprocessor_fields(self) -> dict[str, Any]:
         """Keyword arguments of `RegNetImageProcessor` for the source's evaluation transform."""

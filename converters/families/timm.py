@@ -1,46 +1,83 @@
 """timm: hub folders, flat files, training checkpoints.
 
 Source: timm ``models/regnet.py``, ``models/_helpers.py`` (which weights a file's loader takes),
-``utils/checkpoint_saver.py`` (training). What its words say is in
-:mod:`converters.families.timm_config`.
+``utils/checkpoint_saver.py`` (training), ``models/_hub.py`` (``save_config_for_hf``). What its
+words say is in :mod:`converters.families.timm_config`. What is written back is a hub folder, which
+``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, printable
 from converters.families.family import Family, family_source
+from converters.families.keymap import Keymap
 from converters.families.labels import imagenet_labels
-from converters.families.source import LICENCE, Decision
+from converters.families.real_network import RealNetwork, rule_behind
+from converters.families.source import LICENCE, Decision, EvalTransform
 from converters.families.timm_config import ACTIVATIONS, DEFAULT, TimmConfig
-from converters.families.timm_keymap import TIMM
-from regnet.config import RegNetConfig
-from regnet.imagenet import IMAGENET_CLASSES
+from converters.families.torchvision import import_torchvision
+from converters.families.words import mapping_in
+from converters.families.writing import Target
+from regnet.config import CONFIG_NAME
+from regnet.design_space import named_like
+from regnet.files.safetensors_file import WEIGHTS_NAME, TensorSpec, write_file
+from regnet.imagenet import IMAGENET_CLASSES, IMAGENET_MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
     from converters.families.options import SourceOptions
     from converters.families.source import Source
     from converters.families.wrapping import StateDict
+    from converters.families.writing import Network
+    from regnet.config import RegNetConfig
 
-FAMILY = Family(
-    keymap=TIMM,
-    transform=DEFAULT,
-    transform_reason="timm's default; the file does not say",
-    prefers_ema=True,
+_BLOCK = "s{stage+1}.b{block+1}"
+
+TIMM = Keymap(
+    "timm",
+    {
+        "stem.conv": "stem.conv.weight",
+        "stem.norm": "stem.bn.{norm}",
+        "shortcut.conv": f"{_BLOCK}.downsample.conv.weight",
+        "shortcut.norm": f"{_BLOCK}.downsample.bn.{{norm}}",
+        "reduce.conv": f"{_BLOCK}.conv1.conv.weight",
+        "reduce.norm": f"{_BLOCK}.conv1.bn.{{norm}}",
+        "grouped.conv": f"{_BLOCK}.conv2.conv.weight",
+        "grouped.norm": f"{_BLOCK}.conv2.bn.{{norm}}",
+        "squeeze": f"{_BLOCK}.se.fc1.{{affine}}",
+        "excite": f"{_BLOCK}.se.fc2.{{affine}}",
+        "expand.conv": f"{_BLOCK}.conv3.conv.weight",
+        "expand.norm": f"{_BLOCK}.conv3.bn.{{norm}}",
+        "classifier": "head.fc.{affine}",
+    },
 )
 
+_STEM_WIDTH = 32
+_HUNDREDS = {"MF": 0.01, "GF": 10}
+"""From a published network's size to the number in timm's name for it."""
 
-def read_timm(
-    checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions
-) -> Source:
-    """Read a timm checkpoint; see :class:`converters.families.registry.Reader`."""
+_UNPUBLISHED = {
+    "regnetx_004_tv": ([1, 2, 7, 12], [32, 64, 160, 400], 16, "x"),
+    "regnety_008_tv": ([1, 3, 8, 2], [64, 144, 320, 784], 16, "y"),
+    "regnety_080_tv": ([2, 4, 10, 1], [224, 448, 896, 2016], 56, "y"),
+    "regnety_640": ([2, 5, 12, 1], [328, 984, 1968, 4920], 328, "y"),
+    "regnety_1280": ([2, 7, 17, 1], [528, 1056, 2904, 7392], 264, "y"),
+    "regnety_2560": ([2, 7, 17, 1], [746, 1492, 4103, 10444], 373, "y"),
+}
+"""timm's other networks: depths, widths, group width, type."""
+
+
+def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
+    """Read a timm checkpoint; see :class:`~converters.families.family.Reader`."""
     where = checkpoint.path.name
-    config = TimmConfig.of(checkpoint)
+    config = TimmConfig.of(checkpoint, options.meant_by)
     # Before shapes are read: pooling that doubles the features is no fault of the classifier.
     config.require_expressible(has_classifier=False)
     _require_regnet_names([*states[0].tensors, *states[0].beside], where)
@@ -48,7 +85,7 @@ def read_timm(
     source = family_source(family, states, options, where)
     config.require_expressible(has_classifier=source.has_classifier)
     source = _with_activation(source, config.activation, where)
-    source = replace(source, decisions=(*source.decisions, *config.not_understood))
+    source = source.decided(*config.not_understood)
     return _with_licence(_with_labels(source, config.folder), config.folder)
 
 
@@ -76,8 +113,7 @@ def _with_activation(source: Source, name: str, where: str) -> Source:
             f"{where}: it was made with act_layer {name!r} and squeeze-and-excitation, which the "
             "reference RegNet has with relu only."
         )
-    fields = source.config.to_dict() | {"hidden_act": ACTIVATIONS[name]}
-    return replace(source, config=RegNetConfig.from_dict(fields))
+    return source.configured(hidden_act=ACTIVATIONS[name])
 
 
 def _with_labels(source: Source, config: Mapping[str, Any]) -> Source:
@@ -91,10 +127,7 @@ def _with_labels(source: Source, config: Mapping[str, Any]) -> Source:
     reason = "the folder's label_names"
     if not names and str(stated.get("tag")).endswith("in1k") and classes == IMAGENET_CLASSES:
         names, reason = list(imagenet_labels()), f"the folder's tag is {stated['tag']}"
-    if not isinstance(names, list) or len(names) != classes or not classes:
-        return source
-    decision = Decision("labels", f"{classes} names", reason)
-    return replace(source, labels=tuple(map(str, names)), decisions=(*source.decisions, decision))
+    return source.labelled(names, reason)
 
 
 def _with_licence(source: Source, config: Mapping[str, Any]) -> Source:
@@ -102,5 +135,126 @@ def _with_licence(source: Source, config: Mapping[str, Any]) -> Source:
     licence = (config.get("pretrained_cfg") or {}).get("license")
     if not isinstance(licence, str):
         return source
-    decision = Decision(LICENCE, printable(licence), "the folder's pretrained_cfg")
-    return replace(source, decisions=(*source.decisions, decision))
+    return source.decided(Decision(LICENCE, printable(licence), "the folder's pretrained_cfg"))
+
+
+def _write(path: Path, network: Network) -> None:
+    path.mkdir(exist_ok=True)
+    text = json.dumps(_config(network), indent=2, ensure_ascii=False, allow_nan=False)
+    (path / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    specs = [
+        TensorSpec(name, tensor.dtype, tensor.shape) for name, tensor in network.tensors.items()
+    ]
+    write_file(path / WEIGHTS_NAME, specs, lambda spec: network.chunks(spec.name))
+
+
+def _config(network: Network) -> dict[str, Any]:
+    config = network.config
+    classes = config.num_labels if network.has_classifier else 0
+    architecture, arguments = _made_with(config)
+    return {
+        "architecture": architecture,
+        "num_classes": classes,
+        "num_features": config.hidden_sizes[-1],
+        "global_pool": "avg",
+        **({"model_args": arguments} if arguments else {}),
+        "pretrained_cfg": _pretrained_cfg(config, network.transform, classes),
+    }
+
+
+def _made_with(config: RegNetConfig) -> tuple[str, dict[str, Any]]:
+    """An entrypoint of timm and the arguments that make it this network.
+
+    Raises:
+        NotRunError: If none do.
+    """
+    arguments: dict[str, Any] = {}
+    if config.num_channels != len(IMAGENET_MEAN):
+        arguments["in_chans"] = config.num_channels
+    if config.embedding_size != _STEM_WIDTH:
+        arguments["stem_width"] = config.embedding_size
+    if config.hidden_act != "relu":
+        arguments["act_layer"] = config.hidden_act
+    name = entrypoint(config)
+    if name:
+        return name, arguments
+    rule = rule_behind(config, "timm")
+    arguments |= {"depth": rule.depth, "w0": rule.w_0, "wa": rule.w_a, "wm": rule.w_m}
+    return f"regnet{config.layer_type}_002", arguments | {"group_size": rule.group_width}
+
+
+def entrypoint(config: RegNetConfig) -> str | None:
+    """Give timm's name of a network with this architecture, or None if it has none."""
+    published = named_like(config)
+    if published:
+        size = published.partition("-")[2]
+        number = round(float(size[:-2]) * _HUNDREDS[size[-2:]])
+        return f"regnet{config.layer_type}_{number:03}"
+    stages = (config.depths, config.hidden_sizes, config.groups_width, config.layer_type)
+    return next((name for name, other in _UNPUBLISHED.items() if other == stages), None)
+
+
+def _pretrained_cfg(config: RegNetConfig, transform: EvalTransform, classes: int) -> dict[str, Any]:
+    """How it was evaluated; ``first_conv`` only where timm may adapt it to other channels."""
+    from regnet.image_processor import crop_pct_for
+
+    channels = config.num_channels
+    side = -(-transform.crop // 2 ** (len(config.depths) + 1))
+    return {
+        "tag": "",
+        "custom_load": False,
+        "input_size": [channels, transform.crop, transform.crop],
+        "fixed_input_size": False,
+        "interpolation": transform.filter_name,
+        "crop_pct": crop_pct_for(transform.resize, transform.crop),
+        "crop_mode": "squash" if transform.squash else "center",
+        "mean": list(transform.mean or [0.0] * channels),
+        "std": list(transform.std or [1.0] * channels),
+        "num_classes": classes,
+        "pool_size": [side, side],
+        "first_conv": "stem.conv" if channels == len(IMAGENET_MEAN) else None,
+        "classifier": "head.fc",
+    }
+
+
+def _build(source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
+    """Build timm's network; see :class:`~converters.families.real_network.Build`."""
+    import_torchvision()  # which timm builds on
+    import timm
+
+    config = source.config
+    stated = TimmConfig.of(checkpoint)
+    options: dict[str, Any] = {
+        "num_classes": config.num_labels if source.has_classifier else 0,
+        "in_chans": config.num_channels,
+        "global_pool": stated.pooling or "avg",  # a trunk that pools nothing is pooled for us
+    }
+    if isinstance(stated.folder.get("architecture"), str):
+        name, arguments = stated.folder["architecture"], mapping_in(stated.folder, "model_args")
+    else:
+        name, arguments = _made_with(config)
+    module = timm.create_model(name, **arguments | options)
+    return RealNetwork(module, module.get_submodule(f"s{len(config.depths)}"), module)
+
+
+FAMILY = Family(
+    keymap=TIMM,
+    title="timm",
+    package="timm",
+    read=_read,
+    transform=DEFAULT,
+    transform_reason="timm's default; the file does not say",
+    prefers_ema=True,
+    build=_build,
+    target=Target(
+        TIMM,
+        _write,
+        is_folder=True,
+        shortcut_last=True,
+        any_channels=True,
+        headless=True,
+        says=EvalTransform.fields(),
+        stage_counts=range(4, 5),
+        knows=entrypoint,
+    ),
+)

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import InputError
 from converters.families.source import BICUBIC, FILTERS, Decision, EvalTransform
 from converters.families.words import Vocabulary, mapping_in, not_understood
-from converters.published.manifest import timm_default
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from converters.checkpoint import AnyCheckpoint
-    from converters.published.manifest import Published
+    from converters.families.options import Entry
     from regnet.config import Activation
 
 DEFAULT = EvalTransform(256, 224, BICUBIC)
@@ -155,15 +154,19 @@ class TimmConfig:
         folder: A hub folder's ``config.json``; empty for a file.
         arguments: A training run's ``args``; empty where there are none.
         model: Keyword arguments that the model was made with.
+        meant_by: See :attr:`converters.families.options.SourceOptions.meant_by`.
     """
 
     where: str
     folder: Mapping[str, Any]
     arguments: Mapping[Any, Any]
     model: Mapping[Any, Any] = field(default_factory=dict)
+    meant_by: Callable[[str], Entry | None] | None = None
 
     @classmethod
-    def of(cls, checkpoint: AnyCheckpoint) -> TimmConfig:
+    def of(
+        cls, checkpoint: AnyCheckpoint, meant_by: Callable[[str], Entry | None] | None = None
+    ) -> TimmConfig:
         """Take the words of an open checkpoint apart."""
         folder = {key: one for key, one in checkpoint.config.items() if key not in _WRAPPER}
         if folder and not isinstance(folder.get("pretrained_cfg"), dict):
@@ -178,7 +181,7 @@ class TimmConfig:
         for key in ("bn_eps", "in_chans", "act_layer"):
             if key in arguments:
                 model.setdefault(key, arguments[key])
-        return cls(checkpoint.path.name, folder, arguments, model)
+        return cls(checkpoint.path.name, folder, arguments, model, meant_by)
 
     @property
     def pretrained(self) -> Mapping[Any, Any]:
@@ -200,13 +203,13 @@ class TimmConfig:
         return {key: value for part in (stated, *overlays) for key, value in part.items()}
 
     @property
-    def named(self) -> Published | None:
+    def named(self) -> Entry | None:
         """The published checkpoint whose evaluation the arguments name; None if they name none."""
         model = self.arguments.get("model")
-        if not isinstance(model, str):
+        if not isinstance(model, str) or self.meant_by is None:
             return None
         source, _, name = model.rpartition(":")
-        return timm_default(name.removeprefix("timm/") if source in _HUB else name)
+        return self.meant_by(name.removeprefix("timm/") if source in _HUB else name)
 
     @property
     def pooling(self) -> str:

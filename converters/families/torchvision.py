@@ -2,19 +2,25 @@
 
 Source: torchvision ``models/regnet.py`` and ``references/classification/train.py``. Its weights
 come in two recipes that no tensor tells apart: IMAGENET1K_V1 was evaluated at 256 -> 224, V2, the
-default since 2022, at 232 -> 224. The trainer's ``args`` tell.
+default since 2022, at 232 -> 224. The trainer's ``args`` tell. What is written back is a flat file,
+as on its server: ``RegNet(BlockParams(...))`` takes any stages; whose widths are not those of a
+builder such as ``regnet_y_400mf`` is built from the class.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.families.family import Family, family_source
+from converters.families.keymap import Keymap
+from converters.families.layout import group_widths, strides
+from converters.families.real_network import RealNetwork, require_plain
 from converters.families.source import BILINEAR, FILTERS, EvalTransform
-from converters.families.torchvision_keymap import TORCHVISION
 from converters.families.words import Vocabulary, mapping_in, not_understood
+from converters.families.writing import Target, write_flat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,13 +30,29 @@ if TYPE_CHECKING:
     from converters.families.source import Source
     from converters.families.wrapping import StateDict
 
-FAMILY = Family(
-    keymap=TORCHVISION,
-    transform=EvalTransform(232, 224, BILINEAR),
-    transform_reason="torchvision's IMAGENET1K_V2; its V1 files were evaluated at 256",
-    prefers_ema=True,
+_BLOCK = "trunk_output.block{stage+1}.block{stage+1}-{block}"
+
+TORCHVISION = Keymap(
+    "torchvision",
+    {
+        "stem.conv": "stem.0.weight",
+        "stem.norm": "stem.1.{norm}",
+        "shortcut.conv": f"{_BLOCK}.proj.0.weight",
+        "shortcut.norm": f"{_BLOCK}.proj.1.{{norm}}",
+        "reduce.conv": f"{_BLOCK}.f.a.0.weight",
+        "reduce.norm": f"{_BLOCK}.f.a.1.{{norm}}",
+        "grouped.conv": f"{_BLOCK}.f.b.0.weight",
+        "grouped.norm": f"{_BLOCK}.f.b.1.{{norm}}",
+        "squeeze": f"{_BLOCK}.f.se.fc1.{{affine}}",
+        "excite": f"{_BLOCK}.f.se.fc2.{{affine}}",
+        "expand.conv": f"{_BLOCK}.f.c.0.weight",
+        "expand.norm": f"{_BLOCK}.f.c.1.{{norm}}",
+        "classifier": "fc.{affine}",
+    },
 )
 
+_DECLARED: list[object] = []
+"""What must live as long as torchvision is used."""
 
 _CROP = "val_crop_size"
 
@@ -56,10 +78,8 @@ _ARGUMENTS = Vocabulary(
 """Arguments of ``references/classification/train.py``, of 2019 to today."""
 
 
-def read_torchvision(
-    checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions
-) -> Source:
-    """Read a torchvision checkpoint; see :class:`converters.families.registry.Reader`."""
+def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
+    """Read a torchvision checkpoint; see :class:`~converters.families.family.Reader`."""
     where = checkpoint.path.name
     arguments = mapping_in(checkpoint.tree, "args")
     if not arguments:
@@ -71,7 +91,7 @@ def read_torchvision(
     family = replace(FAMILY, transform=transform, transform_reason=reason)
     source = family_source(family, states, options, where)
     unknown = not_understood(_ARGUMENTS.unknown(arguments), "the training run's args")
-    return replace(source, decisions=(*source.decisions, *unknown))
+    return source.decided(*unknown)
 
 
 def _transform(arguments: Mapping[Any, Any], where: str) -> EvalTransform:
@@ -88,3 +108,56 @@ def _transform(arguments: Mapping[Any, Any], where: str) -> EvalTransform:
         f"{where}: its args evaluate with val_resize_size {resize}, val_crop_size {crop} and "
         f"{interpolation}; the crop must be positive and no larger than the image."
     )
+
+
+def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
+    """Build torchvision's network; see :class:`~converters.families.real_network.Build`."""
+    import_torchvision()
+    from torch.nn import Identity
+    from torchvision.models.regnet import BlockParams, RegNet
+
+    config = source.config
+    require_plain(config, "torchvision")
+    shape = BlockParams(
+        depths=config.depths,
+        widths=config.hidden_sizes,
+        group_widths=group_widths(config),
+        bottleneck_multipliers=[1.0] * len(config.depths),
+        strides=strides(config),
+        se_ratio=0.25 if config.layer_type == "y" else None,
+    )
+    module = RegNet(shape, num_classes=config.num_labels, stem_width=config.embedding_size)
+    if not source.has_classifier:
+        module.fc = Identity()
+    return RealNetwork(module, module.trunk_output, module)
+
+
+def import_torchvision() -> None:
+    """Import torchvision, also beside a torch that lacks the operators its wheel was built with.
+
+    Its own detection operators, which no RegNet uses, are declared first where a CPU build of torch
+    brings none.
+    """
+    try:
+        import_module("torchvision")
+    except RuntimeError:
+        import torch
+
+        library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _DECLARED.append(library)
+        import_module("torchvision")
+
+
+FAMILY = Family(
+    keymap=TORCHVISION,
+    title="torchvision",
+    package="torchvision",
+    read=_read,
+    transform=EvalTransform(232, 224, BILINEAR),
+    transform_reason="torchvision's IMAGENET1K_V2; its V1 files were evaluated at 256",
+    prefers_ema=True,
+    build=_build,
+    target=Target(TORCHVISION, write_flat),
+)

@@ -11,25 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, UnsafeInputError
 from converters.families.family import Family, family_source
+from converters.families.real_network import RealNetwork
 from converters.families.reference_keymap import REFERENCE
 from converters.families.source import BICUBIC, Decision, EvalTransform
-from regnet.architecture import Architecture
+from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
 from regnet.config import DEFAULT_NUM_LABELS, RegNetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
 
     from converters.checkpoint import AnyCheckpoint
     from converters.checkpoint.beside import Beside
     from converters.families.options import SourceOptions
     from converters.families.source import Source
     from converters.families.wrapping import StateDict
-
-FAMILY = Family(
-    keymap=REFERENCE,
-    transform=EvalTransform(256, 224, BICUBIC),
-    transform_reason="what facebook's RegNets on the Hub say; there is no preprocessor_config.json",
-)
 
 _FROM_SHAPES = (
     "num_channels",
@@ -48,10 +45,8 @@ _NOT_KEPT = ("model_type", "torch_dtype", "_name_or_path")
 """Of the new file: the type of the old weights, and where they lay."""
 
 
-def read_transformers(
-    checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions
-) -> Source:
-    """Read a transformers folder or file; see :class:`converters.families.registry.Reader`."""
+def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
+    """Read a transformers folder or file; see :class:`~converters.families.family.Reader`."""
     where = checkpoint.path.name
     source = family_source(FAMILY, states, options, where)
     if checkpoint.beside.preprocessor:
@@ -83,7 +78,7 @@ def _with_config(source: Source, keys: Mapping[str, Any], where: str) -> Source:
     if not stated.downsample_in_first_stage:
         reason = "as config.json says, and transformers 5 reads it; 4.x computed with stride 2"
         decisions.append(Decision("stride of the first stage", "1", reason))
-    return replace(source, config=stated, decisions=(*source.decisions, *decisions))
+    return replace(source, config=stated).decided(*decisions)
 
 
 def _require_same(found: RegNetConfig, stated: RegNetConfig, where: str) -> None:
@@ -121,3 +116,36 @@ def _with_processor(source: Source, beside: Beside, where: str) -> Source:
     )
     others = [d for d in source.decisions if d.topic != decision.topic]
     return replace(source, transform=transform, processor=settings, decisions=(*others, decision))
+
+
+def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
+    """Build transformers' model; see :class:`~converters.families.real_network.Build`."""
+    from transformers import RegNetConfig, RegNetForImageClassification, RegNetModel
+
+    fields = source.config.to_dict()
+    del fields["model_type"]
+    kind = RegNetForImageClassification if source.has_classifier else RegNetModel
+    module = kind(RegNetConfig(**fields))
+    trunk = module.regnet if source.has_classifier else module
+
+    def forward(images: Tensor) -> Tensor:
+        output = module(images)
+        result: Tensor = output.logits if source.has_classifier else output.pooler_output
+        return result
+
+    def spell(name: str) -> str:
+        in_trunk = source.has_classifier and not name.startswith(CLASSIFIER)
+        return BASE_PREFIX + name if in_trunk else name
+
+    return RealNetwork(module, trunk.encoder.stages[-1], forward, spell)
+
+
+FAMILY = Family(
+    keymap=REFERENCE,
+    title="Hugging Face transformers",
+    package="transformers",
+    read=_read,
+    transform=EvalTransform(256, 224, BICUBIC),
+    transform_reason="what facebook's RegNets on the Hub say; there is no preprocessor_config.json",
+    build=_build,
+)

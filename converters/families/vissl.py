@@ -8,38 +8,40 @@ ones, whose names end in "bgr" and which no tensor tells apart.
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.values import StoredTensor
 from converters.errors import InputError, printable
-from converters.families.classy_vision_keymap import VISSL
+from converters.families.classy_vision import anynet, classy_keymap
 from converters.families.entries import elsewhere, require_readable
 from converters.families.family import Family, choose_state, source_of
 from converters.families.heads import Head, branch, choose_head, last_block
+from converters.families.real_network import RealNetwork, require_plain
 from converters.families.source import BICUBIC, BILINEAR, EvalTransform
-from regnet.architecture import COUNTER
+from converters.families.torchvision import import_torchvision
+from regnet.architecture import COUNTER, NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from torch import nn
 
     from converters.checkpoint import AnyCheckpoint
     from converters.families.options import SourceOptions
     from converters.families.source import Source
     from converters.families.wrapping import StateDict
 
-FAMILY = Family(
-    keymap=VISSL,
-    transform=EvalTransform(256, 224, BILINEAR),
-    transform_reason="VISSL's linear evaluation on ImageNet",
+VISSL = classy_keymap(
+    "vissl",
+    "_feature_blocks.conv1.stem",
+    "_feature_blocks.res{stage+2}.block{stage+1}-{block}",
+    "0.clf.0.{affine}",
 )
-
-FINE_TUNED = Family(
-    keymap=VISSL,
-    transform=EvalTransform(384, 384, BICUBIC),
-    transform_reason="SEER's fine-tuning on ImageNet",
-)
+"""Names without the ``block{n}-part{p}`` level, which is a training setting; heads stand apart."""
 
 _PART = re.compile(r"(?<=\.)block[0-9]+-part[0-9]+\.")
 """A level that says where training set activation checkpoints, nothing about the network."""
@@ -51,10 +53,8 @@ _NORM_LEAVES = {"weight", "bias", "running_mean", "running_var"}
 HeadTensors = dict[str, StoredTensor]
 
 
-def read_vissl(
-    checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions
-) -> Source:
-    """Read a VISSL checkpoint; see `converters.families.registry.Reader`."""
+def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
+    """Read a VISSL checkpoint; see :class:`~converters.families.family.Reader`."""
     where = checkpoint.path.name
     state, weights, skipped = choose_state(FAMILY, states, options, where)
     trunk = _without_parts(state.tensors, where)
@@ -68,12 +68,9 @@ def read_vissl(
         trunk |= chosen.head.spelled(VISSL)
     fine_tuned = chosen.head is not None and not chosen.head.norm
     choice = (replace(state, tensors=trunk, beside={}), weights, {**skipped, **chosen.skipped})
-    source = source_of(FINE_TUNED if fine_tuned else FAMILY, choice, options, where)
-    return replace(
-        source,
-        decisions=(*source.decisions, chosen.decision),
-        classifier_norm=chosen.head.norm if chosen.head else {},
-    )
+    source = source_of(_FINE_TUNED if fine_tuned else FAMILY, choice, options, where)
+    norm = chosen.head.norm if chosen.head else {}
+    return replace(source.decided(chosen.decision), classifier_norm=norm)
 
 
 def _without_parts(tensors: Mapping[str, StoredTensor], where: str) -> HeadTensors:
@@ -160,3 +157,84 @@ def _chained(heads: Mapping[str, HeadTensors]) -> set[str]:
         if first and second and second.shape[1:] == first.shape[:1]:
             found |= {name, successor}
     return found
+
+
+def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
+    """Build VISSL's trunk and head; see :class:`~converters.families.real_network.Build`.
+
+    The trunk is that of a single process: checkpoints of the one that is cut for FSDP hold the same
+    tensors under the same names, once the levels of its parts are taken out.
+    """
+    import_torchvision()
+    from torch import nn
+
+    with warnings.catch_warnings(action="ignore"):  # of what Python and torch deprecate
+        from vissl.config import AttrDict
+        from vissl.models.trunks.regnet import RegNet
+
+    config = source.config
+    require_plain(config, "VISSL")
+    settings = AttrDict(
+        {
+            "INPUT_TYPE": "rgb",
+            "ACTIVATION_CHECKPOINTING": {
+                "USE_ACTIVATION_CHECKPOINTING": False,
+                "NUM_ACTIVATION_CHECKPOINTING_SPLITS": 1,
+            },
+            "TRUNK": {"NAME": "regnet", "REGNET": anynet(config)},
+            "HEAD": {
+                "BATCHNORM_EPS": NORM_EPS,
+                "BATCHNORM_MOMENTUM": 0.1,
+                "PARAMS_MULTIPLIER": 1.0,
+            },
+        }
+    )
+    trunk = RegNet(settings, "regnet")
+    head = _head(settings, source) if source.has_classifier else nn.Identity()
+    last = trunk.get_submodule(f"_feature_blocks.res{len(config.depths) + 1}")
+    return RealNetwork(
+        module=nn.ModuleDict({"trunk": trunk, "head": head}),
+        last=last,
+        forward=lambda images: head(trunk(images)[0]),
+        spell=partial(_spell, classifier="clf.clf." if source.classifier_norm else "clf."),
+        norm="head.channel_bn.",
+    )
+
+
+def _head(settings: Any, source: Source) -> nn.Module:
+    """Its linear classifier, behind a batch norm where the checkpoint has one."""
+    with warnings.catch_warnings(action="ignore"):
+        from vissl.models.heads.linear_eval_mlp import LinearEvalMLP
+        from vissl.models.heads.mlp import MLP
+
+    width, classes = source.config.hidden_sizes[-1], source.config.num_labels
+    if source.classifier_norm:
+        head: nn.Module = LinearEvalMLP(settings, width, [width, classes])
+    else:
+        head = MLP(settings, [width, classes])
+    return head
+
+
+def _spell(name: str, classifier: str) -> str:
+    stored = VISSL.spell("classifier", {"affine": ""})
+    if name.startswith(stored):
+        return f"head.{classifier}0.{name.removeprefix(stored)}"
+    return f"trunk.{name}"
+
+
+FAMILY = Family(
+    keymap=VISSL,
+    title="VISSL",
+    package="vissl",
+    read=_read,
+    transform=EvalTransform(256, 224, BILINEAR),
+    transform_reason="VISSL's linear evaluation on ImageNet",
+    states_evaluation=False,
+    build=_build,
+)
+
+_FINE_TUNED = replace(
+    FAMILY,
+    transform=EvalTransform(384, 384, BICUBIC),
+    transform_reason="SEER's fine-tuning on ImageNet",
+)

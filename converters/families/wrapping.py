@@ -19,24 +19,10 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint.values import Opaque, StoredTensor
 from converters.errors import InputError, printable
+from converters.families.known import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-TELL_TALES = {
-    "pycls": r"s1\.b1\.f\.a\.weight",
-    "timm": r"s1\.b1\.conv1\.conv\.weight",
-    "transformers": r"embedder\.embedder\.convolution\.weight",
-    "torchvision": r"trunk_output\.block1\.block1-0\.f\.c\.0\.weight",
-    "classy-vision": r"trunk_output\.(_module\.)?block1\.(_module\.)?block1-0\.(_module\.)?f\.c"
-    r"\.weight",
-    "vissl": r"_feature_blocks\.res2\.(block1-part0\.)?block1-0\.f\.c\.weight",
-    "mmpretrain": r"layer1\.0\.conv3\.weight",
-}
-"""Framework to the name of a parameter that only its RegNets have.
-
-OpenMMLab's is a ResNet's too; its RegNet is told by the shapes, see `_is_regnet`.
-"""
 
 _MAX_DEPTH = 8
 _MAX_NETWORKS = 16
@@ -235,29 +221,21 @@ def _recognise(mapped: Mapped) -> list[tuple[str, str]]:
     states = [
         name for name, value in mapped.items() if isinstance(value, StoredTensor) or value.is_state
     ]
-    for framework, tell_tale in TELL_TALES.items():
-        pattern = re.compile(rf"(?P<prefix>(?:.*\.)?){tell_tale}")
+    for framework, known in FAMILIES.items():
+        pattern = re.compile(rf"(?P<prefix>(?:.*\.)?){known.tell_tale}")
         matches = (pattern.fullmatch(name) for name in states)
         prefixes = {match["prefix"] for match in matches if match}
-        regnets = (prefix for prefix in prefixes if _is_regnet(framework, prefix, mapped))
-        found += [(framework, prefix) for prefix in sorted(regnets)]
+        found += [
+            (framework, prefix)
+            for prefix in sorted(prefixes)
+            if known.is_regnet is None or known.is_regnet(prefix, mapped)
+        ]
     return found
 
 
 def _owner(name: str, prefixes: Sequence[str]) -> str | None:
     """The longest prefix that a name has, or None."""
     return max(filter(name.startswith, prefixes), key=len, default=None)
-
-
-def _is_regnet(framework: str, prefix: str, mapped: Mapped) -> bool:
-    """Whether OpenMMLab's layers are a RegNet's: a 3x3 stem, output as wide as the bottleneck."""
-    if framework != "mmpretrain":
-        return True
-    stem = mapped.get(f"{prefix}conv1.weight")
-    expand = mapped[f"{prefix}layer1.0.conv3.weight"]
-    if not isinstance(stem, StoredTensor) or not isinstance(expand, StoredTensor):
-        return False
-    return stem.shape[2:] == (3, 3) and expand.shape[:1] == expand.shape[1:2]
 
 
 def _state_dict(

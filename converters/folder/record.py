@@ -188,10 +188,10 @@ class Record:
         Raises:
             InputError: If a choice is none that there is.
         """
-        from converters.families.registry import FRAMEWORKS
+        from converters.families.known import FAMILIES
 
         options = self.fields.get("options", {})
-        choices = {"framework": (None, *FRAMEWORKS), **_CHOICES}
+        choices = {"framework": (None, *FAMILIES), **_CHOICES}
         chosen: dict[str, Any] = {
             key: options.get(key, allowed[0]) for key, allowed in choices.items()
         }

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_any
 from converters.errors import ConversionError, InputError
+from converters.families.known import target_named
 from converters.families.options import SourceOptions
 from converters.families.reference_keymap import REFERENCE
-from converters.families.targets import target_named
-from converters.families.written import Network, tensor_chunks
+from converters.families.source import EvalTransform
+from converters.families.writing import Network, tensor_chunks
 from converters.folder.folder import REPORT_NAME, ConvertedFolder
 from converters.jobs.convert import ConvertOptions, convert
 from converters.progress import Silent
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
-    from converters.families.target import Target
+    from converters.families.writing import Target
     from converters.parity.report import Report
     from converters.progress import Progress
     from converters.weights.inspection import Inspection
@@ -84,7 +85,7 @@ def write_back(
         source: A folder that `regnet convert` wrote, taken as it is unless ``options`` ask for
             another dtype; or any checkpoint, which is converted first.
         out: The file to be made; for timm, the folder.
-        framework: One of :data:`converters.families.targets.TARGETS`.
+        framework: One of :data:`converters.families.known.WRITTEN`.
         options: How to convert a checkpoint, and whether ``out`` may be replaced.
         progress: Who wants to know how far it is.
 
@@ -104,7 +105,7 @@ def write_back(
     ):
         progress.step(f"{framework}'s own {'folder' if target.is_folder else 'file'}")
         with open_any(folder.path) as checkpoint:
-            network = Network(folder, checkpoint, target)
+            network = _network(folder, checkpoint, target)
             target.write(staging, network)
             progress.step("reading it back")
             unsaid = _require_same(staging, network)
@@ -119,7 +120,7 @@ def planned_back(
     Args:
         source: A converted folder, or a checkpoint.
         out: The file or folder that would be made.
-        framework: One of :data:`converters.families.targets.TARGETS`.
+        framework: One of :data:`converters.families.known.WRITTEN`.
         options: How.
 
     Raises:
@@ -189,6 +190,23 @@ def _converted(
         yield ConvertedFolder(converted), conversion.report
 
 
+def _network(folder: ConvertedFolder, checkpoint: AnyCheckpoint, target: Target) -> Network:
+    """A converted folder, to be read under the names of a target."""
+    config, processor = folder.config, folder.processor
+    stated = None
+    if processor.do_resize:
+        stated = EvalTransform.of(processor).for_channels(config.num_channels)
+    return Network(
+        target=target,
+        checkpoint=checkpoint,
+        stored=folder.tensors,
+        config=config,
+        has_classifier=folder.has_classifier,
+        stated=stated,
+        where=folder.path.name,
+    )
+
+
 @contextmanager
 def _staged(out: Path, target: Target, *, force: bool) -> Iterator[Path]:
     """A hidden place beside ``out`` that becomes ``out`` when the block succeeds."""
@@ -243,7 +261,7 @@ def _require_same(written: Path, network: Network) -> str:
             f"{len(tensors)} tensors, first {tensors[0]}; nothing was published, please "
             "report it."
         )
-    if not target.says and not network.is_resized:
+    if not target.says and network.stated is None:
         return ""
     different = network.transform.differences(read)
     if wrong := sorted(different & target.says):
@@ -259,9 +277,9 @@ def _different_tensors(
 ) -> list[str]:
     """The tensors that do not read back with the type, shape and bytes they have in the folder."""
     steps = {step.target.name: step for step in inspection.plan.steps}
-    different = sorted(steps.keys() ^ network.folder.tensors.keys())
-    for name in steps.keys() & network.folder.tensors.keys():
-        ours, theirs = network.folder.tensors[name], steps[name].tensor
+    different = sorted(steps.keys() ^ network.stored.keys())
+    for name in steps.keys() & network.stored.keys():
+        ours, theirs = network.stored[name], steps[name].tensor
         if theirs is None or (theirs.dtype, theirs.shape) != (ours.dtype, ours.shape):
             different.append(name)
             continue

@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.errors import ConversionError, in_words
-from converters.families.built import NotRunError
 from converters.families.options import SourceOptions
+from converters.families.real_network import NotRunError
 from converters.parity.contents.source import certify_source
 from converters.parity.loaded import LoadedTensors, NotLoadedError, ReadingError
 from converters.parity.source_runtime import SourceRuntime

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from converters.errors import in_words
-from converters.families.built import NotRunError
+from converters.families.real_network import NotRunError
 from converters.formats.reference import torch_threads
 from regnet.architecture import COUNTER
 from regnet.files.casts import widened
@@ -23,56 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from converters.checkpoint import AnyCheckpoint, StoredTensor
-    from converters.families.built import Build, RealNetwork
+    from converters.families.family import Family
+    from converters.families.real_network import Build, RealNetwork
     from converters.families.source import Source
     from converters.parity.loaded import Tensors
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """A framework as Python knows it.
-
-    Attributes:
-        package: What is installed by pip, and imported.
-        home: The module in this package that builds its networks.
-    """
-
-    package: str
-    home: str
-
-    @property
-    def name(self) -> str:
-        """The package with its version, such as ``timm 1.0.31``."""
-        try:
-            return f"{self.package} {version(self.package)}"
-        except PackageNotFoundError:  # run from a folder
-            return self.package
-
-    @property
-    def build(self) -> Build:
-        """What builds its networks.
-
-        Raises:
-            NotRunError: If the framework is not installed.
-        """
-        if find_spec(self.package) is None:
-            raise NotRunError(
-                f"{self.package} is not installed (pip install {self.package.replace('_', '-')})"
-            )
-        return cast("Build", import_module(f"converters.families.{self.home}_network").build)
-
-
-INSTALLED = {
-    "pycls": Installed("pycls", "pycls"),
-    "timm": Installed("timm", "timm"),
-    "torchvision": Installed("torchvision", "torchvision"),
-    "transformers": Installed("transformers", "transformers"),
-    "mmpretrain": Installed("mmpretrain", "mmpretrain"),
-    "classy-vision": Installed("classy_vision", "classy_vision"),
-    "swag": Installed("classy_vision", "classy_vision"),
-    "vissl": Installed("vissl", "vissl"),
-}
-"""Framework, by the name of its keymap, to the package of its own code."""
 
 
 class SourceRuntime:
@@ -101,10 +53,9 @@ class SourceRuntime:
     def __init__(
         self, source: Source, checkpoint: AnyCheckpoint, tensors: Tensors | None = None
     ) -> None:
-        installed = INSTALLED[source.keymap.framework]
         with torch_threads():
-            self._network = _built(installed, source, checkpoint)
-            self.name = installed.name
+            self._network = _built(source, checkpoint)
+            self.name = _with_version(source.family.package)
             _load(self._network, _state(self._network, source, tensors or checkpoint))
         self._source = source
 
@@ -127,13 +78,36 @@ class SourceRuntime:
         return {name: output.contiguous().numpy() for name, output in outputs.items()}
 
 
-def _built(installed: Installed, source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
-    build = installed.build
+def _build_of(family: Family) -> Build:
+    """What builds a framework's networks.
+
+    Raises:
+        NotRunError: If nothing does, or the framework is not installed.
+    """
+    package = family.package
+    if family.build is None:
+        raise NotRunError(f"nothing here builds the networks of {family.title}")
+    if find_spec(package) is None:
+        raise NotRunError(f"{package} is not installed (pip install {package.replace('_', '-')})")
+    return family.build
+
+
+def _with_version(package: str) -> str:
+    """A package with its version, such as ``timm 1.0.31``."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:  # run from a folder
+        return package
+
+
+def _built(source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
+    build = _build_of(source.family)
     try:
         with warnings.catch_warnings(action="ignore"):  # of what old frameworks still use
             return build(source, checkpoint)
     except ImportError as error:
-        raise NotRunError(f"{installed.package} cannot be imported ({in_words(error)})") from error
+        package = source.family.package
+        raise NotRunError(f"{package} cannot be imported ({in_words(error)})") from error
 
 
 def _state(network: RealNetwork, source: Source, tensors: Tensors) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class Published:
     Attributes:
         publisher: Who published it; the first part of its full name.
         name: The rest of its full name.
-        framework: Key of :data:`converters.families.registry.FRAMEWORKS`: whose names it uses.
+        framework: Key of :data:`converters.families.known.FAMILIES`: whose names it uses.
         transform: How its publisher evaluates it.
         url: Of its file; None if it is a repository on the Hugging Face Hub.
         architecture: Name of its network; None if that is stated nowhere.

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_any
 from converters.errors import InputError
+from converters.families.known import FAMILIES
 from converters.families.normalising import normalised
 from converters.families.recognise import refusal
-from converters.families.registry import FRAMEWORKS
 from converters.families.source import Decision
 from converters.families.wrapping import all_tensors, find_state_dicts
-from converters.published.manifest import named_file, network_like
+from converters.published.manifest import named_file, network_like, timm_default
 from converters.weights.plan import make_plan
 from regnet.config import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE, RegNetConfig
 from regnet.files.dtypes import DEFAULT
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from converters.weights.plan import Plan
     from regnet.files.dtypes import DType
 
-
-_WORDLESS = {"vissl"}
-"""Frameworks whose files say nothing of evaluation, however deep they nest tensors."""
 
 UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What Python raises where a value is of another type or size than a framework writes."""
@@ -111,7 +108,7 @@ def inspected(
             source = options.published.describe(source, options.channel_order)
         elif path.is_file():
             framework = states[0].framework
-            has_words = bool(states[0].path) and framework not in _WORDLESS
+            has_words = bool(states[0].path) and source.family.states_evaluation
             source = (
                 named_file(path.name, framework, source, options, has_words=has_words) or source
             )
@@ -140,12 +137,12 @@ def _read(checkpoint: AnyCheckpoint, states: list[StateDict], options: SourceOpt
     What stands beside the tensors may be of any type; a reader takes it to be what its framework
     writes.
     """
-    framework = FRAMEWORKS[states[0].framework]
+    family = FAMILIES[states[0].framework].family
     try:
-        return framework.read(checkpoint, states, options)
+        return family.read(checkpoint, states, replace(options, meant_by=timm_default))
     except UNFIT as error:
         raise InputError(
-            f"{checkpoint.path.name} is not as {framework.title} writes it "
+            f"{checkpoint.path.name} is not as {family.title} writes it "
             f"({str(error).rstrip('.')}); give the file or folder that the training run saved."
         ) from error
 

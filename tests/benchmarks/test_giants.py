@@ -26,7 +26,7 @@ from converters.checkpoint import open_any
 from converters.checkpoint.values import StoredTensor
 from converters.errors import InputError
 from converters.families.options import SourceOptions
-from converters.families.written import tensor_chunks
+from converters.families.writing import tensor_chunks
 from converters.weights.inspection import inspected
 from regnet import RegNetConfig, RegNetForImageClassification
 from tests.converters.stored import stored

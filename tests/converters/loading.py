@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 
+from converters.families.known import FAMILIES
 from converters.families.options import SourceOptions
-from converters.families.registry import FRAMEWORKS
 from converters.families.wrapping import find_state_dicts
 from converters.weights.inspection import Inspection, inspected
 from converters.weights.plan import Plan, make_plan
@@ -63,7 +63,7 @@ def planned(tree: Any, **options: Any) -> tuple[Source, Plan]:
     """Recognise and plan what a checkpoint would hold, from headers that lie in no file."""
     checkpoint: Any = SimpleNamespace(tree=tree, path=Path("nowhere.torch"), config={})
     states = find_state_dicts(tree)
-    source = FRAMEWORKS[states[0].framework].read(checkpoint, states, SourceOptions(**options))
+    source = FAMILIES[states[0].framework].family.read(checkpoint, states, SourceOptions(**options))
     return source, make_plan(source, "nowhere.torch")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint import Storage, StoredTensor
 from converters.checkpoint.values import contiguous_stride
-from converters.families.pycls_keymap import PYCLS
+from converters.families.pycls import PYCLS
 from converters.families.reference_keymap import REFERENCE
 from regnet.architecture import BASE_PREFIX, Architecture
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from converters.errors import InputError
+from converters.families.known import FAMILIES
 from converters.families.options import SourceOptions
 from converters.families.recognise import refusal as not_found
-from converters.families.registry import FRAMEWORKS
 from converters.families.wrapping import find_state_dicts
 from converters.jobs.convert import ConvertOptions, convert
 from converters.weights.inspection import inspected
@@ -105,7 +105,7 @@ def source_of_headers(tensors: dict[str, StoredTensor]) -> Source:
     found = find_state_dicts(tensors)
     if not found:
         raise not_found(None, found, tensors, "net")
-    read = FRAMEWORKS[found[0].framework].read
+    read = FAMILIES[found[0].framework].family.read
     return read(cast("AnyCheckpoint", _Headers(tensors)), found, SourceOptions())
 
 

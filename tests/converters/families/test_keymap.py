@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetForImageClassification as TheirClassifier
 
-from converters.families.classy_vision_keymap import CLASSY_VISION
-from converters.families.openmmlab_keymap import OPENMMLAB
-from converters.families.pycls_keymap import PYCLS
+from converters.families.classy_vision import CLASSY_VISION
+from converters.families.openmmlab import OPENMMLAB
+from converters.families.pycls import PYCLS
 from converters.families.recognise import architecture_of
 from converters.families.reference_keymap import REFERENCE
-from converters.families.timm_keymap import TIMM
-from converters.families.torchvision_keymap import TORCHVISION
+from converters.families.timm import TIMM
+from converters.families.torchvision import TORCHVISION
 from regnet.architecture import BASE_PREFIX, BATCH_NORM_LEAVES
 from tests.converters.stored import headers, stored
 from tests.oracles.published import published_names, published_network

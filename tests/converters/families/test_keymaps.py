@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.families.openmmlab_keymap import OPENMMLAB
+from converters.families.openmmlab import OPENMMLAB
 from converters.families.reference_keymap import REFERENCE
-from converters.families.timm_keymap import TIMM
-from converters.families.torchvision_keymap import TORCHVISION
+from converters.families.timm import TIMM
+from converters.families.torchvision import TORCHVISION
 from tests.converters.families.test_openmmlab import renamed
 from tests.oracles import pycls, timm, torchvision
 

@@ -18,7 +18,7 @@ from transformers import RegNetForImageClassification as TheirClassifier
 from transformers import RegNetModel as TheirModel
 
 from converters.errors import InputError
-from converters.families.pycls_keymap import PYCLS
+from converters.families.pycls import PYCLS
 from converters.families.recognise import architecture_of, refusal
 from converters.families.wrapping import all_tensors, find_state_dicts
 from regnet.architecture import Architecture

@@ -7,7 +7,6 @@ be written, without memory for weights.
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
@@ -20,17 +19,16 @@ from pycls.models.anynet import AnyNet
 
 from converters.errors import InputError
 from converters.families import linear_rule
-from converters.families.classy_vision_target import _config as classy_config
+from converters.families.classy_vision import anynet
+from converters.families.known import WRITTEN, target_named
 from converters.families.linear_rule import rule_of
-from converters.families.openmmlab_target import _config_text as mmpretrain_config
-from converters.families.pycls_target import _cfg as pycls_cfg
+from converters.families.openmmlab import _config_text as mmpretrain_config
+from converters.families.pycls import _cfg as pycls_cfg
 from converters.families.source import BILINEAR, EvalTransform
-from converters.families.targets import TARGETS, target_named
-from converters.families.timm_target import _architecture, entrypoint
-from converters.families.written import Network
-from converters.folder.folder import ConvertedFolder
+from converters.families.timm import _made_with, entrypoint
+from converters.families.writing import Network
 from regnet import RegNetConfig
-from regnet.config import TRUNK_ARCHITECTURE
+from regnet.architecture import Architecture
 from regnet.design_space import NETWORKS, fit_widths_to_groups, stage_widths_and_depths
 from tests.converters.stored import stored
 from tests.oracles.loaders import mmpretrain_models, torchvision_network
@@ -87,15 +85,16 @@ def ruled(draw: st.DrawFn) -> RegNetConfig:
 
 def network(framework: str, config: RegNetConfig, *, headless: bool = False) -> Network:
     """Give the network of a folder that exists in headers only."""
-    folder = ConvertedFolder(Path("nowhere"))
-    if headless:
-        config = RegNetConfig(**config.to_dict() | {"architectures": [TRUNK_ARCHITECTURE]})
-    vars(folder)["config"] = config
-    tensors = folder.architecture.tensors(classifier=not headless)
-    vars(folder)["tensors"] = {name: stored(shape) for name, shape in tensors}
-    made = Network(folder, cast("AnyCheckpoint", None), target_named(framework))
-    vars(made)["transform"] = EvalTransform(256, 224, BILINEAR)
-    return made
+    tensors = Architecture.of(config).tensors(classifier=not headless)
+    return Network(
+        target=target_named(framework),
+        checkpoint=cast("AnyCheckpoint", None),
+        stored={name: stored(shape) for name, shape in tensors},
+        config=config,
+        has_classifier=not headless,
+        stated=EvalTransform(256, 224, BILINEAR),
+        where="nowhere",
+    )
 
 
 def written(framework: str, config: RegNetConfig) -> Layout:
@@ -145,7 +144,7 @@ def test_classy_vision_has_the_names_shapes_and_order_that_are_written(
     models = pytest.importorskip("classy_vision.models")
 
     with torch.device("meta"):
-        trunk = models.build_model(classy_config(network("classy-vision", config), has_head=False))
+        trunk = models.build_model(anynet(config))
 
     *trunk_layout, weight, bias = written("classy-vision", config)
     assert trunk_layout == layout(trunk)
@@ -157,7 +156,7 @@ def test_classy_vision_has_the_names_shapes_and_order_that_are_written(
 
 
 def built_by_timm(config: RegNetConfig) -> nn.Module:
-    name, arguments = _architecture(network("timm", config))
+    name, arguments = _made_with(config)
     with torch.device("meta"):
         real: nn.Module = timm.create_model(name, num_classes=config.num_labels, **arguments)
     return real
@@ -260,7 +259,7 @@ def test_no_rule_is_made_up_for_stages_that_none_gives(
     assert rule_of(config) is None
 
 
-@pytest.mark.parametrize("framework", TARGETS)
+@pytest.mark.parametrize("framework", WRITTEN)
 def test_every_target_says_what_stands_in_the_way(framework: str) -> None:
     config = RegNetConfig(hidden_act="gelu_new", layer_type="y", num_labels=3)
 

@@ -15,9 +15,9 @@ from timm.utils import CheckpointSaver
 
 from converters.checkpoint import open_any
 from converters.families.source import FILTERS, NOT_UNDERSTOOD, EvalTransform
+from converters.families.timm import FAMILY as TIMM
 from converters.families.timm_config import TimmConfig
-from converters.families.timm_network import build as build_by_timm
-from converters.published.manifest import manifest
+from converters.published.manifest import manifest, timm_default
 from tests.converters.families.conversion import (
     LIMIT,
     converted,
@@ -46,7 +46,8 @@ def train(path: Path, network: nn.Module, **arguments: Any) -> Path:
 
 def ours(arguments: dict[str, Any], folder: dict[str, Any] | None = None) -> EvalTransform:
     """The transform that we read from arguments."""
-    return TimmConfig("net", folder or {}, arguments, arguments.get("model_kwargs", {})).transform
+    model = arguments.get("model_kwargs", {})
+    return TimmConfig("net", folder or {}, arguments, model, timm_default).transform
 
 
 def timms(arguments: dict[str, Any], name: str) -> EvalTransform:
@@ -136,7 +137,8 @@ def test_the_network_to_compare_with_pools_as_the_file_says(tmp_path: Path) -> N
     path = train(tmp_path / "maximum.pth.tar", network, gp="max")
 
     with open_any(path) as checkpoint:
-        real = build_by_timm(source, checkpoint)
+        assert TIMM.build is not None
+        real = TIMM.build(source, checkpoint)
     real.module.load_state_dict(network.state_dict())
     real.module.eval()
 

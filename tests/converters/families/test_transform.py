@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import transforms
 
+from converters.families.known import WRITTEN
 from converters.families.options import SourceOptions
 from converters.families.source import FILTERS, EvalTransform
-from converters.families.target import Target
-from converters.families.targets import TARGETS
+from converters.families.writing import Target
 from converters.jobs.writeback import ReadBackError, write_back
 from converters.weights.inspection import inspected
 from regnet import RegNetImageProcessor
@@ -92,7 +92,7 @@ TRANSFORMS = [
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: t.in_words)
-@pytest.mark.parametrize("framework", TARGETS)
+@pytest.mark.parametrize("framework", WRITTEN)
 def test_what_a_framework_s_file_says_of_the_transform_is_read_back(
     framework: str, transform: EvalTransform, tmp_path: Path
 ) -> None:

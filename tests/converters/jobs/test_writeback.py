@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from converters.errors import InputError
-from converters.families import targets as registry
+from converters.families.known import target_named
 from converters.families.options import SourceOptions
-from converters.families.target import Target
-from converters.families.torchvision_keymap import TORCHVISION
+from converters.families.torchvision import TORCHVISION
+from converters.families.writing import Target
 from converters.jobs.convert import ConvertOptions, convert
 from converters.jobs.writeback import ReadBackError, write_back
 from converters.weights.inspection import inspected
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from converters.families.written import Network
+    from converters.families.writing import Network
 
 FRAMEWORKS = {
     "timm": "timm",
@@ -372,7 +372,7 @@ def test_what_cannot_be_read_back_is_not_published(
 def test_wrong_bytes_are_found_when_it_is_read_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = registry.target_named("torchvision")
+    target = target_named("torchvision")
 
     def flipped(path: Path, network: Network) -> None:
         target.write(path, replace(network, target=replace(target, channel_order="bgr")))

@@ -20,6 +20,8 @@ from converters.checkpoint import StoredTensor, reader
 from converters.cli.console import Output
 from converters.cli.verifying import VerifyOptions, verify
 from converters.errors import StorageError
+from converters.families import timm
+from converters.families.known import FAMILIES
 from converters.families.options import SourceOptions
 from converters.folder.folder import ConvertedFolder
 from converters.folder.inputs import verification_inputs
@@ -28,7 +30,6 @@ from converters.parity import loaded
 from converters.parity.against import judge_source
 from converters.parity.contents.source import certify_source
 from converters.parity.report import Report
-from converters.parity.source_runtime import INSTALLED, Installed
 from converters.parity.truth import Truth
 from converters.parity.verify import verify_folder
 from converters.weights.inspection import inspected
@@ -53,7 +54,7 @@ CLASSES = 10
 
 
 def require(framework: str) -> None:
-    package = INSTALLED[framework].package
+    package = FAMILIES[framework].family.package
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
 
@@ -105,7 +106,7 @@ def test_a_folder_passes_against_the_real_network(
 
     assert verdict.passed, verdict.reason
     assert verdict.artefact == checkpoint.name
-    assert verdict.runtime.startswith(f"{INSTALLED[framework].package} ")
+    assert verdict.runtime.startswith(f"{FAMILIES[framework].family.package} ")
     assert 0 < verdict.worst("rms_ratio") < 4
     assert verdict.tensors is not None
     assert verdict.tensors.identical > 100
@@ -292,7 +293,7 @@ def test_a_folder_is_verified_by_the_choices_it_was_converted_with(
 def test_strict_wants_the_framework(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = saved("timm", tmp_path)
     folder = converted(checkpoint)
-    monkeypatch.setitem(INSTALLED, "timm", Installed("timm_of_nowhere", "timm"))
+    monkeypatch.setattr(timm, "FAMILY", replace(timm.FAMILY, package="timm_of_nowhere"))
     verify(folder.path, VerifyOptions(against=checkpoint), Output(quiet=True))
     with pytest.raises(StorageError, match=r"was not run \(timm_of_nowhere is not installed"):
         verify(folder.path, VerifyOptions(against=checkpoint, strict=True), Output(quiet=True))
@@ -433,7 +434,7 @@ def test_a_framework_that_is_not_installed_is_said_and_no_failure(
 ) -> None:
     checkpoint = saved("timm", tmp_path)
     folder = converted(checkpoint)
-    monkeypatch.setitem(INSTALLED, "timm", Installed("timm_of_nowhere", "timm"))
+    monkeypatch.setattr(timm, "FAMILY", replace(timm.FAMILY, package="timm_of_nowhere"))
 
     verdict = verdict_on(folder, checkpoint)
 
@@ -450,7 +451,7 @@ def test_a_framework_that_cannot_be_imported_is_said_and_no_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = saved("timm", tmp_path)
-    monkeypatch.setitem(sys.modules, "timm.models.regnet", None)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
     torch.save(torch.load(checkpoint / "pytorch_model.bin"), tmp_path / "flat.pth")
 
     verdict = verdict_on(converted(tmp_path / "flat.pth"), tmp_path / "flat.pth")

@@ -18,10 +18,10 @@ from timm.models import get_pretrained_cfg
 from torchvision.models import get_model, get_model_weights, list_models
 
 from converters.errors import InputError
+from converters.families.known import FAMILIES
 from converters.families.options import SourceOptions
-from converters.families.pycls_keymap import PYCLS
-from converters.families.registry import FRAMEWORKS
 from converters.families.source import BICUBIC, BILINEAR, Decision, EvalTransform, Source
+from converters.families.vissl import FAMILY as VISSL
 from converters.jobs.convert import ConvertOptions, convert
 from converters.published.manifest import (
     MANIFEST,
@@ -88,7 +88,7 @@ def test_the_file_keeps_to_its_schema(content: dict[str, Any]) -> None:
         assert {"publisher", "framework", "transform", "checkpoints"} <= group.keys()
         assert group["transform"].keys() - {"squash"} == {"resize", "crop", "interpolation"}
         assert ("crop_pct" in group) == (group["publisher"] == "timm")
-        assert group["framework"] in FRAMEWORKS
+        assert group["framework"] in FAMILIES
         assert group.get("licence", "mit") in LICENCES
         assert group.get("channel_order", "bgr") == "bgr"
         assert re.fullmatch(r"https://[\w./-]+/", group.get("url", "https://a/"))
@@ -258,7 +258,7 @@ def recognised(config: RegNetConfig) -> Source:
         Decision("evaluation transform", transform.in_words, "VISSL's default"),
     )
     return Source(
-        *("vissl", PYCLS, {}, config, True, "rgb", transform),
+        *(VISSL, {}, config, True, "rgb", transform),
         decisions=decisions,
     )
 

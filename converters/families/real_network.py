@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from regnet.config import group_count
+from converters.families.linear_rule import rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from converters.checkpoint import AnyCheckpoint
+    from converters.families.linear_rule import LinearRule
     from converters.families.source import Source
     from regnet.config import RegNetConfig
 
@@ -72,7 +73,7 @@ class RealNetwork:
 class Build(Protocol):
     """What builds a framework's network."""
 
-    def __call__(self, source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
+    def __call__(self, source: Source, checkpoint: AnyCheckpoint, /) -> RealNetwork:
         """Let the framework's own code build the network of a checkpoint.
 
         Args:
@@ -86,17 +87,6 @@ class Build(Protocol):
         ...
 
 
-def group_widths(config: RegNetConfig) -> list[int]:
-    """Channels per group of each stage, as frameworks want them."""
-    return [width // group_count(width, config.groups_width) for width in config.hidden_sizes]
-
-
-def strides(config: RegNetConfig) -> list[int]:
-    """Stride of the first block of each stage."""
-    first = 2 if config.downsample_in_first_stage else 1
-    return [first, *[2] * (len(config.depths) - 1)]
-
-
 def require_plain(config: RegNetConfig, framework: str) -> None:
     """Check that a network is what a framework without such options builds.
 
@@ -105,3 +95,17 @@ def require_plain(config: RegNetConfig, framework: str) -> None:
     """
     if config.hidden_act != "relu":
         raise NotRunError(f"{framework} builds RegNets with relu, not {config.hidden_act}")
+
+
+def rule_behind(config: RegNetConfig, framework: str) -> LinearRule:
+    """The linear rule by which a framework that cannot be told stages builds them.
+
+    Raises:
+        NotRunError: If no rule gives these stages.
+    """
+    rule = rule_of(config)
+    if rule is None:
+        raise NotRunError(
+            f"{framework} builds stages from the linear rule, which does not give these"
+        )
+    return rule

@@ -1,0 +1,90 @@
+"""The list of frameworks whose RegNets are known: a new one is a module, and a row here.
+
+From the list come what ``--from`` and ``--to`` take, the commands ``convert-pycls`` and its
+sisters, and the names by which a checkpoint is recognised. A row says what must be known before a
+framework's module is imported; all else is the module's `converters.families.family.Family`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from converters.errors import InputError
+from regnet.files.late import imported, lazily
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from converters.families.family import Family
+    from converters.families.writing import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Where a framework is described, and what is asked of it before that is imported.
+
+    Attributes:
+        place: ``module:name`` of its family.
+        tell_tale: A pattern for the name of a parameter that only its RegNets have.
+        is_written: Whether a converted folder can be written back for it.
+        is_regnet: Whether a mapping with the tell-tale is a RegNet; None where that is enough.
+            Takes what stands before the tell-tale, and the mapping.
+    """
+
+    place: str
+    tell_tale: str
+    is_written: bool = False
+    is_regnet: Callable[[str, Mapping[str, object]], bool] | None = None
+
+    @property
+    def family(self) -> Family:
+        """All that is known of it; imported when it is asked for."""
+        return cast("Family", imported(self.place))
+
+
+FAMILIES = {
+    "pycls": Known("converters.families.pycls:FAMILY", r"s1\.b1\.f\.a\.weight", is_written=True),
+    "timm": Known(
+        "converters.families.timm:FAMILY", r"s1\.b1\.conv1\.conv\.weight", is_written=True
+    ),
+    "transformers": Known(
+        "converters.families.transformers:FAMILY", r"embedder\.embedder\.convolution\.weight"
+    ),
+    "torchvision": Known(
+        "converters.families.torchvision:FAMILY",
+        r"trunk_output\.block1\.block1-0\.f\.c\.0\.weight",
+        is_written=True,
+    ),
+    "classy-vision": Known(
+        "converters.families.classy_vision:FAMILY",
+        r"trunk_output\.(_module\.)?block1\.(_module\.)?block1-0\.(_module\.)?f\.c\.weight",
+        is_written=True,
+    ),
+    "vissl": Known(
+        "converters.families.vissl:FAMILY",
+        r"_feature_blocks\.res2\.(block1-part0\.)?block1-0\.f\.c\.weight",
+    ),
+    "mmpretrain": Known(
+        "converters.families.openmmlab:FAMILY",
+        r"layer1\.0\.conv3\.weight",  # a ResNet's too
+        is_written=True,
+        is_regnet=lazily("converters.families.openmmlab:is_regnet"),
+    ),
+}
+"""Name on the command line to framework; it is also the name of the framework's keymap."""
+
+WRITTEN = tuple(name for name, known in FAMILIES.items() if known.is_written)
+"""The frameworks that a converted folder can be written back for."""
+
+
+def target_named(framework: str) -> Target:
+    """How a converted folder is written back for a framework.
+
+    Raises:
+        InputError: If it is not, or there is no such framework.
+    """
+    target = FAMILIES[framework].family.target if framework in WRITTEN else None
+    if target is None:
+        raise InputError(f"{framework} is not among {', '.join(WRITTEN)}; choose one of them.")
+    return target
