@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from converters.families.known import FAMILIES, WRITTEN
+from converters.families.known import FAMILIES, written_back
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Click's; typer neither exports it nor says from which of two packages it comes."""
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     WrittenBack = str
 else:  # from which typer takes the choices
     Framework = Literal[*FAMILIES]
-    WrittenBack = Literal[*WRITTEN]
+    WrittenBack = Literal[*written_back()]
 
 Source = Annotated[
     Path,

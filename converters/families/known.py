@@ -74,8 +74,10 @@ FAMILIES = {
 }
 """Name on the command line to framework; it is also the name of the framework's keymap."""
 
-WRITTEN = tuple(name for name, known in FAMILIES.items() if known.is_written)
-"""The frameworks that a converted folder can be written back for."""
+
+def written_back() -> tuple[str, ...]:
+    """The frameworks that a converted folder can be written back for."""
+    return tuple(name for name, known in FAMILIES.items() if known.is_written)
 
 
 def target_named(framework: str) -> Target:
@@ -84,7 +86,8 @@ def target_named(framework: str) -> Target:
     Raises:
         InputError: If it is not, or there is no such framework.
     """
-    target = FAMILIES[framework].family.target if framework in WRITTEN else None
+    names = written_back()
+    target = FAMILIES[framework].family.target if framework in names else None
     if target is None:
-        raise InputError(f"{framework} is not among {', '.join(WRITTEN)}; choose one of them.")
+        raise InputError(f"{framework} is not among {', '.join(names)}; choose one of them.")
     return target

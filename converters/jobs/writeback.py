@@ -85,7 +85,7 @@ def write_back(
         source: A folder that `regnet convert` wrote, taken as it is unless ``options`` ask for
             another dtype; or any checkpoint, which is converted first.
         out: The file to be made; for timm, the folder.
-        framework: One of :data:`converters.families.known.WRITTEN`.
+        framework: One of :func:`converters.families.known.written_back`.
         options: How to convert a checkpoint, and whether ``out`` may be replaced.
         progress: Who wants to know how far it is.
 
@@ -120,7 +120,7 @@ def planned_back(
     Args:
         source: A converted folder, or a checkpoint.
         out: The file or folder that would be made.
-        framework: One of :data:`converters.families.known.WRITTEN`.
+        framework: One of :func:`converters.families.known.written_back`.
         options: How.
 
     Raises:

@@ -20,7 +20,7 @@ from pycls.models.anynet import AnyNet
 from converters.errors import InputError
 from converters.families import linear_rule
 from converters.families.classy_vision import anynet
-from converters.families.known import WRITTEN, target_named
+from converters.families.known import target_named, written_back
 from converters.families.linear_rule import rule_of
 from converters.families.openmmlab import _config_text as mmpretrain_config
 from converters.families.pycls import _cfg as pycls_cfg
@@ -259,7 +259,7 @@ def test_no_rule_is_made_up_for_stages_that_none_gives(
     assert rule_of(config) is None
 
 
-@pytest.mark.parametrize("framework", WRITTEN)
+@pytest.mark.parametrize("framework", written_back())
 def test_every_target_says_what_stands_in_the_way(framework: str) -> None:
     config = RegNetConfig(hidden_act="gelu_new", layer_type="y", num_labels=3)
 

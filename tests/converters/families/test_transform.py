@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import transforms
 
-from converters.families.known import WRITTEN
+from converters.families.known import target_named, written_back
 from converters.families.options import SourceOptions
 from converters.families.source import FILTERS, EvalTransform
 from converters.families.writing import Target
@@ -92,7 +92,7 @@ TRANSFORMS = [
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: t.in_words)
-@pytest.mark.parametrize("framework", WRITTEN)
+@pytest.mark.parametrize("framework", written_back())
 def test_what_a_framework_s_file_says_of_the_transform_is_read_back(
     framework: str, transform: EvalTransform, tmp_path: Path
 ) -> None:
@@ -131,15 +131,15 @@ def test_timm_evaluates_a_folder_as_it_is_written(tmp_path: Path) -> None:
 def test_another_transform_than_the_folder_s_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from converters.families import timm_target as timm
+    timm = target_named("timm")
 
     def cropping(path: Path, network: Any) -> None:
-        timm.TARGET.write(path, network)
+        timm.write(path, network)
         config = json.loads((path / "config.json").read_text())
         config["pretrained_cfg"]["interpolation"] = "bilinear"
         (path / "config.json").write_text(json.dumps(config))
 
-    wrong = Target(timm.TIMM, cropping, is_folder=True, says=EvalTransform.fields())
+    wrong = Target(timm.keymap, cropping, is_folder=True, says=EvalTransform.fields())
     monkeypatch.setattr("converters.jobs.writeback.target_named", lambda _: wrong)
     folder = folder_with(tmp_path, EvalTransform(256, 224, FILTERS["lanczos"]))
 

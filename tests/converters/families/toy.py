@@ -1,0 +1,68 @@
+"""A framework that does not exist, as `docs/extending.md` has one added: all that it takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from converters.families.family import Family, family_source
+from converters.families.keymap import Keymap
+from converters.families.layout import group_widths, strides
+from converters.families.real_network import RealNetwork, require_plain
+from converters.families.source import BILINEAR, EvalTransform
+from converters.families.writing import Target, write_flat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from converters.checkpoint import AnyCheckpoint
+    from converters.families.options import SourceOptions
+    from converters.families.source import Source
+    from converters.families.wrapping import StateDict
+
+_BLOCK = "body.{stage}.{block}"
+
+TOY = Keymap(
+    "toy",
+    {
+        "stem.conv": "entry.0.weight",
+        "stem.norm": "entry.1.{norm}",
+        "shortcut.conv": f"{_BLOCK}.side.0.weight",
+        "shortcut.norm": f"{_BLOCK}.side.1.{{norm}}",
+        "reduce.conv": f"{_BLOCK}.main.0.0.weight",
+        "reduce.norm": f"{_BLOCK}.main.0.1.{{norm}}",
+        "grouped.conv": f"{_BLOCK}.main.1.0.weight",
+        "grouped.norm": f"{_BLOCK}.main.1.1.{{norm}}",
+        "expand.conv": f"{_BLOCK}.main.2.0.weight",
+        "expand.norm": f"{_BLOCK}.main.2.1.{{norm}}",
+        "classifier": "answer.{affine}",
+    },
+)
+
+
+def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
+    """Read a checkpoint; see :class:`~converters.families.family.Reader`."""
+    return family_source(FAMILY, states, options, checkpoint.path.name)
+
+
+def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
+    """Build its own network; see :class:`~converters.families.real_network.Build`."""
+    from tests.converters.families.toy_framework import Net
+
+    config = source.config
+    require_plain(config, "toy")
+    widths = (config.embedding_size, *config.hidden_sizes)
+    module = Net(widths, config.depths, group_widths(config), strides(config), config.num_labels)
+    return RealNetwork(module, module.body, module)
+
+
+FAMILY = Family(
+    keymap=TOY,
+    title="Toy",
+    package="tests",
+    read=_read,
+    transform=EvalTransform(256, 224, BILINEAR),
+    transform_reason="toy's own",
+    channel_order="bgr",
+    build=_build,
+    target=Target(TOY, write_flat, channel_order="bgr", has_attention=False),
+)
