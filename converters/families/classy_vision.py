@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from converters.families.classy_vision_config import ClassyVisionConfig
+from converters.families.classy_vision_config import SAYS, ClassyVisionConfig
 from converters.families.entries import elsewhere, require_readable
 from converters.families.family import EMA_KEYS, Family, choose_state, source_of
 from converters.families.heads import Head, branch, choose_head, last_block
@@ -79,9 +79,6 @@ SWAG = classy_keymap("swag", "stem.stem", _CLASSY_BLOCK, "head.fc.{affine}")
 
 _CURRENT_WEIGHTS = "model_state"
 """A second copy of the raw weights, which the hook that averages them keeps beside its own."""
-
-_INVISIBLE = {"activation": "relu", "bn_epsilon": 1e-5}
-"""What the configuration can set otherwise although neither names nor shapes show it."""
 
 _SWAG_HEAD = "head"
 
@@ -194,18 +191,19 @@ def _normalising(config: object) -> set[str]:
 
 def _as_configured(source: Source, config: Mapping[str, Any], where: str) -> Source:
     """Take from the training run's own configuration what tensors cannot tell."""
-    for key, expected in _INVISIBLE.items():
-        if config.get(key, expected) != expected:
+    for word in (SAYS["hidden_act"], SAYS["norm_eps"]):
+        if not word.allows(config.get(word.key, word.default)):
             raise InputError(
-                f"{where}: its configuration sets {key} to {config[key]!r}; the reference RegNet "
-                f"can only be built with {expected}."
+                f"{where}: its configuration sets {word.key} to {config[word.key]!r}; the "
+                f"reference RegNet can only be built with {word.only}."
             )
-    strides = config.get("strides")
-    if not isinstance(strides, list | tuple) or set(strides) == {2}:
+    first = SAYS["downsample_in_first_stage"]
+    stated = config.get(first.key)
+    if not isinstance(stated, list | tuple) or set(stated) == {2}:
         return source
-    if strides[0] not in {1, 2} or set(strides[1:]) != {2}:
+    if not first.allows(stated[0]) or set(stated[1:]) != {2}:
         raise InputError(
-            f"{where}: its configuration sets strides {strides!r}; the reference RegNet has stride "
+            f"{where}: its configuration sets strides {stated!r}; the reference RegNet has stride "
             "2 in every stage, or 1 in the first alone."
         )
     return source.without_first_stride("the checkpoint's own configuration")
@@ -306,7 +304,9 @@ FAMILY = Family(
     transform_reason="ClassyVision's ImageNet presets; SWAG's trunks were trained at 224 as well",
     ema_keys=EMA_KEYS | {"ema_model_state"},
     build=_build,
-    target=Target(CLASSY_VISION, _write, headless=True, says=EvalTransform.fields()),
+    target=Target(
+        CLASSY_VISION, _write, headless=True, says=SAYS, evaluation=EvalTransform.fields()
+    ),
 )
 
 _SWAG_FAMILY = replace(

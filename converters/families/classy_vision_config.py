@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 from converters.checkpoint import Opaque
 from converters.families.pixel_steps import Followed, Picture, StepError, follow, sides
 from converters.families.source import FILTERS, Decision, EvalTransform
-from converters.families.words import Vocabulary, mapping_in, not_understood
+from converters.families.words import (
+    FIRST_STRIDES,
+    Says,
+    Vocabulary,
+    Word,
+    always,
+    mapping_in,
+    not_understood,
+)
+from regnet.architecture import NORM_EPS
 from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
@@ -35,8 +44,15 @@ _TASK = Vocabulary(
     ),
 )
 
+SAYS: Says = {
+    "hidden_act": Word("activation", {"relu": "relu"}, "relu"),
+    "norm_eps": always("bn_epsilon", NORM_EPS),
+    "downsample_in_first_stage": Word("strides", FIRST_STRIDES, 2),
+}
+"""What the model's configuration can set although neither names nor shapes show it."""
+
 _MODEL = Vocabulary(
-    read=frozenset({"activation", "bn_epsilon", "strides", "heads"}),
+    read=frozenset(word.key for word in SAYS.values()) | {"heads"},
     harmless=frozenset(
         # shown by the shapes, or of training
         {"name", "depth", "depths", "w_0", "w_a", "w_m", "widths", "group_w*", "bot_mul*"}

@@ -19,7 +19,7 @@ from converters.checkpoint import StoredTensor
 from converters.families.family import Family, family_source
 from converters.families.keymap import Keymap
 from converters.families.layout import strides
-from converters.families.openmmlab_config import DEFAULT, OpenMMLabConfig
+from converters.families.openmmlab_config import DEFAULT, SAYS, OpenMMLabConfig
 from converters.families.real_network import RealNetwork, require_plain, rule_behind
 from converters.families.source import EvalTransform
 from converters.families.torchvision import import_torchvision
@@ -244,6 +244,7 @@ FAMILY = Family(
         any_channels=True,
         headless=True,
         stage_counts=range(1, 5),
-        says=EvalTransform.fields(),
+        says=SAYS,
+        evaluation=EvalTransform.fields(),
     ),
 )

@@ -19,7 +19,14 @@ from converters.errors import InputError
 from converters.families.config_text import read_config
 from converters.families.pixel_steps import Followed, Picture, StepError, follow, sides, whole
 from converters.families.source import BILINEAR, Decision, EvalTransform
-from converters.families.words import Vocabulary, mapping_in, not_understood
+from converters.families.words import (
+    FIRST_STRIDES,
+    Says,
+    Vocabulary,
+    Word,
+    mapping_in,
+    not_understood,
+)
 from regnet.architecture import NORM_EPS
 
 if TYPE_CHECKING:
@@ -45,6 +52,8 @@ _PREPROCESSOR = Vocabulary(
     ),
     harmless_as={"pad_size_divisor": (1,)},
 )
+
+SAYS: Says = {"downsample_in_first_stage": Word("strides", FIRST_STRIDES, 2)}
 
 _BACKBONE = Vocabulary(
     read=frozenset({"type", "strides", "dilations", "style", "norm_cfg", "conv_cfg", "deep_stem"})

@@ -19,7 +19,7 @@ from converters.families.keymap import Keymap
 from converters.families.labels import imagenet_labels
 from converters.families.layout import group_widths, strides
 from converters.families.linear_rule import rule_of
-from converters.families.pycls_config import PyclsConfig
+from converters.families.pycls_config import SAYS, PyclsConfig
 from converters.families.real_network import NotRunError, RealNetwork
 from converters.families.source import BILINEAR, Decision, EvalTransform
 from converters.families.writing import Target
@@ -178,7 +178,8 @@ def _cfg(network: Network) -> dict[str, Any]:
     config = network.config
     model: dict[str, Any] = {"NUM_CLASSES": config.num_labels}
     if config.hidden_act != "relu":
-        model["ACTIVATION_FUN"] = config.hidden_act  # a key that 0.1.1 does not have yet
+        word = SAYS["hidden_act"]  # a key that 0.1.1 does not have yet
+        model[word.key.partition(".")[2]] = word.spelled(config.hidden_act)
     rule = rule_of(config) if named_like(config) and config.downsample_in_first_stage else None
     kind, stages = ("REGNET", _regnet(rule)) if rule else ("ANYNET", _anynet(config))
     stages |= {"SE_ON": config.layer_type == "y", "STEM_W": config.embedding_size}
@@ -245,8 +246,7 @@ def _stated(checkpoint: AnyCheckpoint, known: Any) -> list[Any]:
 def _from_shapes(config: RegNetConfig) -> list[Any]:
     """The settings of a file that holds nothing but tensors."""
     anynet = _anynet(config) | {
-        "STEM_TYPE": "simple_stem_in",
-        "BLOCK_TYPE": "res_bottleneck_block",
+        **{SAYS[name].key: SAYS[name].default for name in ("stem", "block")},
         "STEM_W": config.embedding_size,
         "SE_ON": config.layer_type == "y",
     }
@@ -267,8 +267,8 @@ FAMILY = Family(
         PYCLS,
         _write,
         channel_order="bgr",
-        states_activation=True,
-        says=frozenset({"resize", "crop"}),
+        says=SAYS,
+        evaluation=frozenset({"resize", "crop"}),
     ),
 )
 """Its defaults are the rules for weights that somebody else's trainer saved, a detector's backbone

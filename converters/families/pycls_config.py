@@ -14,7 +14,15 @@ import yaml
 from converters.checkpoint.pickle_reader import require_bounded
 from converters.errors import InputError
 from converters.families.source import BILINEAR, EvalTransform
-from converters.families.words import Vocabulary, not_understood
+from converters.families.words import (
+    ACTIVATIONS,
+    FIRST_STRIDES,
+    Says,
+    Vocabulary,
+    Word,
+    always,
+    not_understood,
+)
 from regnet.architecture import NORM_EPS
 from regnet.config import MAX_BLOCKS
 from regnet.design_space import fit_widths_to_groups, stage_widths_and_depths
@@ -29,13 +37,22 @@ if TYPE_CHECKING:
 _MAX_TEXT = 100_000
 """Characters, twenty times what pycls writes."""
 
-_ACTIVATIONS: dict[str, Activation] = {
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
+SAYS: Says = {
+    "norm_eps": always("BN.EPS", NORM_EPS),
+    "stem": always("STEM_TYPE", "simple_stem_in"),
+    "block": always("BLOCK_TYPE", "res_bottleneck_block"),
+    "squeeze": always("SE_R", 0.25),
+    "head": always("HEAD_W", 0),
+    "bottleneck": always("BOT_MUL", 1.0),
+    "hidden_act": Word("MODEL.ACTIVATION_FUN", ACTIVATIONS, "relu, silu or gelu"),
+    "downsample_in_first_stage": Word("STRIDE", FIRST_STRIDES, 2),
 }
+"""Keys without a section are those of REGNET, or of ANYNET, which has some of them per stage."""
 
+_OF_FIELDS = {"hidden_act", "downsample_in_first_stage"}
+_PER_STAGE = {"BOT_MUL", "STRIDE"}
+_MEANS = {"BLOCK_TYPE": "a RegNetZ or another network"}
+"""What it is where a key has another value."""
 
 _DATASETS = ("", "imagenet", "cifar10")
 """Those that pycls has loaders of; whoever added another decided how it is loaded."""
@@ -64,8 +81,8 @@ _SECTIONS = Vocabulary(
 )
 
 _NETWORK = Vocabulary(
-    read=frozenset({"STEM_TYPE", "BLOCK_TYPE", "STRIDE", "STRIDES", "SE_ON", "SE_R", "HEAD_W"})
-    | {"BOT_MUL", "BOT_MULS", "DEPTH", "W0", "WA", "WM", "GROUP_W"},
+    read=frozenset(word.key for word in SAYS.values())
+    | {"STRIDES", "BOT_MULS", "SE_ON", "DEPTH", "W0", "WA", "WM", "GROUP_W"},
     harmless=frozenset({"STEM_W", "DEPTHS", "WIDTHS", "GROUP_WS"}),  # shown by the shapes
 )
 
@@ -170,14 +187,11 @@ class PyclsConfig:
             InputError: Naming the first setting that stands in the way.
         """
         section = self.network_section
-        self._require("BN", "EPS", NORM_EPS)
-        self._require(section, "STEM_TYPE", "simple_stem_in")
-        self._require(section, "BLOCK_TYPE", "res_bottleneck_block", "a RegNetZ or another network")
-        self._require(section, "SE_R", 0.25)
-        self._require(section, "HEAD_W", 0)
-        for multiplier in self._per_stage(section, "BOT_MUL", 1.0):
-            if multiplier != 1:
-                raise self._refusal(section, "BOT_MUL", multiplier, 1.0)
+        for word in (SAYS[name] for name in SAYS if name not in _OF_FIELDS):
+            place, _, key = word.key.rpartition(".")
+            for value in self._values(place or section, key, word.default):
+                if not word.allows(value):
+                    raise self._refusal(place or section, key, value, word.only)
         first, *others = self.strides
         allowed_first = {1, 2} if section == "ANYNET" else {2}  # REGNET.STRIDE is every stage's
         if first not in allowed_first or set(others) - {2}:
@@ -185,23 +199,16 @@ class PyclsConfig:
         if self.has_attention and self.activation != "relu":
             raise self._refusal("MODEL", "ACTIVATION_FUN", self.activation, "relu with SE")
 
-    def _require(self, section: str, key: str, expected: Any, means: str = "") -> None:
-        value = self.get(section, key, expected)
-        if value != expected:
-            raise self._refusal(section, key, value, expected, means)
-
-    def _refusal(
-        self, section: str, key: str, value: Any, expected: Any, means: str = ""
-    ) -> InputError:
-        meaning = f" ({means})" if means else ""
+    def _refusal(self, section: str, key: str, value: Any, expected: Any) -> InputError:
+        meaning = f" ({_MEANS[key]})" if key in _MEANS else ""
         return InputError(
             f"{self.where}: its cfg sets {section}.{key} to {value}{meaning}, which the reference "
             f"RegNet cannot express; only {expected} converts without changing the network."
         )
 
-    def _per_stage(self, section: str, key: str, default: Any) -> list[Any]:
-        """``REGNET.KEY`` for all stages, or the list ``ANYNET.KEYS``."""
-        if section == "ANYNET":
+    def _values(self, section: str, key: str, default: Any) -> list[Any]:
+        """``SECTION.KEY``, for all stages if it has one each; or the list ``ANYNET.KEYS``."""
+        if section == "ANYNET" and key in _PER_STAGE:
             values = self.get(section, f"{key}S", [])
             return list(values) if values else [default]
         return [self.get(section, key, default)]
@@ -224,7 +231,7 @@ class PyclsConfig:
     @property
     def strides(self) -> list[int]:
         """Stride of the first block of each stage, or of all if only one is given."""
-        return self._per_stage(self.network_section, "STRIDE", 2)
+        return self._values(self.network_section, "STRIDE", 2)
 
     @property
     def downsample_in_first_stage(self) -> bool:
@@ -243,10 +250,13 @@ class PyclsConfig:
         Raises:
             InputError: If pycls' activation has no counterpart.
         """
-        name = str(self.get("MODEL", "ACTIVATION_FUN", "relu"))
-        if name not in _ACTIVATIONS:
-            raise self._refusal("MODEL", "ACTIVATION_FUN", name, "relu, silu or gelu")
-        return _ACTIVATIONS[name]
+        word = SAYS["hidden_act"]
+        section, _, key = word.key.partition(".")
+        name = str(self.get(section, key, word.default))
+        if name not in word.ours:
+            raise self._refusal(section, key, name, word.only)
+        ours: Activation = word.ours[name]
+        return ours
 
     @property
     def _is_ffcv(self) -> bool:

@@ -18,7 +18,7 @@ from converters.families.keymap import Keymap
 from converters.families.labels import imagenet_labels
 from converters.families.real_network import RealNetwork, rule_behind
 from converters.families.source import LICENCE, Decision, EvalTransform
-from converters.families.timm_config import ACTIVATIONS, DEFAULT, TimmConfig
+from converters.families.timm_config import DEFAULT, SAYS, TimmConfig
 from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
 from converters.families.writing import Target
@@ -106,14 +106,15 @@ def _require_regnet_names(names: Collection[str], where: str) -> None:
 
 def _with_activation(source: Source, name: str, where: str) -> Source:
     """The source with the activation that only the arguments tell; none but ReLU beside SE."""
-    if ACTIVATIONS[name] == "relu":
+    ours = SAYS["hidden_act"].ours[name]
+    if ours == "relu":
         return source
     if source.config.layer_type == "y":
         raise InputError(
             f"{where}: it was made with act_layer {name!r} and squeeze-and-excitation, which the "
             "reference RegNet has with relu only."
         )
-    return source.configured(hidden_act=ACTIVATIONS[name])
+    return source.configured(hidden_act=ours)
 
 
 def _with_labels(source: Source, config: Mapping[str, Any]) -> Source:
@@ -174,7 +175,8 @@ def _made_with(config: RegNetConfig) -> tuple[str, dict[str, Any]]:
     if config.embedding_size != _STEM_WIDTH:
         arguments["stem_width"] = config.embedding_size
     if config.hidden_act != "relu":
-        arguments["act_layer"] = config.hidden_act
+        word = SAYS["hidden_act"]
+        arguments[word.key] = word.spelled(config.hidden_act)
     name = entrypoint(config)
     if name:
         return name, arguments
@@ -253,7 +255,8 @@ FAMILY = Family(
         shortcut_last=True,
         any_channels=True,
         headless=True,
-        says=EvalTransform.fields(),
+        says=SAYS,
+        evaluation=EvalTransform.fields(),
         stage_counts=range(4, 5),
         knows=entrypoint,
     ),

@@ -14,48 +14,47 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.families.source import BICUBIC, FILTERS, Decision, EvalTransform
-from converters.families.words import Vocabulary, mapping_in, not_understood
+from converters.families.words import (
+    ACTIVATIONS,
+    Says,
+    Vocabulary,
+    Word,
+    always,
+    mapping_in,
+    not_understood,
+)
+from regnet.architecture import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from converters.checkpoint import AnyCheckpoint
     from converters.families.options import Entry
-    from regnet.config import Activation
 
 DEFAULT = EvalTransform(256, 224, BICUBIC)
 """timm's, where nothing is said."""
 
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-}
-
 AVERAGE = ("avg", "fast", "fastavg")
 """timm's names of global average pooling."""
 
-_INVISIBLE: dict[str, tuple[tuple[object, ...], str]] = {
-    "act_layer": (tuple(ACTIVATIONS), "relu, silu or gelu"),
-    "norm_layer": (("batchnorm", "batchnorm2d"), "batch norms"),
-    "bn_eps": ((1e-5,), "an epsilon of 1e-05"),
-    "output_stride": ((32,), "stride 32"),
-    "downsample": (("conv1x1",), "1x1 projections"),
-    "linear_out": ((False,), "an activation behind each block"),
-    "preact": ((False,), "activations behind the batch norms"),
-    "bottle_ratio": ((1.0,), "a bottleneck ratio of 1"),
+SAYS: Says = {
+    "hidden_act": Word("act_layer", ACTIVATIONS, "relu, silu or gelu"),
+    "norm": always("norm_layer", "batchnorm", "batchnorm2d", only="batch norms"),
+    "norm_eps": always("bn_eps", NORM_EPS, only=f"an epsilon of {NORM_EPS}"),
+    "stride": always("output_stride", 32, only="stride 32"),
+    "shortcut": always("downsample", "conv1x1", only="1x1 projections"),
+    "end": always("linear_out", False, only="an activation behind each block"),
+    "order": always("preact", False, only="activations behind the batch norms"),
+    "bottleneck": always("bottle_ratio", 1.0, only="a bottleneck ratio of 1"),
 }
-"""Arguments that change the network and need not show in names or shapes: what may stay, in words.
-
-``None`` means timm's default, which is among the first.
-"""
+"""Arguments that change the network and need not show in names or shapes."""
 
 _DATA = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 """What ``resolve_data_config`` takes from the arguments, else from the ``pretrained_cfg``."""
 
 _MODEL = Vocabulary(
-    read=frozenset(_INVISIBLE) | {"global_pool", "pretrained_cfg", "pretrained_cfg_overlay"},
+    read=frozenset(word.key for word in SAYS.values())
+    | {"global_pool", "pretrained_cfg", "pretrained_cfg_overlay"},
     harmless=frozenset(
         {
             # shown by the shapes
@@ -223,7 +222,8 @@ class TimmConfig:
     @property
     def activation(self) -> str:
         """Its name in timm, in small letters."""
-        return str(self.model.get("act_layer", "relu")).lower()
+        word = SAYS["hidden_act"]
+        return str(self.model.get(word.key, word.default)).lower()
 
     def require_expressible(self, *, has_classifier: bool) -> None:
         """Check everything that the reference's configuration cannot say.
@@ -234,12 +234,12 @@ class TimmConfig:
         Raises:
             InputError: Naming the first argument that stands in the way.
         """
-        for key, (allowed, words) in _INVISIBLE.items():
-            value = self.model.get(key, allowed[0])
-            if (value.lower() if isinstance(value, str) else value) not in allowed:
+        for word in SAYS.values():
+            value = self.model.get(word.key, word.default)
+            if not word.allows(value.lower() if isinstance(value, str) else value):
                 raise InputError(
-                    f"{self.where}: it was made with {key} {value!r}; the reference RegNet can "
-                    f"only be built with {words}."
+                    f"{self.where}: it was made with {word.key} {value!r}; the reference RegNet "
+                    f"can only be built with {word.only}."
                 )
         pooling = self.pooling
         if pooling not in AVERAGE and (pooling or has_classifier):

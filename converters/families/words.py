@@ -7,6 +7,7 @@ what it means.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -16,11 +17,69 @@ from converters.errors import printable
 from converters.families.source import NOT_UNDERSTOOD, Decision
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Hashable, Iterable
     from typing import Any
+
+    from regnet.config import Activation
 
 _MOST_NAMED = 12
 """Of one configuration; beyond that a warning would not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A framework's word for something of a network that neither names nor shapes show.
+
+    Attributes:
+        key: What its configuration calls it.
+        ours: What it may be, its default first, to the value of the reference's field; to None
+            where the reference has no field for it.
+        only: What alone converts, for people.
+    """
+
+    key: str
+    ours: Mapping[Any, Any]
+    only: object
+
+    @property
+    def default(self) -> Any:
+        """What it is where nothing is said."""
+        return next(iter(self.ours))
+
+    def allows(self, theirs: object) -> bool:
+        """Whether the reference can be that, which may be of any type."""
+        return any(theirs == one for one in self.ours)
+
+    def spelled(self, ours: object) -> Any:
+        """What the framework calls a value of the reference's field.
+
+        Raises:
+            StopIteration: If it has none.
+        """
+        return next(theirs for theirs, value in self.ours.items() if value == ours)
+
+
+def always(key: str, *values: object, only: object = None) -> Word:
+    """The word for something that the reference always is, with these values alone."""
+    return Word(key, dict.fromkeys(values), values[0] if only is None else only)
+
+
+Says = Mapping[str, Word]
+"""A field of `RegNetConfig`, or a name for what the reference always is, to a framework's word.
+
+It is what a framework's reader, its writer and the builder of its networks have in common.
+"""
+
+ACTIVATIONS: Mapping[str, Activation] = {
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+}
+"""pycls' and timm's names of those that the reference has."""
+
+FIRST_STRIDES = {2: True, 1: False}
+"""The stride of the first stage to ``downsample_in_first_stage``."""
 
 
 @dataclass(frozen=True)

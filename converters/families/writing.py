@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from converters.checkpoint.torch_pickle import Value
     from converters.families.keymap import Fields, Keymap
     from converters.families.source import ChannelOrder, EvalTransform
+    from converters.families.words import Says
     from regnet.config import RegNetConfig
 
 _ARCHIVE_ROOT = "archive"
@@ -47,9 +48,10 @@ class Target:
         has_attention: Whether it has RegNetY.
         any_channels: Whether its stem takes other images than those of three channels.
         headless: Whether it has RegNets without a classifier.
-        states_activation: Whether its file can say what shapes cannot: activation and strides.
-        says: The fields of the evaluation transform that its file says; whoever loads it must know
-            the others.
+        says: Its words for what shapes cannot say; what it has no word for is as in the reference
+            by default.
+        evaluation: The fields of the evaluation transform that its file says; whoever loads it must
+            know the others.
         stage_counts: How many stages it builds, if it builds them from the linear rule alone.
         knows: Gives its name of a network that it has although no rule is found for it.
     """
@@ -62,8 +64,8 @@ class Target:
     has_attention: bool = True
     any_channels: bool = False
     headless: bool = False
-    states_activation: bool = False
-    says: frozenset[str] = frozenset()
+    says: Says = field(default_factory=dict)
+    evaluation: frozenset[str] = frozenset()
     stage_counts: range | None = None
     knows: Callable[[RegNetConfig], str | None] = lambda _: None
 
@@ -102,12 +104,16 @@ class Target:
     def _invisible_obstacles(self, config: RegNetConfig) -> Iterator[str]:
         """Obstacles in what the tensors do not show."""
         name = self.keymap.framework
-        without_attention = self.states_activation and config.layer_type == "x"
-        activations = {"relu", "silu", "gelu"} if without_attention else {"relu"}
+        has_attention = config.layer_type == "y"  # in which frameworks put the same activation
+        activations = {"relu"} if has_attention else self._sayable("hidden_act", "relu")
         if config.hidden_act not in activations:
             yield f"its activation is {config.hidden_act}, which no {name} file can say of it"
-        if not (config.downsample_in_first_stage or self.states_activation):
+        if config.downsample_in_first_stage not in self._sayable("downsample_in_first_stage", True):
             yield f"its first stage does not downsample, which no {name} file can say"
+
+    def _sayable(self, name: str, default: object) -> set[object]:
+        """The values of a field of the configuration that its file can say."""
+        return set(self.says[name].ours.values()) if name in self.says else {default}
 
     def _rule_obstacles(self, config: RegNetConfig, stage_counts: range) -> Iterator[str]:
         name, stages = self.keymap.framework, len(config.depths)

@@ -249,7 +249,7 @@ def _require_same(written: Path, network: Network) -> str:
     try:
         with inspected(written, options) as (checkpoint, inspection):
             tensors = _different_tensors(checkpoint, inspection, network)
-            read = inspection.source.transform
+            read, config = inspection.source.transform, inspection.source.config
     except InputError as error:
         raise ReadBackError(
             f"What was written for {framework} cannot be read back ({error}); nothing was "
@@ -261,10 +261,16 @@ def _require_same(written: Path, network: Network) -> str:
             f"{len(tensors)} tensors, first {tensors[0]}; nothing was published, please "
             "report it."
         )
-    if not target.says and network.stated is None:
+    for name in ("hidden_act", "downsample_in_first_stage"):  # which no tensor shows
+        if getattr(config, name) != getattr(network.config, name):
+            raise ReadBackError(
+                f"What was written for {framework} is another network than the converted one "
+                f"({name} is {getattr(config, name)}); nothing was published, please report it."
+            )
+    if not target.evaluation and network.stated is None:
         return ""
     different = network.transform.differences(read)
-    if wrong := sorted(different & target.says):
+    if wrong := sorted(different & target.evaluation):
         raise ReadBackError(
             f"What was written for {framework} is evaluated otherwise than the converted network "
             f"({', '.join(wrong)}: {read.in_words}); nothing was published, please report it."

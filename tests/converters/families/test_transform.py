@@ -139,7 +139,7 @@ def test_another_transform_than_the_folder_s_is_not_published(
         config["pretrained_cfg"]["interpolation"] = "bilinear"
         (path / "config.json").write_text(json.dumps(config))
 
-    wrong = Target(timm.keymap, cropping, is_folder=True, says=EvalTransform.fields())
+    wrong = Target(timm.keymap, cropping, is_folder=True, evaluation=EvalTransform.fields())
     monkeypatch.setattr("converters.jobs.writeback.target_named", lambda _: wrong)
     folder = folder_with(tmp_path, EvalTransform(256, 224, FILTERS["lanczos"]))
 

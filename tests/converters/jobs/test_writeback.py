@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from converters.errors import InputError
 from converters.families.known import target_named
 from converters.families.options import SourceOptions
+from converters.families.pycls_config import SAYS
 from converters.families.torchvision import TORCHVISION
+from converters.families.words import Word
 from converters.families.writing import Target
 from converters.jobs.convert import ConvertOptions, convert
 from converters.jobs.writeback import ReadBackError, write_back
@@ -219,7 +221,11 @@ def test_it_has_the_same_bytes_every_time(framework: str, tmp_path: Path) -> Non
         ("pycls", {"num_channels": 1}, "it takes 1 channels, and the stem of pycls takes three"),
         ("torchvision", {"num_channels": 4}, "it takes 4 channels"),
         ("classy-vision", {"num_channels": 4}, "it takes 4 channels"),
-        ("timm", {"hidden_act": "silu"}, "its activation is silu, which no timm file can say"),
+        ("timm", {"hidden_act": "selu"}, "its activation is selu, which no timm file can say"),
+        ("timm", {"hidden_act": "silu", "layer_type": "y"}, "its activation is silu"),
+        ("timm", {"downsample_in_first_stage": False}, "first stage does not downsample"),
+        ("mmpretrain", {"hidden_act": "silu"}, "its activation is silu"),
+        ("classy-vision", {"hidden_act": "silu"}, "its activation is silu"),
         ("pycls", {"hidden_act": "selu"}, "its activation is selu, which no pycls file can say"),
         ("pycls", {"hidden_act": "silu", "layer_type": "y"}, "its activation is silu"),
         ("torchvision", {"downsample_in_first_stage": False}, "first stage does not downsample"),
@@ -295,6 +301,40 @@ def test_other_input_channels_are_kept_as_they_are(
     pixels = images(channels=channels)
     with torch.inference_mode():
         assert torch.equal(theirs(pixels), ours(pixels).logits)
+
+
+@pytest.mark.parametrize(
+    ("framework", "fields"),
+    [
+        ("timm", {"hidden_act": "silu"}),
+        ("timm", {"hidden_act": "gelu"}),
+        ("classy-vision", {"downsample_in_first_stage": False}),
+        ("mmpretrain", {"downsample_in_first_stage": False}),
+    ],
+)
+def test_what_no_tensor_shows_is_said_in_the_framework_s_words(
+    framework: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    ours = classifier(**RULED | fields, layer_type="x", num_labels=7)
+    folder = converted(tmp_path / "folder", ours)
+
+    written = write_back(folder, tmp_path / "written", installed(framework))
+
+    theirs = load(framework, written.path, ours.config)
+    assert relative_difference(framework, theirs, ours) < 1e-13
+    plain = classifier(**RULED, layer_type="x", num_labels=7)
+    assert relative_difference(framework, theirs, plain) > 1e-3
+
+
+def test_a_network_that_reads_back_with_another_activation_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = Word("MODEL.ACTIVATION_FUN", {"relu": "silu"}, "relu")
+    monkeypatch.setattr("converters.families.pycls.SAYS", {**SAYS, "hidden_act": silent})
+    folder = converted(tmp_path / "folder", classifier(**RULED, layer_type="x", hidden_act="silu"))
+
+    with pytest.raises(ReadBackError, match=r"another network .*\(hidden_act is relu\)"):
+        write_back(folder, tmp_path / "written", "pycls")
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu"])
@@ -403,7 +443,7 @@ def test_what_exists_is_replaced_only_when_asked(tmp_path: Path) -> None:
         write_back(folder, place, "torchvision", ConvertOptions(force=True))
     with pytest.raises(InputError, match="is no folder; make it"):
         write_back(folder, tmp_path / "missing" / "net.pth", "torchvision")
-    with pytest.raises(InputError, match="keras is not among timm, torchvision, pycls"):
+    with pytest.raises(InputError, match="keras is not among pycls, timm, torchvision"):
         write_back(folder, tmp_path / "net.h5", "keras")
 
     assert sorted(path.name for path in place.iterdir()) == ["config.json", "model.safetensors"]
