@@ -34,12 +34,13 @@ def sign_command(
     from converters.cli.console import Output
     from converters.folder.record import Record
     from converters.folder.signature import SIGNATURE_NAME, sign_folder
+    from converters.parity.recording import unverified
 
     output = Output(as_json, quiet)
     record = Record.read(folder)
     signature = sign_folder(folder, private_key)
     output.result(Text(f"{folder / SIGNATURE_NAME} signs {signature.files} files"))
-    if record is not None and record.unverified:
-        names = escaped(", ".join(record.unverified))
+    if record is not None and (missing := unverified(record)):
+        names = escaped(", ".join(missing))
         output.result(Text(f"No verdict is on record of {names}; run: regnet verify {folder}"))
     output.record({"signature": SIGNATURE_NAME, "files": signature.files})

@@ -1,42 +1,37 @@
-"""`conversion.json`, both ways: what was converted and how, the files, and their verdicts.
+"""`conversion.json` as it is read: what was converted and how, the files, and their verdicts.
 
-It is written here, and everything that reads it (verify, export, push, bench, batch, the model
-card) reads it here, so that all judge by the same words. Whoever made a folder may have written
-anything into it: names that leave the folder are refused and never opened.
+Everything that reads it (verify, export, push, bench, batch, the model card) reads it here, so that
+all judge by the same words; what jobs write into it is `parity/recording.py`'s. Whoever made a
+folder may have written anything into it: names that leave the folder are refused and never opened.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from converters.checkpoint.digests import sha256_of
-from converters.errors import DISTRIBUTION, InputError, printable, release
+from converters.errors import InputError, printable
 from converters.families.options import SourceOptions
 from converters.families.source import LICENCE
-from converters.folder.folder import GOLDEN_NAME, REPORT_NAME, ConvertedFolder
-from converters.formats.registry import FORMATS
+from converters.folder.folder import REPORT_NAME
 from regnet.design_space import complexity
-from regnet.files.json_text import read_json
+from regnet.files.json_text import as_text, read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from converters.jobs.convert import ConvertOptions
-    from converters.parity.report import Report
-    from converters.parity.verdict import Outcome
     from converters.weights.inspection import Inspection
-    from converters.weights.stream import Written
 
 SCHEMA = 1
 """Of conversion.json; it grows when a key changes its meaning."""
 
-_PACKAGES = (DISTRIBUTION, "torch", "numpy", "onnx", "onnxruntime")
+Outcome = Literal["pass", "FAIL", "not run"]
+"""What a verdict comes to: a folder passes without a fail, though something may not have run."""
 
-_NOT_VERIFIED: Mapping[str, Any] = {"passed": None, "changed_files": [], "verdicts": []}
+NOT_VERIFIED: Mapping[str, Any] = {"passed": None, "changed_files": [], "verdicts": []}
 """What stands in the place of a report that nobody has made: neither pass nor fail."""
 
 _LONGEST_NAME = 255
@@ -88,51 +83,6 @@ class Record:
             )
         return record
 
-    @classmethod
-    def of_conversion(
-        cls,
-        inspection: Inspection,
-        written: Written,
-        report: Report | None,
-        options: ConvertOptions,
-        folder: Path,
-    ) -> Record:
-        """The record of a conversion: nothing in it depends on time, place or machine.
-
-        Args:
-            inspection: The recognised and planned source.
-            written: Digests of the source and of the weights files.
-            report: The verdicts; None if there are none yet.
-            options: How it was converted.
-            folder: Where all files but the model card lie already.
-        """
-        from importlib.metadata import version
-
-        files = (path for path in folder.rglob("*") if path.is_file())
-        names = sorted(path.relative_to(folder).as_posix() for path in files)
-        record = cls(
-            {
-                "schema": SCHEMA,
-                "source": {
-                    "file": inspection.path.name,
-                    "sha256": dict(written.source),
-                    "size": inspection.size,
-                    "container": inspection.container,
-                    "framework": inspection.source.framework,
-                },
-                **planned_record(inspection),
-                "options": options_record(options, ConvertedFolder(folder)),
-                "files": {
-                    name: file_record(folder, name, written.weights.get(name))
-                    for name in names
-                    if name != REPORT_NAME
-                },
-                "versions": {name: release(version(name)) for name in _PACKAGES},
-                "verification": _NOT_VERIFIED,
-            }
-        )
-        return record.with_verdicts([] if report is None else report.to_dict()["verdicts"])
-
     def write(self, folder: Path) -> None:
         """Write it into a folder, as readable JSON."""
         write_json(folder / REPORT_NAME, self.fields)
@@ -153,33 +103,19 @@ class Record:
         return next((d["value"] for d in self.decisions if d["topic"] == LICENCE), None)
 
     @property
+    def verification(self) -> Mapping[str, Any]:
+        """Its verdicts, and whether all of them let the folder pass."""
+        return cast("Mapping[str, Any]", self.fields.get("verification", NOT_VERIFIED))
+
+    @property
     def verdicts(self) -> Sequence[Mapping[str, Any]]:
         """The verdicts, as :meth:`converters.parity.verdict.Verdict.to_dict` gives them."""
-        return cast("Sequence[Mapping[str, Any]]", self._verification.get("verdicts", []))
+        return cast("Sequence[Mapping[str, Any]]", self.verification.get("verdicts", []))
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
         """Artefact, or the names of the weights files, to what its verdict says."""
         return {verdict["artefact"]: outcome_of(verdict) for verdict in self.verdicts}
-
-    @property
-    def unverified(self) -> list[str]:
-        """Weights and artefacts that no verdict speaks of, as a verdict would call them."""
-        judged = self.outcomes
-        weights = ", ".join(
-            name
-            for name in sorted(self.files)
-            if name.endswith(".safetensors") and name != GOLDEN_NAME and "/" not in name
-        )
-        artefacts = (kind.file_name for kind in FORMATS.values() if kind.file_name in self.files)
-        return [name for name in (weights, *artefacts) if name and name not in judged]
-
-    @property
-    def passed(self) -> bool | None:
-        """Whether every verdict lets the folder pass; None where something has no verdict."""
-        if not all(verdict["passed"] for verdict in self.verdicts):
-            return False
-        return True if self.verdicts and not self.unverified else None
 
     @property
     def source_options(self) -> SourceOptions:
@@ -205,32 +141,6 @@ class Record:
                 "the choice on the command line, or convert the checkpoint again."
             )
         return SourceOptions(**chosen, head=head)
-
-    def with_verdicts(
-        self, verdicts: Iterable[Mapping[str, Any]], instead_of: Iterable[str] = ()
-    ) -> Record:
-        """The record with verdicts added, and those on the same or on the named artefacts gone.
-
-        Args:
-            verdicts: As :meth:`converters.parity.verdict.Verdict.to_dict` gives them.
-            instead_of: Files that were replaced, whose verdicts no longer speak of what is there.
-        """
-        new = list(verdicts)
-        gone = {*instead_of, *(verdict["artefact"] for verdict in new)}
-        kept = [verdict for verdict in self.verdicts if verdict["artefact"] not in gone]
-        verdicts = sorted(kept + new, key=_place)
-        return self._with_verification({**_NOT_VERIFIED, "verdicts": verdicts})
-
-    def with_files(self, folder: Path, names: Iterable[str]) -> Record:
-        """The record with files entered as they lie in a folder, and those that do not struck."""
-        files = dict(self.files)
-        for name in names:
-            if (folder / name).is_file():
-                files[name] = file_record(folder, name)
-            else:
-                files.pop(name, None)
-        record = Record({**self.fields, "files": dict(sorted(files.items()))})
-        return record._with_verification(self._verification)  # what is missing may have changed
 
     def path_of(self, folder: Path, name: str) -> Path:
         """Where a recorded file lies.
@@ -267,22 +177,6 @@ class Record:
                 unchanged[name] = digest
         return tuple(changed), unchanged
 
-    @property
-    def _verification(self) -> Mapping[str, Any]:
-        return cast("Mapping[str, Any]", self.fields.get("verification", _NOT_VERIFIED))
-
-    def _with_verification(self, verification: Mapping[str, Any]) -> Record:
-        """Its ``passed`` follows from verdicts and files, and is never taken over."""
-        record = Record({**self.fields, "verification": dict(verification)})
-        passed = {"passed": record.passed}
-        return Record({**record.fields, "verification": {**verification, **passed}})
-
-
-def _place(verdict: Mapping[str, Any]) -> int:
-    """Where a verdict stands: those on weights first, then in the order of the formats."""
-    names = [kind.file_name for kind in FORMATS.values()]
-    return names.index(verdict["artefact"]) + 1 if verdict["artefact"] in names else 0
-
 
 def outcome_of(verdict: Mapping[str, Any]) -> Outcome:
     """What a recorded verdict says; earlier versions call passed what was not run."""
@@ -308,39 +202,6 @@ def planned_record(inspection: Inspection) -> dict[str, Any]:
     }
 
 
-def options_record(options: ConvertOptions, folder: ConvertedFolder) -> dict[str, Any]:
-    """Options that neither the plan nor ``config.json`` tells, without the names of files.
-
-    A published checkpoint's own channel order counts as asked for, since its file does not tell.
-    """
-    images = None
-    if "onnx-int8" in options.formats:
-        from converters.formats.onnx.calibration import images_sha256
-
-        images = images_sha256(folder, options.calibration_images)
-    source = options.source
-    published_order = source.published.channel_order if source.published else None
-    return {
-        "framework": None if source.framework is None else str(source.framework),
-        "channel_order": source.channel_order or published_order,
-        "weights": source.weights,
-        "head": source.head,
-        "formats": list(options.formats),
-        "share_weights": options.share_weights,
-        "calibration_images": images,
-        "max_shard_size": options.max_shard_size,
-        "allow_nonfinite": options.allow_nonfinite,
-    }
-
-
-def file_record(folder: Path, name: str, sha256: str | None = None) -> dict[str, Any]:
-    """What is recorded of a folder's file; pass its sha256 if it is known already."""
-    path = folder / name
-    details = next((k.details for k in FORMATS.values() if k.file_name == name), None)
-    own = details(path) if details else {}
-    return {"sha256": sha256 or sha256_of(path), "size": path.stat().st_size} | own
-
-
 def architecture_record(inspection: Inspection) -> dict[str, Any]:
     """Name, shape and cost of the network, at its own image size."""
     source = inspection.source
@@ -362,15 +223,6 @@ def architecture_record(inspection: Inspection) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record as readable JSON."""
-    path.write_text(_as_text(record), encoding="utf-8")
-
-
-def _as_text(record: Any) -> str:
-    return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 def _parsed(path: Path) -> dict[str, Any]:
     """Read and check a record.
 
@@ -382,7 +234,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         fields: dict[str, Any] = read_json(path)
     except ValueError as error:
         raise ValueError(f"it {error}") from error
-    _as_text(fields)  # refuses NaN and infinity
+    as_text(fields)  # refuses NaN and infinity
     _require_form(fields)
     return fields
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.families.options import SourceOptions
@@ -169,6 +169,35 @@ def _export_options(options: ConvertOptions, written: Written | None = None) -> 
     )
 
 
+def recorded_options(options: ConvertOptions, folder: ConvertedFolder) -> dict[str, Any]:
+    """Options that neither the plan nor ``config.json`` tells, without the names of files.
+
+    A published checkpoint's own channel order counts as asked for, since its file does not tell.
+
+    Args:
+        options: How it was converted.
+        folder: To which images of a calibration may belong.
+    """
+    images = None
+    if takers("calibration_images", options.formats):
+        from converters.formats.onnx.calibration import images_sha256
+
+        images = images_sha256(folder, options.calibration_images)
+    source = options.source
+    published_order = source.published.channel_order if source.published else None
+    return {
+        "framework": None if source.framework is None else str(source.framework),
+        "channel_order": source.channel_order or published_order,
+        "weights": source.weights,
+        "head": source.head,
+        "formats": list(options.formats),
+        "share_weights": options.share_weights,
+        "calibration_images": images,
+        "max_shard_size": options.max_shard_size,
+        "allow_nonfinite": options.allow_nonfinite,
+    }
+
+
 def _weight_names(inspection: Inspection, options: ConvertOptions) -> set[str]:
     shards = planned_shards(inspection.plan, options.max_shard_size)
     return {shard.file_name for shard in shards}
@@ -183,7 +212,7 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     progress: Progress,
 ) -> Report | None:
     """Write everything into the staging folder and verify it."""
-    from converters.folder.record import Record
+    from converters.parity.recording import record_of_conversion, with_files
     from converters.reports.card import write_card
     from regnet.image_processor import RegNetImageProcessor
 
@@ -208,9 +237,10 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     report = _verify(converted, artefacts, written, progress) if options.verify else None
     progress.step("report")
     if report is None or report.passed:
-        record = Record.of_conversion(inspection, written, report, options, folder)
+        recorded = recorded_options(options, converted)
+        record = record_of_conversion(inspection, written, report, recorded, folder)
         write_card(folder, record)
-        record.with_files(folder, [CARD_NAME]).write(folder)
+        with_files(record, folder, [CARD_NAME]).write(folder)
     return report
 
 

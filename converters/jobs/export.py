@@ -9,6 +9,7 @@ from converters.errors import InputError
 from converters.folder.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
 from converters.folder.record import Record
 from converters.formats.registry import FORMATS, require_writable, write_artefacts
+from converters.parity.recording import with_files, with_verdicts
 from converters.reports.card import read_card, updated_card
 from converters.reports.usage import is_ours
 from converters.staging import staged_update
@@ -65,12 +66,12 @@ def export_artefacts(
         report = _verify(folder, record, staged, progress) if verify else None
         if record is not None:
             verdicts = report.to_dict()["verdicts"] if report else []
-            record = record.with_files(staging, names).with_verdicts(verdicts, names)
+            record = with_verdicts(with_files(record, staging, names), verdicts, names)
         if card is not None:
             text = updated_card(card, ConvertedFolder(staging), record)
             (staging / CARD_NAME).write_text(text, encoding="utf-8")
         if record is not None:
-            record.with_files(staging, [CARD_NAME] * (card is not None)).write(staging)
+            with_files(record, staging, [CARD_NAME] * (card is not None)).write(staging)
     return report
 
 

@@ -9,7 +9,7 @@ docs/parity.md derives the rule.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.folder.record import Outcome
     from converters.parity.contents.tensors import TensorCertificate
     from converters.parity.units import Units
 
@@ -30,8 +31,6 @@ MAX_LIMIT = 6.0
 """Times the unit of the largest error; a maximum varies more than a mean."""
 
 Outputs = dict[str, "NDArray[np.floating]"]
-
-Outcome = Literal["pass", "FAIL", "not run"]
 
 NOT_RUN = "not run"
 """What stands in the place of a runtime where nothing was run."""

@@ -16,6 +16,7 @@ from converters.errors import InputError, printable
 from converters.folder.folder import CARD_NAME, ConvertedFolder
 from converters.folder.record import outcome_of
 from converters.formats.registry import FORMATS, artefacts_in
+from converters.parity.recording import unverified
 from converters.reports.usage import with_usage
 from regnet.files.text import read_text
 
@@ -148,8 +149,8 @@ def _verification(record: Record) -> str:
         *(f"| {' | '.join(map(_cell, _row(verdict)))} |" for verdict in record.verdicts),
         "",
     ]
-    if record.unverified:
-        names = ", ".join(f"`{name}`" for name in record.unverified)
+    if missing := unverified(record):
+        names = ", ".join(f"`{name}`" for name in missing)
         lines += [f"Not verified: {names}. Run `regnet verify` on this folder."]
     else:
         lines += ["`regnet verify` repeats this from the folder alone."]

@@ -1,4 +1,4 @@
-"""Reading JSON that a stranger wrote: of bounded size and depth, and text that can be printed."""
+"""JSON: reading what a stranger wrote, of bounded size and depth, and writing it for people."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from regnet.files.text import MAX_BYTES, decoded, read_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 MAX_DEPTH = 100
@@ -56,6 +57,20 @@ def read_json_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("is not a JSON object")
     return value
+
+
+def as_text(value: Any) -> str:
+    """JSON as people read it.
+
+    Raises:
+        ValueError: If it holds NaN or infinity, which JSON has not.
+    """
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write a JSON object as people read it; errors are those of :func:`as_text`."""
+    path.write_text(as_text(fields), encoding="utf-8")
 
 
 def _require_plain(value: Any) -> None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
-from converters.folder.record import Record, options_record, planned_record
+from converters.folder.record import Record, planned_record
 from converters.formats.registry import FORMATS
+from converters.jobs.convert import recorded_options
+from converters.parity.recording import recorded_pass, unverified
 
 if TYPE_CHECKING:
     from converters.jobs.batch.job import Job
@@ -57,7 +59,7 @@ def _was_verified(record: Record, job: Job) -> bool:
     Formats that were exported into the folder since may lack one.
     """
     others = {kind.file_name for name, kind in FORMATS.items() if name not in job.options.formats}
-    return record.passed is not False and others.issuperset(record.unverified)
+    return recorded_pass(record) is not False and others.issuperset(unverified(record))
 
 
 def _source_of(record: Record) -> Any:
@@ -65,7 +67,7 @@ def _source_of(record: Record) -> Any:
 
 
 def _is_planned_so(record: Record, job: Job, inspection: Inspection) -> bool:
-    options = options_record(job.options, ConvertedFolder(job.out))
+    options = recorded_options(job.options, ConvertedFolder(job.out))
     planned = json.loads(json.dumps(planned_record(inspection) | {"options": options}))
     return all(record.fields.get(key) == value for key, value in planned.items())
 

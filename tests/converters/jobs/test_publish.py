@@ -10,9 +10,10 @@ from huggingface_hub import constants
 
 from converters.errors import InputError, StorageError
 from converters.folder.folder import REPORT_NAME
-from converters.folder.record import file_record, write_json
 from converters.folder.signature import SIGNATURE_NAME
 from converters.jobs.publish import RIGHT, prepare, send
+from converters.parity.recording import file_record
+from regnet.files.json_text import write_json
 from tests.converters.cli.running import assert_one_sentence, regnet
 from tests.converters.demo import FILES, snapshot
 from tests.converters.hub import Hub, hub_taking_uploads
