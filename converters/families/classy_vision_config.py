@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint import Opaque
-from converters.families.pixel_steps import Followed, Picture, StepError, follow, sides
-from converters.families.source import FILTERS, Decision, EvalTransform
+from converters.families.pixel_steps import TORCHVISION, Followed, Picture, Steps, as_it_is, follow
 from converters.families.words import (
     FIRST_STRIDES,
     Says,
@@ -26,7 +24,9 @@ from regnet.architecture import NORM_EPS
 from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
+
+    from converters.families.source import Decision, EvalTransform
 
 _NATIVE = {"classy_cifar10": 32, "classy_cifar100": 32}
 """Data sets of pictures of one size."""
@@ -155,28 +155,6 @@ def _listed(transforms: object, depth: int = 0) -> Iterator[tuple[str, Mapping[s
             yield name, settings
 
 
-def _filter(settings: Mapping[str, Any]) -> str:
-    """Its name: a configuration has a number of Pillow's, a name, or torchvision's enumeration."""
-    value = settings.get("interpolation", FILTERS["bilinear"])
-    if isinstance(value, Opaque) and value.args:
-        value = value.args[0]
-    by_number = {number: name for name, number in FILTERS.items()}
-    if isinstance(value, str):
-        return value.rpartition(".")[2].lower()
-    if value not in by_number:
-        raise StepError(f"the filter {value!r}")
-    return by_number[value]
-
-
-def _resize(picture: Picture, settings: Mapping[str, Any]) -> Picture:
-    side, square = sides(settings["size"])
-    return picture.resized(side, _filter(settings), squash=square)
-
-
-def _as_it_is(picture: Picture, _: Mapping[str, Any]) -> Picture:
-    return picture
-
-
 def _imagenet(picture: Picture, settings: Mapping[str, Any]) -> Picture:
     """``ImagenetNoAugmentTransform``: four steps in one."""
     picture = picture.resized(settings.get("resize", 256), "bilinear")
@@ -185,13 +163,10 @@ def _imagenet(picture: Picture, settings: Mapping[str, Any]) -> Picture:
     return picture.normalised(mean, std)
 
 
-_STEPS: dict[str, Callable[[Picture, Mapping[str, Any]], Picture]] = {
-    "resize": _resize,
-    "centercrop": lambda p, s: p.cropped(sides(s["size"])[0]),
-    "totensor": lambda p, _: replace(p, levels=1.0),
-    "normalize": lambda p, s: p.normalised(s["mean"], s["std"]),
+_STEPS: Steps = {
+    **{name.lower(): step for name, step in TORCHVISION.items()},
     "imagenetnoaugment": _imagenet,
-    "tupletomap": _as_it_is,
-    "genericimagetransform": _as_it_is,
+    "tupletomap": as_it_is,
+    "genericimagetransform": as_it_is,
 }
 """torchvision's and ClassyVision's own, without underscores and in small letters."""

@@ -8,9 +8,8 @@ only, so the rule is searched for, and what is found is checked by applying it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from converters.families.layout import group_widths
 from regnet.design_space import (
@@ -37,8 +36,7 @@ _CLEARANCE = 1e-5
 """Relative distance of a width from where it would round otherwise: timm counts in float32."""
 
 
-@dataclass(frozen=True, slots=True)
-class LinearRule:
+class LinearRule(NamedTuple):
     """The parameters of the quantised linear rule, and the group width."""
 
     depth: int
@@ -46,6 +44,10 @@ class LinearRule:
     w_a: float
     w_m: float
     group_width: int
+
+    def spelled(self, *words: str) -> dict[str, Any]:
+        """The same under a framework's words for them, in this order."""
+        return dict(zip(words, self, strict=True))
 
 
 def rule_of(config: RegNetConfig) -> LinearRule | None:

@@ -151,17 +151,9 @@ def _model(config: RegNetConfig, *, has_classifier: bool) -> dict[str, Any]:
         NotRunError: If no linear rule gives its stages.
     """
     rule, stages = rule_behind(config, "mmpretrain"), len(config.depths)
-    arch = {
-        "depth": rule.depth,
-        "w0": rule.w_0,
-        "wa": rule.w_a,
-        "wm": rule.w_m,
-        "group_w": rule.group_width,
-        "bot_mul": 1.0,
-    }
     backbone = {
         "type": "RegNet",
-        "arch": arch,
+        "arch": rule.spelled("depth", "w0", "wa", "wm", "group_w") | {"bot_mul": 1.0},
         "in_channels": config.num_channels,
         "stem_channels": config.embedding_size,
         "strides": tuple(strides(config)),

@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.families.config_text import read_config
-from converters.families.pixel_steps import Followed, Picture, StepError, follow, sides, whole
+from converters.families.pixel_steps import (
+    TORCHVISION,
+    Followed,
+    Picture,
+    StepError,
+    Steps,
+    as_it_is,
+    filter_of,
+    follow,
+    sides,
+    whole,
+)
 from converters.families.source import BILINEAR, Decision, EvalTransform
 from converters.families.words import (
     FIRST_STRIDES,
@@ -30,7 +41,7 @@ from converters.families.words import (
 from regnet.architecture import NORM_EPS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from converters.families.source import ChannelOrder
 
@@ -282,7 +293,7 @@ def _load(picture: Picture, settings: Mapping[str, Any]) -> Picture:
 def _resize_edge(picture: Picture, settings: Mapping[str, Any]) -> Picture:
     if settings.get("edge", "short") != "short":
         raise StepError(f"edge {settings['edge']}")
-    return picture.resized(whole(settings["scale"]), _filter(settings))
+    return picture.resized(whole(settings["scale"]), filter_of(settings))
 
 
 def _resize(picture: Picture, settings: Mapping[str, Any]) -> Picture:
@@ -291,10 +302,10 @@ def _resize(picture: Picture, settings: Mapping[str, Any]) -> Picture:
     if isinstance(size, list | tuple) and len(size) == 2 and size[1] == -1:  # noqa: PLR2004
         if settings.get("adaptive_side", "short") != "short":
             raise StepError(f"adaptive_side {settings['adaptive_side']}")
-        return picture.resized(whole(size[0]), _filter(settings))
+        return picture.resized(whole(size[0]), filter_of(settings))
     if settings.get("keep_ratio"):
         raise StepError("keep_ratio")
-    return picture.resized(sides(size)[0], _filter(settings), squash=True)
+    return picture.resized(sides(size)[0], filter_of(settings), squash=True)
 
 
 def _centre_crop(picture: Picture, settings: Mapping[str, Any]) -> Picture:
@@ -316,11 +327,6 @@ def _normalise(picture: Picture, settings: Mapping[str, Any]) -> Picture:
     return picture.normalised(settings["mean"], settings["std"])
 
 
-def _torchvision_resize(picture: Picture, settings: Mapping[str, Any]) -> Picture:
-    side, square = sides(settings["size"])
-    return picture.resized(side, _filter(settings), squash=square)
-
-
 def _flag(settings: Mapping[str, Any], key: str, *, default: bool = False) -> bool:
     value = settings.get(key, default)
     if not isinstance(value, bool | int):
@@ -328,15 +334,7 @@ def _flag(settings: Mapping[str, Any], key: str, *, default: bool = False) -> bo
     return bool(value)
 
 
-def _filter(settings: Mapping[str, Any]) -> str:
-    return str(settings.get("interpolation", "bilinear")).lower()
-
-
-def _as_it_is(picture: Picture, _: Mapping[str, Any]) -> Picture:
-    return picture
-
-
-_STEPS: dict[str, Callable[[Picture, Mapping[str, Any]], Picture]] = {
+_STEPS: Steps = {
     "LoadImageFromFile": _load,
     "ResizeEdge": _resize_edge,
     "Resize": _resize,
@@ -346,14 +344,11 @@ _STEPS: dict[str, Callable[[Picture, Mapping[str, Any]], Picture]] = {
     "NumpyToPIL": lambda p, s: p.flipped() if _flag(s, "to_rgb") else p,
     "ToPIL": lambda p, s: p.flipped() if _flag(s, "to_rgb") else p,
     "PILToNumpy": lambda p, s: p.flipped() if _flag(s, "to_bgr") else p,
-    "torchvision/Resize": _torchvision_resize,
-    "torchvision/CenterCrop": lambda p, s: p.cropped(sides(s["size"])[0]),
-    "torchvision/ToTensor": lambda p, _: replace(p, levels=1.0),
-    "torchvision/Normalize": lambda p, s: p.normalised(s["mean"], s["std"]),
+    **{f"torchvision/{name}": step for name, step in TORCHVISION.items()},
     **dict.fromkeys(
         ("PackInputs", "PackClsInputs", "ImageToTensor", "ToTensor", "Collect", "ToNumpy"),
-        _as_it_is,
+        as_it_is,
     ),
-    **dict.fromkeys(("DefaultFormatBundle", "LoadAnnotations", "Pad"), _as_it_is),
+    **dict.fromkeys(("DefaultFormatBundle", "LoadAnnotations", "Pad"), as_it_is),
 }
 """mmpretrain's, mmcls' and mmcv's steps, of both generations."""

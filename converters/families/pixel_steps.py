@@ -7,13 +7,15 @@ channels, and the steps that could not be followed.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint import Opaque
 from converters.families.source import FILTERS, EvalTransform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from converters.families.source import ChannelOrder
 
@@ -145,6 +147,10 @@ class Picture:
         )
 
 
+Steps = Mapping[str, Callable[[Picture, Mapping[str, Any]], Picture]]
+"""By the name of a step, what it makes of a picture with its settings."""
+
+
 def whole(value: object) -> int:
     """The value, if it is a positive whole number.
 
@@ -180,6 +186,42 @@ def _numbers(values: object, count: int) -> tuple[float, ...]:
     return tuple(float(value) for value in listed)
 
 
+def filter_of(settings: Mapping[str, Any]) -> str:
+    """The filter's name: a configuration has a number of Pillow's, a name, or torchvision's enum.
+
+    Raises:
+        StepError: If it is none of these.
+    """
+    value = settings.get("interpolation", FILTERS["bilinear"])
+    if isinstance(value, Opaque) and value.args:
+        value = value.args[0]
+    by_number = {number: name for name, number in FILTERS.items()}
+    if isinstance(value, str):
+        return value.rpartition(".")[2].lower()
+    if value not in by_number:
+        raise StepError(f"the filter {value!r}")
+    return by_number[value]
+
+
+def as_it_is(picture: Picture, _: Mapping[str, Any]) -> Picture:
+    """A step that changes nothing of what is followed."""
+    return picture
+
+
+def _resize(picture: Picture, settings: Mapping[str, Any]) -> Picture:
+    side, square = sides(settings["size"])
+    return picture.resized(side, filter_of(settings), squash=square)
+
+
+TORCHVISION: Steps = {
+    "Resize": _resize,
+    "CenterCrop": lambda p, s: p.cropped(sides(s["size"])[0]),
+    "ToTensor": lambda p, _: replace(p, levels=1.0),
+    "Normalize": lambda p, s: p.normalised(s["mean"], s["std"]),
+}
+"""``torchvision.transforms``, which other frameworks take for steps of their own lists."""
+
+
 @dataclass(frozen=True, slots=True)
 class Followed:
     """The end of a list of steps.
@@ -195,7 +237,7 @@ class Followed:
 
 def follow(
     steps: Sequence[tuple[str, Mapping[str, Any]]],
-    known: Mapping[str, Callable[[Picture, Mapping[str, Any]], Picture]],
+    known: Steps,
     start: Picture,
 ) -> Followed:
     """Follow steps by a table.

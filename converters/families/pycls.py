@@ -19,7 +19,7 @@ from converters.families.keymap import Keymap
 from converters.families.labels import imagenet_labels
 from converters.families.layout import group_widths, strides
 from converters.families.linear_rule import rule_of
-from converters.families.pycls_config import SAYS, PyclsConfig
+from converters.families.pycls_config import RULE, SAYS, PyclsConfig
 from converters.families.real_network import NotRunError, RealNetwork
 from converters.families.source import BILINEAR, Decision, EvalTransform
 from converters.families.writing import Target
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
-    from converters.families.linear_rule import LinearRule
     from converters.families.options import SourceOptions
     from converters.families.source import Source
     from converters.families.wrapping import StateDict
@@ -181,23 +180,13 @@ def _cfg(network: Network) -> dict[str, Any]:
         word = SAYS["hidden_act"]  # a key that 0.1.1 does not have yet
         model[word.key.partition(".")[2]] = word.spelled(config.hidden_act)
     rule = rule_of(config) if named_like(config) and config.downsample_in_first_stage else None
-    kind, stages = ("REGNET", _regnet(rule)) if rule else ("ANYNET", _anynet(config))
+    kind, stages = ("REGNET", rule.spelled(*RULE)) if rule else ("ANYNET", _anynet(config))
     stages |= {"SE_ON": config.layer_type == "y", "STEM_W": config.embedding_size}
     return {
         "MODEL": model | {"TYPE": kind.lower()},
         "TRAIN": {"IM_SIZE": network.transform.crop},
         "TEST": {"IM_SIZE": network.transform.resize},
         kind: stages,
-    }
-
-
-def _regnet(rule: LinearRule) -> dict[str, Any]:
-    return {
-        "DEPTH": rule.depth,
-        "W0": rule.w_0,
-        "WA": rule.w_a,
-        "WM": rule.w_m,
-        "GROUP_W": rule.group_width,
     }
 
 

@@ -49,6 +49,9 @@ SAYS: Says = {
 }
 """Keys without a section are those of REGNET, or of ANYNET, which has some of them per stage."""
 
+RULE = ("DEPTH", "W0", "WA", "WM", "GROUP_W")
+"""Keys of REGNET: the quantised linear rule, and the group width."""
+
 _OF_FIELDS = {"hidden_act", "downsample_in_first_stage"}
 _PER_STAGE = {"BOT_MUL", "STRIDE"}
 _MEANS = {"BLOCK_TYPE": "a RegNetZ or another network"}
@@ -81,8 +84,7 @@ _SECTIONS = Vocabulary(
 )
 
 _NETWORK = Vocabulary(
-    read=frozenset(word.key for word in SAYS.values())
-    | {"STRIDES", "BOT_MULS", "SE_ON", "DEPTH", "W0", "WA", "WM", "GROUP_W"},
+    read=frozenset(word.key for word in SAYS.values()) | {"STRIDES", "BOT_MULS", "SE_ON", *RULE},
     harmless=frozenset({"STEM_W", "DEPTHS", "WIDTHS", "GROUP_WS"}),  # shown by the shapes
 )
 
@@ -216,7 +218,7 @@ class PyclsConfig:
     @property
     def described_shape(self) -> tuple[list[int], list[int]] | None:
         """Width and depth of each stage by the REGNET section; None where it does not say."""
-        values = [self.get("REGNET", key, None) for key in ("DEPTH", "W0", "WA", "WM", "GROUP_W")]
+        values = [self.get("REGNET", key, None) for key in RULE]
         if self.network_section != "REGNET" or not all(_is_number(value) for value in values):
             return None
         depth, w_0, w_a, w_m, group_width = values

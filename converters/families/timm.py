@@ -180,9 +180,8 @@ def _made_with(config: RegNetConfig) -> tuple[str, dict[str, Any]]:
     name = entrypoint(config)
     if name:
         return name, arguments
-    rule = rule_behind(config, "timm")
-    arguments |= {"depth": rule.depth, "w0": rule.w_0, "wa": rule.w_a, "wm": rule.w_m}
-    return f"regnet{config.layer_type}_002", arguments | {"group_size": rule.group_width}
+    rule = rule_behind(config, "timm").spelled("depth", "w0", "wa", "wm", "group_size")
+    return f"regnet{config.layer_type}_002", arguments | rule
 
 
 def entrypoint(config: RegNetConfig) -> str | None:
