@@ -43,7 +43,7 @@ from converters.parity.verify import recorded_inputs, verify_folder
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from converters.parity.truth import Inputs
+    from converters.parity.metrics import Inputs
 
 FOLDED = Arithmetic(torch.float32, folded=True)
 

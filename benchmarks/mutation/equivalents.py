@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from benchmarks.mutation.artefact import Artefact
     from benchmarks.mutation.graphs import NodeFault
     from benchmarks.mutation.subjects import Subject
-    from converters.parity.verdict import Outputs
+    from converters.parity.metrics import Outputs
 
     Plant = Callable[[Artefact, Subject], None]
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.mutation.artefact import Artefact
-    from converters.parity.verdict import Outputs, Verdict
+    from converters.parity.metrics import Outputs
+    from converters.parity.verdict import Verdict
 
 SMALL = {
     "X": {"layer_type": "x"},

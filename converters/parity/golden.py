@@ -14,18 +14,17 @@ from converters.checkpoint import open_checkpoint
 from converters.errors import InputError
 from converters.families.recognise import tensors_of
 from converters.folder.folder import GOLDEN_NAME
-from converters.parity.metrics import rms
+from converters.parity.metrics import Batches, Inputs, rms
 from converters.parity.verdict import Measurement, Verdict
 from regnet.files.safetensors_file import TensorSpec, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from converters.parity.units import Units
-    from converters.parity.verdict import Outputs
+    from converters.parity.metrics import Outputs, Units
 
 _PIXELS = ".pixel_values"
 
@@ -38,9 +37,7 @@ _FLOAT64_ROUNDING = 2.0**-29
 """In units of float32's: 2**-53 to 2**-24."""
 
 
-def write_golden(
-    folder: Path, inputs: Mapping[str, NDArray[np.float32]], oracle: Mapping[str, Outputs]
-) -> str:
+def write_golden(folder: Path, inputs: Inputs, oracle: Batches) -> str:
     """Write ``golden.safetensors`` and return its sha256.
 
     Args:
@@ -100,9 +97,7 @@ def _batches(names: Iterable[str]) -> list[str]:
     return sorted(batches, key=lambda batch: (batch != "native", batch))
 
 
-def judge_golden(
-    oracle: Mapping[str, Outputs], golden: Mapping[str, Outputs], units: Units
-) -> Verdict:
+def judge_golden(oracle: Batches, golden: Batches, units: Units) -> Verdict:
     """Compare the oracle, computed again, with what it gave when the checkpoint was converted.
 
     Args:

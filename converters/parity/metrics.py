@@ -1,7 +1,8 @@
-"""How far an output is from the oracle's."""
+"""What networks are given and return, and how far an output is from the oracle's."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,19 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Inputs = Mapping[str, "NDArray[np.float32]"]
+"""By batch, (N, channels, height, width), normalised."""
+
+Outputs = dict[str, "NDArray[np.floating]"]
+"""Of a batch by name: ``logits``, (N, classes); or ``last_hidden_state``, (N, width, H, W), and
+``pooler_output``, (N, width, 1, 1)."""
+
+Batches = Mapping[str, Outputs]
+"""By batch."""
+
+Units = Mapping[str, Mapping[str, "Errors"]]
+"""By batch and output, what an honest computation gets wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,11 @@ from converters.formats.reference import torch_name
 from converters.parity.units import float32_units, reduced_units
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
     from converters.folder.folder import ConvertedFolder
     from converters.formats.runtime import Runtime
-    from converters.parity.units import Units
-    from converters.parity.verdict import Outputs
-
-    Inputs = Mapping[str, NDArray[np.float32]]
+    from converters.parity.metrics import Batches, Inputs, Outputs, Units
 
 FLOAT32 = "float32"
 FLOAT16 = "float16"
@@ -50,7 +44,7 @@ class Truth:
         self._units: dict[str, Units] = {}
 
     @cached_property
-    def eager(self) -> Mapping[str, Outputs]:
+    def eager(self) -> Batches:
         """Outputs of float32 PyTorch: batch to output name to array."""
         return run_in_lockstep(self._folder, self.inputs, EAGER)
 

@@ -16,21 +16,14 @@ import torch
 
 from converters.formats.lockstep import Arithmetic, run_in_lockstep
 from converters.parity.injection import AMPLIFIED, Injection
-from converters.parity.metrics import Errors, rms
+from converters.parity.metrics import Batches, Errors, Inputs, rms
 from converters.parity.rounding import rounded
 from regnet.design_space import complexity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from converters.folder.folder import ConvertedFolder
-
-    Inputs = Mapping[str, NDArray[np.float32]]
-    Outputs = Mapping[str, NDArray[np.floating]]
-    Batches = Mapping[str, Outputs]
-    Units = Mapping[str, Mapping[str, Errors]]
 
 _BUDGET = 500_000_000
 """Multiply-adds that all draws of images of one shape may cost, unless the fewest cost more."""

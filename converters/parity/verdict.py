@@ -16,21 +16,17 @@ import numpy as np
 from converters.parity.metrics import Errors, TopK, best_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from converters.folder.record import Outcome
     from converters.parity.contents.tensors import TensorCertificate
-    from converters.parity.units import Units
+    from converters.parity.metrics import Batches, Units
 
 RMS_LIMIT = 4.0
 """Times the unit. Right artefacts stay near 1 (see docs/parity.md)."""
 
 MAX_LIMIT = 6.0
 """Times the unit of the largest error; a maximum varies more than a mean."""
-
-Outputs = dict[str, "NDArray[np.floating]"]
 
 NOT_RUN = "not run"
 """What stands in the place of a runtime where nothing was run."""
@@ -190,9 +186,9 @@ class Verdict:
 
 
 def judge(
-    outputs: Mapping[str, Mapping[str, NDArray[np.floating]]],
+    outputs: Batches,
     units: Units,
-    oracle: Mapping[str, Outputs],
+    oracle: Batches,
     precision: str = "float32",
 ) -> tuple[Measurement, ...]:
     """Measure an artefact's outputs and decide.

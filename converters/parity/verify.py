@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from converters.families.options import SourceOptions
     from converters.folder.folder import ConvertedFolder
     from converters.formats.runtime import ArtefactRuntime
-    from converters.parity.truth import Inputs
-    from converters.parity.verdict import Outputs
+    from converters.parity.metrics import Batches, Inputs
 
 _PROGRAMS = {".onnx", ".ort", ".pt", ".pt2", ".pte", ".ptl", ".pth", ".tflite"}
 """How files of networks end."""
@@ -209,7 +208,7 @@ def _taken_over(options: SourceOptions) -> Iterator[str]:
         )
 
 
-def recorded_inputs(folder: ConvertedFolder) -> tuple[Inputs, Mapping[str, Outputs] | None]:
+def recorded_inputs(folder: ConvertedFolder) -> tuple[Inputs, Batches | None]:
     """The folder's golden vectors, as `read_golden` gives them; else fresh inputs and None."""
     if (folder.path / GOLDEN_NAME).is_file():
         return read_golden(folder.path, folder.output_names)

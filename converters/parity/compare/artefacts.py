@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.parity.compare.sides import Side
-    from converters.parity.truth import Inputs
+    from converters.parity.metrics import Inputs
     from converters.parity.verdict import Verdict
 
 _CHECKPOINTS = frozenset({".bin", ".json", ".pth", ".pyth", ".safetensors", ".torch"})

@@ -25,16 +25,12 @@ from converters.parity.verify import fresh_inputs
 from regnet.imagenet import IMAGENET_MEAN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from converters.parity.compare.sides import ArtefactSide, Side
-    from converters.parity.verdict import Outputs
+    from converters.parity.metrics import Batches, Inputs
 
-    Inputs = Mapping[str, NDArray[np.float32]]
-    Results = Mapping[str, Outputs]
 
 _IMAGES = 3
 _NATIVE = "native"
@@ -53,8 +49,8 @@ class Judged:
 
     oracle: str
     verdict: Verdict
-    a: Results
-    b: Results
+    a: Batches
+    b: Batches
 
 
 def shared_inputs(a: Side, b: Side, images: Sequence[Path]) -> Inputs:
@@ -145,6 +141,6 @@ def _by_artefact(
     return Judged(oracle, verdict, *_in_order(letters, noisy, outputs))
 
 
-def _in_order(letters: tuple[str, str], x: Results, y: Results) -> tuple[Results, Results]:
+def _in_order(letters: tuple[str, str], x: Batches, y: Batches) -> tuple[Batches, Batches]:
     """A's results and B's, of those of the sides so called."""
     return (x, y) if letters == ("A", "B") else (y, x)

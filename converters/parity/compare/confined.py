@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from converters.parity.compare.foreign import Foreign, Layout, Outputs
+    from converters.parity.compare.foreign import Foreign, Layout
+    from converters.parity.metrics import Outputs
 
 ONNX, TORCHSCRIPT = "onnx", "torchscript"
 """Kinds of files that anybody may have written, told apart by their first bytes."""

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from converters.parity.metrics import Outputs
+
     Layout = tuple[int | None, int | None, int | None, int | None]
-    Outputs = dict[str, NDArray[np.floating]]
 
 IMAGE_AXES = 4
 

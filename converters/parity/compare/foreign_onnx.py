@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from onnx.reference import ReferenceEvaluator
     from onnxruntime import InferenceSession
 
-    from converters.parity.compare.foreign import Layout, Outputs
+    from converters.parity.compare.foreign import Layout
+    from converters.parity.metrics import Outputs
 
 
 class ForeignOnnx:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from converters.parity.compare.foreign import Layout, Outputs
+    from converters.parity.compare.foreign import Layout
+    from converters.parity.metrics import Outputs
 
 
 class ForeignTorchScript:

@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.parity.metrics import Errors, rms
+from converters.parity.metrics import Batches, Errors, rms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
-
-    Outputs = Mapping[str, NDArray[np.floating]]
-    Batches = Mapping[str, Outputs]
-    Units = Mapping[str, Mapping[str, Errors]]
 
 _LEAST = 2 * float(np.finfo(np.float32).eps)
 """Relative to the output: two roundings, which no float32 network does better but by luck."""

@@ -9,8 +9,8 @@ import pytest
 
 from converters.folder.folder import ConvertedFolder
 from converters.jobs.convert import ConvertOptions, convert
-from converters.parity.metrics import Errors
-from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT, Measurement, Outputs, Verdict, judge
+from converters.parity.metrics import Errors, Outputs
+from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT, Measurement, Verdict, judge
 from tests.converters.parity.networks import FORMS, NETWORKS, Network, export, random_network
 from tests.oracles import pycls
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converters.parity.compare.sampled import units_of
-from converters.parity.verdict import Outputs
+from converters.parity.metrics import Outputs
 
 ORACLE = np.array([[4.0, 0.0], [0.0, 3.0]])
 STEP = 2.0**-12
