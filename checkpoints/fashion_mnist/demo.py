@@ -19,7 +19,7 @@ from converters.cli.console import Output
 from converters.folder.folder import ConvertedFolder
 from converters.formats.format import ExportOptions
 from converters.formats.probabilities import softmax
-from converters.jobs.bench_folder import BenchOptions, bench_folder
+from converters.jobs.bench_folder import bench_folder
 from converters.jobs.evaluate import evaluate
 from converters.jobs.export import export_artefacts
 from converters.jobs.predict import EAGER, open_runtime
@@ -100,7 +100,7 @@ def format_rows(
         images: (N, H, W, 3), RGB.
         labels: (N,), the true classes.
     """
-    timed = bench_folder(folder.path, BenchOptions(batches=(1,), rounds=_ROUNDS))
+    timed = bench_folder(folder.path, batches=(1,), rounds=_ROUNDS)
     runtimes = {name: open_runtime(folder, name) for name in timed.runtimes}
     evaluation = evaluate(runtimes, batches(folder, images, labels))
     for entry in timed.entries:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from converters.cli import interrupts
-from converters.cli.arguments import UsageError
-from converters.cli.converting import convert_command
-from converters.cli.exporting import export_command
-from converters.cli.inspecting import inspect_command, list_command
-from converters.cli.proving import compare_command, verify_command
-from converters.cli.publishing import push_command
-from converters.cli.running import bench_command, evaluate_command, predict_command
-from converters.cli.signing import sign_command
+from converters.cli.bench import bench_command
+from converters.cli.compare import compare_command
+from converters.cli.convert import convert_command
+from converters.cli.evaluate import evaluate_command
+from converters.cli.export import export_command
+from converters.cli.inspect import inspect_command
+from converters.cli.list import list_command
+from converters.cli.options import UsageError
+from converters.cli.predict import predict_command
+from converters.cli.push import push_command
+from converters.cli.sign import sign_command
+from converters.cli.verify import verify_command
 from converters.errors import (
     ConversionError,
     StorageError,
@@ -47,6 +52,22 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 """In the order in which ``--help`` lists them."""
 
+
+class _Command(TyperCommand):
+    """A command with ``--debug``, which :func:`run_app` heeds and no command has to know."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        debug = TyperOption(
+            param_decls=["--debug"],
+            is_flag=True,
+            default=False,
+            expose_value=False,
+            help="Show tracebacks.",
+        )
+        settings["params"] = [*(settings.get("params") or ()), debug]
+        super().__init__(*args, **settings)
+
+
 app = typer.Typer(
     name="regnet",
     help="From any RegNet checkpoint to a proven, deployable folder.",
@@ -55,11 +76,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _name, _command in _COMMANDS.items():
-    app.command(_name)(_command)
+    app.command(_name, cls=_Command)(_command)
 
 convert_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 """The conversion alone, for the commands whose source is fixed."""
-convert_app.command()(convert_command)
+convert_app.command(cls=_Command)(convert_command)
 
 
 def run_app(application: typer.Typer, name: str, arguments: list[str] | None = None) -> int:

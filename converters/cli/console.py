@@ -1,4 +1,4 @@
-"""Where output goes: the result to stdout, progress and errors to stderr."""
+"""Where output goes: the result to stdout or a file, progress and errors to stderr."""
 
 from __future__ import annotations
 
@@ -11,23 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from converters.errors import escaped
-from converters.families.source import NOT_UNDERSTOOD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from rich.console import RenderableType
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
     from converters.families.source import Decision
     from converters.weights.inspection import Inspection
@@ -62,6 +54,8 @@ class Output:
 
     def warn(self, decisions: Iterable[Decision]) -> None:
         """Say on stderr what of a checkpoint was not understood, unless silence was asked for."""
+        from converters.families.source import NOT_UNDERSTOOD
+
         for decision in decisions:
             if decision.topic == NOT_UNDERSTOOD and not self.quiet:
                 words = escaped(f"{decision.value} ({decision.reason})")
@@ -75,6 +69,15 @@ class Output:
     @contextmanager
     def progress(self, unit: Literal["bytes", "items"] = "bytes") -> Iterator[Steps]:
         """Show a bar on stderr while the block works, if a person is watching."""
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
         console = Console(stderr=True)
         done = (
             (DownloadColumn(),)
@@ -130,3 +133,23 @@ class Steps:
         if not self._started and time.monotonic() - self._began > _SHOW_AFTER:
             self._started = True
             self._bar.start()
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text whole or not at all; ``-`` is stdout.
+
+    Raises:
+        StorageError: If the file cannot be written.
+    """
+    from converters.staging import staged_file, storage_errors
+
+    if str(target) == "-":
+        sys.stdout.write(text)
+    elif target.is_symlink() or (target.exists() and not target.is_file()):
+        with storage_errors(target):  # /dev/stdout or a pipe is written into, never replaced
+            target.write_text(text, encoding="utf-8")
+    else:
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with staged_file(target) as staging:
+            staging.write_text(text, encoding="utf-8")

@@ -1,22 +1,18 @@
-"""Published checkpoints on the command line: `regnet list`, and a name in place of a path."""
+"""A published checkpoint's name in place of a path, in every command that takes a checkpoint."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
-
-from rich.table import Table
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from converters.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from converters.cli.console import Output
     from converters.families.options import SourceOptions
-    from converters.published.manifest import Published
 
 
 def located(path: Path, options: SourceOptions, output: Output) -> tuple[Path, SourceOptions]:
@@ -58,62 +54,3 @@ def located(path: Path, options: SourceOptions, output: Output) -> tuple[Path, S
     with output.progress() as progress:
         fetched = fetch(published, progress)
     return fetched, replace(options, framework=published.framework, published=published)
-
-
-def list_published(text: str, framework: str | None, output: Output) -> None:
-    """Print the published checkpoints of a framework whose full name contains a text.
-
-    Raises:
-        InputError: If there is none.
-    """
-    from converters.published.manifest import manifest
-
-    chosen = [
-        published
-        for published in manifest()
-        if text.casefold() in published.full_name.casefold()
-        and framework in {None, published.framework}
-    ]
-    if not chosen:
-        of = f" of {framework}" if framework else ""
-        raise InputError(
-            f"No published checkpoint{of} has {text!r} in its name; see `regnet list`."
-        )
-    output.result(_table(chosen))
-    output.record({"checkpoints": [_record(published) for published in chosen]})
-
-
-def _table(chosen: Iterable[Published]) -> Table:
-    table = Table("name", "network", box=None, pad_edge=False)
-    for column in ("parameters", "classes", "top-1"):
-        table.add_column(column, justify="right")
-    table.add_column("measured at")
-    table.add_column("licence")
-    for published in chosen:
-        size = published.measured_at or published.transform.crop
-        table.add_row(
-            published.full_name,
-            published.architecture or "-",
-            f"{published.parameters / 1e6:.1f} M" if published.parameters else "-",
-            _or_dash(published.classes),
-            f"{published.top1:.2f} %" if published.top1 else "-",
-            f"{size} pixels" if published.top1 else "-",
-            _or_dash(published.licence),
-        )
-    return table
-
-
-def _or_dash(value: object) -> str:
-    return "-" if value is None else str(value)
-
-
-def _record(published: Published) -> dict[str, Any]:
-    transform = published.transform
-    return asdict(published) | {
-        "name": published.full_name,
-        "transform": {
-            "resize": transform.resize,
-            "crop": transform.crop,
-            "interpolation": transform.filter_name,
-        },
-    }

@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from converters.errors import escaped
-from regnet.design_space import complexity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +36,8 @@ def human_size(nbytes: int) -> str:
 
 def inspection_tables(inspection: Inspection) -> list[RenderableType]:
     """What a checkpoint is, what was decided, and what a conversion will do."""
+    from regnet.design_space import complexity
+
     source = inspection.source
     config = source.config
     cost = complexity(config, source.transform.crop)

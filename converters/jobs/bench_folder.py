@@ -27,26 +27,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class BenchOptions:
-    """What is timed.
-
-    Attributes:
-        runtimes: Keys of :data:`converters.formats.registry.FORMATS`, and ``torch``; empty for all
-            that the folder has.
-        batches: Numbers of images that go through the network at once.
-        threads: Numbers of threads.
-        rounds: How many turns each contender has on each batch.
-        image_size: Side of the images in pixels; None for the network's own.
-    """
-
-    runtimes: Sequence[str] = ()
-    batches: Sequence[int] = (1, 8)
-    threads: Sequence[int] = (1,)
-    rounds: int = 10
-    image_size: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Bench:
     """What was timed.
 
@@ -87,9 +67,14 @@ class Bench:
         }
 
 
-def bench_folder(
+def bench_folder(  # noqa: PLR0913 -- one keyword for each choice
     path: Path,
-    options: BenchOptions,
+    *,
+    runtimes: Sequence[str] = (),
+    batches: Sequence[int] = (1, 8),
+    threads: Sequence[int] = (1,),
+    rounds: int = 10,
+    image_size: int | None = None,
     begin: Callable[[int], object] = lambda _: None,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Bench:
@@ -97,7 +82,12 @@ def bench_folder(
 
     Args:
         path: A converted folder.
-        options: What is timed.
+        runtimes: Keys of :data:`converters.formats.registry.FORMATS`, and ``torch``; empty for all
+            that the folder has.
+        batches: Numbers of images that go through the network at once.
+        threads: Numbers of threads.
+        rounds: How many turns each contender has on each batch.
+        image_size: Side of the images in pixels; None for the network's own.
         begin: Called once with the number of turns.
         advance: Called with 1 after each turn.
 
@@ -110,13 +100,13 @@ def bench_folder(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     folder = ConvertedFolder(path)
     load = os.getloadavg()[0]
-    contenders, absent = _open(folder, options)
-    size = options.image_size or folder.image_size
-    shape = (max(options.batches), folder.config.num_channels, size, size)
+    contenders, absent = _open(folder, runtimes, threads)
+    size = image_size or folder.image_size
+    shape = (max(batches), folder.config.num_channels, size, size)
     pixels = np.random.default_rng(0).standard_normal(shape, np.float32)
-    batches = [pixels[:batch] for batch in options.batches]
-    begin(len(contenders) * len(batches) * options.rounds)
-    timed = time_in_turn(contenders, batches, options.rounds, advance)
+    inputs = [pixels[:batch] for batch in batches]
+    begin(len(contenders) * len(inputs) * rounds)
+    timed = time_in_turn(contenders, inputs, rounds, advance)
     verdicts = recorded_verdicts(folder)
     entries = [
         _entry(folder, contender, contenders[contender], verdicts, timings)
@@ -126,17 +116,17 @@ def bench_folder(
 
 
 def _open(
-    folder: ConvertedFolder, options: BenchOptions
+    folder: ConvertedFolder, runtimes: Sequence[str], threads: Sequence[int]
 ) -> tuple[dict[Contender, Runtime], dict[str, str]]:
     """Every contender; what the folder holds but this machine cannot run is only named."""
     contenders: dict[Contender, Runtime] = {}
     absent: dict[str, str] = {}
-    for name in dict.fromkeys(options.runtimes or present_runtimes(folder)):
+    for name in dict.fromkeys(runtimes or present_runtimes(folder)):
         try:
-            for threads in dict.fromkeys(options.threads):
-                contenders[Contender(name, threads)] = open_runtime(folder, name, threads)
+            for count in dict.fromkeys(threads):
+                contenders[Contender(name, count)] = open_runtime(folder, name, count)
         except ConversionError as error:
-            if options.runtimes or isinstance(error, UnsafeInputError):
+            if runtimes or isinstance(error, UnsafeInputError):
                 raise
             absent[name] = str(error)
     return contenders, absent

@@ -25,26 +25,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateOptions:
-    """What is evaluated on what.
-
-    Attributes:
-        runtimes: Keys of :data:`converters.formats.registry.FORMATS`, and ``torch``; empty for all
-            that the folder has.
-        classes: Names of class folders in class order; None where their names speak for themselves.
-        limit: At most so many images, spread evenly.
-        batch_size: Images that go through a network at once.
-        threads: How many compute.
-    """
-
-    runtimes: Sequence[str] = ()
-    classes: Sequence[str] | None = None
-    limit: int | None = None
-    batch_size: int = BATCH_SIZE
-    threads: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class FolderEvaluation:
     """What was counted on a folder of images.
 
@@ -67,10 +47,15 @@ class FolderEvaluation:
         }
 
 
-def evaluate_folder(
+def evaluate_folder(  # noqa: PLR0913 -- one keyword for each choice
     path: Path,
     images: Path,
-    options: EvaluateOptions,
+    *,
+    runtimes: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
+    limit: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    threads: int = 1,
     begin: Callable[[int], object] = lambda _: None,
     advance: Callable[[int], object] = lambda _: None,
 ) -> FolderEvaluation:
@@ -80,7 +65,12 @@ def evaluate_folder(
         path: The converted folder.
         images: One folder for each class, see
             :func:`converters.jobs.evaluate_classes.labelled_images`.
-        options: How.
+        runtimes: Keys of :data:`converters.formats.registry.FORMATS`, and ``torch``; empty for all
+            that the folder has.
+        classes: Names of class folders in class order; None where their names speak for themselves.
+        limit: At most so many images, spread evenly.
+        batch_size: Images that go through a network at once.
+        threads: How many compute.
         begin: Called once with the number of images.
         advance: Called with the number of images of each batch that is done.
 
@@ -89,21 +79,21 @@ def evaluate_folder(
         UnreadableImagesError: If no image could be read.
     """
     folder = classifier_folder(path)
-    labelled = labelled_images(images, folder.config.id2label, options.classes)
-    labelled = labelled.limited(options.limit)
-    names = list(dict.fromkeys(options.runtimes)) or present_runtimes(folder)
-    runtimes = {name: open_runtime(folder, name, options.threads) for name in names}
+    labelled = labelled_images(images, folder.config.id2label, classes)
+    labelled = labelled.limited(limit)
+    names = list(dict.fromkeys(runtimes)) or present_runtimes(folder)
+    opened = {name: open_runtime(folder, name, threads) for name in names}
     begin(len(labelled.classes))
     unreadable: list[str] = []
     processor = folder.processor
 
     def batches() -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        reading = read_in_batches(labelled.classes, processor, options.batch_size, unreadable)
+        reading = read_in_batches(labelled.classes, processor, batch_size, unreadable)
         for files, pixels in reading:
             yield pixels, np.array([labelled.classes[file] for file in files])
             advance(len(files))
 
-    evaluation = evaluate(runtimes, batches())
+    evaluation = evaluate(opened, batches())
     if not evaluation.images:
         raise UnreadableImagesError(*unreadable)
     return FolderEvaluation(evaluation, labelled.matched_by, unreadable)

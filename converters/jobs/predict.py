@@ -47,21 +47,6 @@ class Prediction:
         return {"image": str(self.image), "classes": classes}
 
 
-@dataclass(frozen=True, slots=True)
-class PredictOptions:
-    """How images are classified.
-
-    Attributes:
-        runtime: A key of :data:`converters.formats.registry.FORMATS`, or ``torch``.
-        top: How many classes to give.
-        batch_size: Images that go through the network at once; fewer, if they are very large.
-    """
-
-    runtime: str = "onnx"
-    top: int = 5
-    batch_size: int = BATCH_SIZE
-
-
 def predict_images(
     path: Path, images: Sequence[Path], runtime: str = "onnx", top: int = 5
 ) -> list[Prediction]:
@@ -78,22 +63,30 @@ def predict_images(
         UnreadableImagesError: If images cannot be read.
     """
     unreadable: list[str] = []
-    predictions = list(predict_each(path, images, PredictOptions(runtime, top), unreadable))
+    predictions = list(predict_each(path, images, unreadable, runtime=runtime, top=top))
     if unreadable:
         raise UnreadableImagesError(*unreadable)
     return predictions
 
 
-def predict_each(
-    path: Path, images: Sequence[Path], options: PredictOptions, unreadable: list[str]
+def predict_each(  # noqa: PLR0913 -- one keyword for each choice
+    path: Path,
+    images: Sequence[Path],
+    unreadable: list[str],
+    *,
+    runtime: str = "onnx",
+    top: int = 5,
+    batch_size: int = BATCH_SIZE,
 ) -> Iterator[Prediction]:
     """Classify image files, one batch in memory at a time.
 
     Args:
         path: A converted folder with a classifier.
         images: Files that Pillow reads.
-        options: How.
         unreadable: Gets one sentence for each file that cannot be read; it is left out.
+        runtime: A key of :data:`converters.formats.registry.FORMATS`, or ``torch``.
+        top: How many classes to give.
+        batch_size: Images that go through the network at once; fewer, if they are very large.
 
     Yields:
         What each image shows, in their order.
@@ -102,11 +95,11 @@ def predict_each(
         InputError: If the folder has no classifier or artefact, or that takes no such batch.
     """
     folder = classifier_folder(path)
-    network = open_runtime(folder, options.runtime)
-    reading = read_in_batches(images, folder.processor, options.batch_size, unreadable)
+    network = open_runtime(folder, runtime)
+    reading = read_in_batches(images, folder.processor, batch_size, unreadable)
     for files, pixels in reading:
         probabilities = softmax(logits_of(network, pixels))
-        best = np.argsort(-probabilities, axis=1, kind="stable")[:, : options.top]
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
         for file, scores, ranking in zip(files, probabilities, best, strict=True):
             classes = ((folder.config.id2label[int(i)], float(scores[i])) for i in ranking)
             yield Prediction(file, tuple(classes))

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import ConvNextImageProcessor, RegNetForImageClassification
 
-from converters.cli.commands import read_labels
+from converters.cli.options import read_labels
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from regnet import RegNetConfig, RegNetImageProcessor

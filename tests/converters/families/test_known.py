@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 import torch
 
-from converters.cli import arguments
+from converters.cli import options
 from converters.errors import InputError
 from converters.families.known import FAMILIES, Known, target_named, written_back
 from converters.families.options import SourceOptions
@@ -46,8 +46,8 @@ def test_the_command_line_has_the_frameworks_of_the_list() -> None:
     scripts = set(tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]["scripts"])
 
     assert scripts == {"regnet", *(f"convert-{name}" for name in FAMILIES)}
-    assert get_args(arguments.Framework) == tuple(FAMILIES)
-    assert get_args(arguments.WrittenBack) == written_back()
+    assert get_args(options.Framework) == tuple(FAMILIES)
+    assert get_args(options.WrittenBack) == written_back()
 
 
 @pytest.mark.parametrize("name", ["vissl", "caffe"])

@@ -14,7 +14,7 @@ from converters.folder.folder import ConvertedFolder
 from converters.formats.format import ExportOptions
 from converters.jobs.bench import Contender, Timing, time_in_turn
 from converters.jobs.bench_choice import Entry, choose
-from converters.jobs.bench_folder import BenchOptions, bench_folder, recorded_verdicts
+from converters.jobs.bench_folder import bench_folder, recorded_verdicts
 from converters.jobs.export import export_artefacts
 from converters.progress import Silent
 
@@ -129,8 +129,14 @@ def test_throughput_counts_images_and_latency_the_smallest_batch() -> None:
 
 def test_all_that_a_folder_holds_is_timed_with_its_verdict(demo_folder: Path) -> None:
     turns: list[int] = []
-    options = BenchOptions(batches=(1, 3), threads=(1, 2), rounds=2)
-    result = bench_folder(demo_folder, options, turns.append, turns.append)
+    result = bench_folder(
+        demo_folder,
+        batches=(1, 3),
+        threads=(1, 2),
+        rounds=2,
+        begin=turns.append,
+        advance=turns.append,
+    )
     contenders = [(e.contender.runtime, e.contender.threads) for e in result.entries]
     assert contenders == [
         (name, threads) for name in ("torch", "onnx", "torchscript") for threads in (1, 2)
@@ -173,13 +179,10 @@ def test_a_file_that_was_changed_or_never_judged_is_not_recommended(folder: Path
 
 def test_what_is_missing_is_an_error_only_if_it_was_asked_for(folder: Path) -> None:
     (folder / "model.onnx").unlink()
-    options = BenchOptions(batches=(1,), rounds=1)
-    assert {e.contender.runtime for e in bench_folder(folder, options).entries} == {
-        "torch",
-        "torchscript",
-    }
+    result = bench_folder(folder, batches=(1,), rounds=1)
+    assert set(result.runtimes) == {"torch", "torchscript"}
     with pytest.raises(InputError, match="regnet export --format onnx"):
-        bench_folder(folder, BenchOptions(("onnx",), batches=(1,), rounds=1))
+        bench_folder(folder, runtimes=("onnx",), batches=(1,), rounds=1)
 
 
 def test_what_is_there_but_cannot_be_opened_is_named(
@@ -195,7 +198,7 @@ def test_what_is_there_but_cannot_be_opened_is_named(
 
     opened = module.open_runtime
     monkeypatch.setattr(module, "open_runtime", without_extra)
-    result = bench_folder(folder, BenchOptions(batches=(1,), rounds=1))
+    result = bench_folder(folder, batches=(1,), rounds=1)
     assert result.absent == {"onnx": "onnx is not installed."}
     assert "onnx" not in result.runtimes
 

@@ -18,7 +18,7 @@ from converters.folder.folder import ConvertedFolder
 from converters.folder.images import UnreadableImagesError
 from converters.jobs.evaluate import Evaluation, evaluate
 from converters.jobs.evaluate_classes import labelled_images
-from converters.jobs.evaluate_folder import EvaluateOptions, evaluate_folder
+from converters.jobs.evaluate_folder import evaluate_folder
 from converters.jobs.predict import open_runtime
 from tests.converters.demo import labels, sample_images
 
@@ -169,9 +169,7 @@ def by_class(root: Path, count: int) -> Path:
 def test_a_folder_is_evaluated_with_every_runtime_it_has(demo_folder: Path, tmp_path: Path) -> None:
     val = by_class(tmp_path, 30)
     done: list[int] = []
-    result = evaluate_folder(
-        demo_folder, val, EvaluateOptions(batch_size=7), begin=done.append, advance=done.append
-    )
+    result = evaluate_folder(demo_folder, val, batch_size=7, begin=done.append, advance=done.append)
     assert set(result.evaluation.scores) == {"torch", "onnx", "torchscript"}
     for score in result.evaluation.scores.values():
         assert score.images == 30
@@ -188,22 +186,23 @@ def test_a_folder_is_evaluated_with_every_runtime_it_has(demo_folder: Path, tmp_
 def test_wrong_names_cost_the_accuracy(demo_folder: Path, tmp_path: Path) -> None:
     val = by_class(tmp_path, 30)
     names = [re.sub(r"\W", "_", label) for label in labels()]
-    options = EvaluateOptions(("onnx",), classes=names[1:] + names[:1])
-    assert evaluate_folder(demo_folder, val, options).evaluation.scores["onnx"].top1 <= 5
+    wrong = names[1:] + names[:1]
+    result = evaluate_folder(demo_folder, val, runtimes=("onnx",), classes=wrong)
+    assert result.evaluation.scores["onnx"].top1 <= 5
 
 
 def test_unreadable_images_are_left_out_and_told(demo_folder: Path, tmp_path: Path) -> None:
     val = by_class(tmp_path, 3)
     first = next(val.rglob("*.png"))
     first.write_text("no image")
-    result = evaluate_folder(demo_folder, val, EvaluateOptions(("onnx",)))
+    result = evaluate_folder(demo_folder, val, runtimes=("onnx",))
     assert result.evaluation.images == 2
     (sentence,) = result.unreadable
     assert sentence.startswith(f"{first} is not an image of a known format (")
     for path in val.rglob("*.png"):
         path.write_text("no image")
     with pytest.raises(UnreadableImagesError):
-        evaluate_folder(demo_folder, val, EvaluateOptions(("onnx",)))
+        evaluate_folder(demo_folder, val, runtimes=("onnx",))
 
 
 def test_a_batch_that_cannot_be_run_is_told(demo_folder: Path) -> None:

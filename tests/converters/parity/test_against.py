@@ -17,8 +17,7 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
 from converters.checkpoint import StoredTensor, reader
-from converters.cli.console import Output
-from converters.cli.verifying import VerifyOptions, verify
+from converters.cli.verify import verify_command
 from converters.errors import StorageError
 from converters.families import timm
 from converters.families.known import FAMILIES
@@ -294,9 +293,9 @@ def test_strict_wants_the_framework(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     checkpoint = saved("timm", tmp_path)
     folder = converted(checkpoint)
     monkeypatch.setattr(timm, "FAMILY", replace(timm.FAMILY, package="timm_of_nowhere"))
-    verify(folder.path, VerifyOptions(against=checkpoint), Output(quiet=True))
+    verify_command(folder.path, against=checkpoint, quiet=True)
     with pytest.raises(StorageError, match=r"was not run \(timm_of_nowhere is not installed"):
-        verify(folder.path, VerifyOptions(against=checkpoint, strict=True), Output(quiet=True))
+        verify_command(folder.path, against=checkpoint, strict=True, quiet=True)
 
 
 def test_the_raw_weights_fail_where_the_framework_takes_the_averaged_ones(tmp_path: Path) -> None:

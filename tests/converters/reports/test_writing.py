@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.cli.reports import write_reports
+from converters.cli.verify import write_reports
 from converters.errors import StorageError
 from converters.reports.html import html
 from converters.reports.junit import junit

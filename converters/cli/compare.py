@@ -1,26 +1,73 @@
-"""What `regnet compare` prints for people."""
+"""`regnet compare`: whether two networks are the same, and what differs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
-from converters.reports.findings import one_line
+from converters.cli.console import Output
+from converters.cli.options import Head, Images, Json, Order, Quiet, Weights
+from converters.cli.published import located
+from converters.errors import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import RenderableType
 
+    from converters.families.options import SourceOptions
     from converters.parity.compare.comparison import Comparison
     from converters.parity.compare.distances import Distance
-    from converters.parity.compare.weights import Weights
+    from converters.parity.compare.sides import Side
+    from converters.parity.compare.weights import Weights as ComparedWeights
     from converters.parity.metrics import TopK
 
 _SHOWN = 10
 """Tensors and fields listed; --json has them all."""
+
+
+def compare_command(
+    first: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A", help="A checkpoint, a converted folder or an artefact.", show_default=False
+        ),
+    ],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Likewise.", show_default=False)],
+    images: Images = None,
+    channel_order: Order = None,
+    weights: Weights = "best",
+    head: Head = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether two networks are the same, whatever each is; exit status 1 if they are not.
+
+    Example: regnet compare RegNetY-4.0GF.pyth model.onnx
+    """
+    from converters.families.options import SourceOptions
+    from converters.parity.compare.comparison import compare
+    from converters.parity.compare.sides import opened
+
+    options = SourceOptions(None, channel_order, weights, head)
+    output = Output(as_json, quiet)
+    places = [located(path, options, output) for path in (first, second)]
+    with ExitStack() as stack, output.progress() as progress:
+
+        def side(path: Path, decided: SourceOptions) -> Side:
+            progress.step(f"opening {path.name}")
+            return stack.enter_context(opened(path, decided))
+
+        a, b = (side(*place) for place in places)
+        comparison = compare(a, b, images or (), progress.step)
+        output.result(*comparison_tables(comparison))
+        output.record(comparison.to_dict())
+        comparison.require_same()
 
 
 def comparison_tables(comparison: Comparison) -> list[RenderableType]:
@@ -39,8 +86,8 @@ def _summary(comparison: Comparison) -> Table:
     facts = Table.grid(padding=(0, 2))
     verdict = comparison.verdict
     rows = [
-        ("A", f"{one_line(comparison.a.name)}, {comparison.a.title}"),
-        ("B", f"{one_line(comparison.b.name)}, {comparison.b.title}"),
+        ("A", f"{escaped(comparison.a.name)}, {comparison.a.title}"),
+        ("B", f"{escaped(comparison.b.name)}, {comparison.b.title}"),
         ("tensors", _weights(comparison.weights)),
         ("oracle", comparison.oracle),
     ]
@@ -51,7 +98,7 @@ def _summary(comparison: Comparison) -> Table:
         (f"{each.side}'s {each.verdict.artefact}", f"{each.verdict.outcome}: {each.verdict.reason}")
         for each in comparison.artefacts
     ]
-    rows += [("not compared", one_line(clause)) for clause in comparison.not_compared]
+    rows += [("not compared", escaped(clause)) for clause in comparison.not_compared]
     for topic, value in rows:
         facts.add_row(Text(topic, style="bold"), Text(value))
     same = Text("same network", style="green")
@@ -61,7 +108,7 @@ def _summary(comparison: Comparison) -> Table:
     return facts
 
 
-def _weights(weights: Weights) -> str:
+def _weights(weights: ComparedWeights) -> str:
     counts = [
         (weights.identical, "identical"),
         (weights.recomputed, "folded or cast, as float64 gives them"),
@@ -116,6 +163,6 @@ def _listed(title: str, clauses: Sequence[str]) -> Table:
 def _fields(comparison: Comparison) -> Table:
     table = Table("file", "field", "A", "B", box=None, pad_edge=False)
     for field in comparison.fields or ():
-        values = (one_line(value or "-") for value in (field.a, field.b))
-        table.add_row(field.file, one_line(field.field), *map(Text, values))
+        values = (escaped(value or "-") for value in (field.a, field.b))
+        table.add_row(field.file, escaped(field.field), *map(Text, values))
     return table

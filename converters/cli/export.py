@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path  # noqa: TC003 -- typer reads it
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from converters.cli.arguments import (  # noqa: TC001 -- typer reads them
-    CalibrationImages,
-    Debug,
-    Folder,
-    Formats,
-    Json,
-    Quiet,
-    Share,
-)
+from converters.cli.console import Output
+from converters.cli.options import CalibrationImages, Folder, Formats, Json, Quiet, Share
+from converters.cli.tables import files_table, report_table
 from converters.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from converters.cli.console import Output
     from converters.formats.format import ExportOptions
 
 
-def export_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
+def export_command(
     folder: Folder,
     formats: Formats = None,
     share_weights: Share = False,
@@ -60,13 +53,11 @@ def export_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001 -- read where errors end
 ) -> None:
     """Write artefacts of a converted folder, again or in another form.
 
     Example: regnet export out/ --format onnx-fp16 --verify
     """
-    from converters.cli.console import Output
     from converters.formats.format import ExportOptions
     from converters.formats.registry import FORMATS, named_formats
 
@@ -113,7 +104,6 @@ def _export(
     path: Path, formats: Sequence[str], options: ExportOptions, output: Output, *, verify: bool
 ) -> None:
     """Write artefacts into a converted folder; print the files."""
-    from converters.cli.tables import files_table, report_table
     from converters.formats.registry import FORMATS
     from converters.jobs.export import export_artefacts
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
-from converters.cli.arguments import Debug, Folder, Json, Quiet  # noqa: TC001 -- typer reads them
+from converters.cli.console import Output
+from converters.cli.options import Folder, Json, Quiet
+from converters.cli.tables import human_size
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from converters.jobs.publish import Publication
 
 
-def push_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
+def push_command(
     folder: Folder,
     repository: Annotated[
         str, typer.Argument(metavar="USER/NAME", help="The repository.", show_default=False)
@@ -34,7 +35,6 @@ def push_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001 -- read by main
 ) -> None:
     """Verify a converted folder and put it on the Hugging Face Hub, private unless told otherwise.
 
@@ -42,7 +42,6 @@ def push_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    from converters.cli.console import Output
     from converters.jobs.publish import prepare, require_verified, send
 
     output = Output(as_json, quiet)
@@ -63,10 +62,6 @@ def push_command(  # noqa: PLR0913, PLR0917 -- one parameter per option
 
 
 def _table(publication: Publication) -> Table:
-    from rich.table import Table
-
-    from converters.cli.tables import human_size
-
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")

@@ -1,22 +1,21 @@
-"""What `regnet bench` does once its options are parsed."""
+"""`regnet bench`: times all that a folder holds, and says what to deploy."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
+from converters.cli.console import Output
+from converters.cli.options import Folder, Json, Quiet, Runtimes
 from converters.cli.tables import human_size
-from converters.jobs.bench_folder import bench_folder
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from converters.cli.console import Output
     from converters.jobs.bench import Timing
     from converters.jobs.bench_choice import Choice, Entry
-    from converters.jobs.bench_folder import Bench, BenchOptions
+    from converters.jobs.bench_folder import Bench
 
 _MILLISECOND = 1e-3
 _STYLES = {
@@ -29,21 +28,50 @@ _STYLES = {
 _GOALS = {"latency": "For one answer soon", "throughput": "For many images"}
 
 
-def bench(path: Path, options: BenchOptions, output: Output) -> None:
-    """Time a folder's artefacts; print the times and what to deploy.
+def bench_command(
+    folder: Folder,
+    runtimes: Runtimes = None,
+    batches: Annotated[
+        list[int] | None,
+        typer.Option("--batch", min=1, help="Images at once; repeatable.", show_default="1 and 8"),
+    ] = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, help="Threads that compute; repeatable.", show_default="1 and all cores"
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each contender.")] = 10,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=32, help="Side of the images in pixels.", show_default="the network's"),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Time every artefact and eager PyTorch in turn, and say which to deploy on this machine.
 
-    Raises:
-        InputError: If the folder cannot be used or lacks an artefact that was asked for.
+    Example: regnet bench out/ --batch 1 --batch 32 --threads 4
     """
+    from converters.jobs.bench_folder import bench_folder, usable_cores
+
+    output = Output(as_json, quiet)
     with output.progress("items") as progress:
         result = bench_folder(
-            path, options, lambda count: progress.step("timing", count), progress.advance
+            folder,
+            runtimes=runtimes or (),
+            batches=tuple(dict.fromkeys(batches or (1, 8))),
+            threads=tuple(dict.fromkeys(threads or (1, usable_cores()))),
+            rounds=rounds,
+            image_size=image_size,
+            begin=lambda count: progress.step("timing", count),
+            advance=progress.advance,
         )
     output.result(timing_table(result))
     output.result(*(Text(f"{name}: {reason}", "yellow") for name, reason in result.absent.items()))
     output.result(*map(_advice, result.choices))
     if not result.choices:
-        output.result(f"Nothing here has a recorded pass; run: regnet verify {path}")
+        output.result(f"Nothing here has a recorded pass; run: regnet verify {folder}")
     output.record(result.to_dict())
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 -- typer reads it
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from converters.cli.arguments import Debug, Folder, Json, Quiet  # noqa: TC001 -- typer reads them
+from converters.cli.console import Output
+from converters.cli.options import Folder, Json, Quiet
 from converters.errors import escaped
 
 
@@ -23,15 +25,11 @@ def sign_command(
     *,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001 -- read by main
 ) -> None:
     """Sign every file of a folder, as model_signing does; `regnet verify --public-key` checks it.
 
     Example: regnet sign out/ --private-key key.pem
     """
-    from rich.text import Text
-
-    from converters.cli.console import Output
     from converters.folder.record import Record
     from converters.folder.signature import SIGNATURE_NAME, sign_folder
     from converters.parity.recording import unverified

@@ -1,28 +1,24 @@
-"""What `regnet predict` does once its options are parsed."""
+"""`regnet predict`: the classes of images, as a table, as CSV, as a picture."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
-from converters.cli.reports import write_text
+from converters.cli.console import Output, write_text
+from converters.cli.options import BatchSize, Folder, Json, Quiet, Runtime
 from converters.errors import InputError, escaped
-from converters.folder.images import UnreadableImagesError, find_images
-from converters.jobs.predict import predict_each
-from converters.reports.findings import one_line
-from converters.staging import staged_file, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from converters.cli.console import Output
-    from converters.jobs.predict import Prediction, PredictOptions
+    from converters.jobs.predict import Prediction
 
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What begins a formula: the signs, their full-width twins, and what is skipped before them."""
@@ -30,50 +26,50 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d",
 _COLUMNS = ("image", "rank", "label", "probability")
 
 
-@dataclass(frozen=True, slots=True)
-class Forms:
-    """What is written beside the table.
-
-    Attributes:
-        csv: Where CSV goes, ``-`` for stdout; None for nowhere.
-        contact_sheet: Where the picture goes.
-    """
-
-    csv: Path | None = None
-    contact_sheet: Path | None = None
-
-
-def predict(
-    path: Path, places: Sequence[Path], options: PredictOptions, forms: Forms, output: Output
+def predict_command(
+    folder: Folder,
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Images, folders of images, patterns.", show_default=False),
+    ],
+    runtime: Runtime = "onnx",
+    top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = 5,
+    batch_size: BatchSize = 8,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write a table as CSV; - is stdout.", show_default=False)
+    ] = None,
+    contact_sheet: Annotated[
+        Path | None,
+        typer.Option(help="Draw images and classes into a PNG file.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Classify images; print the best classes.
+    """Classify images with a converted folder, through any runtime.
 
-    Args:
-        path: A converted folder.
-        places: Images, folders of images, patterns.
-        options: How.
-        forms: What is written beside the table.
-        output: Where it is printed.
-
-    Raises:
-        InputError: If the folder or a place cannot be used.
-        UnreadableImagesError: At the end, if an image could not be read.
+    Example: regnet predict out/ cat.jpg photos/ --contact-sheet photos.png
     """
-    csv_takes_stdout = str(forms.csv) == "-"
-    if csv_takes_stdout and output.as_json:
+    from converters.folder.images import UnreadableImagesError, find_images
+    from converters.jobs.predict import predict_each
+
+    csv_takes_stdout = str(csv) == "-"
+    if csv_takes_stdout and as_json:
         raise InputError("--csv - and --json both want stdout; give --csv a file.")
-    images = find_images(places)
+    output = Output(as_json, quiet)
+    files = find_images(images)
     unreadable: list[str] = []
     predictions: list[Prediction] = []
     with output.progress("items") as progress:
-        progress.step("predicting", len(images))
-        for prediction in predict_each(path, images, options, unreadable):
+        progress.step("predicting", len(files))
+        for prediction in predict_each(
+            folder, files, unreadable, runtime=runtime, top=top, batch_size=batch_size
+        ):
             predictions.append(prediction)
             progress.advance(1)
-    if forms.csv is not None:
-        write_text(forms.csv, _as_csv(predictions))
-    if forms.contact_sheet is not None and predictions:
-        _draw(predictions, forms.contact_sheet)
+    if csv is not None:
+        write_text(csv, _as_csv(predictions))
+    if contact_sheet is not None and predictions:
+        _draw(predictions, contact_sheet)
     if predictions and not csv_takes_stdout:
         output.result(_table(predictions))
     output.record(
@@ -109,6 +105,7 @@ def _cell(text: str) -> str:
 
 def _draw(predictions: Sequence[Prediction], target: Path) -> None:
     from converters.jobs.contact_sheet import contact_sheet
+    from converters.staging import staged_file, storage_errors
 
     sheet = contact_sheet(predictions)
     with storage_errors(target), staged_file(target) as staging:
@@ -118,7 +115,7 @@ def _draw(predictions: Sequence[Prediction], target: Path) -> None:
 def _table(predictions: Sequence[Prediction]) -> Table:
     table = Table("image", "class", "probability", box=None, pad_edge=False)
     for prediction in predictions:
-        name = one_line(prediction.image.name)
+        name = escaped(prediction.image.name)
         for rank, (label, score) in enumerate(prediction.classes):
-            table.add_row(Text("" if rank else name), Text(one_line(label)), f"{score:.4f}")
+            table.add_row(Text("" if rank else name), Text(escaped(label)), f"{score:.4f}")
     return table

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share: name, default and help of each, once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from converters.errors import InputError, reason_of
 from converters.families.known import FAMILIES, written_back
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -76,4 +77,50 @@ CalibrationImages = Annotated[
 Share = Annotated[
     bool, typer.Option("--share-weights", help="Let model.onnx point into model.safetensors.")
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+_RUNTIMES = "a format of `regnet export`, or torch for eager PyTorch"
+
+
+def _known(runtimes: str | list[str] | None) -> str | list[str] | None:
+    from converters.jobs.predict import require_known
+
+    for name in [runtimes] if isinstance(runtimes, str) else runtimes or ():
+        require_known(name)
+    return runtimes
+
+
+Runtime = Annotated[str, typer.Option(callback=_known, help=f"What runs the network: {_RUNTIMES}.")]
+Runtimes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runtime",
+        callback=_known,
+        help=f"What runs the network: {_RUNTIMES}; repeatable.",
+        show_default="all that the folder has",
+    ),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")]
+
+
+def read_labels(path: Path) -> list[str]:
+    """Read class names from a JSON list or a text file with one per line.
+
+    Raises:
+        InputError: If the file cannot be read or is neither.
+    """
+    from regnet.files.json_text import parse_json
+    from regnet.files.text import read_text
+
+    try:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"The labels {path} cannot be read ({reason_of(error)}).") from error
+    if not text.lstrip().startswith(("[", "{")):
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        labels = parse_json(text)
+    except ValueError as error:
+        raise InputError(f"The labels {path} cannot be read ({reason_of(error)}).") from error
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise InputError(f"The labels {path} must be a JSON list of names, in class order.")
+    return labels

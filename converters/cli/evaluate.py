@@ -1,36 +1,62 @@
-"""What `regnet evaluate` does once its options are parsed."""
+"""`regnet evaluate`: accuracies of a folder's artefacts, and how far they agree."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.table import Table
 
-from converters.folder.images import UnreadableImagesError
-from converters.jobs.evaluate_folder import evaluate_folder
+from converters.cli.console import Output
+from converters.cli.options import BatchSize, Folder, Json, Quiet, Runtimes, read_labels
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from converters.cli.console import Output
     from converters.jobs.evaluate import Agreement, Evaluation
-    from converters.jobs.evaluate_folder import EvaluateOptions
 
 
-def evaluate(path: Path, images: Path, options: EvaluateOptions, output: Output) -> None:
-    """Evaluate a folder on labelled images; print accuracies and agreement.
+def evaluate_command(
+    folder: Folder,
+    images: Annotated[
+        Path, typer.Argument(help="One folder of images for each class.", show_default=False)
+    ],
+    runtimes: Runtimes = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Names of the class folders in class order: a JSON list, or one per line.",
+            show_default="by synset, label, number or order",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most so many images, spread evenly.", show_default="all"),
+    ] = None,
+    batch_size: BatchSize = 8,
+    threads: Annotated[int, typer.Option(min=1, help="How many threads compute.")] = 1,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure top-1 and top-5 accuracy of artefacts on labelled images, and how far they agree.
 
-    Raises:
-        InputError: If something cannot be used.
-        UnreadableImagesError: At the end, if an image could not be read.
+    Example: regnet evaluate out/ imagenet/val --runtime onnx --runtime torch
     """
+    from converters.folder.images import UnreadableImagesError
+    from converters.jobs.evaluate_folder import evaluate_folder
+
+    names = None if classes is None else read_labels(classes)
+    output = Output(as_json, quiet)
     with output.progress("items") as progress:
         result = evaluate_folder(
-            path,
+            folder,
             images,
-            options,
-            lambda count: progress.step("evaluating", count),
-            progress.advance,
+            runtimes=runtimes or (),
+            classes=names,
+            limit=limit,
+            batch_size=batch_size,
+            threads=threads,
+            begin=lambda count: progress.step("evaluating", count),
+            advance=progress.advance,
         )
     evaluation = result.evaluation
     output.result(f"Class folders matched by {result.matched_by}.", accuracy_table(evaluation))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from converters.cli.arguments import UsageError
+from converters.cli.options import UsageError
 from converters.cli.published import located
 from converters.errors import ConversionError, InputError
 from converters.jobs.batch.job import Job
@@ -106,7 +106,7 @@ def target(
     return out[0]
 
 
-def convert_all(  # noqa: PLR0913 -- what, where, how, and on what
+def convert_all(
     sources: Sequence[Path],
     out_dir: Path,
     options: ConvertOptions,

@@ -1,0 +1,225 @@
+"""`regnet convert`: one checkpoint into a proven folder, or into another framework's file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from converters.cli import batch
+from converters.cli.batch import EngineOption, Jobs, Out, OutDir
+from converters.cli.console import Output
+from converters.cli.inspect import inspection_record
+from converters.cli.options import (
+    CalibrationImages,
+    Formats,
+    From,
+    Head,
+    Json,
+    Order,
+    Quiet,
+    Share,
+    Source,
+    Weights,
+    WrittenBack,
+    read_labels,
+)
+from converters.cli.published import located
+from converters.cli.tables import files_table, inspection_tables, plan_table, report_table
+from converters.errors import InputError
+from regnet.files.dtypes import DType
+
+if TYPE_CHECKING:
+    from converters.jobs.convert import ConvertOptions
+
+To = Annotated[
+    WrittenBack | None,
+    typer.Option(
+        "--to",
+        help="Write this framework's own file (timm: folder) instead of the converted folder.",
+        show_default=False,
+    ),
+]
+Dtype = Annotated[
+    DType | None,
+    typer.Option(
+        help="What to store the weights in; artefacts compute in float32 whatever it is.",
+        show_default="float32; with --to, a converted folder's own",
+    ),
+]
+Labels = Annotated[
+    Path | None, typer.Option(help="Class names: a JSON list, or one per line.", show_default=False)
+]
+ShardSize = Annotated[
+    str | None, typer.Option(help="Split the weights, for example 5GB.", show_default=False)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+AllowNonfinite = Annotated[
+    bool,
+    typer.Option(
+        "--allow-nonfinite",
+        help="Convert weights with NaN, infinity or negative variances; no verdict passes them.",
+    ),
+]
+NoVerify = Annotated[
+    bool, typer.Option("--no-verify", help="Publish without running the network; needs no torch.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
+
+
+def convert_command(
+    source: Source,
+    out: Out = None,
+    out_dir: OutDir = None,
+    jobs: Jobs = None,
+    engine: EngineOption = None,
+    framework: From = None,
+    channel_order: Order = None,
+    weights: Weights = "best",
+    head: Head = None,
+    to: To = None,
+    dtype: Dtype = None,
+    labels: Labels = None,
+    formats: Formats = None,
+    share_weights: Share = False,
+    calibration_images: CalibrationImages = None,
+    max_shard_size: ShardSize = None,
+    force: Force = False,
+    allow_nonfinite: AllowNonfinite = False,
+    no_verify: NoVerify = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Convert a checkpoint into a folder that every runtime can use, and prove it.
+
+    The folder appears only when every artefact has passed against the float64 oracle.
+
+    Example: regnet convert RegNetY-4.0GF.pyth out/
+
+    Example: regnet convert *.pyth --out-dir converted/ --jobs 4
+    """
+    from converters.families.options import SourceOptions
+    from converters.formats.registry import named_formats
+    from converters.jobs.convert import ConvertOptions, require_formats
+    from converters.jobs.writeback import NO_FOLDER
+
+    source_options = SourceOptions(framework, channel_order, weights, head)
+    output = Output(as_json, quiet)
+    target = batch.target(out or (), out_dir, jobs, engine, alone=dry_run or to is not None)
+    options = ConvertOptions(
+        source=source_options,
+        dtype=dtype,
+        labels=None if labels is None else read_labels(labels),
+        formats=named_formats(formats or ()),
+        share_weights=share_weights,
+        calibration_images=calibration_images or (),
+        max_shard_size=_shard_size(max_shard_size),
+        force=force,
+        allow_nonfinite=allow_nonfinite,
+        verify=not no_verify,
+    )
+    if out_dir is not None:
+        require_formats(options)
+        sources = [source, *(out or ())]
+        batch.convert_all(sources, out_dir, options, output, engine=engine, at_once=jobs)
+        return
+    if to is not None and formats:
+        raise InputError(NO_FOLDER)
+    if dry_run:
+        _dry_run(source, target, to, options, output)
+    elif to is None:
+        _convert(source, target, options, output)
+    else:
+        _write_back(source, target, to, options, output)
+
+
+def _shard_size(text: str | None) -> int | None:
+    """Parse ``--max-shard-size``.
+
+    Raises:
+        InputError: If it is no size.
+    """
+    from regnet.files.safetensors_file import parse_size
+
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as error:
+        raise InputError(f"--max-shard-size: {error}") from error
+
+
+def _dry_run(
+    path: Path, out: Path, framework: str | None, options: ConvertOptions, output: Output
+) -> None:
+    """Plan a conversion, for another framework if one is named; print the plan."""
+    from converters.jobs.convert import planned
+    from converters.jobs.writeback import planned_back
+
+    path, source = located(path, options.source, output)
+    options = replace(options, source=source)
+    if framework is None:
+        inspection = planned(path, out, options)
+    else:
+        inspection = planned_back(path, out, framework, options)
+    output.result(*inspection_tables(inspection), plan_table(inspection))
+    output.warn(inspection.source.decisions)
+    if output.as_json:
+        output.record(inspection_record(inspection))
+
+
+def _convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> None:
+    """Convert; print the verdicts, if there are any, and the files."""
+    from converters.folder.record import Record
+    from converters.jobs.convert import convert as run_conversion
+    from converters.parity.report import VerificationError
+
+    path, source = located(path, options.source, output)
+    options = replace(options, source=source)
+    with output.progress() as progress:
+        try:
+            conversion = run_conversion(path, out, options, progress)
+        except VerificationError as error:
+            output.result(report_table(error.report))
+            output.record({"verification": error.report.to_dict()})
+            raise
+    if conversion.report:
+        output.result(report_table(conversion.report), files_table(out))
+        output.result(f"\n{out} is ready; check it anywhere with: regnet verify {out}")
+    else:
+        output.result(files_table(out))
+        output.result(f"\n{out} is not verified; run: regnet verify {out}")
+    output.record(dict(Record.required(out).fields))
+
+
+def _write_back(
+    path: Path, out: Path, framework: str, options: ConvertOptions, output: Output
+) -> None:
+    """Write another framework's file; print what was proven of it."""
+    from converters.jobs.writeback import write_back as run_write_back
+    from converters.parity.report import VerificationError
+
+    path, source = located(path, options.source, output)
+    options = replace(options, source=source)
+    with output.progress() as progress:
+        try:
+            written = run_write_back(path, out, framework, options, progress)
+        except VerificationError as error:
+            output.result(report_table(error.report))
+            output.record({"verification": error.report.to_dict()})
+            raise
+    report = written.report
+    if report:
+        output.result(report_table(report))
+    output.result(
+        f"\n{out} is ready for {framework}; read back, its {written.tensors} tensors are those of "
+        "the converted network"
+    )
+    if written.unsaid:
+        output.result(f"a {framework} file does not say how to evaluate it: {written.unsaid}")
+    if not options.verify:
+        output.result("which was not verified; to have it verified, leave out --no-verify")
+    record = {"path": out.name, "framework": framework, "tensors": written.tensors}
+    record |= {"transform_not_said": written.unsaid} if written.unsaid else {}
+    output.record(record | ({"verification": report.to_dict()} if report else {}))
