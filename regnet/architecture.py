@@ -1,8 +1,10 @@
-"""The layers of a RegNet, named, from its configuration, without torch.
+"""The network, from its configuration, without torch: a list of operations and of tensor slots.
 
-One walk over the network, in one place, for everybody who needs its structure: the model builds
-its modules from it, the planner knows every tensor and shape before a byte is read, the ONNX
-exporter writes nodes from it, and :mod:`regnet.design_space` counts with it.
+One list, in one place, for everybody who needs the network's structure: the planner knows every
+tensor and shape before a byte is read, exporters spell each operation in their format, the locator
+compares what each computes, and :mod:`regnet.design_space` counts with it. Whoever walks the list
+needs to know nothing of stems, blocks or stages. The model in :mod:`regnet.model` is written out by
+hand, for people to read, and computes what the list says.
 
 Names and rules are those of transformers' ``models/regnet/modeling_regnet.py``, which computes the
 network of the paper (Radosavovic et al., "Designing Network Design Spaces", arXiv 2003.13678).
@@ -10,17 +12,28 @@ network of the paper (Radosavovic et al., "Designing Network Design Spaces", arX
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from regnet.config import RegNetConfig, group_count, squeeze_width
+from regnet.config import (
+    CLASSIFIER_OUTPUTS,
+    TRUNK_OUTPUTS,
+    Activation,
+    RegNetConfig,
+    group_count,
+    squeeze_width,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
 NORM_EPS = 1e-5
 """Epsilon of every batch norm; transformers' config cannot express another."""
+
+PIXELS = "pixel_values"
+"""Name of the image, as of the reference model's argument."""
 
 CLASSIFIER = "classifier.1"
 BASE_PREFIX = "regnet."
@@ -36,6 +49,336 @@ BUFFER_LEAVES = ("running_mean", "running_var", COUNTER)
 """What a batch norm measures instead of learning: in the state dict, but no parameter."""
 
 BATCH_NORM_LEAVES = ("weight", "bias", *BUFFER_LEAVES)
+
+
+Function = Activation | Literal["sigmoid"]
+"""What an activation computes, element by element."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A tensor that an operation holds.
+
+    Attributes:
+        name: In the state dict.
+        shape: It is float32, but for the counter, an int64 scalar.
+        role: What it is for, as rows of keymaps have it, such as ``stem.conv``.
+        fields: Which one of its role it is: ``stage`` and ``block``, counted from 0, of those in
+            blocks; ``norm`` of a batch norm's; ``affine`` where a role has a weight and a bias;
+            ``last``, the place of its layer in the block, where that differs between networks.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    fields: Mapping[str, str | int]
+
+    @property
+    def leaf(self) -> str:
+        """The last part of its name, such as ``weight``."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def is_counter(self) -> bool:
+        """Whether it only counts batches, and computes nothing."""
+        return self.leaf == COUNTER
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether it is a parameter, and no buffer."""
+        return self.leaf not in BUFFER_LEAVES
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One step of the network; its class says which.
+
+    Attributes:
+        name: The module of the reference model that computes it. What is computed without a module
+            of its own is called like the module around it with ``add``, ``mul`` or ``activation``.
+        inputs: Names of the values that it reads; ``pixel_values`` is the image.
+        output: Name of the value that it makes: its own, but for what the network returns.
+        slots: The tensors that it holds, in the order of the state dict.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+    slots: tuple[Slot, ...] = ()
+
+    @property
+    def around(self) -> str:
+        """The name of the module around it."""
+        return self.name.rpartition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Conv(Operation):
+    """A convolution with square kernels and ``kernel_size // 2`` zeros on every side.
+
+    Attributes:
+        stride: In both directions.
+        groups: Of channels, each of which sees its own alone.
+        norm: The batch norm that it has taken in, in a list that is :func:`folded`.
+    """
+
+    stride: int = 1
+    groups: int = 1
+    norm: Norm | None = None
+
+    @property
+    def kernel_size(self) -> int:
+        """Height and width of the kernel, in pixels."""
+        return self.slots[0].shape[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Norm(Operation):
+    """A batch norm by its running statistics; see :data:`NORM_EPS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act(Operation):
+    """An activation function.
+
+    Attributes:
+        function: Which.
+    """
+
+    function: Function
+
+
+@dataclass(frozen=True, slots=True)
+class Pool(Operation):
+    """The mean of each channel: (N, C, H, W) to (N, C, 1, 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale(Operation):
+    """A value, (N, C, H, W), times its gate, (N, C, 1, 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Add(Operation):
+    """The sum of two values of one shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flatten(Operation):
+    """(N, C, 1, 1) to (N, C)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linear(Operation):
+    """A product with a matrix, and a bias."""
+
+
+Operations = tuple[Operation, ...]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A whole network.
+
+    Attributes:
+        operations: In an order in which they can be computed, which is also that of the state dict.
+    """
+
+    operations: Operations
+
+    @classmethod
+    def of(cls, config: RegNetConfig, *, classifier: bool = True) -> Architecture:
+        """Lay out the network that a configuration describes.
+
+        Args:
+            config: Which.
+            classifier: Whether of `RegNetForImageClassification`, where the trunk's names begin
+                with ``regnet.``, or of `RegNetModel`.
+        """
+        layout = _Layout(config, BASE_PREFIX if classifier else "")
+        features = layout.trunk()
+        pooled = layout.add(Pool, f"{layout.prefix}pooler", features)
+        if not classifier:
+            return layout.finished((features, pooled), TRUNK_OUTPUTS)
+        sequential, _, _ = CLASSIFIER.rpartition(".")
+        logits = layout.add(Flatten, f"{sequential}.0", pooled)
+        if config.num_labels:
+            logits = layout.linear(logits)
+        return layout.finished((logits,), CLASSIFIER_OUTPUTS)
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every tensor, in the order of the state dict."""
+        return tuple(slot for operation in self.operations for slot in operation.slots)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name to shape of every tensor, in the order of the state dict."""
+        return {slot.name: slot.shape for slot in self.slots}
+
+
+def folded(operations: Sequence[Operation]) -> Operations:
+    """Let convolutions take in the batch norms behind them, as every deployment runtime does.
+
+    A value keeps its name; what read the batch norm's reads the convolution's.
+    """
+    norms = {op.inputs[0]: op for op in operations if isinstance(op, Norm)}
+    kept = (
+        replace(op, norm=norms.get(op.output)) if isinstance(op, Conv) else op
+        for op in operations
+        if not isinstance(op, Norm)
+    )
+    return _renamed(kept, {norm.output: value for value, norm in norms.items()})
+
+
+def extents(operations: Iterable[Operation], pixels: int) -> dict[str, int]:
+    """Follow an image's height, or its width, through the network.
+
+    Args:
+        operations: Of the network.
+        pixels: Of the image.
+
+    Returns:
+        Name of a value to its extent in pixels; 1 behind a global mean.
+    """
+    found = {PIXELS: pixels}
+    for operation in operations:
+        extent = found[operation.inputs[0]]
+        if isinstance(operation, Conv):
+            extent = (extent - 1) // operation.stride + 1
+        found[operation.output] = 1 if isinstance(operation, Pool) else extent
+    return found
+
+
+def _renamed(operations: Iterable[Operation], names: Mapping[str, str]) -> Operations:
+    """With other names of some values."""
+    return tuple(
+        replace(
+            operation,
+            inputs=tuple(names.get(value, value) for value in operation.inputs),
+            output=names.get(operation.output, operation.output),
+        )
+        for operation in operations
+    )
+
+
+@dataclass
+class _Layout:
+    """Lays out operations one after another; methods return the name of the value they end with.
+
+    Attributes:
+        prefix: What precedes the names of everything in the trunk.
+    """
+
+    config: RegNetConfig
+    prefix: str
+    operations: list[Operation] = field(default_factory=list)
+
+    def add(self, kind: type[Operation], name: str, *inputs: str, **attributes: Any) -> str:
+        self.operations.append(kind(name=name, inputs=inputs, output=name, **attributes))
+        return name
+
+    def finished(self, values: Sequence[str], names: Sequence[str]) -> Architecture:
+        """The network that returns some values under some names."""
+        return Architecture(_renamed(self.operations, dict(zip(values, names, strict=True))))
+
+    def trunk(self) -> str:
+        config = self.config
+        width = config.embedding_size
+        name = f"{self.prefix}embedder.embedder"
+        value = self.conv_norm(
+            name, "stem", {}, PIXELS, (width, config.num_channels, 3, 3), stride=2
+        )
+        value = self.activation(name, value)
+        for stage, (out, depth) in enumerate(zip(config.hidden_sizes, config.depths, strict=True)):
+            stride = 2 if stage > 0 or config.downsample_in_first_stage else 1
+            for block in range(depth):
+                value = self.block(stage, block, value, width, out, stride if block == 0 else 1)
+                width = out
+        return value
+
+    def block(  # noqa: PLR0913, PLR0917 -- which block, what it reads, and its three sizes
+        self, stage: int, block: int, value: str, width: int, out: int, stride: int
+    ) -> str:
+        """A residual bottleneck block of width ratio 1; its shortcut comes first."""
+        name = f"{self.prefix}encoder.stages.{stage}.layers.{block}"
+        place: dict[str, str | int] = {"stage": stage, "block": block}
+        shortcut, last = value, 2
+        if width != out or stride != 1:
+            shape = (out, width, 1, 1)
+            shortcut = self.conv_norm(
+                f"{name}.shortcut", "shortcut", place, value, shape, stride=stride
+            )
+        value = self.conv_norm(f"{name}.layer.0", "reduce", place, value, (out, width, 1, 1))
+        value = self.activation(f"{name}.layer.0", value)
+        groups = group_count(out, self.config.groups_width)
+        shape = (out, out // groups, 3, 3)
+        value = self.conv_norm(
+            f"{name}.layer.1", "grouped", place, value, shape, stride=stride, groups=groups
+        )
+        value = self.activation(f"{name}.layer.1", value)
+        if self.config.layer_type == "y":
+            last = 3
+            value = self.squeeze_excite(f"{name}.layer.2", place, value, out, squeeze_width(width))
+        value = self.conv_norm(
+            f"{name}.layer.{last}", "expand", place | {"last": last}, value, (out, out, 1, 1)
+        )
+        return self.activation(name, self.add(Add, f"{name}.add", value, shortcut))
+
+    def activation(self, name: str, value: str) -> str:
+        return self.add(Act, f"{name}.activation", value, function=self.config.hidden_act)
+
+    def conv_norm(
+        self,
+        name: str,
+        part: str,
+        place: Mapping[str, str | int],
+        value: str,
+        shape: tuple[int, int, int, int],
+        **geometry: int,
+    ) -> str:
+        """A convolution without bias, and its batch norm."""
+        kernel = Slot(name + KERNEL, shape, f"{part}.conv", place)
+        value = self.add(Conv, f"{name}.convolution", value, slots=(kernel,), **geometry)
+        name = f"{name}.normalization"
+        slots = tuple(
+            Slot(
+                f"{name}.{leaf}",
+                () if leaf == COUNTER else shape[:1],
+                f"{part}.norm",
+                {**place, "norm": leaf},
+            )
+            for leaf in BATCH_NORM_LEAVES
+        )
+        return self.add(Norm, name, value, slots=slots)
+
+    def squeeze_excite(
+        self, name: str, place: Mapping[str, str | int], value: str, channels: int, squeezed: int
+    ) -> str:
+        """The value times its gate; its ReLU is one whatever the network's activation is."""
+        gates = f"{name}.attention"
+        gate = self.add(Pool, f"{name}.pooler", value)
+        slots = _weight_and_bias(f"{gates}.0", (squeezed, channels, 1, 1), "squeeze", place)
+        gate = self.add(Conv, f"{gates}.0", gate, slots=slots)
+        gate = self.add(Act, f"{gates}.1", gate, function="relu")
+        slots = _weight_and_bias(f"{gates}.2", (channels, squeezed, 1, 1), "excite", place)
+        gate = self.add(Conv, f"{gates}.2", gate, slots=slots)
+        gate = self.add(Act, f"{gates}.3", gate, function="sigmoid")
+        return self.add(Scale, f"{name}.mul", value, gate)
+
+    def linear(self, value: str) -> str:
+        shape = (self.config.num_labels, self.config.hidden_sizes[-1])
+        slots = _weight_and_bias(CLASSIFIER, shape, "classifier", {})
+        return self.add(Linear, CLASSIFIER, value, slots=slots)
+
+
+def _weight_and_bias(
+    name: str, shape: tuple[int, ...], role: str, place: Mapping[str, str | int]
+) -> tuple[Slot, ...]:
+    return (
+        Slot(f"{name}.weight", shape, role, {**place, "affine": "weight"}),
+        Slot(f"{name}.bias", shape[:1], role, {**place, "affine": "bias"}),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +428,15 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """The whole network: stem, stages of blocks, classifier."""
+class Blocks:
+    """The layers as the modules nest: stem, stages of blocks, classifier."""
 
     stem: ConvNorm
     stages: tuple[tuple[Block, ...], ...]
     num_labels: int
 
     @classmethod
-    def of(cls, config: RegNetConfig) -> Architecture:
+    def of(cls, config: RegNetConfig) -> Blocks:
         """Lay out the network that ``config`` describes; names carry no ``regnet.`` prefix."""
         stem = ConvNorm(
             "embedder.embedder", config.num_channels, config.embedding_size, kernel_size=3, stride=2
@@ -129,35 +472,6 @@ class Architecture:
         """Channels of the last stage, which the classifier reads."""
         return self.stages[-1][-1].expand.out_channels
 
-    def tensors(self, *, classifier: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Names and shapes of the state dict, in its order.
-
-        Args:
-            classifier: Whether for `RegNetForImageClassification` (names get the ``regnet.``
-                prefix, the classifier follows) or for `RegNetModel`.
-
-        Yields:
-            Name and shape; every tensor is float32 but ``num_batches_tracked``, an int64 scalar.
-        """
-        prefix = BASE_PREFIX if classifier else ""
-        for name, shape in self._trunk_tensors():
-            yield prefix + name, shape
-        if classifier and self.num_labels:
-            yield f"{CLASSIFIER}.weight", (self.num_labels, self.out_channels)
-            yield f"{CLASSIFIER}.bias", (self.num_labels,)
-
-    def _trunk_tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield from _conv_norm_tensors(self.stem)
-        for stage in self.stages:
-            for block in stage:
-                if block.shortcut:
-                    yield from _conv_norm_tensors(block.shortcut)
-                for layer in block.layers:
-                    if isinstance(layer, ConvNorm):
-                        yield from _conv_norm_tensors(layer)
-                    else:
-                        yield from _attention_tensors(layer)
-
 
 def _block(
     name: str, config: RegNetConfig, in_channels: int, out_channels: int, stride: int
@@ -180,17 +494,3 @@ def _block(
         if needs_projection
         else None,
     )
-
-
-def _conv_norm_tensors(layer: ConvNorm) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield layer.name + KERNEL, layer.weight_shape
-    for leaf in BATCH_NORM_LEAVES:
-        shape = () if leaf == COUNTER else (layer.out_channels,)
-        yield f"{layer.name}.normalization.{leaf}", shape
-
-
-def _attention_tensors(layer: SqueezeExcite) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{layer.name}.attention.0.weight", (layer.squeezed, layer.channels, 1, 1)
-    yield f"{layer.name}.attention.0.bias", (layer.squeezed,)
-    yield f"{layer.name}.attention.2.weight", (layer.channels, layer.squeezed, 1, 1)
-    yield f"{layer.name}.attention.2.bias", (layer.channels,)

@@ -9,13 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from regnet.architecture import ConvNorm
+from regnet.architecture import PIXELS, ConvNorm
 
 if TYPE_CHECKING:
-    from regnet.architecture import Architecture, Block, SqueezeExcite
-
-PIXELS = "pixel_values"
-"""Name of the image, as of the reference model's argument."""
+    from regnet.architecture import Block, Blocks, SqueezeExcite
 
 
 class Dataflow(ABC):
@@ -27,7 +24,7 @@ class Dataflow(ABC):
 
     prefix: str
 
-    def trunk(self, network: Architecture) -> str:
+    def trunk(self, network: Blocks) -> str:
         """Everything from the image to the last feature map."""
         value = self.conv_norm(network.stem, PIXELS)
         for stage in network.stages:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from regnet.architecture import Architecture, ConvNorm
+from regnet.architecture import Blocks, ConvNorm
 from regnet.config import RegNetConfig
 from regnet.imagenet import IMAGENET_CLASSES
 
@@ -155,7 +155,7 @@ def complexity(config: RegNetConfig, image_size: int = 224) -> Complexity:
         config: The network.
         image_size: Height and width of the input image, in pixels.
     """
-    network = Architecture.of(config)
+    network = Blocks.of(config)
     parameters = flops = activations = 0
     sizes = _output_sizes(network, image_size)
     for layer in network.convolutions:
@@ -175,7 +175,7 @@ def complexity(config: RegNetConfig, image_size: int = 224) -> Complexity:
     return Complexity(parameters + head, flops + head, activations + network.num_labels)
 
 
-def _output_sizes(network: Architecture, image_size: int) -> dict[str, int]:
+def _output_sizes(network: Blocks, image_size: int) -> dict[str, int]:
     """Height (and width) of each convolution's output, in pixels."""
     sizes: dict[str, int] = {}
 

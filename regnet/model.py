@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from regnet.architecture import NORM_EPS, Architecture, Block, ConvNorm, SqueezeExcite
+from regnet.architecture import NORM_EPS, Block, Blocks, ConvNorm, SqueezeExcite
 from regnet.hub import PretrainedMixin
 from regnet.outputs import ClassifierOutput, ModelOutput
 
@@ -162,7 +162,7 @@ class RegNetModel(PretrainedMixin, nn.Module):
     def __init__(self, config: RegNetConfig) -> None:
         super().__init__()
         self.config = config
-        network = Architecture.of(config)
+        network = Blocks.of(config)
         self.embedder = RegNetEmbeddings(network.stem, config.hidden_act)
         self.encoder = RegNetEncoder(network.stages, config.hidden_act)
         self.pooler = nn.AdaptiveAvgPool2d((1, 1))

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.giants import signal
 from benchmarks.giants.sparse import PAGE, zero_between
 from converters.checkpoint.torch_pickle import PickledTensor
-from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
+from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture, Blocks
 from regnet.files.casts import cast
 from regnet.files.dtypes import item_size
 
@@ -70,7 +70,7 @@ class Content:
     def __init__(self, config: RegNetConfig, dtype: str, seed: int = 0, density: float = 1) -> None:
         if not 0 < density <= 1:
             raise ValueError(f"density={density} must be above 0 and at most 1.")
-        network = Architecture.of(config)
+        network = Blocks.of(config)
         self._dtype = dtype
         self._seed = seed
         self._step = round(1 / density)
@@ -78,7 +78,7 @@ class Content:
         self._stem = f"{network.stem.name}.convolution.weight"
         self._shapes = {
             name.removeprefix(BASE_PREFIX): shape
-            for name, shape in network.tensors(classifier=True)
+            for name, shape in Architecture.of(config).shapes.items()
         }
         self._block = self._normal_block()
 

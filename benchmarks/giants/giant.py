@@ -110,7 +110,7 @@ def _write_hole(path: Path, config: RegNetConfig, dtype: str, classes: int) -> N
             COUNTER_DTYPE if name.endswith(COUNTER) else dtype,
             shape,
         )
-        for name, shape in Architecture.of(config).tensors(classifier=classes > 0)
+        for name, shape in Architecture.of(config, classifier=classes > 0).shapes.items()
     )
     header = header_bytes(specs)
     with path.open("wb") as file:

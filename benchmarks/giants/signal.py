@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from regnet.architecture import Architecture, Block
+    from regnet.architecture import Block, Blocks
 
 GAIN = 0.85
 """Of a convolution: standard deviation of its weights times the square root of the fan-in."""
@@ -79,7 +79,7 @@ NORMALISED = Signal(
 """Behind any batch norm."""
 
 
-def propagate(network: Architecture) -> tuple[dict[str, float], Signal]:
+def propagate(network: Blocks) -> tuple[dict[str, float], Signal]:
     """Follow the signal from the image to the classifier.
 
     Args:

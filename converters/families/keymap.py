@@ -65,7 +65,7 @@ class Pattern:
                 return None
         return fields
 
-    def render(self, fields: Fields) -> str:
+    def render(self, fields: Mapping[str, str | int]) -> str:
         """The name with these fields."""
 
         def value(match: re.Match[str]) -> str:
@@ -102,7 +102,7 @@ class Keymap:
                 return role, fields
         return None
 
-    def spell(self, role: str, fields: Fields) -> str:
+    def spell(self, role: str, fields: Mapping[str, str | int]) -> str:
         """The name of a parameter in this framework.
 
         Raises:

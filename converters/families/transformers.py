@@ -85,8 +85,7 @@ def _require_same(found: RegNetConfig, stated: RegNetConfig, where: str) -> None
     """Check every tensor's shape; several group widths may mean the same ones."""
     strided = found.to_dict() | {"downsample_in_first_stage": stated.downsample_in_first_stage}
     ours, theirs = (
-        list(Architecture.of(config).tensors(classifier=True))
-        for config in (RegNetConfig.from_dict(strided), stated)
+        Architecture.of(config).shapes for config in (RegNetConfig.from_dict(strided), stated)
     )
     if ours == theirs:
         return

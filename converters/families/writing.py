@@ -11,8 +11,7 @@ from converters.checkpoint.torch_archive import TorchArchive
 from converters.checkpoint.torch_pickle import PickledTensor, opcodes, program
 from converters.errors import InputError
 from converters.families.linear_rule import rule_of
-from converters.families.reference_keymap import REFERENCE
-from regnet.architecture import BASE_PREFIX, Architecture
+from regnet.architecture import Architecture
 from regnet.imagenet import IMAGENET_MEAN
 
 if TYPE_CHECKING:
@@ -22,9 +21,10 @@ if TYPE_CHECKING:
 
     from converters.checkpoint import AnyCheckpoint, StoredTensor
     from converters.checkpoint.torch_pickle import Value
-    from converters.families.keymap import Fields, Keymap
+    from converters.families.keymap import Keymap
     from converters.families.source import ChannelOrder, EvalTransform
     from converters.families.words import Says
+    from regnet.architecture import Slot
     from regnet.config import RegNetConfig
 
 _ARCHIVE_ROOT = "archive"
@@ -166,17 +166,19 @@ class Network:
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
         """The target's name to where the tensor lies, in the order of its state dict."""
-        expected = Architecture.of(self.config).tensors(classifier=self.has_classifier)
-        parsed = {ours: _parse(ours) for ours, _ in expected}
-        in_order = sorted(parsed, key=lambda ours: self._place(*parsed[ours]))
-        keymap = self.target.keymap
-        return {keymap.spell(*parsed[ours]): self.stored[ours] for ours in in_order}
+        slots = Architecture.of(self.config, classifier=self.has_classifier).slots
+        spell = self.target.keymap.spell
+        return {
+            spell(slot.role, slot.fields): self.stored[slot.name]
+            for slot in sorted(slots, key=self._place)
+        }
 
-    def _place(self, role: str, fields: Fields) -> tuple[int, int, int, bool]:
+    def _place(self, slot: Slot) -> tuple[int, int, int, bool]:
         """What tensors are sorted by; within a block, all but the shortcut keep their order."""
         outside = {"stem": 0, "classifier": 2}
-        part = outside.get(role.partition(".")[0], 1)
-        last = self.target.shortcut_last and role.startswith("shortcut")
+        part = outside.get(slot.role.partition(".")[0], 1)
+        last = self.target.shortcut_last and slot.role.startswith("shortcut")
+        fields = slot.fields
         return part, int(fields.get("stage", 0)), int(fields.get("block", 0)), last
 
     def chunks(self, name: str) -> Iterable[bytes]:
@@ -251,15 +253,6 @@ def tensor_chunks(
     if not flip:
         return checkpoint.chunks(tensor)
     return [checkpoint.array(tensor)[:, ::-1].tobytes()]
-
-
-def _parse(name: str) -> tuple[str, Fields]:
-    parsed = REFERENCE.parse(name.removeprefix(BASE_PREFIX))
-    if parsed is None:
-        raise InputError(
-            f"The folder holds {name}, which no RegNet has; convert the checkpoint again."
-        )
-    return parsed
 
 
 def _join(numbers: Iterable[int]) -> str:

@@ -10,7 +10,7 @@ from converters.checkpoint import open_checkpoint
 from converters.checkpoint.beside import read_json
 from converters.errors import InputError
 from converters.families.recognise import tensors_of
-from regnet.architecture import COUNTER, Architecture
+from regnet.architecture import COUNTER, Architecture, Blocks
 from regnet.config import (
     CLASSIFIER_ARCHITECTURE,
     CLASSIFIER_OUTPUTS,
@@ -79,8 +79,13 @@ class ConvertedFolder:
 
     @property
     def architecture(self) -> Architecture:
-        """The layers; their names carry no ``regnet.`` prefix."""
-        return Architecture.of(self.config)
+        """The network as a list of operations."""
+        return Architecture.of(self.config, classifier=self.has_classifier)
+
+    @property
+    def blocks(self) -> Blocks:
+        """The layers as they nest; their names carry no ``regnet.`` prefix."""
+        return Blocks.of(self.config)
 
     @cached_property
     def preprocessing(self) -> dict[str, Any]:
@@ -151,7 +156,7 @@ class ConvertedFolder:
         tensors = {name: tensor for part in held.values() for name, tensor in part.items()}
         missing = [
             name
-            for name, shape in self.architecture.tensors(classifier=self.has_classifier)
+            for name, shape in self.architecture.shapes.items()
             if name not in tensors or tensors[name].shape != shape
         ]
         if missing:

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from converters.checkpoint import Checkpoint, StoredTensor
     from converters.folder.folder import ConvertedFolder
     from converters.formats.format import ExportOptions
-    from regnet.architecture import Architecture
+    from regnet.architecture import Blocks
 
 OPERATOR_VERSION = b"3\n"
 """That of torch 1.6: later ones read it, and know which operators have changed since (gelu)."""
@@ -227,12 +227,12 @@ def script_network(folder: ConvertedFolder) -> ScriptModule:
     Raises:
         InputError: If the folder is incomplete.
     """
-    architecture = folder.architecture
+    architecture = folder.blocks
     modules = _Modules(folder.tensors, BASE_PREFIX if folder.has_classifier else "")
     trunk = modules.trunk(architecture)
     if not folder.has_classifier:
         return trunk
-    if not architecture.num_labels:
+    if not folder.config.num_labels:
         return _top("RegNetWithoutLabels", "Tensor", regnet=trunk)
     linear = _Modules(folder.tensors).leaf("Linear", CLASSIFIER, ("weight", "bias"))
     classifier = _sequence("Classifier", {"1": linear})
@@ -251,7 +251,7 @@ class _Modules:
     tensors: Mapping[str, StoredTensor]
     prefix: str = ""
 
-    def trunk(self, architecture: Architecture) -> ScriptModule:
+    def trunk(self, architecture: Blocks) -> ScriptModule:
         """The network up to the pooled features."""
         stages = {
             str(number): self._stage(number, blocks)

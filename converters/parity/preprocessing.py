@@ -21,7 +21,7 @@ from converters.formats.probabilities import softmax
 from converters.parity.metrics import Errors
 from converters.parity.truth import Truth
 from converters.parity.verdict import MAX_LIMIT, Measurement, judge
-from regnet.dataflow import PIXELS
+from regnet.architecture import PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

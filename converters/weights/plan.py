@@ -93,8 +93,7 @@ def make_plan(source: Source, where: str, dtype: DType = DEFAULT) -> Plan:
     Raises:
         InputError: If a tensor has no place, none fills a place, or a shape or dtype does not fit.
     """
-    network = Architecture.of(source.config)
-    expected = dict(network.tensors(classifier=source.has_classifier))
+    expected = Architecture.of(source.config, classifier=source.has_classifier).shapes
     names: dict[str, str] = {}
     unknown: list[str] = []
     for name in source.tensors:
@@ -171,8 +170,7 @@ def _mismatch(source: Source, unknown: list[str], missing: list[str], where: str
         names = [_source_name(source, target) for target in missing]
         parts.append(f"{len(missing)} missing ({first(names)})")
     if unknown:
-        targets = Architecture.of(source.config).tensors(classifier=True)
-        known = [_source_name(source, target) for target, _ in targets]
+        known = [_source_name(source, target) for target in Architecture.of(source.config).shapes]
         guess = get_close_matches(unknown[0], known, n=1)
         hint = f"; the first may be meant for {guess[0]}" if guess else ""
         parts.append(f"{len(unknown)} unknown ({first(unknown)}{hint})")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint import Storage, StoredTensor
 from converters.checkpoint.values import contiguous_stride
 from converters.families.pycls import PYCLS
-from converters.families.reference_keymap import REFERENCE
-from regnet.architecture import BASE_PREFIX, Architecture
+from regnet.architecture import Architecture
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,9 +32,5 @@ def headers(network: nn.Module) -> dict[str, StoredTensor]:
 
 def in_pycls_words(config: RegNetConfig) -> dict[str, tuple[int, ...]]:
     """Return names and shapes of a network as pycls would save it, without building it."""
-    shapes = {}
-    for name, shape in Architecture.of(config).tensors(classifier=True):
-        parsed = REFERENCE.parse(name.removeprefix(BASE_PREFIX))
-        assert parsed is not None
-        shapes[PYCLS.spell(*parsed)] = shape
-    return shapes
+    slots = Architecture.of(config).slots
+    return {PYCLS.spell(slot.role, slot.fields): slot.shape for slot in slots}

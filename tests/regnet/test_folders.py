@@ -326,7 +326,7 @@ def test_weights_are_mapped_not_read_and_nothing_is_drawn(tmp_path: Path) -> Non
     config = tiny(layer_type="x", hidden_sizes=[2048, 4096], depths=[1, 1])
     specs = [
         TensorSpec(name, "int64" if name.endswith("num_batches_tracked") else "float32", shape)
-        for name, shape in Architecture.of(config).tensors(classifier=True)
+        for name, shape in Architecture.of(config).shapes.items()
     ]
     folder = tmp_path / "large"
     config.save_pretrained(folder)

@@ -230,10 +230,10 @@ def configurations(draw: st.DrawFn) -> RegNetConfig:
 def test_the_architecture_names_and_counts_the_tensors_of_the_model(config: RegNetConfig) -> None:
     with torch.device("meta"):
         model = RegNetForImageClassification(config)
-    network = Architecture.of(config)
     for module, with_classifier in ((model, True), (model.regnet, False)):
         state = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-        assert list(network.tensors(classifier=with_classifier)) == list(state.items())
+        shapes = Architecture.of(config, classifier=with_classifier).shapes
+        assert list(shapes.items()) == list(state.items())
     learned = sum(parameter.numel() for parameter in model.parameters())
     assert complexity(config).parameters == learned
 

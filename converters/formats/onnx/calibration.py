@@ -12,7 +12,7 @@ from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError
 from converters.folder.images import UnreadableImagesError, find_images, read_in_batches
 from converters.folder.inputs import NATURAL, verification_inputs
-from regnet.dataflow import PIXELS
+from regnet.architecture import PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -19,8 +19,8 @@ from onnx import GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from converters.formats.onnx.file import ONNX_TYPES
 from converters.formats.onnx.form import DEFAULT_FORM, FOLDED_BIAS, FOLDED_WEIGHT
-from regnet.architecture import BASE_PREFIX, CLASSIFIER, NORM_EPS, Architecture
-from regnet.dataflow import PIXELS, Dataflow
+from regnet.architecture import BASE_PREFIX, CLASSIFIER, NORM_EPS, PIXELS, Blocks
+from regnet.dataflow import Dataflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -60,7 +60,7 @@ def build_graph(
             ``<name>.float32`` of it, once; runtimes fold it away when they load the file.
         form: Sizes and precision.
     """
-    network = Architecture.of(config)
+    network = Blocks.of(config)
     if form.io_precision != form.precision:
         casts = (*casts, PIXELS)
     prefix = BASE_PREFIX if classifier else ""
@@ -86,7 +86,7 @@ def pixels_value(config: RegNetConfig, form: GraphForm) -> ValueInfoProto:
     return helper.make_tensor_value_info(PIXELS, ONNX_TYPES[form.io_precision], shape)
 
 
-def _feature_size(network: Architecture, form: GraphForm, axis: str) -> int | str:
+def _feature_size(network: Blocks, form: GraphForm, axis: str) -> int | str:
     """Of the last feature map: each stride of 2 halves, rounding up."""
     size = form.sizes[axis]
     if size is None:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import GraphProto, NodeProto, helper
 
-from regnet.architecture import BASE_PREFIX, CLASSIFIER
-from regnet.dataflow import PIXELS
+from regnet.architecture import BASE_PREFIX, CLASSIFIER, PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -106,7 +105,7 @@ def layer_names(folder: ConvertedFolder) -> tuple[str, ...]:
     Convolutions with what follows them, squeeze-excites, residual sums, the classifier: each has
     the name of its module.
     """
-    network = folder.architecture
+    network = folder.blocks
     names = [network.stem.name]
     for block in (block for stage in network.stages for block in stage):
         shortcut = (block.shortcut,) if block.shortcut else ()

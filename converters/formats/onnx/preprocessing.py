@@ -20,7 +20,7 @@ from converters.errors import InputError
 from converters.formats.onnx.export import self_contained
 from converters.formats.onnx.file import OnnxFile
 from converters.formats.onnx.graph import LOGITS
-from regnet.dataflow import PIXELS
+from regnet.architecture import PIXELS
 
 if TYPE_CHECKING:
     from pathlib import Path

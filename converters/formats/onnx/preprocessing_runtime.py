@@ -15,7 +15,7 @@ from converters.formats.onnx.preprocessing import IMAGE, PREFIX, PROBABILITIES, 
 from converters.formats.onnx.runtime import PROVIDERS, session_options
 from converters.formats.onnx.silent import onnxruntime
 from converters.formats.runtime import ArtefactRuntime
-from regnet.dataflow import PIXELS
+from regnet.architecture import PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

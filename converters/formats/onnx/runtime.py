@@ -8,7 +8,7 @@ from converters.checkpoint.onnx_places import require_readable
 from converters.formats.memory import MemoryShortError, available_memory, require_memory
 from converters.formats.onnx.form import PRECISION_KEY, stated_sizes
 from converters.formats.runtime import ArtefactRuntime
-from regnet.dataflow import PIXELS
+from regnet.architecture import PIXELS
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:

@@ -89,7 +89,7 @@ def cast_names(folder: ConvertedFolder) -> frozenset[str]:
 
 def _parameters(folder: ConvertedFolder) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the state dict without its counters."""
-    for name, shape in folder.architecture.tensors(classifier=folder.has_classifier):
+    for name, shape in folder.architecture.shapes.items():
         if name.endswith(COUNTER):
             continue
         tensor = folder.tensors[name]

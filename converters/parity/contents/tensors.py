@@ -172,7 +172,7 @@ class _Audit:
         """The state dict, in which folded tensors stand for those of a convolution and its norm."""
         folder = self._folder
         owners = {name.rpartition(".")[0] for name in held if name.endswith(_FOLDED)}
-        for name, shape in folder.architecture.tensors(classifier=folder.has_classifier):
+        for name, shape in folder.architecture.shapes.items():
             owner = ".".join(name.split(".")[:-2])  # of convolution.weight, normalization.bias
             if owner in owners and name.endswith(KERNEL):
                 kernel, bias = FoldedKernel(folder, owner), FoldedBias(folder, owner)

@@ -17,7 +17,7 @@ from converters.formats.onnx.runtime import PROVIDERS, session_options
 from converters.formats.onnx.silent import onnxruntime
 from converters.parity.locate.intermediates import Intermediates
 from converters.parity.locate.walk import steps_of
-from regnet.dataflow import PIXELS
+from regnet.architecture import PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -17,8 +17,7 @@ from converters.parity.contents.tensors import certify
 from converters.parity.locate.intermediates import run_with_intermediates
 from converters.parity.locate.module_errors import measure
 from converters.parity.locate.walk import steps_of
-from regnet.architecture import COUNTER
-from regnet.dataflow import PIXELS
+from regnet.architecture import COUNTER, PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence

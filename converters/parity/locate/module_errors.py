@@ -19,7 +19,7 @@ import numpy as np
 from converters.formats.reference import ReferenceRuntime, torch_threads
 from converters.parity.locate.honest_error import honest_error
 from converters.parity.metrics import Errors, rms
-from regnet.dataflow import PIXELS
+from regnet.architecture import PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

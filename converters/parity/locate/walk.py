@@ -85,7 +85,7 @@ def steps_of(folder: ConvertedFolder, *, folded: bool) -> tuple[Step, ...]:
         folded: Whether convolutions have taken in their batch norms.
     """
     table = _Table(BASE_PREFIX if folder.has_classifier else "", folded)
-    last = table.trunk(folder.architecture)
+    last = table.trunk(folder.blocks)
     pooled = table.add(f"{table.prefix}pooler", last)
     if not folder.has_classifier:
         outputs: tuple[str, ...] = (last, pooled)

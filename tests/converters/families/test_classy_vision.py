@@ -256,8 +256,8 @@ def test_every_published_trunk_fits_the_reference_by_names_and_shapes(name: str)
 
     config = RegNetConfig(**architecture_of(tensors, FAMILY.keymap, name) | {"num_labels": 2})
 
-    ours = Architecture.of(config).tensors(classifier=False)
-    assert sorted(shape for _, shape in ours) == sorted(t.shape for t in tensors.values())
+    ours = Architecture.of(config, classifier=False).shapes
+    assert sorted(ours.values()) == sorted(t.shape for t in tensors.values())
     if name == "regnet_y_256gf":
         assert config.groups_width == 848
         assert config.hidden_sizes[0] == 640

@@ -85,11 +85,11 @@ def ruled(draw: st.DrawFn) -> RegNetConfig:
 
 def network(framework: str, config: RegNetConfig, *, headless: bool = False) -> Network:
     """Give the network of a folder that exists in headers only."""
-    tensors = Architecture.of(config).tensors(classifier=not headless)
+    shapes = Architecture.of(config, classifier=not headless).shapes
     return Network(
         target=target_named(framework),
         checkpoint=cast("AnyCheckpoint", None),
-        stored={name: stored(shape) for name, shape in tensors},
+        stored={name: stored(shape) for name, shape in shapes.items()},
         config=config,
         has_classifier=not headless,
         stated=EvalTransform(256, 224, BILINEAR),

@@ -115,7 +115,7 @@ def test_trap_04_half_to_even(width: int, squeezed: int) -> None:
         theirs = TheirModel(TheirConfig(**shape)).state_dict()
     name = "encoder.stages.1.layers.0.layer.2.attention.0.weight"
 
-    assert dict(Architecture.of(RegNetConfig(**shape)).tensors(classifier=False))[name] == (
+    assert Architecture.of(RegNetConfig(**shape), classifier=False).shapes[name] == (
         squeezed,
         width,
         1,

@@ -117,7 +117,7 @@ def sparse_folder(path: Path) -> Path:
     config.save_pretrained(path)
     specs = in_file_order(
         TensorSpec(name, "int64" if name.endswith("num_batches_tracked") else "float32", shape)
-        for name, shape in Architecture.of(config).tensors(classifier=True)
+        for name, shape in Architecture.of(config).shapes.items()
     )
     header = header_bytes(specs)
     with (path / WEIGHTS_NAME).open("wb") as file:

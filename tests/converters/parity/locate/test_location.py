@@ -29,8 +29,8 @@ from converters.parity.locate.location import Location, locate
 from converters.parity.locate.module_errors import BAND
 from converters.parity.locate.plot import error_by_depth_svg
 from converters.parity.locate.walk import steps_of
+from regnet.architecture import PIXELS
 from regnet.config import RegNetConfig
-from regnet.dataflow import PIXELS
 from tests.converters.formats.random_folder import random_folder
 from tests.converters.parity.faults import OPERATIONS, change_tensor, changed_channel
 

@@ -1,0 +1,196 @@
+"""The list of operations against the model that is written by hand, bit for bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch.nn import functional
+
+from regnet import RegNetConfig, RegNetForImageClassification, RegNetModel
+from regnet.architecture import (
+    NORM_EPS,
+    PIXELS,
+    Act,
+    Add,
+    Architecture,
+    Conv,
+    Flatten,
+    Linear,
+    Norm,
+    Pool,
+    Scale,
+    extents,
+    folded,
+)
+from regnet.model import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from regnet.architecture import Operation
+
+NETWORKS = [
+    pytest.param(fields, id=name)
+    for name, fields in {
+        "three stages": {},
+        "one block": {"hidden_sizes": [16], "depths": [1]},
+        "first stage at full resolution": {"downsample_in_first_stage": False},
+        "first block without shortcut": {
+            "downsample_in_first_stage": False,
+            "embedding_size": 16,
+        },
+        "narrower than its groups": {"groups_width": 24},
+        "a group for each channel": {"groups_width": 1},
+        "one channel in": {"num_channels": 1},
+        "gelu": {"hidden_act": "gelu"},
+        "gelu_new": {"hidden_act": "gelu_new"},
+        "selu": {"hidden_act": "selu"},
+        "silu": {"hidden_act": "silu"},
+        "no labels": {"num_labels": 0},
+    }.items()
+]
+EACH = pytest.mark.parametrize("fields", NETWORKS)
+LAYER_TYPES = pytest.mark.parametrize("layer_type", ["x", "y"])
+CLASSIFIER = pytest.mark.parametrize("classifier", [True, False], ids=["classifier", "trunk"])
+
+
+def small(layer_type: str, fields: Mapping[str, object]) -> RegNetConfig:
+    shape = {
+        "embedding_size": 8,
+        "hidden_sizes": [16, 24, 24],
+        "depths": [2, 1, 2],
+        "groups_width": 8,
+        "num_labels": 5,
+    }
+    return RegNetConfig(**shape | {"layer_type": layer_type} | fields)
+
+
+def model_of(config: RegNetConfig, *, classifier: bool) -> torch.nn.Module:
+    """A model whose batch norms change what they are given, each otherwise."""
+    torch.manual_seed(20)
+    model = RegNetForImageClassification(config) if classifier else RegNetModel(config)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.normal_(std=0.3)
+    return model.eval()
+
+
+def compute(  # noqa: PLR0911 -- one for each kind
+    operation: Operation, values: Sequence[Tensor], held: Sequence[Tensor]
+) -> Tensor:
+    """What an operation makes of the values it reads and of the tensors in its slots."""
+    match operation:
+        case Conv(stride=stride, groups=groups, kernel_size=size):
+            bias = held[1] if len(held) > 1 else None
+            return functional.conv2d(values[0], held[0], bias, stride, size // 2, 1, groups)
+        case Norm():
+            weight, bias, mean, variance = held
+            return functional.batch_norm(values[0], mean, variance, weight, bias, eps=NORM_EPS)
+        case Act(function="sigmoid"):
+            return values[0].sigmoid()
+        case Act(function=function):
+            return ACTIVATIONS[function](values[0])
+        case Pool():
+            return functional.adaptive_avg_pool2d(values[0], (1, 1))
+        case Scale():
+            return values[0] * values[1]
+        case Add():
+            return values[0] + values[1]
+        case Flatten():
+            return values[0].flatten(1)
+        case Linear():
+            return functional.linear(values[0], *held)
+    raise NotImplementedError(operation)
+
+
+def interpreted(
+    architecture: Architecture, tensors: Mapping[str, Tensor], pixels: Tensor
+) -> dict[str, Tensor]:
+    """Every value of a network, by its name."""
+    values = {PIXELS: pixels}
+    for operation in architecture.operations:
+        held = [tensors[slot.name] for slot in operation.slots if not slot.is_counter]
+        read = [values[name] for name in operation.inputs]
+        assert operation.output not in values
+        values[operation.output] = compute(operation, read, held)
+    return values
+
+
+@EACH
+@LAYER_TYPES
+@CLASSIFIER
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_the_model_computes_what_the_list_says_in_every_module(
+    fields: Mapping[str, object], layer_type: str, classifier: bool, dtype: torch.dtype
+) -> None:
+    config = small(layer_type, fields)
+    model = model_of(config, classifier=classifier).to(dtype)
+    architecture = Architecture.of(config, classifier=classifier)
+    pixels = torch.randn(2, config.num_channels, 45, 38, dtype=dtype)
+    made: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *call, name=name: made.update({name: call[2]}))
+
+    with torch.inference_mode():
+        returned = model(pixels)
+        values = interpreted(architecture, model.state_dict(), pixels)
+
+    assert all(torch.equal(values[name], returned[name]) for name in returned)
+    leaves = {name for name, module in model.named_modules() if not list(module.children())}
+    by_name = {op.name: values[op.output] for op in architecture.operations}
+    identities = {name for name in leaves if name not in by_name}
+    assert all(isinstance(model.get_submodule(name), torch.nn.Identity) for name in identities)
+    assert all(torch.equal(by_name[name], made[name]) for name in leaves - identities)
+
+
+@EACH
+@LAYER_TYPES
+@CLASSIFIER
+def test_slots_are_the_state_dict(
+    fields: Mapping[str, object], layer_type: str, classifier: bool
+) -> None:
+    config = small(layer_type, fields)
+    model = model_of(config, classifier=classifier)
+    architecture = Architecture.of(config, classifier=classifier)
+
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    learned = {name for name, _ in model.named_parameters()}
+
+    assert list(architecture.shapes.items()) == list(shapes.items())
+    assert {slot.name for slot in architecture.slots if slot.is_learned} == learned
+    assert len({(s.role, *sorted(s.fields.items())) for s in architecture.slots}) == len(shapes)
+
+
+@LAYER_TYPES
+def test_each_value_has_the_extent_that_the_list_says(layer_type: str) -> None:
+    architecture = Architecture.of(small(layer_type, {}), classifier=False)
+    model = model_of(small(layer_type, {}), classifier=False)
+
+    with torch.inference_mode():
+        values = interpreted(architecture, model.state_dict(), torch.randn(1, 3, 45, 38))
+
+    for axis, pixels in ((2, 45), (3, 38)):
+        found = {name: value.shape[axis] for name, value in values.items()}
+        assert extents(architecture.operations, pixels) == found
+
+
+@LAYER_TYPES
+def test_a_convolution_takes_in_the_batch_norm_behind_it(layer_type: str) -> None:
+    operations = Architecture.of(small(layer_type, {})).operations
+    taken = folded(operations)
+
+    norms = [op for op in operations if isinstance(op, Norm)]
+    assert [op.norm for op in taken if isinstance(op, Conv) and op.norm] == norms
+    assert [op.name for op in taken] == [op.name for op in operations if op not in norms]
+    made = {PIXELS}
+    for operation in taken:
+        assert made.issuperset(operation.inputs)
+        made.add(operation.output)
+    assert operations[-1].output in made
