@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from converters.weights.inspection import Inspection
+from typing import Protocol
 
 
 class Progress(Protocol):
     """Who wants to know how far a job is."""
 
-    def planned(self, inspection: Inspection) -> None:
-        """Called once a checkpoint is recognised and planned, before anything is written."""
+    def step(self, title: str, total: int | None = None) -> None:
+        """Called when a step begins; ``total`` is of how many bytes or items, if it counts them."""
 
-    def step(self, title: str, nbytes: int | None = None) -> None:
-        """Called when a step begins; ``nbytes`` if it will report its bytes."""
-
-    def advance(self, nbytes: int) -> None:
-        """Called when bytes of the current step are done."""
+    def advance(self, amount: int) -> None:
+        """Called when so many more bytes or items of the current step are done."""
 
 
 class Silent:
     """Progress that nobody watches."""
 
-    def planned(self, inspection: Inspection) -> None:
+    def step(self, title: str, total: int | None = None) -> None:
         """Do nothing."""
 
-    def step(self, title: str, nbytes: int | None = None) -> None:
+    def advance(self, amount: int) -> None:
         """Do nothing."""
 
-    def advance(self, nbytes: int) -> None:
-        """Do nothing."""
+
+SILENT = Silent()
+"""What a job tells its progress where nobody asks for it."""

@@ -22,6 +22,15 @@ LayerType = Literal["x", "y"]
 Activation = Literal["relu", "gelu", "gelu_new", "selu", "silu"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Of ImageNet as every framework that trained a RegNet has it, per channel in RGB order, for pixels
+in 0..1."""
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Likewise."""
+
+IMAGENET_CLASSES = 1000
+
 CONFIG_NAME = "config.json"
 
 CLASSIFIER_ARCHITECTURE = "RegNetForImageClassification"

@@ -12,8 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from regnet.architecture import Blocks, ConvNorm
-from regnet.config import RegNetConfig
-from regnet.imagenet import IMAGENET_CLASSES
+from regnet.config import IMAGENET_CLASSES, RegNetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 import torch
 from torch.overrides import TorchFunctionMode
 
-from regnet.architecture import BASE_PREFIX, CLASSIFIER
+from regnet.architecture import BASE_PREFIX, BUFFER_LEAVES, CLASSIFIER
 from regnet.config import RegNetConfig
 from regnet.files.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME
 from regnet.files.loading import dtype_name, either_dtype, settings_of
@@ -334,7 +334,7 @@ def _write_weights(folder: Path, state: dict[str, Tensor], max_shard_size: int |
         specs = sorted(shard.specs, key=lambda spec: spec.name)
         write_file(folder / shard.file_name, specs, lambda spec: [_raw_bytes(state[spec.name])])
     if len(shards) > 1:
-        (folder / INDEX_NAME).write_text(index_json(shards), encoding="utf-8")
+        (folder / INDEX_NAME).write_text(index_json(shards, BUFFER_LEAVES), encoding="utf-8")
 
 
 def load_tensors(folder: Path) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import numpy as np
 from PIL import Image
 
-from regnet.config import MAX_SIDE
+from regnet.config import IMAGENET_MEAN, IMAGENET_STD, MAX_SIDE
 from regnet.files.json_file import (
     PREPROCESSOR_NAME,
     PROCESSOR_NAME,
@@ -24,7 +24,6 @@ from regnet.files.json_file import (
     processor_settings,
     read_object,
 )
-from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from regnet.images import (
     MOST_PIXELS,
     PILLOW_MODES,

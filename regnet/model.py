@@ -8,7 +8,9 @@ state dict of one loads in the other and logits agree to the last bit. Structure
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +18,66 @@ from torch.nn import functional
 
 from regnet.architecture import NORM_EPS, Block, Blocks, ConvNorm, SqueezeExcite
 from regnet.hub import PretrainedMixin
-from regnet.outputs import ClassifierOutput, ModelOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from regnet.config import RegNetConfig
+
+
+class _Output(Mapping[str, Any]):
+    """A mapping of the fields that are not None, in order, that is also indexed by position."""
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The values that are not None, in order."""
+        return tuple(self.values())
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        if isinstance(key, str):
+            if key not in tuple(self):
+                raise KeyError(key)
+            return getattr(self, key)
+        return self.to_tuple()[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in tuple(self)
+
+    def __iter__(self) -> Iterator[str]:
+        names = (field.name for field in fields(self))  # type: ignore[arg-type]
+        return (name for name in names if getattr(self, name) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+@dataclass(eq=False, kw_only=True)
+class ModelOutput(_Output):
+    """What :class:`RegNetModel` returns.
+
+    Attributes:
+        last_hidden_state: (N, C, H/32, W/32), the last stage's output.
+        pooler_output: (N, C, 1, 1), its mean over height and width.
+        hidden_states: The stem's output, then each stage's; None unless asked for.
+    """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+@dataclass(eq=False, kw_only=True)
+class ClassifierOutput(_Output):
+    """What :class:`RegNetForImageClassification` returns.
+
+    Attributes:
+        loss: Scalar; None without labels.
+        logits: (N, num_labels), before softmax.
+        hidden_states: The stem's output, then each stage's; None unless asked for.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 def gelu_new(hidden: Tensor) -> Tensor:

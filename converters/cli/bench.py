@@ -64,8 +64,7 @@ def bench_command(
             threads=tuple(dict.fromkeys(threads or (1, usable_cores()))),
             rounds=rounds,
             image_size=image_size,
-            begin=lambda count: progress.step("timing", count),
-            advance=progress.advance,
+            progress=progress,
         )
     output.result(timing_table(result))
     output.result(*(Text(f"{name}: {reason}", "yellow") for name, reason in result.absent.items()))

@@ -64,7 +64,7 @@ def compare_command(
             return stack.enter_context(opened(path, decided))
 
         a, b = (side(*place) for place in places)
-        comparison = compare(a, b, images or (), progress.step)
+        comparison = compare(a, b, images or (), progress)
         output.result(*comparison_tables(comparison))
         output.record(comparison.to_dict())
         comparison.require_same()

@@ -154,13 +154,13 @@ def _dry_run(
     path: Path, out: Path, framework: str | None, options: ConvertOptions, output: Output
 ) -> None:
     """Plan a conversion, for another framework if one is named; print the plan."""
-    from converters.jobs.convert import planned
+    from converters.jobs.convert import plan_conversion
     from converters.jobs.writeback import planned_back
 
     path, source = located(path, options.source, output)
     options = replace(options, source=source)
     if framework is None:
-        inspection = planned(path, out, options)
+        inspection = plan_conversion(path, out, options)
     else:
         inspection = planned_back(path, out, framework, options)
     output.result(*inspection_tables(inspection), plan_table(inspection))
@@ -179,7 +179,7 @@ def _convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> 
     options = replace(options, source=source)
     with output.progress() as progress:
         try:
-            conversion = run_conversion(path, out, options, progress)
+            conversion = run_conversion(path, out, options, progress, progress.planned)
         except VerificationError as error:
             output.result(report_table(error.report))
             output.record({"verification": error.report.to_dict()})

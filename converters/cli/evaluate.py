@@ -55,8 +55,7 @@ def evaluate_command(
             limit=limit,
             batch_size=batch_size,
             threads=threads,
-            begin=lambda count: progress.step("evaluating", count),
-            advance=progress.advance,
+            progress=progress,
         )
     evaluation = result.evaluation
     output.result(f"Class folders matched by {result.matched_by}.", accuracy_table(evaluation))

@@ -47,7 +47,7 @@ def push_command(
     output = Output(as_json, quiet)
     publication = prepare(folder, repository, has_right=has_right)
     with output.progress() as progress:
-        report = require_verified(folder, progress.step)
+        report = require_verified(folder, progress)
     output.result(_table(publication), f"\nlicence: {publication.terms}")
     output.result(*(f"{clause}." for clause in report.not_run))
     url = None

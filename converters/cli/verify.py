@@ -105,7 +105,7 @@ def verify_command(
     else:
         with output.progress() as progress:
             converted = ConvertedFolder(folder)
-            report = verify_folder(converted, progress.step, images or (), against, source_options)
+            report = verify_folder(converted, progress, images or (), against, source_options)
             if locate:
                 locations = list(_locate(converted, report, progress))
         findings = Findings(

@@ -21,7 +21,7 @@ from converters.families.words import (
     not_understood,
 )
 from regnet.architecture import NORM_EPS
-from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from regnet.config import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

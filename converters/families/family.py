@@ -13,8 +13,7 @@ from converters.errors import InputError
 from converters.families.entries import prepared, settle
 from converters.families.recognise import architecture_of
 from converters.families.source import Decision, EvalTransform, Source
-from regnet.config import RegNetConfig
-from regnet.imagenet import IMAGENET_MEAN
+from regnet.config import IMAGENET_MEAN, RegNetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

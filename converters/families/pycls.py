@@ -23,8 +23,8 @@ from converters.families.pycls_config import RULE, SAYS, PyclsConfig
 from converters.families.real_network import NotRunError, RealNetwork
 from converters.families.source import BILINEAR, Decision, EvalTransform
 from converters.families.writing import Target
+from regnet.config import IMAGENET_CLASSES
 from regnet.design_space import named_like
-from regnet.imagenet import IMAGENET_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence

@@ -24,9 +24,8 @@ from converters.families.words import (
     not_understood,
 )
 from regnet.architecture import NORM_EPS
-from regnet.config import MAX_BLOCKS
+from regnet.config import IMAGENET_MEAN, IMAGENET_STD, MAX_BLOCKS
 from regnet.design_space import fit_widths_to_groups, stage_widths_and_depths
-from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

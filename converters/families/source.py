@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
-from regnet.config import MAX_SIDE, RegNetConfig
-from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from regnet.config import IMAGENET_MEAN, IMAGENET_STD, MAX_SIDE, RegNetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,10 +22,9 @@ from converters.families.timm_config import DEFAULT, SAYS, TimmConfig
 from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
 from converters.families.writing import Target
-from regnet.config import CONFIG_NAME
+from regnet.config import CONFIG_NAME, IMAGENET_CLASSES, IMAGENET_MEAN
 from regnet.design_space import named_like
 from regnet.files.safetensors_file import WEIGHTS_NAME, TensorSpec, write_file
-from regnet.imagenet import IMAGENET_CLASSES, IMAGENET_MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -12,7 +12,7 @@ from converters.checkpoint.torch_pickle import PickledTensor, opcodes, program
 from converters.errors import InputError
 from converters.families.linear_rule import rule_of
 from regnet.architecture import Architecture
-from regnet.imagenet import IMAGENET_MEAN
+from regnet.config import IMAGENET_MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -19,13 +19,15 @@ from converters.formats.onnx.formats import (
 from converters.formats.openvino import OPENVINO
 from converters.formats.pt2 import PT2
 from converters.formats.torchscript import TORCHSCRIPT
+from converters.progress import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
     from converters.formats.format import ExportOptions, Format
+    from converters.progress import Progress
 
 FORMATS: dict[str, Format] = {
     kind.name: kind
@@ -74,7 +76,7 @@ def write_artefacts(
     folder: ConvertedFolder,
     places: Mapping[str, Path],
     options: ExportOptions,
-    tick: Callable[[str], None],
+    progress: Progress = SILENT,
 ) -> None:
     """Write artefacts of a folder that is not published yet.
 
@@ -82,7 +84,7 @@ def write_artefacts(
         folder: What to export.
         places: Key of :data:`FORMATS` to the file.
         options: How.
-        tick: Called with a title before each.
+        progress: Who wants to know how far it is.
 
     Raises:
         InputError: If the folder or the options cannot be used.
@@ -90,7 +92,7 @@ def write_artefacts(
         OSError: If a file cannot be written.
     """
     for name, path in places.items():
-        tick(FORMATS[name].title)
+        progress.step(FORMATS[name].title)
         path.parent.mkdir(exist_ok=True)
         FORMATS[name].export(folder, path, options)
     _link_equal_files(folder.path)

@@ -16,14 +16,16 @@ from converters.formats.registry import FORMATS
 from converters.jobs.bench import Contender, time_in_turn
 from converters.jobs.bench_choice import Choice, Entry, choose
 from converters.jobs.predict import EAGER, open_runtime, present_runtimes
+from converters.progress import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from converters.formats.runtime import Runtime
     from converters.jobs.bench import Timing
     from converters.jobs.bench_choice import VerdictWord
+    from converters.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,7 @@ def bench_folder(  # noqa: PLR0913 -- one keyword for each choice
     threads: Sequence[int] = (1,),
     rounds: int = 10,
     image_size: int | None = None,
-    begin: Callable[[int], object] = lambda _: None,
-    advance: Callable[[int], object] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> Bench:
     """Time a folder's artefacts and the reference model in eager PyTorch.
 
@@ -88,8 +89,7 @@ def bench_folder(  # noqa: PLR0913 -- one keyword for each choice
         threads: Numbers of threads.
         rounds: How many turns each contender has on each batch.
         image_size: Side of the images in pixels; None for the network's own.
-        begin: Called once with the number of turns.
-        advance: Called with 1 after each turn.
+        progress: Who wants to know how many turns are done.
 
     Raises:
         InputError: If the folder cannot be used or lacks an artefact that was asked for.
@@ -105,8 +105,8 @@ def bench_folder(  # noqa: PLR0913 -- one keyword for each choice
     shape = (max(batches), folder.config.num_channels, size, size)
     pixels = np.random.default_rng(0).standard_normal(shape, np.float32)
     inputs = [pixels[:batch] for batch in batches]
-    begin(len(contenders) * len(inputs) * rounds)
-    timed = time_in_turn(contenders, inputs, rounds, advance)
+    progress.step("timing", len(contenders) * len(inputs) * rounds)
+    timed = time_in_turn(contenders, inputs, rounds, progress.advance)
     verdicts = recorded_verdicts(folder)
     entries = [
         _entry(folder, contender, contenders[contender], verdicts, timings)

@@ -16,18 +16,19 @@ from converters.formats.registry import (
     takers,
     write_artefacts,
 )
-from converters.progress import Progress, Silent
+from converters.progress import SILENT
 from converters.published.manifest import require_published
 from converters.staging import require_place, require_space, staged_folder
 from converters.weights.inspection import Inspection, inspected
 from converters.weights.stream import planned_shards, write_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
     from converters.parity.report import Report
+    from converters.progress import Progress
     from converters.weights.stream import Written
     from regnet.config import RegNetConfig
     from regnet.files.dtypes import DType
@@ -72,7 +73,11 @@ class Conversion:
 
 
 def convert(
-    path: Path, out: Path, options: ConvertOptions | None = None, progress: Progress | None = None
+    path: Path,
+    out: Path,
+    options: ConvertOptions | None = None,
+    progress: Progress = SILENT,
+    planned: Callable[[Inspection], object] = lambda _: None,
 ) -> Conversion:
     """Convert a checkpoint; ``out`` appears only when every verdict is pass.
 
@@ -83,6 +88,7 @@ def convert(
         out: The folder to be made.
         options: How.
         progress: Who wants to know how far it is.
+        planned: Called once the checkpoint is recognised and planned, before anything is written.
 
     Raises:
         InputError: If the checkpoint or the options cannot be used.
@@ -90,14 +96,14 @@ def convert(
         StorageError: If the disk is full or a file cannot be read or written.
         VerificationError: If an artefact differs from the oracle; nothing is published.
     """
-    options, progress = options or ConvertOptions(), progress or Silent()
+    options = options or ConvertOptions()
     _require_usable(path, out, options)
     with (
         inspected(path, options.source, options.dtype) as (checkpoint, inspection),
         staged_folder(out, force=options.force, keep=_weight_names(inspection, options)) as folder,
     ):
         config = inspection.output_config(options.labels)
-        progress.planned(inspection)
+        planned(inspection)
         require_space(folder, inspection.plan.nbytes, out)
         report = _fill(folder, checkpoint, inspection, config, options, progress)
         if report:
@@ -105,7 +111,7 @@ def convert(
     return Conversion(inspection, report)
 
 
-def planned(path: Path, out: Path, options: ConvertOptions | None = None) -> Inspection:
+def plan_conversion(path: Path, out: Path, options: ConvertOptions | None = None) -> Inspection:
     """Plan a conversion and write nothing; what :func:`convert` refuses to begin is refused.
 
     Weights are not read, so what is wrong with their bytes is not seen.
@@ -233,7 +239,7 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     converted = ConvertedFolder(folder)
     export_options = _export_options(options, written)
     artefacts = {name: folder / FORMATS[name].file_name for name in options.formats}
-    write_artefacts(converted, artefacts, export_options, progress.step)
+    write_artefacts(converted, artefacts, export_options, progress)
     report = _verify(converted, artefacts, written, progress) if options.verify else None
     progress.step("report")
     if report is None or report.passed:
@@ -258,6 +264,4 @@ def _verify(
     progress.step("the oracle in float64")
     truth = Truth(converted, fresh_inputs(converted))
     write_golden(converted.path, truth.inputs, truth.oracle)
-    return verify_artefacts(
-        converted, truth, artefacts, progress.step, weights_sha256=written.weights
-    )
+    return verify_artefacts(converted, truth, artefacts, progress, weights_sha256=written.weights)

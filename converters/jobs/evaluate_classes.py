@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from converters.errors import InputError
 from converters.families.labels import imagenet_synsets
 from converters.folder.images import images_below
-from regnet.imagenet import IMAGENET_CLASSES
+from regnet.config import IMAGENET_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,12 +16,15 @@ from converters.jobs.predict import (
     open_runtime,
     present_runtimes,
 )
+from converters.progress import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from converters.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,7 @@ def evaluate_folder(  # noqa: PLR0913 -- one keyword for each choice
     limit: int | None = None,
     batch_size: int = BATCH_SIZE,
     threads: int = 1,
-    begin: Callable[[int], object] = lambda _: None,
-    advance: Callable[[int], object] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> FolderEvaluation:
     """Evaluate a converted folder.
 
@@ -71,8 +73,7 @@ def evaluate_folder(  # noqa: PLR0913 -- one keyword for each choice
         limit: At most so many images, spread evenly.
         batch_size: Images that go through a network at once.
         threads: How many compute.
-        begin: Called once with the number of images.
-        advance: Called with the number of images of each batch that is done.
+        progress: Who wants to know how many images are done.
 
     Raises:
         InputError: If something cannot be used.
@@ -83,7 +84,7 @@ def evaluate_folder(  # noqa: PLR0913 -- one keyword for each choice
     labelled = labelled.limited(limit)
     names = list(dict.fromkeys(runtimes)) or present_runtimes(folder)
     opened = {name: open_runtime(folder, name, threads) for name in names}
-    begin(len(labelled.classes))
+    progress.step("evaluating", len(labelled.classes))
     unreadable: list[str] = []
     processor = folder.processor
 
@@ -91,7 +92,7 @@ def evaluate_folder(  # noqa: PLR0913 -- one keyword for each choice
         reading = read_in_batches(labelled.classes, processor, batch_size, unreadable)
         for files, pixels in reading:
             yield pixels, np.array([labelled.classes[file] for file in files])
-            advance(len(files))
+            progress.advance(len(files))
 
     evaluation = evaluate(opened, batches())
     if not evaluation.images:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from converters.errors import InputError
 from converters.folder.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
 from converters.folder.record import Record
+from converters.formats.format import DEFAULTS
 from converters.formats.registry import FORMATS, require_writable, write_artefacts
 from converters.parity.recording import with_files, with_verdicts
+from converters.progress import SILENT
 from converters.reports.card import read_card, updated_card
 from converters.reports.usage import is_ours
 from converters.staging import staged_update
@@ -26,10 +28,10 @@ if TYPE_CHECKING:
 def export_artefacts(
     path: Path,
     formats: Sequence[str],
-    options: ExportOptions,
+    options: ExportOptions = DEFAULTS,
     *,
-    verify: bool,
-    progress: Progress,
+    verify: bool = False,
+    progress: Progress = SILENT,
 ) -> Report | None:
     """Write artefacts, all or none, and record them in ``conversion.json``.
 
@@ -62,7 +64,7 @@ def export_artefacts(
     described = [CARD_NAME] * (card is not None) + [REPORT_NAME] * (record is not None)
     with staged_update(path, [*names, *described]) as staging:
         staged = {name: staging / kind.file_name for name, kind in zip(formats, kinds, strict=True)}
-        write_artefacts(ConvertedFolder(staging), staged, options, progress.step)
+        write_artefacts(ConvertedFolder(staging), staged, options, progress)
         report = _verify(folder, record, staged, progress) if verify else None
         if record is not None:
             verdicts = report.to_dict()["verdicts"] if report else []
@@ -93,7 +95,7 @@ def _verify(
     else:
         progress.step("the oracle in float64")
         truth = Truth(folder, fresh_inputs(folder))
-        report = verify_artefacts(folder, truth, staged, progress.step, weights_sha256=digests)
+        report = verify_artefacts(folder, truth, staged, progress, weights_sha256=digests)
     report.require_pass(f"Nothing in {folder.path} was replaced")
     return report
 

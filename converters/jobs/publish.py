@@ -14,13 +14,14 @@ from converters.errors import InputError, StorageError, in_words
 from converters.folder.folder import REPORT_NAME, ConvertedFolder
 from converters.folder.record import Record
 from converters.folder.signature import SIGNATURE_NAME
+from converters.progress import SILENT
 from converters.reports.card import SHAREABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from converters.parity.report import Report
+    from converters.progress import Progress
 
 RIGHT = "--i-have-the-right"
 
@@ -78,7 +79,7 @@ def prepare(path: Path, repository: str, *, has_right: bool = False) -> Publicat
     return Publication(repository, {name: _size(path, record, name) for name in names}, licence)
 
 
-def require_verified(path: Path, tick: Callable[[str], None] = lambda _: None) -> Report:
+def require_verified(path: Path, progress: Progress = SILENT) -> Report:
     """Verify the folder as it is now: the verdict on record may be of files replaced since.
 
     Returns:
@@ -89,7 +90,7 @@ def require_verified(path: Path, tick: Callable[[str], None] = lambda _: None) -
     """
     from converters.parity.verify import verify_folder
 
-    report = verify_folder(ConvertedFolder(path), tick)
+    report = verify_folder(ConvertedFolder(path), progress)
     report.require_pass(f"{path} was not sent")
     return report
 

@@ -20,7 +20,7 @@ from converters.families.source import EvalTransform
 from converters.families.writing import Network, tensor_chunks
 from converters.folder.folder import REPORT_NAME, ConvertedFolder
 from converters.jobs.convert import ConvertOptions, convert
-from converters.progress import Silent
+from converters.progress import SILENT
 from converters.staging import (
     partial_name,
     require_place,
@@ -77,7 +77,7 @@ def write_back(
     out: Path,
     framework: str,
     options: ConvertOptions | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> WrittenBack:
     """Write a converted folder, or a checkpoint that is converted first, for another framework.
 
@@ -96,7 +96,7 @@ def write_back(
         VerificationError: If the converted network differs from the oracle.
         ReadBackError: If what was written is not what was converted; nothing is published.
     """
-    options, progress = options or ConvertOptions(), progress or Silent()
+    options = options or ConvertOptions()
     target = target_named(framework)
     _require_meant(source, options)
     with (

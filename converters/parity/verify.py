@@ -19,16 +19,18 @@ from converters.parity.golden import judge_golden, read_golden
 from converters.parity.report import Report
 from converters.parity.truth import FLOAT32, Truth, run
 from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
+from converters.progress import SILENT
 from regnet.design_space import complexity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from converters.families.options import SourceOptions
     from converters.folder.folder import ConvertedFolder
     from converters.formats.runtime import ArtefactRuntime
     from converters.parity.metrics import Batches, Inputs
+    from converters.progress import Progress
 
 _PROGRAMS = {".onnx", ".ort", ".pt", ".pt2", ".pte", ".ptl", ".pth", ".tflite"}
 """How files of networks end."""
@@ -61,7 +63,7 @@ def verify_artefacts(  # noqa: PLR0913 -- what is known of them already is an op
     folder: ConvertedFolder,
     truth: Truth,
     artefacts: Mapping[str, Path],
-    tick: Callable[[str], None] = lambda _: None,
+    progress: Progress = SILENT,
     *,
     weights_sha256: Mapping[str, str] | None = None,
     found: bool = False,
@@ -72,7 +74,7 @@ def verify_artefacts(  # noqa: PLR0913 -- what is known of them already is an op
         folder: Whose network it is.
         truth: Of the folder.
         artefacts: Key of :data:`converters.formats.registry.FORMATS` to the file.
-        tick: Called with a title before each artefact is run.
+        progress: Who wants to know how far it is.
         weights_sha256: Digests of the weights files by name, where they are known.
         found: Whether they lay in the folder instead of having been written by this process: then
             they may be anybody's programs, and those that are not what is written for the folder
@@ -82,14 +84,14 @@ def verify_artefacts(  # noqa: PLR0913 -- what is known of them already is an op
     measured = judge(truth.eager, truth.units(), truth.oracle)
     verdicts = [Verdict(weights, truth.runtime, FLOAT32, measured)]
     for name, path in artefacts.items():
-        tick(f"verifying {FORMATS[name].title}")
+        progress.step(f"verifying {FORMATS[name].title}")
         verdicts.append(_judge_artefact(folder, truth, name, path, weights_sha256, found=found))
     return Report(tuple(verdicts))
 
 
 def verify_folder(
     folder: ConvertedFolder,
-    tick: Callable[[str], None] = lambda _: None,
+    progress: Progress = SILENT,
     images: Sequence[Path] = (),
     against: Path | None = None,
     source_options: SourceOptions | None = None,
@@ -104,7 +106,7 @@ def verify_folder(
     Args:
         folder: A converted folder; one that transformers saved, without golden vectors, is
             verified on fresh inputs.
-        tick: Called with a title before each step.
+        progress: Who wants to know how far it is.
         images: Photographs to verify on as well.
         against: The checkpoint that the folder was made from, to be run by its own framework.
         source_options: How to read that; None is as it was read when the folder was made, which
@@ -113,24 +115,24 @@ def verify_folder(
     Raises:
         InputError: If a file is missing or cannot be read, or the record is damaged.
     """
-    tick("checksums")
+    progress.step("checksums")
     record = Record.read(folder.path)
     changed, digests = record.changed_files(folder.path) if record else ((), {})
     if of_the_oracle(changed):
         return Report((), changed)
-    tick("the oracle")
+    progress.step("the oracle")
     inputs = fresh_inputs(folder)
     if images:
         inputs = {**inputs, PHOTOGRAPHS: photographs(folder, images)}
     truth = Truth(folder, inputs)
     present = artefacts_in(folder.path)
-    report = verify_artefacts(folder, truth, present, tick, weights_sha256=digests, found=True)
+    report = verify_artefacts(folder, truth, present, progress, weights_sha256=digests, found=True)
     verdicts = [*_golden_verdict(folder, truth), *report.verdicts]
     not_checked = list(_not_checked(folder, record))
     if against is not None:
         from converters.parity.against import judge_source
 
-        tick("the source's own network")
+        progress.step("the source's own network")
         if source_options is None and record is not None:
             source_options = record.source_options
             not_checked.extend(_taken_over(source_options))

@@ -10,6 +10,7 @@ from converters.checkpoint.digests import SourceDigest, followable
 from converters.errors import InputError
 from converters.weights.finite import FiniteCheck
 from converters.weights.weights_file import PIECE, Follower, Followers, WeightsFile
+from regnet.architecture import BUFFER_LEAVES
 from regnet.files.casts import cast, cast_pieces, dtypes_that_hold, widened
 from regnet.files.dtypes import ELEMENT_TYPES
 from regnet.files.safetensors_file import (
@@ -92,7 +93,7 @@ def write_weights(  # noqa: PLR0913 -- the checkpoint, the plan, and how
             for shard, of_file in zip(shards, ordered, strict=True)
         }
     if len(shards) > 1:
-        (folder / INDEX_NAME).write_text(index_json(shards), encoding="utf-8")
+        (folder / INDEX_NAME).write_text(index_json(shards, BUFFER_LEAVES), encoding="utf-8")
     read = {path.name: digest.finish() for path, digest in digests.items()}
     if not allow_nonfinite:
         finite.require(checkpoint.path.name)

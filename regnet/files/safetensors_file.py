@@ -15,7 +15,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from regnet.architecture import BUFFER_LEAVES
 from regnet.files.dtypes import ELEMENT_TYPES, item_size
 
 if TYPE_CHECKING:
@@ -169,16 +168,20 @@ def plan_shards(specs: Iterable[TensorSpec], max_shard_size: int | None = None) 
     ]
 
 
-def index_json(shards: Sequence[Shard]) -> str:
+def index_json(shards: Sequence[Shard], buffers: tuple[str, ...]) -> str:
     """Text of ``model.safetensors.index.json``: which tensor lies in which shard.
 
     As in transformers, ``total_size`` counts every byte, ``total_parameters`` only what is learned.
+
+    Args:
+        shards: All files of the network.
+        buffers: How the names of what is measured instead of learned end.
     """
     specs = [spec for shard in shards for spec in shard.specs]
     weight_map = {spec.name: shard.file_name for shard in shards for spec in shard.specs}
     metadata = {
         "total_parameters": sum(
-            math.prod(spec.shape) for spec in specs if not spec.name.endswith(BUFFER_LEAVES)
+            math.prod(spec.shape) for spec in specs if not spec.name.endswith(buffers)
         ),
         "total_size": sum(spec.nbytes for spec in specs),
     }

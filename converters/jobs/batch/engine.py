@@ -1,8 +1,10 @@
-"""What runs a batch, and the loop that keeps it busy."""
+"""What runs a batch: one job of it, several at once, and the loop that keeps them busy."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
+
+from converters.errors import ConversionError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -14,7 +16,7 @@ JOBS_PER_PROCESS = 100
 
 
 class Engine(Protocol):
-    """Runs :func:`converters.jobs.batch.job.perform` somewhere else, on several jobs at once."""
+    """Runs :func:`perform` somewhere else, on several jobs at once."""
 
     @property
     def at_once(self) -> int:
@@ -28,6 +30,35 @@ class Engine(Protocol):
 
     def stop(self) -> None:
         """Interrupt what still runs, wait until it has removed what it began, end the workers."""
+
+
+def perform(job: Job) -> Outcome:
+    """Convert one checkpoint, unless that is done; whatever is wrong with it is in the outcome."""
+    from converters.jobs.batch.done import is_done
+    from converters.jobs.convert import convert
+
+    try:
+        if is_done(job):
+            return job.ended("already converted")
+        conversion = convert(job.path, job.out, job.options)
+    except ConversionError as error:
+        return job.failed(error.exit_status, str(error))
+    except OSError as error:  # in looking at what is there; conversion has sentences of its own
+        return job.failed(
+            StorageError.exit_status,
+            f"{job.path.name}: it or {job.out} cannot be read ({error.strerror or error}); see to "
+            "their permissions and run the command again.",
+        )
+    except MemoryError:
+        return job.lost("not enough memory")
+    except Exception as error:  # noqa: BLE001 -- a bug, which must not stop the other jobs
+        return job.failed(
+            StorageError.exit_status,
+            f"{job.path.name}: internal error: {type(error).__name__}: {error}; please report it "
+            "with the output of `regnet convert --debug` for this file.",
+        )
+    some_not_run = conversion.report is not None and conversion.report.not_run
+    return job.ended("converted, not all run" if some_not_run else "converted")
 
 
 def run_batch(jobs: Iterable[Job], engine: Engine) -> Generator[Outcome]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from converters.errors import ConversionError, StorageError
+from converters.errors import StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,32 +75,3 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
-
-
-def perform(job: Job) -> Outcome:
-    """Convert one checkpoint, unless that is done; whatever is wrong with it is in the outcome."""
-    from converters.jobs.batch.done import is_done
-    from converters.jobs.convert import convert
-
-    try:
-        if is_done(job):
-            return job.ended("already converted")
-        conversion = convert(job.path, job.out, job.options)
-    except ConversionError as error:
-        return job.failed(error.exit_status, str(error))
-    except OSError as error:  # in looking at what is there; conversion has sentences of its own
-        return job.failed(
-            StorageError.exit_status,
-            f"{job.path.name}: it or {job.out} cannot be read ({error.strerror or error}); see to "
-            "their permissions and run the command again.",
-        )
-    except MemoryError:
-        return job.lost("not enough memory")
-    except Exception as error:  # noqa: BLE001 -- a bug, which must not stop the other jobs
-        return job.failed(
-            StorageError.exit_status,
-            f"{job.path.name}: internal error: {type(error).__name__}: {error}; please report it "
-            "with the output of `regnet convert --debug` for this file.",
-        )
-    some_not_run = conversion.report is not None and conversion.report.not_run
-    return job.ended("converted, not all run" if some_not_run else "converted")

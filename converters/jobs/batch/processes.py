@@ -9,8 +9,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
-from converters.jobs.batch.engine import JOBS_PER_PROCESS
-from converters.jobs.batch.job import perform
+from converters.jobs.batch.engine import JOBS_PER_PROCESS, perform
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -8,8 +8,7 @@ from contextlib import ExitStack, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import StorageError, require_extra
-from converters.jobs.batch.engine import JOBS_PER_PROCESS
-from converters.jobs.batch.job import perform
+from converters.jobs.batch.engine import JOBS_PER_PROCESS, perform
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,12 +17,13 @@ from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from converters.parity.compare.sides import Side
     from converters.parity.metrics import Inputs
     from converters.parity.verdict import Verdict
+    from converters.progress import Progress
 
 _CHECKPOINTS = frozenset({".bin", ".json", ".pth", ".pyth", ".safetensors", ".torch"})
 """Endings of what the reader of a checkpoint's folder looks at."""
@@ -56,14 +57,14 @@ class FolderArtefact:
 
 
 def judge_artefacts(
-    sides: Mapping[str, Side], inputs: Inputs | None, tick: Callable[[str], None]
+    sides: Mapping[str, Side], inputs: Inputs | None, progress: Progress
 ) -> tuple[FolderArtefact, ...]:
     """Judge every artefact that lies in a converted folder.
 
     Args:
         sides: ``A`` and ``B``.
         inputs: That both sides take, or None if there are none.
-        tick: Called with a title before each step.
+        progress: Who wants to know how far it is.
 
     Raises:
         InputError: If a folder cannot be used.
@@ -73,9 +74,9 @@ def judge_artefacts(
         present = _artefacts(side)
         if not isinstance(side, WeightsSide) or not present:
             continue
-        tick(f"running the artefacts of {letter}")
+        progress.step(f"running the artefacts of {letter}")
         truth = Truth(side.folder, fresh_inputs(side.folder) if inputs is None else inputs)
-        report = verify_artefacts(side.folder, truth, present, tick, found=True)
+        report = verify_artefacts(side.folder, truth, present, progress, found=True)
         judged += [FolderArtefact(letter, verdict) for verdict in report.verdicts[1:]]
     return tuple(judged)
 

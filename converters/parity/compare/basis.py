@@ -22,7 +22,7 @@ from converters.parity.compare.sides import WeightsSide, folder_of
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import Verdict, judge
 from converters.parity.verify import fresh_inputs
-from regnet.imagenet import IMAGENET_MEAN
+from regnet.config import IMAGENET_MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

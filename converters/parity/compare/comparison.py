@@ -21,14 +21,16 @@ from converters.parity.compare.basis import judge_outputs, obstacle, shared_inpu
 from converters.parity.compare.distances import Distance
 from converters.parity.compare.fields import FieldDifference, compare_fields
 from converters.parity.compare.weights import Weights, compare_weights
+from converters.progress import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from converters.parity.compare.basis import Judged
     from converters.parity.compare.sides import Side
     from converters.parity.verdict import Verdict
+    from converters.progress import Progress
 
 SCHEMA = 1
 """Of what `regnet compare --json` prints; it grows when a key changes its meaning."""
@@ -120,7 +122,7 @@ def compare(
     a: Side,
     b: Side,
     images: Sequence[Path] = (),
-    tick: Callable[[str], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> Comparison:
     """Compare two opened sides.
 
@@ -128,25 +130,25 @@ def compare(
         a: From :func:`converters.parity.compare.sides.opened`.
         b: Likewise.
         images: Photographs to run beside the verification inputs.
-        tick: Called with a title before each step.
+        progress: Who wants to know how far it is.
 
     Raises:
         InputError: If a side or a photograph cannot be used.
     """
-    tick("comparing tensors")
+    progress.step("comparing tensors")
     weights = compare_weights(a, b)
     fields = compare_fields(a, b)
     sides = {"A": a, "B": b}
     mismatch = obstacle(a, b)
     if mismatch:
-        artefacts = judge_artefacts(sides, None, tick)
+        artefacts = judge_artefacts(sides, None, progress)
         rest = not_compared(sides, artefacts)
         return Comparison(a, b, weights, fields, None, mismatch, (), artefacts, rest)
-    tick("running both sides")
+    progress.step("running both sides")
     inputs = shared_inputs(a, b, images)
     judged = judge_outputs(a, b, inputs)
     distances = tuple(_distances(judged))
-    artefacts = judge_artefacts(sides, inputs, tick)
+    artefacts = judge_artefacts(sides, inputs, progress)
     rest = not_compared(sides, artefacts)
     return Comparison(
         a, b, weights, fields, judged.verdict, judged.oracle, distances, artefacts, rest

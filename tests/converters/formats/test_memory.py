@@ -11,7 +11,8 @@ import pytest
 from converters.folder.folder import ConvertedFolder
 from converters.formats.memory import MemoryShortError, available_memory, require_memory
 from converters.formats.registry import FORMATS
-from converters.jobs.batch.job import Job, perform
+from converters.jobs.batch.engine import perform
+from converters.jobs.batch.job import Job
 from converters.jobs.bench_folder import recorded_verdicts
 from converters.jobs.convert import ConvertOptions, convert
 from converters.parity.contents.tensors import TensorCertificate

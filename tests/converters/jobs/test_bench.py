@@ -17,6 +17,7 @@ from converters.jobs.bench_choice import Entry, choose
 from converters.jobs.bench_folder import bench_folder, recorded_verdicts
 from converters.jobs.export import export_artefacts
 from converters.progress import Silent
+from tests.converters.told import Told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,20 +129,19 @@ def test_throughput_counts_images_and_latency_the_smallest_batch() -> None:
 
 
 def test_all_that_a_folder_holds_is_timed_with_its_verdict(demo_folder: Path) -> None:
-    turns: list[int] = []
+    told = Told()
     result = bench_folder(
         demo_folder,
         batches=(1, 3),
         threads=(1, 2),
         rounds=2,
-        begin=turns.append,
-        advance=turns.append,
+        progress=told,
     )
     contenders = [(e.contender.runtime, e.contender.threads) for e in result.entries]
     assert contenders == [
         (name, threads) for name in ("torch", "onnx", "torchscript") for threads in (1, 2)
     ]
-    assert turns == [24] + [1] * 24
+    assert (told.totals, told.amounts) == ([24], [1] * 24)
     assert {entry.verdict for entry in result.entries} == {"pass"}
     assert result.image_size == 48
     for each in result.entries:

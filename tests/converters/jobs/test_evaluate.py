@@ -21,6 +21,7 @@ from converters.jobs.evaluate_classes import labelled_images
 from converters.jobs.evaluate_folder import evaluate_folder
 from converters.jobs.predict import open_runtime
 from tests.converters.demo import labels, sample_images
+from tests.converters.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,8 +169,8 @@ def by_class(root: Path, count: int) -> Path:
 
 def test_a_folder_is_evaluated_with_every_runtime_it_has(demo_folder: Path, tmp_path: Path) -> None:
     val = by_class(tmp_path, 30)
-    done: list[int] = []
-    result = evaluate_folder(demo_folder, val, batch_size=7, begin=done.append, advance=done.append)
+    told = Told()
+    result = evaluate_folder(demo_folder, val, batch_size=7, progress=told)
     assert set(result.evaluation.scores) == {"torch", "onnx", "torchscript"}
     for score in result.evaluation.scores.values():
         assert score.images == 30
@@ -179,7 +180,7 @@ def test_a_folder_is_evaluated_with_every_runtime_it_has(demo_folder: Path, tmp_
     for agreement in result.evaluation.agreements.values():
         assert agreement.same == 30
         assert agreement.largest < 1e-3
-    assert (done[0], sum(done[1:])) == (30, 30)
+    assert (told.totals, sum(told.amounts)) == ([30], 30)
     assert result.matched_by == "label"
 
 

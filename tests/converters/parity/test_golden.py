@@ -29,6 +29,7 @@ from tests.converters.demo import FILES
 from tests.converters.formats.random_folder import random_folder
 from tests.converters.parity.networks import random_network
 from tests.converters.parity.wrong import STATE_MISTAKES
+from tests.converters.told import Told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,8 +53,8 @@ def record_again(folder: Path, name: str) -> None:
 
 
 def test_a_moved_folder_passes(folder: Path) -> None:
-    steps: list[str] = []
-    report = verify_folder(ConvertedFolder(folder), steps.append)
+    told = Told()
+    report = verify_folder(ConvertedFolder(folder), told)
     assert report.passed
     assert [verdict.artefact for verdict in report.verdicts] == [
         "golden.safetensors",
@@ -61,7 +62,7 @@ def test_a_moved_folder_passes(folder: Path) -> None:
         "model.onnx",
         "model.torchscript.pt",
     ]
-    assert steps[-1] == "verifying TorchScript"
+    assert told.titles[-1] == "verifying TorchScript"
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["passed"]
 
 

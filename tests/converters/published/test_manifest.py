@@ -34,10 +34,9 @@ from converters.published.manifest import (
     timm_default,
 )
 from converters.weights.inspection import inspected
-from regnet.config import RegNetConfig
+from regnet.config import IMAGENET_MEAN, IMAGENET_STD, RegNetConfig
 from regnet.design_space import NETWORKS, complexity
 from regnet.image_processor import RegNetImageProcessor
-from regnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ import torch
 
 from converters.families.options import SourceOptions
 from converters.jobs.batch import processes
-from converters.jobs.batch.engine import run_batch
-from converters.jobs.batch.job import Job, Outcome, perform
+from converters.jobs.batch.engine import perform, run_batch
+from converters.jobs.batch.job import Job, Outcome
 from converters.jobs.batch.processes import Processes
 from converters.jobs.convert import ConvertOptions
 from tests.converters.demo import CHECKPOINT, labels, sample_images

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from converters.jobs.batch import ray_cluster
 from converters.jobs.batch.engine import run_batch
-from converters.jobs.batch.job import Job, perform
+from converters.jobs.batch.engine import perform
+from converters.jobs.batch.job import Job
 from converters.jobs.convert import ConvertOptions
 
 options = ConvertOptions(formats=(), verify=False)

@@ -1,0 +1,149 @@
+"""The rooms, and that imports run one way; docs/architecture.md shows the same list."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "architecture.md"
+
+MOST_ROOMS = 23
+"""As many as a person can have an overview of."""
+
+REGNET = (
+    "files",
+    "config",
+    "architecture",
+    "dataflow",
+    "design_space",
+    "images",
+    "image_processor",
+    "hub",
+    "model",
+)
+"""Directly under ``regnet``, lowest first."""
+
+CONVERTERS = (
+    "errors",
+    "progress",
+    "staging",
+    "checkpoint",
+    "families",
+    "published",
+    "weights",
+    "folder",
+    "formats",
+    "parity",
+    "reports",
+    "jobs",
+    "cli",
+    "testing",
+)
+"""Directly under ``converters``, lowest first."""
+
+ROOMS = (*(f"regnet.{room}" for room in REGNET), *(f"converters.{room}" for room in CONVERTERS))
+"""What a room imports lies before it."""
+
+DOORS = {
+    "regnet": "the front door, which names what the rooms hold",
+    "converters": "the front door, which names what the rooms hold",
+    "regnet.__main__": "`python -m regnet` is the command line of whoever has it installed",
+    "converters.__main__": "`python -m converters` is the command line",
+}
+"""Modules that are no rooms, with the reason why each may import what it wants."""
+
+
+FOR_TYPES = {
+    "converters.families.known": {"converters.families.family", "converters.families.writing"},
+    "converters.families.source": {"converters.families.family", "converters.families.wrapping"},
+}
+"""Imports for types alone that lead back: the list of families says what it lists, and what is
+known of a checkpoint says whose it is."""
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Every module of both packages, parsed."""
+    files = [path for name in ("regnet", "converters") for path in (ROOT / name).rglob("*.py")]
+    return {name_of(path): ast.parse(path.read_text("utf-8")) for path in sorted(files)}
+
+
+def name_of(path: Path) -> str:
+    """As an import spells it."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room_of(module: str) -> str:
+    """The room that a module lies in."""
+    return ".".join(module.split(".")[:2])
+
+
+@cache
+def imports() -> dict[str, set[str]]:
+    """Each module to those of ours that it imports: late, for types alone, or at once."""
+    return {name: set(imported_by(tree)) & modules().keys() for name, tree in modules().items()}
+
+
+def imported_by(tree: ast.AST) -> list[str]:
+    """What a module names in imports; of ``from a import b`` the module ``a.b`` if there is one."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            names += [name if name in modules() else str(node.module) for name in inner]
+    return names
+
+
+def test_each_module_lies_in_a_room_and_each_room_has_some() -> None:
+    assert {room_of(name) for name in modules()} - DOORS.keys() == set(ROOMS)
+
+
+def test_the_rooms_are_few() -> None:
+    assert len(ROOMS) <= MOST_ROOMS
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_those_before_it(room: str) -> None:
+    allowed = ROOMS[: ROOMS.index(room) + 1]
+    upwards = [
+        f"{name} imports {other}"
+        for name in modules()
+        if room_of(name) == room and name not in DOORS
+        for other in sorted(imports()[name])
+        if room_of(other) not in allowed and other not in DOORS
+    ]
+    assert not upwards
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    try:
+        TopologicalSorter(
+            {name: others - FOR_TYPES.get(name, set()) for name, others in imports().items()}
+        ).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_each_module_says_in_a_sentence_what_it_is_for(name: str) -> None:
+    sentence = (ast.get_docstring(modules()[name]) or "").split("\n\n")[0]
+    assert re.search(r"\w.*[.:]$", sentence, re.DOTALL), name
+
+
+def test_the_page_shows_the_rooms_in_their_order() -> None:
+    drawn = re.search(r"## Rooms\n.*?```\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    assert drawn is not None
+    package, shown = "", []
+    for line in drawn[1].splitlines():
+        if match := re.match(r"( *)(\w+)(?:/|\.py)(?:\s|$)", line):
+            package = package if match[1] else match[2]
+            shown += [f"{package}.{match[2]}"] if match[1] else []
+    assert tuple(shown) == ROOMS
