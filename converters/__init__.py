@@ -1,1 +1,96 @@
-"""Converting RegNet checkpoints: read, recognise, plan, stream, export, verify, publish."""
+"""Converting RegNet checkpoints: read, recognise, plan, stream, export, verify, publish.
+
+The front door. Everything here takes paths as ``str`` or ``os.PathLike``, keywords with defaults,
+and a :class:`Progress` where it takes time; ``import converters`` loads nothing until it is asked
+for. What cannot be done is told by an error of :class:`ConversionError`, in one sentence.
+
+>>> import converters
+>>> conversion = converters.convert("RegNetY-FashionMNIST.pyth", "new", formats=["onnx"])
+>>> conversion.report.passed
+True
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from converters.errors import (
+        ConversionError,
+        InputError,
+        StorageError,
+        UnsafeInputError,
+    )
+    from converters.folder.folder import ConvertedFolder
+    from converters.folder.images import UnreadableImagesError
+    from converters.jobs.api import (
+        bench,
+        compare,
+        convert,
+        evaluate,
+        export,
+        inspect,
+        predict,
+        verify,
+    )
+    from converters.parity.compare.comparison import DifferentError
+    from converters.parity.report import VerificationError
+    from converters.progress import Progress, Silent
+    from converters.testing import assert_parity
+
+    __version__: str
+
+__all__ = [
+    "ConversionError",
+    "ConvertedFolder",
+    "DifferentError",
+    "InputError",
+    "Progress",
+    "Silent",
+    "StorageError",
+    "UnreadableImagesError",
+    "UnsafeInputError",
+    "VerificationError",
+    "__version__",
+    "assert_parity",
+    "bench",
+    "compare",
+    "convert",
+    "evaluate",
+    "export",
+    "inspect",
+    "predict",
+    "verify",
+]
+
+_HOMES = {
+    "converters.errors": ("ConversionError", "InputError", "StorageError", "UnsafeInputError"),
+    "converters.folder.folder": ("ConvertedFolder",),
+    "converters.folder.images": ("UnreadableImagesError",),
+    "converters.jobs.api": (
+        *("bench", "compare", "convert", "evaluate", "export", "inspect", "predict", "verify"),
+    ),
+    "converters.parity.compare.comparison": ("DifferentError",),
+    "converters.parity.report": ("VerificationError",),
+    "converters.progress": ("Progress", "Silent"),
+    "converters.testing": ("assert_parity",),
+}
+"""Where each name comes from, imported when it is first asked for."""
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        from converters.errors import DISTRIBUTION
+
+        return version(DISTRIBUTION)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'converters' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
-
-from converters.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,27 +26,7 @@ def located(path: Path, options: SourceOptions, output: Output) -> tuple[Path, S
         InputError: If there is only a similar name, or the name is of another framework.
         StorageError: If it cannot be fetched.
     """
-    if os.path.lexists(path):
-        return path, options
-    from converters.published.manifest import find, nearest
-
-    published = find(str(path))
-    if not published:
-        if names := nearest(str(path)):
-            raise InputError(
-                f"{path}: there is no such file; check the path, or give the name of a published "
-                f"checkpoint such as {' or '.join(names)} (see `regnet list`)."
-            )
-        return path, options
-    if options.framework not in {None, published.framework}:
-        raise InputError(
-            f"{path} is a checkpoint of {published.framework}, not of {options.framework}; use "
-            f"`convert-{published.framework}`."
-        )
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its warnings are no results of ours
-    os.environ.setdefault("HF_HUB_DISABLE_SYMLINKS_WARNING", "1")
-    from converters.published.fetch import fetch
+    from converters.published.located import located as found
 
     with output.progress() as progress:
-        fetched = fetch(published, progress)
-    return fetched, replace(options, framework=published.framework, published=published)
+        return found(path, options, progress)

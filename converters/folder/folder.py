@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import open_checkpoint
@@ -25,7 +26,7 @@ from regnet.files.safetensors_file import INDEX_NAME, WEIGHTS_NAME
 from regnet.files.weight_files import require_indexed, shards_of, unindexed, weight_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import os
 
     import numpy as np
     from numpy.typing import NDArray
@@ -43,7 +44,7 @@ DEFAULT_IMAGE_SIZE = 224
 """What RegNets were trained on, in pixels, where a folder does not say."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class ConvertedFolder:
     """Read access to a folder that `regnet convert` or transformers wrote.
 
@@ -55,6 +56,9 @@ class ConvertedFolder:
     """
 
     path: Path
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        object.__setattr__(self, "path", Path(path))  # it is frozen
 
     @cached_property
     def config(self) -> RegNetConfig:
