@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from benchmarks.giants.containers import Writer
     from converters.checkpoint import StoredTensor
     from converters.checkpoint.torch_pickle import Value
-    from converters.families.writing import Target
+    from converters.families.family import Family
     from regnet.config import RegNetConfig
 
 
@@ -71,7 +71,7 @@ class Giant(Network):
 
 @contextmanager
 def giant(
-    config: RegNetConfig, dtype: str, classes: int, target: Target, writer: Writer
+    config: RegNetConfig, dtype: str, classes: int, target: Family, writer: Writer
 ) -> Iterator[Giant]:
     """Lay out a network as a converted folder whose weights are one hole, for as long as needed.
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, cast
 
 from benchmarks.giants import vissl
 from converters.families.classy_vision import SWAG
+from converters.families.family import write_flat
 from converters.families.known import target_named
-from converters.families.reference_keymap import REFERENCE
-from converters.families.vissl import VISSL
-from converters.families.writing import Target
+from converters.families.transformers import FAMILY as TRANSFORMERS
+from converters.families.vissl import FAMILY as VISSL
 from regnet.architecture import BASE_PREFIX, CLASSIFIER
 from regnet.files.safetensors_file import WEIGHTS_NAME
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.giants.giant import Giant
+    from converters.families.family import Family
     from converters.families.writing import Network
 
 LAYOUTS = {
@@ -40,7 +41,7 @@ _BIN_NAME = "pytorch_model.bin"
 
 def target_of(
     framework: str, layout: str, ranks: int = 2, parts: Sequence[Sequence[int]] = ()
-) -> Target:
+) -> Family:
     """Give the target that writes a giant in a layout.
 
     Args:
@@ -59,19 +60,15 @@ def target_of(
         )
     if framework == "vissl":
         write = partial(vissl.WRITERS[layout], parts=parts, ranks=ranks)
-        return Target(VISSL, write, any_channels=True, headless=True)
+        return replace(VISSL, write=write, any_channels=True, headless=True)
     if framework == "transformers":
         write_ours = _transformers_folder if layout == "folder" else _transformers
-        return Target(REFERENCE, write_ours, any_channels=True, headless=True)
+        return replace(TRANSFORMERS, write=write_ours, any_channels=True, headless=True)
     target = target_named(framework)
     if layout == "trainer":
         return target
     keymap = SWAG if framework == "classy-vision" else target.keymap
-    return replace(target, keymap=keymap, is_folder=False, write=_flat)
-
-
-def _flat(path: Path, network: Network) -> None:
-    network.save(path, network.state_dict())
+    return replace(target, keymap=keymap, loads_folder=False, write=write_flat)
 
 
 def _transformers(path: Path, network: Network) -> None:

@@ -68,4 +68,4 @@ def make(network: str | RegNetConfig, out: Path, recipe: Recipe) -> None:
     content = Content(config, recipe.dtype, recipe.seed, recipe.density)
     writer = Writer(recipe.container, content)
     with giant(config, recipe.dtype, recipe.classes, target, writer) as made:
-        target.write(out, made)
+        made.write(out)

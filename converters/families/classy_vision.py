@@ -24,7 +24,6 @@ from converters.families.layout import group_widths, strides
 from converters.families.real_network import RealNetwork, require_plain
 from converters.families.recognise import tensors_of
 from converters.families.source import BICUBIC, BILINEAR, EvalTransform
-from converters.families.writing import Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -304,9 +303,10 @@ FAMILY = Family(
     transform_reason="ClassyVision's ImageNet presets; SWAG's trunks were trained at 224 as well",
     ema_keys=EMA_KEYS | {"ema_model_state"},
     build=_build,
-    target=Target(
-        CLASSY_VISION, _write, headless=True, says=SAYS, evaluation=EvalTransform.fields()
-    ),
+    write=_write,
+    headless=True,
+    says=SAYS,
+    says_of_images=EvalTransform.fields(),
 )
 
 _SWAG_FAMILY = replace(

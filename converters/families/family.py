@@ -6,25 +6,28 @@ is :data:`converters.families.known.FAMILIES`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from converters.errors import InputError
 from converters.families.entries import prepared, settle
+from converters.families.linear_rule import rule_of
 from converters.families.recognise import architecture_of
 from converters.families.source import Decision, EvalTransform, Source
 from regnet.config import IMAGENET_MEAN, RegNetConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
     from converters.families.keymap import Keymap
     from converters.families.options import SourceOptions
     from converters.families.real_network import Build
     from converters.families.source import ChannelOrder
+    from converters.families.words import Says
     from converters.families.wrapping import StateDict
-    from converters.families.writing import Target
+    from converters.families.writing import Network
 
 EMA_KEYS = frozenset({"ema_state", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict"})
 """Where trainers keep averaged weights: pycls, timm, torchvision and timm, VISSL, OpenMMLab."""
@@ -53,6 +56,9 @@ class Reader(Protocol):
 class Family:
     """A framework, and what is the same for all of its checkpoints.
 
+    What stands behind ``write`` says what its own code can build and its file can say: a file that
+    it could not load strictly is not written.
+
     Attributes:
         keymap: Its names.
         title: What people call it.
@@ -67,7 +73,19 @@ class Family:
         states_evaluation: Whether its files may say how the network was evaluated; VISSL's say
             nothing, however deep they nest tensors.
         build: Builds its own network of a checkpoint; None if nobody can.
-        target: How a converted folder is written back for it; None if it is not.
+        write: Makes its file or folder of a converted folder, at a path that does not exist yet;
+            None if it is not written back for.
+        says: Its words for what shapes cannot say; what it has no word for is as in the reference
+            by default.
+        says_of_images: The fields of the evaluation transform that its file says; whoever loads it
+            must know the others.
+        loads_folder: Whether it loads a folder, or a single file.
+        shortcut_last: Whether a block's shortcut follows its layers in the state dict.
+        has_attention: Whether it has RegNetY.
+        any_channels: Whether its stem takes other images than those of three channels.
+        headless: Whether it has RegNets without a classifier.
+        stage_counts: How many stages it builds, if it builds them from the linear rule alone.
+        knows: Gives its name of a network that it has although no rule is found for it.
     """
 
     keymap: Keymap
@@ -82,7 +100,77 @@ class Family:
     ema_keys: frozenset[str] = EMA_KEYS
     states_evaluation: bool = True
     build: Build | None = None
-    target: Target | None = None
+    write: Callable[[Path, Network], None] | None = None
+    says: Says = field(default_factory=dict)
+    says_of_images: frozenset[str] = frozenset()
+    loads_folder: bool = False
+    shortcut_last: bool = False
+    has_attention: bool = True
+    any_channels: bool = False
+    headless: bool = False
+    stage_counts: range | None = None
+    knows: Callable[[RegNetConfig], str | None] = lambda _: None
+
+    def require_expressible(
+        self, config: RegNetConfig, where: str, *, has_classifier: bool
+    ) -> None:
+        """Check that the framework's own code can be this network.
+
+        Args:
+            config: Its architecture.
+            where: What the message calls it.
+            has_classifier: Whether it has one, or is a trunk alone.
+
+        Raises:
+            InputError: Naming the first feature that stands in the way.
+        """
+        obstacle = next(self._obstacles(config, has_classifier=has_classifier), None)
+        if obstacle:
+            raise InputError(
+                f"{where} cannot be written for {self.keymap.framework}: {obstacle}; choose "
+                "another framework with --to."
+            )
+
+    def _obstacles(self, config: RegNetConfig, *, has_classifier: bool) -> Iterator[str]:
+        name = self.keymap.framework
+        if config.layer_type == "y" and not self.has_attention:
+            yield f"it is a RegNetY, and {name} has RegNetX only"
+        if config.num_channels != len(IMAGENET_MEAN) and not self.any_channels:
+            yield f"it takes {config.num_channels} channels, and the stem of {name} takes three"
+        if not (has_classifier and config.num_labels) and not self.headless:
+            yield f"it has no classifier, and every RegNet of {name} has one"
+        yield from self._invisible_obstacles(config)
+        if self.stage_counts:
+            yield from self._rule_obstacles(config, self.stage_counts)
+
+    def _invisible_obstacles(self, config: RegNetConfig) -> Iterator[str]:
+        """Obstacles in what the tensors do not show."""
+        name = self.keymap.framework
+        has_attention = config.layer_type == "y"  # in which frameworks put the same activation
+        activations = {"relu"} if has_attention else self._sayable("hidden_act", "relu")
+        if config.hidden_act not in activations:
+            yield f"its activation is {config.hidden_act}, which no {name} file can say of it"
+        if config.downsample_in_first_stage not in self._sayable("downsample_in_first_stage", True):
+            yield f"its first stage does not downsample, which no {name} file can say"
+
+    def _sayable(self, name: str, default: object) -> set[object]:
+        """The values of a field of the configuration that its file can say."""
+        return set(self.says[name].ours.values()) if name in self.says else {default}
+
+    def _rule_obstacles(self, config: RegNetConfig, stage_counts: range) -> Iterator[str]:
+        name, stages = self.keymap.framework, len(config.depths)
+        if stages not in stage_counts:
+            yield f"it has {stages} stages, and {name} builds {_in_words(stage_counts)}"
+        elif not (rule_of(config) or self.knows(config)):
+            yield (
+                f"{name} builds stages from the quantised linear rule, which gives no widths "
+                f"{_join(config.hidden_sizes)} at depths {_join(config.depths)}"
+            )
+
+
+def write_flat(path: Path, network: Network) -> None:
+    """Write a file of nothing but tensors; for :attr:`Family.write`."""
+    network.save(path, network.state_dict())
 
 
 Choice = tuple["StateDict", Decision, dict[str, str]]
@@ -226,3 +314,11 @@ def channel_order(
 def transform_decision(family: Family) -> Decision:
     """The transform in words."""
     return Decision("evaluation transform", family.transform.in_words, family.transform_reason)
+
+
+def _join(numbers: Iterable[int]) -> str:
+    return "/".join(map(str, numbers))
+
+
+def _in_words(counts: range) -> str:
+    return f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from converters.families.family import Family
-    from converters.families.writing import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +79,13 @@ def written_back() -> tuple[str, ...]:
     return tuple(name for name, known in FAMILIES.items() if known.is_written)
 
 
-def target_named(framework: str) -> Target:
-    """How a converted folder is written back for a framework.
+def target_named(framework: str) -> Family:
+    """A framework that a converted folder is written back for.
 
     Raises:
         InputError: If it is not, or there is no such framework.
     """
     names = written_back()
-    target = FAMILIES[framework].family.target if framework in names else None
-    if target is None:
+    if framework not in names:
         raise InputError(f"{framework} is not among {', '.join(names)}; choose one of them.")
-    return target
+    return FAMILIES[framework].family

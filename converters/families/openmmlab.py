@@ -24,7 +24,6 @@ from converters.families.real_network import RealNetwork, require_plain, rule_be
 from converters.families.source import EvalTransform
 from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
-from converters.families.writing import Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -227,16 +226,12 @@ FAMILY = Family(
     transform_reason="mmpretrain's configs/regnet",
     channel_order="bgr",
     build=_build,
-    target=Target(
-        OPENMMLAB,
-        _write,
-        channel_order="bgr",
-        shortcut_last=True,
-        has_attention=False,
-        any_channels=True,
-        headless=True,
-        stage_counts=range(1, 5),
-        says=SAYS,
-        evaluation=EvalTransform.fields(),
-    ),
+    write=_write,
+    shortcut_last=True,
+    has_attention=False,
+    any_channels=True,
+    headless=True,
+    stage_counts=range(1, 5),
+    says=SAYS,
+    says_of_images=EvalTransform.fields(),
 )

@@ -22,7 +22,6 @@ from converters.families.linear_rule import rule_of
 from converters.families.pycls_config import RULE, SAYS, PyclsConfig
 from converters.families.real_network import NotRunError, RealNetwork
 from converters.families.source import BILINEAR, Decision, EvalTransform
-from converters.families.writing import Target
 from regnet.config import IMAGENET_CLASSES
 from regnet.design_space import named_like
 
@@ -252,13 +251,9 @@ FAMILY = Family(
     transform_reason="pycls' default",
     channel_order="bgr",
     build=_build,
-    target=Target(
-        PYCLS,
-        _write,
-        channel_order="bgr",
-        says=SAYS,
-        evaluation=frozenset({"resize", "crop"}),
-    ),
+    write=_write,
+    says=SAYS,
+    says_of_images=frozenset({"resize", "crop"}),
 )
 """Its defaults are the rules for weights that somebody else's trainer saved, a detector's backbone
 included."""

@@ -8,7 +8,6 @@ words say is in :mod:`converters.families.timm_config`. What is written back is 
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,9 @@ from converters.families.source import LICENCE, Decision, EvalTransform
 from converters.families.timm_config import DEFAULT, SAYS, TimmConfig
 from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
-from converters.families.writing import Target
 from regnet.config import CONFIG_NAME, IMAGENET_CLASSES, IMAGENET_MEAN
 from regnet.design_space import named_like
+from regnet.files.json_text import write_json
 from regnet.files.safetensors_file import WEIGHTS_NAME, TensorSpec, write_file
 
 if TYPE_CHECKING:
@@ -140,8 +139,7 @@ def _with_licence(source: Source, config: Mapping[str, Any]) -> Source:
 
 def _write(path: Path, network: Network) -> None:
     path.mkdir(exist_ok=True)
-    text = json.dumps(_config(network), indent=2, ensure_ascii=False, allow_nan=False)
-    (path / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    write_json(path / CONFIG_NAME, _config(network))
     specs = [
         TensorSpec(name, tensor.dtype, tensor.shape) for name, tensor in network.tensors.items()
     ]
@@ -246,16 +244,13 @@ FAMILY = Family(
     transform_reason="timm's default; the file does not say",
     prefers_ema=True,
     build=_build,
-    target=Target(
-        TIMM,
-        _write,
-        is_folder=True,
-        shortcut_last=True,
-        any_channels=True,
-        headless=True,
-        says=SAYS,
-        evaluation=EvalTransform.fields(),
-        stage_counts=range(4, 5),
-        knows=entrypoint,
-    ),
+    write=_write,
+    loads_folder=True,
+    shortcut_last=True,
+    any_channels=True,
+    headless=True,
+    says=SAYS,
+    says_of_images=EvalTransform.fields(),
+    stage_counts=range(4, 5),
+    knows=entrypoint,
 )

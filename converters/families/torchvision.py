@@ -14,13 +14,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from converters.families.family import Family, family_source
+from converters.families.family import Family, family_source, write_flat
 from converters.families.keymap import Keymap
 from converters.families.layout import group_widths, strides
 from converters.families.real_network import RealNetwork, require_plain
 from converters.families.source import BILINEAR, FILTERS, EvalTransform
 from converters.families.words import Vocabulary, mapping_in, not_understood
-from converters.families.writing import Target, write_flat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -159,5 +158,5 @@ FAMILY = Family(
     transform_reason="torchvision's IMAGENET1K_V2; its V1 files were evaluated at 256",
     prefers_ema=True,
     build=_build,
-    target=Target(TORCHVISION, write_flat),
+    write=write_flat,
 )

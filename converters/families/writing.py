@@ -1,29 +1,27 @@
-"""A converted folder written back: what a framework can be, and its names, order and pixels."""
+"""A converted folder under another framework's names, in that framework's order and pixels."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.torch_archive import TorchArchive
 from converters.checkpoint.torch_pickle import PickledTensor, opcodes, program
 from converters.errors import InputError
-from converters.families.linear_rule import rule_of
 from regnet.architecture import Architecture
 from regnet.config import IMAGENET_MEAN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
     from typing import BinaryIO
 
     from converters.checkpoint import AnyCheckpoint, StoredTensor
     from converters.checkpoint.torch_pickle import Value
-    from converters.families.keymap import Keymap
-    from converters.families.source import ChannelOrder, EvalTransform
-    from converters.families.words import Says
+    from converters.families.family import Family
+    from converters.families.source import EvalTransform
     from regnet.architecture import Slot
     from regnet.config import RegNetConfig
 
@@ -32,106 +30,12 @@ _ARCHIVE_VERSION = b"3\n"
 """Of torch's zip container, since torch 1.6; see its ``caffe2/serialize/versions.h``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A framework that a converted folder can be written back for.
-
-    The rest of the attributes say what its own code can build; files that it could not load
-    strictly are not written.
-
-    Attributes:
-        keymap: Its names.
-        write: Makes its file or folder at a path that does not exist yet.
-        is_folder: Whether it loads a folder, or a single file.
-        channel_order: Of the images that its own loaders feed.
-        shortcut_last: Whether a block's shortcut follows its layers in the state dict.
-        has_attention: Whether it has RegNetY.
-        any_channels: Whether its stem takes other images than those of three channels.
-        headless: Whether it has RegNets without a classifier.
-        says: Its words for what shapes cannot say; what it has no word for is as in the reference
-            by default.
-        evaluation: The fields of the evaluation transform that its file says; whoever loads it must
-            know the others.
-        stage_counts: How many stages it builds, if it builds them from the linear rule alone.
-        knows: Gives its name of a network that it has although no rule is found for it.
-    """
-
-    keymap: Keymap
-    write: Callable[[Path, Network], None]
-    is_folder: bool = False
-    channel_order: ChannelOrder = "rgb"
-    shortcut_last: bool = False
-    has_attention: bool = True
-    any_channels: bool = False
-    headless: bool = False
-    says: Says = field(default_factory=dict)
-    evaluation: frozenset[str] = frozenset()
-    stage_counts: range | None = None
-    knows: Callable[[RegNetConfig], str | None] = lambda _: None
-
-    def require_expressible(
-        self, config: RegNetConfig, where: str, *, has_classifier: bool
-    ) -> None:
-        """Check that the framework's own code can be this network.
-
-        Args:
-            config: Its architecture.
-            where: What the message calls it.
-            has_classifier: Whether it has one, or is a trunk alone.
-
-        Raises:
-            InputError: Naming the first feature that stands in the way.
-        """
-        obstacle = next(self._obstacles(config, has_classifier=has_classifier), None)
-        if obstacle:
-            raise InputError(
-                f"{where} cannot be written for {self.keymap.framework}: {obstacle}; choose "
-                "another framework with --to."
-            )
-
-    def _obstacles(self, config: RegNetConfig, *, has_classifier: bool) -> Iterator[str]:
-        name = self.keymap.framework
-        if config.layer_type == "y" and not self.has_attention:
-            yield f"it is a RegNetY, and {name} has RegNetX only"
-        if config.num_channels != len(IMAGENET_MEAN) and not self.any_channels:
-            yield f"it takes {config.num_channels} channels, and the stem of {name} takes three"
-        if not (has_classifier and config.num_labels) and not self.headless:
-            yield f"it has no classifier, and every RegNet of {name} has one"
-        yield from self._invisible_obstacles(config)
-        if self.stage_counts:
-            yield from self._rule_obstacles(config, self.stage_counts)
-
-    def _invisible_obstacles(self, config: RegNetConfig) -> Iterator[str]:
-        """Obstacles in what the tensors do not show."""
-        name = self.keymap.framework
-        has_attention = config.layer_type == "y"  # in which frameworks put the same activation
-        activations = {"relu"} if has_attention else self._sayable("hidden_act", "relu")
-        if config.hidden_act not in activations:
-            yield f"its activation is {config.hidden_act}, which no {name} file can say of it"
-        if config.downsample_in_first_stage not in self._sayable("downsample_in_first_stage", True):
-            yield f"its first stage does not downsample, which no {name} file can say"
-
-    def _sayable(self, name: str, default: object) -> set[object]:
-        """The values of a field of the configuration that its file can say."""
-        return set(self.says[name].ours.values()) if name in self.says else {default}
-
-    def _rule_obstacles(self, config: RegNetConfig, stage_counts: range) -> Iterator[str]:
-        name, stages = self.keymap.framework, len(config.depths)
-        if stages not in stage_counts:
-            yield f"it has {stages} stages, and {name} builds {_in_words(stage_counts)}"
-        elif not (rule_of(config) or self.knows(config)):
-            yield (
-                f"{name} builds stages from the quantised linear rule, which gives no widths "
-                f"{_join(config.hidden_sizes)} at depths {_join(config.depths)}"
-            )
-
-
 @dataclass(frozen=True)
 class Network:
-    """A converted network, read under the names of a target.
+    """A converted network, read under the names of a framework.
 
     Attributes:
-        target: Whose names.
+        target: The framework whose names these are.
         checkpoint: The folder's weights, open.
         stored: Those weights, by the reference's names.
         config: The architecture.
@@ -140,7 +44,7 @@ class Network:
         where: What messages call the folder.
     """
 
-    target: Target
+    target: Family
     checkpoint: AnyCheckpoint
     stored: Mapping[str, StoredTensor]
     config: RegNetConfig
@@ -193,6 +97,20 @@ class Network:
         is_stem = name == self.target.keymap.spell("stem.conv", {})
         return tensor_chunks(self.checkpoint, self.tensors[name], flip=flips and is_stem)
 
+    def write(self, path: Path) -> None:
+        """Make the framework's own file or folder.
+
+        Args:
+            path: What does not exist yet.
+
+        Raises:
+            InputError: If nothing is written for it, or it cannot say what the folder says.
+            OSError: If it cannot be written.
+        """
+        if self.target.write is None:
+            raise InputError(f"{self.where} cannot be written for {self.target.title}.")
+        self.target.write(path, self)
+
     def state_dict(self) -> OrderedDict[str, Value]:
         """All tensors, ready to be pickled; where the target nests them is its own affair."""
         return OrderedDict(
@@ -213,11 +131,6 @@ class Network:
         """
         elements = ((tensor.nbytes, self.chunks(name)) for name, tensor in self.tensors.items())
         save_archive(path, tree, elements)
-
-
-def write_flat(path: Path, network: Network) -> None:
-    """Write a file of nothing but tensors."""
-    network.save(path, network.state_dict())
 
 
 def save_archive(
@@ -253,11 +166,3 @@ def tensor_chunks(
     if not flip:
         return checkpoint.chunks(tensor)
     return [checkpoint.array(tensor)[:, ::-1].tobytes()]
-
-
-def _join(numbers: Iterable[int]) -> str:
-    return "/".join(map(str, numbers))
-
-
-def _in_words(counts: range) -> str:
-    return f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
-    from converters.families.writing import Target
+    from converters.families.family import Family
     from converters.parity.report import Report
     from converters.progress import Progress
     from converters.weights.inspection import Inspection
@@ -103,10 +103,10 @@ def write_back(
         _staged(out, target, force=options.force) as staging,
         _converted(source, out, target, options, progress) as (folder, report),
     ):
-        progress.step(f"{framework}'s own {'folder' if target.is_folder else 'file'}")
+        progress.step(f"{framework}'s own {'folder' if target.loads_folder else 'file'}")
         with open_any(folder.path) as checkpoint:
             network = _network(folder, checkpoint, target)
-            target.write(staging, network)
+            network.write(staging)
             progress.step("reading it back")
             unsaid = _require_same(staging, network)
     return WrittenBack(out, framework, len(network.tensors), unsaid, report)
@@ -169,7 +169,7 @@ def _require_meant(source: Path, options: ConvertOptions) -> None:
 
 @contextmanager
 def _converted(
-    source: Path, out: Path, target: Target, options: ConvertOptions, progress: Progress
+    source: Path, out: Path, target: Family, options: ConvertOptions, progress: Progress
 ) -> Iterator[tuple[ConvertedFolder, Report | None]]:
     """The source itself if it is converted, else a proven conversion that lasts for the block."""
     if (source / REPORT_NAME).is_file():
@@ -190,7 +190,7 @@ def _converted(
         yield ConvertedFolder(converted), conversion.report
 
 
-def _network(folder: ConvertedFolder, checkpoint: AnyCheckpoint, target: Target) -> Network:
+def _network(folder: ConvertedFolder, checkpoint: AnyCheckpoint, target: Family) -> Network:
     """A converted folder, to be read under the names of a target."""
     config, processor = folder.config, folder.processor
     stated = None
@@ -208,9 +208,9 @@ def _network(folder: ConvertedFolder, checkpoint: AnyCheckpoint, target: Target)
 
 
 @contextmanager
-def _staged(out: Path, target: Target, *, force: bool) -> Iterator[Path]:
+def _staged(out: Path, target: Family, *, force: bool) -> Iterator[Path]:
     """A hidden place beside ``out`` that becomes ``out`` when the block succeeds."""
-    if target.is_folder:
+    if target.loads_folder:
         with staged_folder(out, force=force) as staging:
             yield staging
         return
@@ -219,9 +219,9 @@ def _staged(out: Path, target: Target, *, force: bool) -> Iterator[Path]:
         yield staging
 
 
-def _require_place(out: Path, target: Target, *, force: bool) -> None:
+def _require_place(out: Path, target: Family, *, force: bool) -> None:
     """Check that a target's file or folder may be made."""
-    if target.is_folder:
+    if target.loads_folder:
         require_place(out, 0, force=force)
         return
     framework = target.keymap.framework
@@ -267,10 +267,10 @@ def _require_same(written: Path, network: Network) -> str:
                 f"What was written for {framework} is another network than the converted one "
                 f"({name} is {getattr(config, name)}); nothing was published, please report it."
             )
-    if not target.evaluation and network.stated is None:
+    if not target.says_of_images and network.stated is None:
         return ""
     different = network.transform.differences(read)
-    if wrong := sorted(different & target.evaluation):
+    if wrong := sorted(different & target.says_of_images):
         raise ReadBackError(
             f"What was written for {framework} is evaluated otherwise than the converted network "
             f"({', '.join(wrong)}: {read.in_words}); nothing was published, please report it."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from torchvision import transforms
 from converters.families.known import target_named, written_back
 from converters.families.options import SourceOptions
 from converters.families.source import FILTERS, EvalTransform
-from converters.families.writing import Target
 from converters.jobs.writeback import ReadBackError, write_back
 from converters.weights.inspection import inspected
 from regnet import RegNetImageProcessor
@@ -134,12 +134,12 @@ def test_another_transform_than_the_folder_s_is_not_published(
     timm = target_named("timm")
 
     def cropping(path: Path, network: Any) -> None:
-        timm.write(path, network)
+        replace(network, target=timm).write(path)
         config = json.loads((path / "config.json").read_text())
         config["pretrained_cfg"]["interpolation"] = "bilinear"
         (path / "config.json").write_text(json.dumps(config))
 
-    wrong = Target(timm.keymap, cropping, is_folder=True, evaluation=EvalTransform.fields())
+    wrong = replace(timm, write=cropping)
     monkeypatch.setattr("converters.jobs.writeback.target_named", lambda _: wrong)
     folder = folder_with(tmp_path, EvalTransform(256, 224, FILTERS["lanczos"]))
 

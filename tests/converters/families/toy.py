@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.families.family import Family, family_source
+from converters.families.family import Family, family_source, write_flat
 from converters.families.keymap import Keymap
 from converters.families.layout import group_widths, strides
 from converters.families.real_network import RealNetwork, require_plain
 from converters.families.source import BILINEAR, EvalTransform
-from converters.families.writing import Target, write_flat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,5 +63,6 @@ FAMILY = Family(
     transform_reason="toy's own",
     channel_order="bgr",
     build=_build,
-    target=Target(TOY, write_flat, channel_order="bgr", has_attention=False),
+    write=write_flat,
+    has_attention=False,
 )

@@ -16,9 +16,7 @@ from converters.errors import InputError
 from converters.families.known import target_named
 from converters.families.options import SourceOptions
 from converters.families.pycls_config import SAYS
-from converters.families.torchvision import TORCHVISION
 from converters.families.words import Word
-from converters.families.writing import Target
 from converters.jobs.convert import ConvertOptions, convert
 from converters.jobs.writeback import ReadBackError, write_back
 from converters.weights.inspection import inspected
@@ -400,7 +398,7 @@ def test_what_cannot_be_read_back_is_not_published(
         network.save(path, {"stem.0.weight": network.state_dict()["stem.0.weight"]})
 
     folder = converted(tmp_path / "folder", classifier(**RULED))
-    target = Target(TORCHVISION, only_the_stem)
+    target = replace(target_named("torchvision"), write=only_the_stem)
     monkeypatch.setattr("converters.jobs.writeback.target_named", lambda _: target)
 
     with pytest.raises(ReadBackError, match=r"torchvision cannot be read back .*; nothing was"):
@@ -415,10 +413,10 @@ def test_wrong_bytes_are_found_when_it_is_read_back(
     target = target_named("torchvision")
 
     def flipped(path: Path, network: Network) -> None:
-        target.write(path, replace(network, target=replace(target, channel_order="bgr")))
+        replace(network, target=replace(target, channel_order="bgr")).write(path)
 
     folder = converted(tmp_path / "folder", classifier(**RULED))
-    wrong = Target(TORCHVISION, flipped)
+    wrong = replace(target, write=flipped)
     monkeypatch.setattr("converters.jobs.writeback.target_named", lambda _: wrong)
 
     with pytest.raises(ReadBackError, match=r"differs .* in 1 tensors, first regnet\.embedder"):
