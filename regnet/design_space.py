@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from regnet.architecture import Blocks, ConvNorm
+from regnet.architecture import Architecture, Conv, Linear, extents
 from regnet.config import IMAGENET_CLASSES, RegNetConfig
 
 if TYPE_CHECKING:
@@ -154,42 +154,17 @@ def complexity(config: RegNetConfig, image_size: int = 224) -> Complexity:
         config: The network.
         image_size: Height and width of the input image, in pixels.
     """
-    network = Blocks.of(config)
+    operations = Architecture.of(config).operations
+    sizes = extents(operations, image_size)
     parameters = flops = activations = 0
-    sizes = _output_sizes(network, image_size)
-    for layer in network.convolutions:
-        weights = math.prod(layer.weight_shape)
-        pixels = sizes[layer.name] ** 2
-        parameters += weights + 2 * layer.out_channels
-        flops += weights * pixels
-        activations += layer.out_channels * pixels
-    for block in (block for stage in network.stages for block in stage):
-        if block.attention:
-            weights = 2 * block.attention.channels * block.attention.squeezed
-            outputs = block.attention.channels + block.attention.squeezed
-            parameters += weights + outputs
-            flops += weights + outputs
-            activations += outputs
-    head = (network.out_channels + 1) * network.num_labels
-    return Complexity(parameters + head, flops + head, activations + network.num_labels)
-
-
-def _output_sizes(network: Blocks, image_size: int) -> dict[str, int]:
-    """Height (and width) of each convolution's output, in pixels."""
-    sizes: dict[str, int] = {}
-
-    def pass_through(layer: ConvNorm, size: int) -> int:
-        sizes[layer.name] = (size - 1) // layer.stride + 1
-        return sizes[layer.name]
-
-    size = pass_through(network.stem, image_size)
-    for block in (block for stage in network.stages for block in stage):
-        if block.shortcut:
-            pass_through(block.shortcut, size)
-        for layer in block.layers:
-            if isinstance(layer, ConvNorm):
-                size = pass_through(layer, size)
-    return sizes
+    for operation in operations:
+        parameters += sum(math.prod(slot.shape) for slot in operation.slots if slot.is_learned)
+        if isinstance(operation, Conv | Linear):
+            weight = operation.slots[0].shape
+            pixels = sizes[operation.output] ** 2
+            flops += sum(math.prod(slot.shape) for slot in operation.slots) * pixels
+            activations += weight[0] * pixels
+    return Complexity(parameters, flops, activations)
 
 
 def named_like(config: RegNetConfig) -> str | None:
