@@ -7,9 +7,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError, first
-from converters.families.reference_keymap import REFERENCE
 from converters.weights.fold import Fold
-from regnet.architecture import BASE_PREFIX, CLASSIFIER, COUNTER, Architecture
+from regnet.architecture import COUNTER, Architecture
 from regnet.files.dtypes import COUNTER_DTYPE, DEFAULT, DTYPES
 from regnet.files.safetensors_file import TensorSpec
 
@@ -18,9 +17,8 @@ if TYPE_CHECKING:
 
     from converters.checkpoint import StoredTensor
     from converters.families.source import Source
+    from regnet.architecture import Slot
     from regnet.files.dtypes import DType
-
-"""Whatever the weights are stored in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,64 +91,43 @@ def make_plan(source: Source, where: str, dtype: DType = DEFAULT) -> Plan:
     Raises:
         InputError: If a tensor has no place, none fills a place, or a shape or dtype does not fit.
     """
-    expected = Architecture.of(source.config, classifier=source.has_classifier).shapes
-    names: dict[str, str] = {}
-    unknown: list[str] = []
-    for name in source.tensors:
-        target = _target_name(source, name)
-        if target in expected and target not in names:
-            names[target] = name
-        else:
-            unknown.append(name)
-    missing = [name for name in expected if name not in names and not name.endswith(COUNTER)]
+    slots = Architecture.of(source.config, classifier=source.has_classifier).slots
+    names = {slot.name: source.keymap.spell(slot.role, slot.fields) for slot in slots}
+    known = set(names.values())
+    unknown = [name for name in source.tensors if name not in known]
+    missing = [
+        names[slot.name]
+        for slot in slots
+        if names[slot.name] not in source.tensors and not slot.is_counter
+    ]
     if unknown or missing:
         raise InputError(_mismatch(source, unknown, missing, where))
-    steps = tuple(
-        _step(source, _spec(target, shape, dtype), names.get(target), where)
-        for target, shape in expected.items()
-    )
+    steps = tuple(_step(source, slot, names[slot.name], dtype, where) for slot in slots)
     return Plan(steps, source.skipped, dtype)
 
 
-def _target_name(source: Source, name: str) -> str | None:
-    parsed = source.keymap.parse(name)
-    if parsed is None:
-        return None
-    role, fields = parsed
-    last = 3 if source.config.layer_type == "y" else 2
-    target = REFERENCE.spell(role, fields | {"last": last})
-    in_trunk = source.has_classifier and not target.startswith(CLASSIFIER)
-    return BASE_PREFIX + target if in_trunk else target
-
-
-def _spec(target: str, shape: tuple[int, ...], dtype: DType) -> TensorSpec:
-    return TensorSpec(target, COUNTER_DTYPE if target.endswith(COUNTER) else dtype, shape)
-
-
-def _step(source: Source, target: TensorSpec, name: str | None, where: str) -> Step:
-    if name is None:
+def _step(source: Source, slot: Slot, name: str, dtype: DType, where: str) -> Step:
+    target = TensorSpec(slot.name, COUNTER_DTYPE if slot.is_counter else dtype, slot.shape)
+    if name not in source.tensors:
         return Step(target)
-    is_counter = target.name.endswith(COUNTER)
     tensor = source.tensors[name]
     if tensor.shape != target.shape:
         raise InputError(
             f"{where}: {name} has shape {tensor.shape} where the rest of the network asks for "
             f"{target.shape}; the file is damaged or mixes two models."
         )
-    if tensor.dtype not in ({"int64", "int32"} if is_counter else DTYPES):
+    if tensor.dtype not in ({"int64", "int32"} if slot.is_counter else DTYPES):
         raise InputError(
             f"{where}: {name} is stored as {tensor.dtype}; only float32, float64, float16 and "
             "bfloat16 weights convert (undo the quantisation first)."
         )
-    role, _ = source.keymap.parse(name) or ("", {})
-    fold = _fold(source) if role == "classifier" else None
-    dtype = target.dtype
+    fold = _fold(source) if slot.role == "classifier" else None
     return Step(
         target=target,
         source_name=name,
         tensor=tensor,
-        flip=role == "stem.conv" and source.flips_stem,
-        cast=dtype if fold or tensor.dtype != dtype else None,
+        flip=slot.role == "stem.conv" and source.flips_stem,
+        cast=target.dtype if fold or tensor.dtype != target.dtype else None,
         fold=fold,
     )
 
@@ -167,10 +144,10 @@ def _mismatch(source: Source, unknown: list[str], missing: list[str], where: str
     """One sentence with counts, the first few names, and what may be meant."""
     parts = []
     if missing:
-        names = [_source_name(source, target) for target in missing]
-        parts.append(f"{len(missing)} missing ({first(names)})")
+        parts.append(f"{len(missing)} missing ({first(missing)})")
     if unknown:
-        known = [_source_name(source, target) for target in Architecture.of(source.config).shapes]
+        slots = Architecture.of(source.config).slots
+        known = [source.keymap.spell(slot.role, slot.fields) for slot in slots]
         guess = get_close_matches(unknown[0], known, n=1)
         hint = f"; the first may be meant for {guess[0]}" if guess else ""
         parts.append(f"{len(unknown)} unknown ({first(unknown)}{hint})")
@@ -178,9 +155,3 @@ def _mismatch(source: Source, unknown: list[str], missing: list[str], where: str
         f"{where} does not hold exactly the tensors of one {source.framework} RegNet: "
         f"{' and '.join(parts)}; give the complete model_state of an unmodified network."
     )
-
-
-def _source_name(source: Source, target: str) -> str:
-    """What the source's framework would call a tensor of the target."""
-    parsed = REFERENCE.parse(target.removeprefix(BASE_PREFIX))
-    return source.keymap.spell(*parsed) if parsed else target
