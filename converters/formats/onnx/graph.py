@@ -19,14 +19,27 @@ from onnx import GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from converters.formats.onnx.file import ONNX_TYPES
 from converters.formats.onnx.form import DEFAULT_FORM, FOLDED_BIAS, FOLDED_WEIGHT
-from regnet.architecture import BASE_PREFIX, CLASSIFIER, NORM_EPS, PIXELS, Blocks
-from regnet.dataflow import Dataflow
+from regnet.architecture import (
+    NORM_EPS,
+    PIXELS,
+    Act,
+    Add,
+    Architecture,
+    Conv,
+    Flatten,
+    Linear,
+    Norm,
+    Pool,
+    Scale,
+    extents,
+    folded,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from converters.formats.onnx.form import Element, GraphForm
-    from regnet.architecture import ConvNorm, SqueezeExcite
+    from regnet.architecture import Function, Operation, Operations
     from regnet.config import RegNetConfig
 
 LOGITS = "logits"
@@ -60,21 +73,20 @@ def build_graph(
             ``<name>.float32`` of it, once; runtimes fold it away when they load the file.
         form: Sizes and precision.
     """
-    network = Blocks.of(config)
+    operations = Architecture.of(config, classifier=classifier).operations
+    if fold_norms:
+        operations = folded(operations)
     if form.io_precision != form.precision:
         casts = (*casts, PIXELS)
-    prefix = BASE_PREFIX if classifier else ""
-    writer = _NodeWriter(prefix, config.hidden_act, fold_norms, casts, form)
-    features = writer.trunk(network)
-    batch, channels = form.dim("batch"), network.out_channels
+    writer = _NodeWriter(casts, form)
+    for operation in operations:
+        writer.write(operation)
+    batch, channels = form.dim("batch"), config.hidden_sizes[-1]
     if classifier:
-        writer.classify(features, has_linear=config.num_labels > 0)
         shapes: dict[str, list[int | str]] = {LOGITS: [batch, config.num_labels or channels]}
     else:
-        writer.pool(writer.finish(FEATURES))
-        writer.finish(POOLED)
-        extents = [_feature_size(network, form, axis) for axis in ("height", "width")]
-        shapes = {FEATURES: [batch, channels, *extents], POOLED: [batch, channels, 1, 1]}
+        sizes = [_feature_size(operations, form, axis) for axis in ("height", "width")]
+        shapes = {FEATURES: [batch, channels, *sizes], POOLED: [batch, channels, 1, 1]}
     kind = ONNX_TYPES[form.io_precision]
     outputs = [helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()]
     return helper.make_graph(writer.nodes, config.model_type, [pixels_value(config, form)], outputs)
@@ -86,31 +98,27 @@ def pixels_value(config: RegNetConfig, form: GraphForm) -> ValueInfoProto:
     return helper.make_tensor_value_info(PIXELS, ONNX_TYPES[form.io_precision], shape)
 
 
-def _feature_size(network: Blocks, form: GraphForm, axis: str) -> int | str:
-    """Of the last feature map: each stride of 2 halves, rounding up."""
+def _feature_size(operations: Operations, form: GraphForm, axis: str) -> int | str:
+    """Of the last feature map."""
     size = form.sizes[axis]
-    if size is None:
-        return f"feature_{axis}"
-    layers = [
-        network.stem,
-        *(layer for stage in network.stages for b in stage for layer in b.layers),
-    ]
-    for layer in layers:
-        size = -(-size // getattr(layer, "stride", 1))
-    return size
+    return f"feature_{axis}" if size is None else extents(operations, size)[FEATURES]
 
 
 @dataclass
-class _NodeWriter(Dataflow):
-    """Appends nodes in execution order; every method returns the name of the value it made."""
+class _NodeWriter:
+    """Appends nodes in execution order; most methods return the name of the value they made."""
 
-    prefix: str
-    hidden_act: str
-    fold_norms: bool
-    casts: Collection[str] = ()
-    form: GraphForm = DEFAULT_FORM
+    casts: Collection[str]
+    form: GraphForm
     nodes: list[NodeProto] = field(default_factory=list)
     constants: set[str] = field(default_factory=set)
+    before_cast: dict[str, str] = field(default_factory=dict)
+
+    def write(self, operation: Operation) -> None:
+        """Spell an operation; the last node of those that it takes makes its value."""
+        _SPELLINGS[type(operation)](self, operation)
+        if operation.output != operation.name:
+            self.finish(operation.output)
 
     def add(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
         inputs = tuple(map(self.as_computed, inputs))
@@ -118,7 +126,8 @@ class _NodeWriter(Dataflow):
         return name
 
     def as_computed(self, name: str) -> str:
-        """What a node reads for an input: itself, or its cast; only one node reads such a one."""
+        """What a node reads for an input: itself, its cast, or what it was before its cast."""
+        name = self.before_cast.get(name, name)
         if name not in self.casts:
             return name
         precision: Element = self.form.precision
@@ -138,65 +147,15 @@ class _NodeWriter(Dataflow):
                 self.add("Constant", name, value=numpy_helper.from_array(scalar))
         return name
 
-    def finish(self, name: str) -> str:
-        """Make an output of the value that was made last, and that nothing has read yet.
-
-        Returns:
-            What layers behind it read: it, or what it was before its cast.
-        """
+    def finish(self, name: str) -> None:
+        """Make an output of the value that was made last, and that nothing has read yet."""
         form = self.form
         if form.io_precision == form.precision:
             self.nodes[-1].output[0] = name
-            return name
+            return
         value = self.nodes[-1].output[0] = f"{name}.{form.precision}"
         self.add("Cast", name, value, to=ONNX_TYPES[form.io_precision])
-        return value
-
-    def pool(self, value: str) -> str:
-        return self.add("GlobalAveragePool", f"{self.prefix}pooler", value)
-
-    def classify(self, value: str, *, has_linear: bool) -> str:
-        sequential, _, _ = CLASSIFIER.rpartition(".")
-        value = self.add("Flatten", f"{sequential}.0", self.pool(value), axis=1)
-        if has_linear:
-            self.add("Gemm", CLASSIFIER, value, *_weight_and_bias(CLASSIFIER), transB=1)
-        return self.finish(LOGITS)
-
-    def residual(self, name: str, value: str, shortcut: str) -> str:
-        total = self.add("Add", f"{name}.add", value, shortcut)
-        return self.activation(f"{name}.activation", total)
-
-    def conv_norm(self, layer: ConvNorm, value: str) -> str:
-        name = self.prefix + layer.name
-        convolution, norm = f"{name}.convolution", f"{name}.normalization"
-        geometry = {
-            "kernel_shape": [layer.kernel_size] * 2,
-            "strides": [layer.stride] * 2,
-            "pads": [layer.kernel_size // 2] * 4,
-            "group": layer.groups,
-        }
-        if self.fold_norms:
-            folded = folded_names(name)
-            value = self.add("Conv", convolution, value, *folded, **geometry)
-        else:
-            value = self.add("Conv", convolution, value, f"{convolution}.weight", **geometry)
-            statistics = (f"{norm}.running_mean", f"{norm}.running_var")
-            parameters = (*_weight_and_bias(norm), *statistics)
-            value = self.add("BatchNormalization", norm, value, *parameters, epsilon=NORM_EPS)
-        return self.activation(f"{name}.activation", value) if layer.activation else value
-
-    def squeeze_excite(self, layer: SqueezeExcite, value: str) -> str:
-        name = self.prefix + layer.name
-        squeeze, excite = f"{name}.attention.0", f"{name}.attention.2"
-        gate = self.add("GlobalAveragePool", f"{name}.pooler", value)
-        gate = self.add("Conv", squeeze, gate, *_weight_and_bias(squeeze), kernel_shape=[1, 1])
-        gate = self.add("Relu", f"{name}.attention.1", gate)
-        gate = self.add("Conv", excite, gate, *_weight_and_bias(excite), kernel_shape=[1, 1])
-        gate = self.add("Sigmoid", f"{name}.attention.3", gate)
-        return self.add("Mul", f"{name}.mul", value, gate)
-
-    def activation(self, name: str, value: str) -> str:
-        return _ACTIVATIONS[self.hidden_act](self, name, value)
+        self.before_cast[name] = value
 
 
 def folded_names(module: str) -> tuple[str, str]:
@@ -204,17 +163,52 @@ def folded_names(module: str) -> tuple[str, str]:
     return module + FOLDED_WEIGHT, module + FOLDED_BIAS
 
 
-def _weight_and_bias(module: str) -> tuple[str, str]:
-    return f"{module}.weight", f"{module}.bias"
+def _conv(writer: _NodeWriter, operation: Conv) -> None:
+    weights = folded_names(operation.around) if operation.norm else _names(operation)
+    geometry = {"kernel_shape": [operation.kernel_size] * 2}
+    if len(operation.slots) == 1:  # a convolution with its own bias is a gate's, of one pixel
+        geometry |= {
+            "strides": [operation.stride] * 2,
+            "pads": [operation.kernel_size // 2] * 4,
+            "group": operation.groups,
+        }
+    writer.add("Conv", operation.name, *operation.inputs, *weights, **geometry)
 
 
-def _relu(writer: _NodeWriter, name: str, value: str) -> str:
-    return writer.add("Relu", name, value)
+def _act(writer: _NodeWriter, operation: Act) -> None:
+    _ACTIVATIONS[operation.function](writer, operation.name, *operation.inputs)
 
 
-def _selu(writer: _NodeWriter, name: str, value: str) -> str:
-    # The operator's default alpha and gamma are PyTorch's, in float32.
-    return writer.add("Selu", name, value)
+def _plain(operator: str, **attributes: float) -> Callable[[_NodeWriter, Operation], None]:
+    """One node, which reads the operation's values and tensors."""
+
+    def spell(writer: _NodeWriter, operation: Operation) -> None:
+        inputs = (*operation.inputs, *_names(operation))
+        writer.add(operator, operation.name, *inputs, **attributes)
+
+    return spell
+
+
+_SPELLINGS: dict[type[Operation], Callable[[_NodeWriter, Any], None]] = {
+    Conv: _conv,
+    Norm: _plain("BatchNormalization", epsilon=NORM_EPS),
+    Act: _act,
+    Pool: _plain("GlobalAveragePool"),
+    Scale: _plain("Mul"),
+    Add: _plain("Add"),
+    Flatten: _plain("Flatten", axis=1),
+    Linear: _plain("Gemm", transB=1),
+}
+
+
+def _names(operation: Operation) -> tuple[str, ...]:
+    """Of the tensors that an operation reads."""
+    return tuple(slot.name for slot in operation.slots if not slot.is_counter)
+
+
+def _of_one(operator: str) -> Callable[[_NodeWriter, str, str], str]:
+    """A function that ONNX has an operator for."""
+    return lambda writer, name, value: writer.add(operator, name, value)
 
 
 def _silu(writer: _NodeWriter, name: str, value: str) -> str:
@@ -244,10 +238,11 @@ def _gate(writer: _NodeWriter, name: str, value: str, sigmoid: str) -> str:
     return writer.add("Mul", name, gated, writer.constant("half", 0.5))
 
 
-_ACTIVATIONS: dict[str, Callable[[_NodeWriter, str, str], str]] = {
-    "relu": _relu,
+_ACTIVATIONS: dict[Function, Callable[[_NodeWriter, str, str], str]] = {
+    "relu": _of_one("Relu"),
     "gelu": _gelu,
     "gelu_new": _gelu_new,
-    "selu": _selu,
+    "selu": _of_one("Selu"),  # whose default alpha and gamma are PyTorch's, in float32
+    "sigmoid": _of_one("Sigmoid"),
     "silu": _silu,
 }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import GraphProto, NodeProto, helper
 
-from regnet.architecture import BASE_PREFIX, CLASSIFIER, PIXELS
+from regnet.architecture import PIXELS, Add, Linear, Norm, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -105,16 +105,11 @@ def layer_names(folder: ConvertedFolder) -> tuple[str, ...]:
     Convolutions with what follows them, squeeze-excites, residual sums, the classifier: each has
     the name of its module.
     """
-    network = folder.blocks
-    names = [network.stem.name]
-    for block in (block for stage in network.stages for block in stage):
-        shortcut = (block.shortcut,) if block.shortcut else ()
-        names += [layer.name for layer in (*shortcut, *block.layers)]
-        names.append(block.name)
-    if not folder.has_classifier:
-        return tuple(names)
-    linear = (CLASSIFIER,) if folder.config.num_labels else ()
-    return (*(BASE_PREFIX + name for name in names), *linear)
+    return tuple(
+        operation.name if isinstance(operation, Linear) else operation.around
+        for operation in folder.architecture.operations
+        if isinstance(operation, Norm | Scale | Add | Linear)
+    )
 
 
 class Int8Plan:

@@ -9,11 +9,11 @@ them: ``...layer.0`` for ``...layer.0.convolution`` and ``...layer.0.normalizati
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from regnet.architecture import BASE_PREFIX, CLASSIFIER
-from regnet.dataflow import Dataflow
+from regnet.architecture import Act, Add, Conv, Norm, Scale
+from regnet.architecture import folded as with_norms_folded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from converters.folder.folder import ConvertedFolder
-    from regnet.architecture import ConvNorm, SqueezeExcite
+    from regnet.architecture import Operation
     from regnet.model import RegNetForImageClassification, RegNetModel
 
 _ADD = ("add",)
@@ -84,51 +84,31 @@ def steps_of(folder: ConvertedFolder, *, folded: bool) -> tuple[Step, ...]:
         folder: Whose network.
         folded: Whether convolutions have taken in their batch norms.
     """
-    table = _Table(BASE_PREFIX if folder.has_classifier else "", folded)
-    last = table.trunk(folder.blocks)
-    pooled = table.add(f"{table.prefix}pooler", last)
-    if not folder.has_classifier:
-        outputs: tuple[str, ...] = (last, pooled)
-    else:
-        sequential, _, _ = CLASSIFIER.rpartition(".")
-        value = table.add(f"{sequential}.0", pooled)
-        outputs = (table.add(CLASSIFIER, value) if folder.config.num_labels else value,)
-    for name, value in zip(folder.output_names, outputs, strict=True):
-        table.steps.append(Step(name, (value,), ()))
-    return tuple(table.steps)
+    operations = folder.architecture.operations
+    if folded:
+        operations = with_norms_folded(operations)
+    made: dict[str, str] = {}
+    steps, outputs = [], []
+    for operation in operations:
+        inputs = tuple(made.get(value, value) for value in operation.inputs)
+        step = _step(operation, inputs)
+        made[operation.output] = step.module
+        steps.append(step)
+        if operation.output != operation.name:
+            outputs.append(Step(operation.output, (step.module,), ()))
+    return (*steps, *outputs)
 
 
-@dataclass
-class _Table(Dataflow):
-    """Collects the steps; every method returns the name of the value it has described."""
-
-    prefix: str
-    folded: bool
-    steps: list[Step] = field(default_factory=list)
-
-    def add(self, module: str, *inputs: str, applied: tuple[str, ...] = ()) -> str:
-        self.steps.append(Step(module, inputs, applied or (module,)))
-        return module
-
-    def residual(self, name: str, value: str, shortcut: str) -> str:
-        return self.activation(name, self.add(f"{name}.add", value, shortcut, applied=_ADD))
-
-    def conv_norm(self, layer: ConvNorm, value: str) -> str:
-        name = self.prefix + layer.name
-        parts = (f"{name}.convolution", f"{name}.normalization")
-        if self.folded:
-            value = self.add(name, value, applied=parts)
-        else:
-            for part in parts:
-                value = self.add(part, value)
-        return self.activation(name, value) if layer.activation else value
-
-    def activation(self, module: str, value: str) -> str:
-        return self.add(f"{module}.activation", value, applied=_ACTIVATE)
-
-    def squeeze_excite(self, layer: SqueezeExcite, value: str) -> str:
-        name = self.prefix + layer.name
-        gate = self.add(f"{name}.pooler", value)
-        for index in range(4):  # squeeze, ReLU, excite, sigmoid
-            gate = self.add(f"{name}.attention.{index}", gate)
-        return self.add(f"{name}.mul", value, gate, applied=_MULTIPLY)
+def _step(operation: Operation, inputs: tuple[str, ...]) -> Step:
+    match operation:
+        case Conv(norm=Norm() as norm):
+            return Step(operation.around, inputs, (operation.name, norm.name))
+        case Add():
+            applied = _ADD
+        case Scale():
+            applied = _MULTIPLY
+        case Act() if operation.name.endswith(".activation"):  # not the modules in a gate
+            applied = _ACTIVATE
+        case _:
+            applied = (operation.name,)
+    return Step(operation.name, inputs, applied)
