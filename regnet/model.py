@@ -1,8 +1,8 @@
 """The reference RegNet in PyTorch: `RegNetModel` and `RegNetForImageClassification`.
 
 Modules, names and arithmetic are those of transformers' ``models/regnet/modeling_regnet.py``, so a
-state dict of one loads in the other and logits agree to the last bit. Structure comes from
-:mod:`regnet.architecture`; this file says how each layer computes.
+state dict of one loads in the other and logits agree to the last bit. It is written out here for
+people to read; :mod:`regnet.architecture` lists the same network for programs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from regnet.architecture import NORM_EPS, Block, Blocks, ConvNorm, SqueezeExcite
+from regnet.architecture import NORM_EPS
+from regnet.config import group_count, squeeze_width
 from regnet.hub import PretrainedMixin
 
 if TYPE_CHECKING:
@@ -99,19 +100,27 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class RegNetConvLayer(nn.Module):
     """Convolution, batch norm and, unless the layer is linear, the activation."""
 
-    def __init__(self, layer: ConvNorm, hidden_act: str) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 -- those of a convolution, and the activation
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        hidden_act: str | None = None,
+    ) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            stride=layer.stride,
-            padding=layer.kernel_size // 2,
-            groups=layer.groups,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            groups=groups,
             bias=False,
         )
-        self.normalization = nn.BatchNorm2d(layer.out_channels, eps=NORM_EPS)
-        self.activation = ACTIVATIONS[hidden_act] if layer.activation else None
+        self.normalization = nn.BatchNorm2d(out_channels, eps=NORM_EPS)
+        self.activation = ACTIVATIONS[hidden_act] if hidden_act else None
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (N, in, H, W) to (N, out, H/stride, W/stride)."""
@@ -125,13 +134,13 @@ class RegNetSELayer(nn.Module):
     The activation between the two convolutions is ReLU whatever the network's is.
     """
 
-    def __init__(self, layer: SqueezeExcite) -> None:
+    def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
         self.pooler = nn.AdaptiveAvgPool2d((1, 1))
         self.attention = nn.Sequential(
-            nn.Conv2d(layer.channels, layer.squeezed, kernel_size=1),
+            nn.Conv2d(channels, squeezed, kernel_size=1),
             nn.ReLU(),
-            nn.Conv2d(layer.squeezed, layer.channels, kernel_size=1),
+            nn.Conv2d(squeezed, channels, kernel_size=1),
             nn.Sigmoid(),
         )
 
@@ -144,20 +153,26 @@ class RegNetSELayer(nn.Module):
 class RegNetBlock(nn.Module):
     """The residual bottleneck block, with (Y) or without (X) squeeze-and-excitation."""
 
-    def __init__(self, block: Block, hidden_act: str) -> None:
+    def __init__(
+        self, config: RegNetConfig, in_channels: int, out_channels: int, stride: int
+    ) -> None:
         super().__init__()
+        act = config.hidden_act
+        groups = group_count(out_channels, config.groups_width)
+        needs_projection = in_channels != out_channels or stride != 1
         self.shortcut = (
-            RegNetConvLayer(block.shortcut, hidden_act) if block.shortcut else nn.Identity()
+            RegNetConvLayer(in_channels, out_channels, stride=stride)
+            if needs_projection
+            else nn.Identity()
         )
-        self.layer = nn.Sequential(
-            *(
-                RegNetConvLayer(layer, hidden_act)
-                if isinstance(layer, ConvNorm)
-                else RegNetSELayer(layer)
-                for layer in block.layers
-            )
-        )
-        self.activation = ACTIVATIONS[hidden_act]
+        layers: list[nn.Module] = [
+            RegNetConvLayer(in_channels, out_channels, hidden_act=act),
+            RegNetConvLayer(out_channels, out_channels, 3, stride, groups, act),
+        ]
+        if config.layer_type == "y":
+            layers.append(RegNetSELayer(out_channels, squeeze_width(in_channels)))
+        self.layer = nn.Sequential(*layers, RegNetConvLayer(out_channels, out_channels))
+        self.activation = ACTIVATIONS[act]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (N, in, H, W) to (N, out, H/stride, W/stride)."""
@@ -167,9 +182,14 @@ class RegNetBlock(nn.Module):
 class RegNetStage(nn.Module):
     """Blocks of one width; the first may halve the resolution."""
 
-    def __init__(self, blocks: tuple[Block, ...], hidden_act: str) -> None:
+    def __init__(
+        self, config: RegNetConfig, in_channels: int, out_channels: int, depth: int, stride: int
+    ) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*(RegNetBlock(block, hidden_act) for block in blocks))
+        self.layers = nn.Sequential(
+            RegNetBlock(config, in_channels, out_channels, stride),
+            *(RegNetBlock(config, out_channels, out_channels, 1) for _ in range(depth - 1)),
+        )
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Run the blocks in order: (N, in, H, W) to (N, out, H', W')."""
@@ -180,10 +200,12 @@ class RegNetStage(nn.Module):
 class RegNetEmbeddings(nn.Module):
     """The stem: one 3x3 convolution of stride 2."""
 
-    def __init__(self, stem: ConvNorm, hidden_act: str) -> None:
+    def __init__(self, config: RegNetConfig) -> None:
         super().__init__()
-        self.num_channels = stem.in_channels
-        self.embedder = RegNetConvLayer(stem, hidden_act)
+        self.num_channels = config.num_channels
+        self.embedder = RegNetConvLayer(
+            config.num_channels, config.embedding_size, 3, stride=2, hidden_act=config.hidden_act
+        )
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Map (N, num_channels, H, W) to (N, embedding_size, H/2, W/2).
@@ -203,9 +225,12 @@ class RegNetEmbeddings(nn.Module):
 class RegNetEncoder(nn.Module):
     """The stages, in order."""
 
-    def __init__(self, stages: tuple[tuple[Block, ...], ...], hidden_act: str) -> None:
+    def __init__(self, config: RegNetConfig) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(RegNetStage(blocks, hidden_act) for blocks in stages)
+        strides = (2 if config.downsample_in_first_stage else 1, *(2 for _ in config.depths[1:]))
+        widths = (config.embedding_size, *config.hidden_sizes)
+        stages = zip(widths, widths[1:], config.depths, strides, strict=False)
+        self.stages = nn.ModuleList(RegNetStage(config, *stage) for stage in stages)
 
 
 class RegNetModel(PretrainedMixin, nn.Module):
@@ -218,9 +243,8 @@ class RegNetModel(PretrainedMixin, nn.Module):
     def __init__(self, config: RegNetConfig) -> None:
         super().__init__()
         self.config = config
-        network = Blocks.of(config)
-        self.embedder = RegNetEmbeddings(network.stem, config.hidden_act)
-        self.encoder = RegNetEncoder(network.stages, config.hidden_act)
+        self.embedder = RegNetEmbeddings(config)
+        self.encoder = RegNetEncoder(config)
         self.pooler = nn.AdaptiveAvgPool2d((1, 1))
         self.apply(_initialise)
 

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.giants import signal
 from benchmarks.giants.sparse import PAGE, zero_between
 from converters.checkpoint.torch_pickle import PickledTensor
-from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture, Blocks
+from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
 from regnet.files.casts import cast
 from regnet.files.dtypes import item_size
 
@@ -70,12 +70,12 @@ class Content:
     def __init__(self, config: RegNetConfig, dtype: str, seed: int = 0, density: float = 1) -> None:
         if not 0 < density <= 1:
             raise ValueError(f"density={density} must be above 0 and at most 1.")
-        network = Blocks.of(config)
+        trunk = Architecture.of(config, classifier=False)
         self._dtype = dtype
         self._seed = seed
         self._step = round(1 / density)
-        self._variances, self._features = signal.propagate(network)
-        self._stem = f"{network.stem.name}.convolution.weight"
+        self._variances, self._features = signal.propagate(trunk.operations)
+        self._stem = trunk.slots[0].name
         self._shapes = {
             name.removeprefix(BASE_PREFIX): shape
             for name, shape in Architecture.of(config).shapes.items()

@@ -14,8 +14,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from regnet.architecture import PIXELS, Act, Add, Conv, Norm, Scale
+
 if TYPE_CHECKING:
-    from regnet.architecture import Block, Blocks
+    from collections.abc import Iterable
+
+    from regnet.architecture import Operation
 
 GAIN = 0.85
 """Of a convolution: standard deviation of its weights times the square root of the fan-in."""
@@ -79,30 +83,30 @@ NORMALISED = Signal(
 """Behind any batch norm."""
 
 
-def propagate(network: Blocks) -> tuple[dict[str, float], Signal]:
-    """Follow the signal from the image to the classifier.
+def propagate(operations: Iterable[Operation]) -> tuple[dict[str, float], Signal]:
+    """Follow the signal from the image to the features.
 
     Args:
-        network: The layers.
+        operations: The trunk.
 
     Returns:
-        The variance of each convolution's output, by its name without ``regnet.``; and the signal
-        that the classifier reads.
+        The variance of the output of each convolution with a batch norm behind it, by the name of
+        the module around both; and the signal that a classifier reads.
     """
-    variances = {network.stem.name: GAIN**2 * IMAGES.variance}
-    signal = NORMALISED.rectified()
-    for block in (block for stage in network.stages for block in stage):
-        signal = _through(block, signal, variances)
+    variances: dict[str, float] = {}
+    signals = {PIXELS: IMAGES}
+    for operation in operations:
+        signal, *others = (signals[name] for name in operation.inputs)
+        match operation:
+            case Conv(slots=[_]):
+                variances[operation.around] = GAIN**2 * signal.variance
+            case Norm():
+                signal = NORMALISED
+            case Act():
+                signal = signal.rectified()
+            case Scale():
+                signal = signal.scaled(_EXCITED)
+            case Add():
+                signal += others[0]
+        signals[operation.output] = signal
     return variances, signal
-
-
-def _through(block: Block, signal: Signal, variances: dict[str, float]) -> Signal:
-    inner = NORMALISED.rectified()
-    variances[block.reduce.name] = GAIN**2 * signal.variance
-    variances[block.grouped.name] = GAIN**2 * inner.variance
-    excited = inner.scaled(_EXCITED) if block.attention else inner
-    variances[block.expand.name] = GAIN**2 * excited.variance
-    if block.shortcut:
-        variances[block.shortcut.name] = GAIN**2 * signal.variance
-        signal = NORMALISED
-    return (signal + NORMALISED).rectified()

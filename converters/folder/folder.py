@@ -11,7 +11,7 @@ from converters.checkpoint import open_checkpoint
 from converters.checkpoint.beside import read_json
 from converters.errors import InputError
 from converters.families.recognise import tensors_of
-from regnet.architecture import COUNTER, Architecture, Blocks
+from regnet.architecture import COUNTER, Architecture
 from regnet.config import (
     CLASSIFIER_ARCHITECTURE,
     CLASSIFIER_OUTPUTS,
@@ -85,11 +85,6 @@ class ConvertedFolder:
     def architecture(self) -> Architecture:
         """The network as a list of operations."""
         return Architecture.of(self.config, classifier=self.has_classifier)
-
-    @property
-    def blocks(self) -> Blocks:
-        """The layers as they nest; their names carry no ``regnet.`` prefix."""
-        return Blocks.of(self.config)
 
     @cached_property
     def preprocessing(self) -> dict[str, Any]:

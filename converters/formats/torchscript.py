@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from itertools import groupby
 from textwrap import indent
 from typing import TYPE_CHECKING
 
@@ -39,25 +39,17 @@ from converters.formats.torchscript_module import (
     pickled,
     source_code,
 )
-from regnet.architecture import (
-    BASE_PREFIX,
-    BATCH_NORM_LEAVES,
-    CLASSIFIER,
-    NORM_EPS,
-    Block,
-    ConvNorm,
-    SqueezeExcite,
-)
+from regnet.architecture import NORM_EPS, Conv, Norm
 from regnet.files.casts import cast_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from converters.checkpoint import Checkpoint, StoredTensor
+    from converters.checkpoint import Checkpoint
     from converters.folder.folder import ConvertedFolder
     from converters.formats.format import ExportOptions
-    from regnet.architecture import Blocks
+    from regnet.architecture import Operation
 
 OPERATOR_VERSION = b"3\n"
 """That of torch 1.6: later ones read it, and know which operators have changed since (gelu)."""
@@ -71,8 +63,6 @@ ACTIVATIONS = {
     "silu": "torch.silu(hidden)",
 }
 """TorchScript of each ``hidden_act``."""
-
-_BATCH_NORM_BUFFERS = BATCH_NORM_LEAVES[2:]
 
 REVISION = "2"
 """Of the programs written here, kept in each file. Raise it with every change of what is written
@@ -227,98 +217,86 @@ def script_network(folder: ConvertedFolder) -> ScriptModule:
     Raises:
         InputError: If the folder is incomplete.
     """
-    architecture = folder.blocks
-    modules = _Modules(folder.tensors, BASE_PREFIX if folder.has_classifier else "")
-    trunk = modules.trunk(architecture)
-    if not folder.has_classifier:
-        return trunk
-    if not folder.config.num_labels:
-        return _top("RegNetWithoutLabels", "Tensor", regnet=trunk)
-    linear = _Modules(folder.tensors).leaf("Linear", CLASSIFIER, ("weight", "bias"))
-    classifier = _sequence("Classifier", {"1": linear})
-    return _top("RegNetForImageClassification", "Tensor", regnet=trunk, classifier=classifier)
+    return _module(folder, folder.architecture.operations)
 
 
-@dataclass(frozen=True, slots=True)
-class _Modules:
-    """Makes the modules of a trunk.
+_KINDS = {
+    ("convolution", "normalization"): "RegNetLinearConvLayer",
+    ("convolution", "normalization", "activation"): "RegNetConvLayer",
+    ("pooler", "attention", "mul"): "RegNetSELayer",
+    ("layer", "add", "activation"): "RegNetBlock",
+    ("shortcut", "layer", "add", "activation"): "RegNetProjectionBlock",
+    ("embedder",): "RegNetEmbeddings",
+    ("stages",): "RegNetEncoder",
+}
+"""The class of a module by what it calls, in order."""
 
-    Attributes:
-        tensors: Where they lie, by name in the state dict.
-        prefix: What precedes the names that :mod:`regnet.architecture` gives to layers.
+_SEQUENCES = {
+    "layer": "BlockLayers",
+    "layers": "Stage{0}Layers",
+    "stages": "Stages",
+    "classifier": "Classifier",
+}
+"""That of a sequence by its name; the number is the stage's."""
+
+
+def _module(  # noqa: PLR0911 -- one for each shape of module
+    folder: ConvertedFolder, operations: Sequence[Operation], depth: int = 0
+) -> ScriptModule:
+    """Nest operations as their names say.
+
+    Args:
+        folder: Whose tensors they hold.
+        operations: Those whose names begin with the module's, in order.
+        depth: How many parts the module's name has.
     """
+    whole = operations[0].name.split(".")
+    if len(whole) == depth:
+        return _leaf(folder, operations[0])
+    below = {
+        part: list(group)
+        for part, group in groupby(operations, lambda operation: operation.name.split(".")[depth])
+    }
+    parts = {
+        part: _module(folder, group, depth + 1)
+        for part, group in below.items()
+        if any(operation.slots for operation in group)
+    }
+    path = whole[:depth]
+    match path:
+        case [] if folder.has_classifier:
+            labelled = "classifier" in parts
+            kind = "RegNetForImageClassification" if labelled else "RegNetWithoutLabels"
+            return _top(kind, "Tensor", **parts)
+        case [] | ["regnet"]:
+            return _top("RegNetModel", "Tuple[Tensor, Tensor]", **parts)
+        case [*_, "attention"]:
+            return _layer("Attention", **parts)
+        case [*_, "stages", number]:
+            body = _method("return self.layers.forward(hidden)")
+            return ScriptModule(f"RegNetStage{number}", parts, body)
+        case [*above, last] if last in _SEQUENCES:
+            return _sequence(_SEQUENCES[last].format(*above[-1:]), parts)
+    return _layer(_KINDS[tuple(below)], **parts)
 
-    tensors: Mapping[str, StoredTensor]
-    prefix: str = ""
 
-    def trunk(self, architecture: Blocks) -> ScriptModule:
-        """The network up to the pooled features."""
-        stages = {
-            str(number): self._stage(number, blocks)
-            for number, blocks in enumerate(architecture.stages)
-        }
-        return _top(
-            "RegNetModel",
-            "Tuple[Tensor, Tensor]",
-            embedder=_layer("RegNetEmbeddings", embedder=self._conv_norm(architecture.stem)),
-            encoder=_layer("RegNetEncoder", stages=_sequence("Stages", stages)),
-        )
-
-    def leaf(
-        self, kind: str, name: str, leaves: Iterable[str], body: str | None = None
-    ) -> ScriptModule:
-        """A module of tensors; ``body`` is what it does, else :data:`_BODIES` says so."""
-        tensors = {}
-        for leaf in leaves:
-            full_name = f"{self.prefix}{name}.{leaf}"
-            is_buffer = leaf in _BATCH_NORM_BUFFERS
-            tensors[leaf] = ScriptTensor(full_name, self.tensors[full_name], is_buffer)
-        return ScriptModule(kind, tensors, _method(body or _BODIES[kind]))
-
-    def _stage(self, number: int, blocks: Iterable[Block]) -> ScriptModule:
-        layers = {str(index): self._block(block) for index, block in enumerate(blocks)}
-        return ScriptModule(
-            f"RegNetStage{number}",
-            {"layers": _sequence(f"Stage{number}Layers", layers)},
-            _method("return self.layers.forward(hidden)"),
-        )
-
-    def _block(self, block: Block) -> ScriptModule:
-        layers = {
-            str(index): self._conv_norm(layer)
-            if isinstance(layer, ConvNorm)
-            else self._squeeze_excite(layer)
-            for index, layer in enumerate(block.layers)
-        }
-        layer = _sequence("BlockLayers", layers)
-        if block.shortcut is None:
-            return _layer("RegNetBlock", layer=layer)
-        shortcut = self._conv_norm(block.shortcut)
-        return _layer("RegNetProjectionBlock", shortcut=shortcut, layer=layer)
-
-    def _conv_norm(self, layer: ConvNorm) -> ScriptModule:
-        return _layer(
-            "RegNetConvLayer" if layer.activation else "RegNetLinearConvLayer",
-            convolution=self._convolution(layer),
-            normalization=self.leaf(
-                "BatchNorm2d", f"{layer.name}.normalization", BATCH_NORM_LEAVES
-            ),
-        )
-
-    def _convolution(self, layer: ConvNorm) -> ScriptModule:
-        body = _CONVOLUTION.format(
-            stride=layer.stride, padding=layer.kernel_size // 2, groups=layer.groups
-        )
-        return self.leaf("Conv2d", f"{layer.name}.convolution", ("weight",), body)
-
-    def _squeeze_excite(self, layer: SqueezeExcite) -> ScriptModule:
-        convolutions = {
-            index: self.leaf(
-                "PointwiseConv2d", f"{layer.name}.attention.{index}", ("weight", "bias")
-            )
-            for index in ("0", "2")
-        }
-        return _layer("RegNetSELayer", attention=_layer("Attention", **convolutions))
+def _leaf(folder: ConvertedFolder, operation: Operation) -> ScriptModule:
+    """A module of tensors."""
+    tensors = {
+        slot.leaf: ScriptTensor(slot.name, folder.tensors[slot.name], not slot.is_learned)
+        for slot in operation.slots
+    }
+    match operation:
+        case Conv(slots=[_], stride=stride, kernel_size=size, groups=groups):
+            body = _CONVOLUTION.format(stride=stride, padding=size // 2, groups=groups)
+            return ScriptModule("Conv2d", tensors, _method(body))
+        case Conv():
+            kind = "PointwiseConv2d"
+        case Norm():
+            kind = "BatchNorm2d"
+        case _:
+            kind = "Linear"
+    return _layer(kind, **tensors)
 
 
 def _layer(kind: str, **attributes: Attribute) -> ScriptModule:
