@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -59,14 +59,14 @@ CLASSIFIER = pytest.mark.parametrize("classifier", [True, False], ids=["classifi
 
 
 def small(layer_type: str, fields: Mapping[str, object]) -> RegNetConfig:
-    shape = {
+    shape: dict[str, Any] = {
         "embedding_size": 8,
         "hidden_sizes": [16, 24, 24],
         "depths": [2, 1, 2],
         "groups_width": 8,
         "num_labels": 5,
     }
-    return RegNetConfig(**shape | {"layer_type": layer_type} | fields)
+    return RegNetConfig(**shape | {"layer_type": layer_type} | dict(fields))
 
 
 def model_of(config: RegNetConfig, *, classifier: bool) -> torch.nn.Module:
@@ -75,6 +75,8 @@ def model_of(config: RegNetConfig, *, classifier: bool) -> torch.nn.Module:
     model = RegNetForImageClassification(config) if classifier else RegNetModel(config)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             for tensor in (module.weight.data, module.running_var):
                 tensor.uniform_(0.5, 1.5)
             for tensor in (module.bias.data, module.running_mean):

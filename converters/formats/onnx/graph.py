@@ -165,7 +165,7 @@ def folded_names(module: str) -> tuple[str, str]:
 
 def _conv(writer: _NodeWriter, operation: Conv) -> None:
     weights = folded_names(operation.around) if operation.norm else _names(operation)
-    geometry = {"kernel_shape": [operation.kernel_size] * 2}
+    geometry: dict[str, Any] = {"kernel_shape": [operation.kernel_size] * 2}
     if len(operation.slots) == 1:  # a convolution with its own bias is a gate's, of one pixel
         geometry |= {
             "strides": [operation.stride] * 2,
