@@ -41,8 +41,8 @@ OPTIMUM = "optimum"
 
 COMMANDS = {
     OPTIMUM: "optimum-cli export onnx -m out/ --task image-classification optimum-out/",
-    "export": "regnet export out/ --format onnx",
-    "export-sharing": "regnet export out/ --format onnx --share-weights",
+    "export": "regnet export out/ --format onnx --no-verify",
+    "export-sharing": "regnet export out/ --format onnx --share-weights --no-verify",
     "convert": f"convert-pycls {SUBJECT}.pyth new-out/ --force",
     "help": "regnet --help",
     "inspect": f"regnet inspect {LARGE}.pyth",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperOption
@@ -53,6 +53,13 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 """In the order in which ``--help`` lists them."""
 
 
+_OLD_SPELLINGS = {
+    "evaluate": {"classes": "labels"},
+    "bench": {"batch": "batch-size"},
+}
+"""Of options, by command: what they were called before, and what they are called."""
+
+
 class _Command(TyperCommand):
     """A command with ``--debug``, which :func:`run_app` heeds and no command has to know."""
 
@@ -68,15 +75,41 @@ class _Command(TyperCommand):
         super().__init__(*args, **settings)
 
 
+def _settings(name: str) -> dict[str, Any]:
+    """How a command is parsed: options by their old spellings as well, which no help shows."""
+    old = _OLD_SPELLINGS.get(name)
+    return {"token_normalize_func": lambda word: old.get(word, word)} if old else {}
+
+
 app = typer.Typer(
     name="regnet",
-    help="From any RegNet checkpoint to a proven, deployable folder.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for _name, _command in _COMMANDS.items():
-    app.command(_name, cls=_Command)(_command)
+    app.command(_name, cls=_Command, context_settings=_settings(_name))(_command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"regnet {version('regnet-converters')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _regnet(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """From any RegNet checkpoint to a proven, deployable folder."""
+
 
 convert_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 """The conversion alone, for the commands whose source is fixed."""
@@ -97,8 +130,8 @@ def run_app(application: typer.Typer, name: str, arguments: list[str] | None = N
         return _failed(str(error), error.exit_status)
     except UsageError as error:
         return _failed_usage(error, name)
-    except SystemExit:  # how typer ends when the reader of a pipe has gone: nobody is told
-        return _INTERNAL_ERROR
+    except SystemExit as end:  # how typer ends completion; or the reader of a pipe has gone
+        return _INTERNAL_ERROR if end.code else 0
     except Exception as error:  # noqa: BLE001 -- an error of the system, or a bug
         return _failed_otherwise(error)
     if status == interrupts.STATUS:

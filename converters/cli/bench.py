@@ -33,7 +33,12 @@ def bench_command(
     runtimes: Runtimes = None,
     batches: Annotated[
         list[int] | None,
-        typer.Option("--batch", min=1, help="Images at once; repeatable.", show_default="1 and 8"),
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Images that go through the network at once; repeatable.",
+            show_default="1 and 8",
+        ),
     ] = None,
     threads: Annotated[
         list[int] | None,
@@ -51,7 +56,7 @@ def bench_command(
 ) -> None:
     """Time every artefact and eager PyTorch in turn, and say which to deploy on this machine.
 
-    Example: regnet bench out/ --batch 1 --batch 32 --threads 4
+    Example: regnet bench out/ --batch-size 1 --batch-size 32 --threads 4
     """
     from converters.jobs.bench_folder import bench_folder, usable_cores
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from converters.cli.console import Output
-from converters.cli.options import Head, Images, Json, Order, Quiet, Weights
+from converters.cli.options import From, Head, Images, Json, Order, Quiet, Weights
 from converters.cli.published import located
 from converters.errors import escaped
 
@@ -40,6 +40,7 @@ def compare_command(
     ],
     second: Annotated[Path, typer.Argument(metavar="B", help="Likewise.", show_default=False)],
     images: Images = None,
+    framework: From = None,
     channel_order: Order = None,
     weights: Weights = "best",
     head: Head = None,
@@ -54,7 +55,7 @@ def compare_command(
     from converters.parity.compare.comparison import compare
     from converters.parity.compare.sides import opened
 
-    options = SourceOptions(None, channel_order, weights, head)
+    options = SourceOptions(framework, channel_order, weights, head)
     output = Output(as_json, quiet)
     places = [located(path, options, output) for path in (first, second)]
     with ExitStack() as stack, output.progress() as progress:

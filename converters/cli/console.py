@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from converters.families.source import Decision
     from converters.weights.inspection import Inspection
 
+SCHEMA = 1
+"""Of what ``--json`` prints; it grows when a key changes its meaning."""
+
 _PIPE_WIDTH = 120
 _SHOW_AFTER = 1.0
 """Seconds of work before a progress bar appears."""
@@ -62,9 +65,10 @@ class Output:
                 sys.stderr.write(f"warning: not understood: {words}\n")
 
     def record(self, record: dict[str, Any]) -> None:
-        """Print the JSON object, if JSON was asked for."""
+        """Print the JSON object, if JSON was asked for; :data:`SCHEMA`, if it states none."""
         if self.as_json:
-            sys.stdout.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+            stated = {"schema": SCHEMA} | record
+            sys.stdout.write(json.dumps(stated, indent=2, ensure_ascii=False) + "\n")
 
     @contextmanager
     def progress(self, unit: Literal["bytes", "items"] = "bytes") -> Iterator[Steps]:

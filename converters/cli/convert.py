@@ -22,6 +22,7 @@ from converters.cli.options import (
     Quiet,
     Share,
     Source,
+    Verify,
     Weights,
     WrittenBack,
     read_labels,
@@ -63,9 +64,6 @@ AllowNonfinite = Annotated[
         help="Convert weights with NaN, infinity or negative variances; no verdict passes them.",
     ),
 ]
-NoVerify = Annotated[
-    bool, typer.Option("--no-verify", help="Publish without running the network; needs no torch.")
-]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
 
 
@@ -88,7 +86,7 @@ def convert_command(
     max_shard_size: ShardSize = None,
     force: Force = False,
     allow_nonfinite: AllowNonfinite = False,
-    no_verify: NoVerify = False,
+    verify: Verify = True,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -119,7 +117,7 @@ def convert_command(
         max_shard_size=_shard_size(max_shard_size),
         force=force,
         allow_nonfinite=allow_nonfinite,
-        verify=not no_verify,
+        verify=verify,
     )
     if out_dir is not None:
         require_formats(options)

@@ -21,7 +21,7 @@ def evaluate_command(
         Path, typer.Argument(help="One folder of images for each class.", show_default=False)
     ],
     runtimes: Runtimes = None,
-    classes: Annotated[
+    labels: Annotated[
         Path | None,
         typer.Option(
             help="Names of the class folders in class order: a JSON list, or one per line.",
@@ -44,7 +44,7 @@ def evaluate_command(
     from converters.folder.images import UnreadableImagesError
     from converters.jobs.evaluate_folder import evaluate_folder
 
-    names = None if classes is None else read_labels(classes)
+    names = None if labels is None else read_labels(labels)
     output = Output(as_json, quiet)
     with output.progress("items") as progress:
         result = evaluate_folder(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from converters.cli.console import Output
-from converters.cli.options import CalibrationImages, Folder, Formats, Json, Quiet, Share
+from converters.cli.options import CalibrationImages, Folder, Formats, Json, Quiet, Share, Verify
 from converters.cli.tables import files_table, report_table
 from converters.errors import InputError
 
@@ -23,9 +23,7 @@ def export_command(
     folder: Folder,
     formats: Formats = None,
     share_weights: Share = False,
-    with_preprocessing: Annotated[
-        bool, typer.Option("--with-preprocessing", help="The same as --format onnx-preprocessing.")
-    ] = False,
+    with_preprocessing: Annotated[bool, typer.Option("--with-preprocessing", hidden=True)] = False,
     dynamic: Annotated[
         str | None,
         typer.Option(
@@ -48,15 +46,13 @@ def export_command(
         typer.Option("--external-data", help="onnx-web, onnx-fp16: weights in a file beside it."),
     ] = False,
     calibration_images: CalibrationImages = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Verify each artefact before it is published.")
-    ] = False,
+    verify: Verify = True,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write artefacts of a converted folder, again or in another form.
 
-    Example: regnet export out/ --format onnx-fp16 --verify
+    Example: regnet export out/ --format onnx-fp16
     """
     from converters.formats.format import ExportOptions
     from converters.formats.registry import FORMATS, named_formats

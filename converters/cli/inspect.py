@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from converters.cli.console import Output
-from converters.cli.options import Json, Quiet, Source
+from converters.cli.options import From, Head, Json, Order, Quiet, Source, Weights
 from converters.cli.published import located
 from converters.cli.tables import human_size, inspection_tables, plan_table
 
@@ -36,6 +36,10 @@ _WORDS = {
 
 def inspect_command(
     source: Source,
+    framework: From = None,
+    channel_order: Order = None,
+    weights: Weights = "best",
+    head: Head = None,
     *,
     plan: Annotated[bool, typer.Option("--plan", help="List every tensor.")] = False,
     security: Annotated[
@@ -55,11 +59,12 @@ def inspect_command(
     from converters.families.options import SourceOptions
     from converters.weights.inspection import inspected
 
+    options = SourceOptions(framework, channel_order, weights, head)
     output = Output(as_json, quiet)
     if security:
         _print_security(source, output)
         return
-    path, options = located(source, SourceOptions(), output)
+    path, options = located(source, options, output)
     with inspected(path, options) as (_, inspection):
         output.result(*inspection_tables(inspection))
         output.warn(inspection.source.decisions)

@@ -55,6 +55,12 @@ Images = Annotated[
     typer.Option("--image", help="A photograph to run as well; repeatable.", show_default=False),
 ]
 Folder = Annotated[Path, typer.Argument(help="A converted folder.", show_default=False)]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        help="Run and judge every artefact before it appears; without that, no torch is needed."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Formats = Annotated[
@@ -81,12 +87,15 @@ Share = Annotated[
 _RUNTIMES = "a format of `regnet export`, or torch for eager PyTorch"
 
 
-def _known(runtimes: str | list[str] | None) -> str | list[str] | None:
+def _known(name: str) -> str:
     from converters.jobs.predict import require_known
 
-    for name in [runtimes] if isinstance(runtimes, str) else runtimes or ():
-        require_known(name)
-    return runtimes
+    require_known(name)
+    return name
+
+
+def _all_known(given: list[str] | None) -> list[str]:
+    return [_known(name) for names in given or () for name in names.split(",")]
 
 
 Runtime = Annotated[str, typer.Option(callback=_known, help=f"What runs the network: {_RUNTIMES}.")]
@@ -94,8 +103,8 @@ Runtimes = Annotated[
     list[str] | None,
     typer.Option(
         "--runtime",
-        callback=_known,
-        help=f"What runs the network: {_RUNTIMES}; repeatable.",
+        callback=_all_known,
+        help=f"What runs the network: {_RUNTIMES}; repeat for several, or put commas.",
         show_default="all that the folder has",
     ),
 ]

@@ -85,7 +85,7 @@ def _match(
 ) -> tuple[list[int], str]:
     """The class of each folder, and by what it was matched."""
     if names is not None:
-        return _by_given_names(found, id2label, names, folder), "--classes"
+        return _by_given_names(found, id2label, names, folder), "--labels"
     ways = {
         "ImageNet's synsets": _synsets(id2label),
         "label": _labels(id2label),
@@ -102,7 +102,7 @@ def _match(
     strange = next((name for name in found if _plain(name) not in known), found[0])
     raise InputError(
         f"The folder {strange} in {folder} is named for no class of the network; "
-        "list the names of the folders in class order with --classes FILE."
+        "list the names of the folders in class order with --labels FILE."
     )
 
 
@@ -111,13 +111,13 @@ def _by_given_names(
 ) -> list[int]:
     if len(names) != len(id2label) or len(set(names)) != len(names):
         raise InputError(
-            f"--classes names {len(set(names))} different folders for a network of "
+            f"--labels names {len(set(names))} different folders for a network of "
             f"{len(id2label)} classes; name one for each."
         )
     table = {name: number for number, name in enumerate(names)}
     strange = next((name for name in found if name not in table), None)
     if strange is not None:
-        raise InputError(f"The folder {strange} in {folder} is not in --classes; add or remove it.")
+        raise InputError(f"The folder {strange} in {folder} is not in --labels; add or remove it.")
     return [table[name] for name in found]
 
 

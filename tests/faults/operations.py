@@ -155,7 +155,7 @@ def _local(old: Path, back: Path) -> list[Operation]:
             "out",
             with_old,
             _does(
-                *("export", "out", "-q", "--external-data", "--opset", "18"),
+                *("export", "out", "-q", "--no-verify", "--external-data", "--opset", "18"),
                 *("--format", "onnx,onnx-web,onnx-fp16"),
             ),
         ),

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     State = dict[str, bytes | None]
 
 CONVERT = ("convert", str(CHECKPOINT), "out", "--no-verify", "--format", "onnx", "-q", "--force")
-EXPORT = ("export", "out", "--format", "onnx,onnx-web,onnx-fp16", "--external-data", "-q")
+FORMATS = "onnx,onnx-web,onnx-fp16"
+EXPORT = ("export", "out", "--no-verify", "--format", FORMATS, "--external-data", "-q")
 KB = 1024
 
 

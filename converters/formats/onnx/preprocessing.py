@@ -68,7 +68,7 @@ def export_with_preprocessing(folder: ConvertedFolder, path: Path, options: Expo
     if form.opset < _FIRST_OPSET:
         raise InputError(
             f"ONNX resizes like Pillow from opset {_FIRST_OPSET} on; leave out --opset {form.opset}"
-            " with --with-preprocessing."
+            " with --format onnx-preprocessing."
         )
     if not folder.has_classifier or not folder.config.num_labels:
         raise InputError(f"{folder.path} has no classifier, so there are no probabilities to give.")

@@ -125,14 +125,14 @@ def test_evaluate_takes_the_names_of_class_folders(demo_folder: Path, tmp_path: 
     finished = regnet("evaluate", demo_folder, val, cwd=tmp_path)
     assert "class 0 in " in assert_one_sentence(finished, 2)
     (tmp_path / "names.json").write_text(json.dumps([f"class {number}" for number in range(10)]))
-    arguments = ("--classes", "names.json", "--runtime", "onnx", "--json")
+    arguments = ("--labels", "names.json", "--runtime", "onnx", "--json")
     finished = regnet("evaluate", demo_folder, val, *arguments, cwd=tmp_path)
     assert (finished.status, finished.err) == (0, "")
-    assert only_json(finished.out)["matched_by"] == "--classes"
+    assert only_json(finished.out)["matched_by"] == "--labels"
 
 
 def test_bench_prints_times_verdicts_and_what_to_deploy(demo_folder: Path, tmp_path: Path) -> None:
-    arguments = ("--rounds", "2", "--batch", "1", "--batch", "2", "--threads", "1")
+    arguments = ("--rounds", "2", "--batch-size", "1", "--batch", "2", "--threads", "1")
     finished = regnet("bench", demo_folder, *arguments, cwd=tmp_path)
     assert (finished.status, finished.err) == (0, "")
     assert finished.out.count(" pass ") == 3

@@ -127,13 +127,13 @@ def test_given_names_decide_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("found", "id2label", "names", "reason"),
     [
-        (["sea lion", "unicorn"], ANIMALS, None, "folder unicorn in .* --classes FILE"),
+        (["sea lion", "unicorn"], ANIMALS, None, "folder unicorn in .* --labels FILE"),
         (["crane"], ANIMALS, None, "folder crane"),
         (["3"], PLACEHOLDERS, None, "folder 3"),
         (["ant", "bee"], PLACEHOLDERS, None, "folder ant"),
         (["n01440764"], ANIMALS, None, "folder n01440764"),
         (["n01440764", "tench"], IMAGENET, None, "folder n01440764"),
-        (["ant"], PLACEHOLDERS, ["bee", "cow", "dog"], "folder ant .* is not in --classes"),
+        (["ant"], PLACEHOLDERS, ["bee", "cow", "dog"], "folder ant .* is not in --labels"),
         (["ant"], PLACEHOLDERS, ["ant", "bee"], "names 2 different folders for .* 3 classes"),
         (["ant"], PLACEHOLDERS, ["ant", "ant", "bee"], "names 2 different folders"),
         ([], PLACEHOLDERS, None, "holds no class folders"),
