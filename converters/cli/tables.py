@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from converters.errors import escaped
+from converters.reports.row import Row, best_class, decided_by
+from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,52 +100,35 @@ def report_table(report: Report) -> Group:
     table = Table(title="Verification against the float64 oracle", title_justify="left")
     for column in ("file", "runtime"):
         table.add_column(column)
-    for column in ("RMS error", "x honest", "top-1", "proven", "tensors"):
+    for column in ("RMS ratio", "top-1", "proven", "tensors"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
     for verdict in report.verdicts:
         table.add_row(*_report_row(verdict))
-    reasons = (Text(_decided_by(verdict), style="dim") for verdict in report.verdicts)
+    reasons = (f"{verdict.artefact}, {decided_by(verdict)}" for verdict in report.verdicts)
     clauses = [f"{clause}." for clause in report.not_run]
     clauses += (f"Not checked: {clause}." for clause in report.not_checked)
-    return Group(table, *reasons, *(Text(escaped(clause), "yellow") for clause in clauses))
-
-
-def _decided_by(verdict: Verdict) -> str:
-    left_out = f"; {verdict.not_compared} not compared" if verdict.not_compared else ""
-    return f"{verdict.artefact}, {verdict.reason}{left_out}"
+    return Group(
+        table,
+        *(Text(reason, style="dim") for reason in reasons),
+        *(Text(escaped(clause), "yellow") for clause in clauses),
+    )
 
 
 def _report_row(verdict: Verdict) -> list[RenderableType]:
-    errors = [m.errors for m in verdict.measurements if m.errors]
-    top1 = [m.top1 for m in verdict.measurements if m.top1]
-    images = sum(t.images for t in top1)
+    row = Row.of(verdict)
     style = (
         {"pass": "green", "not run": "yellow"}[verdict.outcome] if verdict.passed else "bold red"
     )
-    outcome = Text(verdict.outcome, style=style)
     return [
-        verdict.artefact,
-        verdict.runtime if verdict.precision == "float32" else verdict.ran,
-        f"{errors[0].rms:.2e}" if errors else "-",  # at the network's own size
-        f"{verdict.worst('rms_ratio'):.2f}" if errors else "-",
-        f"{sum(t.agree for t in top1)}/{images}" if top1 else "-",
-        f"{sum(t.proven for t in top1)}/{images}" if top1 else "-",
-        _tensors(verdict),
-        outcome,
+        Text(row.artefact),
+        Text(row.runtime.removesuffix(f", {COMPUTED}")),
+        row.rms_ratio,
+        best_class(verdict, "agree"),
+        best_class(verdict, "proven"),
+        Text(row.tensors),
+        Text(row.outcome, style=style),
     ]
-
-
-def _tensors(verdict: Verdict) -> str:
-    """How many of an artefact's tensors are proven, and how; what was not compared."""
-    left_out = f"{verdict.not_compared} not compared" if verdict.not_compared else ""
-    proof = verdict.tensors
-    if proof is None:
-        return left_out or "-"
-    if proof.wrong:
-        return f"{len(proof.wrong)} wrong"
-    folded = f", {proof.recomputed} folded" if proof.recomputed else ""
-    return f"{proof.identical} equal{folded}" + (f", {left_out}" if left_out else "")
 
 
 def files_table(folder: Path) -> Table:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from converters.reports.findings import number
 from converters.reports.markup import tag
+from converters.reports.row import number
 
 if TYPE_CHECKING:
     from converters.reports.markup import Markup

@@ -16,16 +16,9 @@ if TYPE_CHECKING:
 
     from converters.folder.signature import Signature
     from converters.parity.report import Report
-    from converters.parity.verdict import Verdict
 
 SCHEMA = 1
 """Of what `regnet verify --json` prints; it grows when a key changes its meaning."""
-
-COLUMNS = (
-    *("file", "runtime", "verdict", "RMS ratio", "largest ratio"),
-    *("classes kept", "classes proven", "tensors", "decided by"),
-)
-"""What every table of verdicts shows."""
 
 
 @dataclass(frozen=True)
@@ -126,67 +119,6 @@ class Findings:
             "regressions": regressions,
             "signature": None if self.signature is None else self.signature.to_dict(),
         }
-
-
-def one_line(text: str) -> str:
-    """Make control characters, line ends and lone surrogates visible: they may stand in any name.
-
-    What is left is legal in XML 1.0, where a NUL cannot stand even as an entity.
-    """
-    return "".join(
-        mark if mark.isprintable() else mark.encode("unicode_escape").decode("ascii")
-        for mark in text
-    )
-
-
-def cells(verdict: Verdict) -> tuple[str, ...]:
-    """A verdict as a row under `COLUMNS`, each cell one line; ``-`` where there is nothing."""
-    row = (
-        verdict.artefact,
-        verdict.ran,
-        verdict.outcome,
-        number(verdict.worst("rms_ratio")),
-        number(verdict.worst("max_ratio")),
-        classes(verdict, "agree"),
-        classes(verdict, "proven"),
-        tensors(verdict),
-        verdict.reason,
-    )
-    return tuple(map(one_line, row))
-
-
-def number(value: float | None) -> str:
-    """Three digits; ``-`` for what could not be measured."""
-    return "-" if value is None or not math.isfinite(value) else f"{value:.3g}"
-
-
-def classes(verdict: Verdict, what: str) -> str:
-    """How many images agree or are proven (``what``), for example ``top-1 4/4, top-5 3/4``."""
-    counts = {
-        name: [found for m in verdict.measurements if (found := getattr(m, name))]
-        for name in ("top1", "top5")
-    }
-    shown = (
-        f"top-{kind[0].k} {sum(getattr(top, what) for top in kind)}/"
-        f"{sum(top.images for top in kind)}"
-        for kind in counts.values()
-        if kind
-    )
-    return ", ".join(shown) or "-"
-
-
-def tensors(verdict: Verdict) -> str:
-    """A tensor certificate in a few words, and what of the artefact was not compared."""
-    left_out = f"{verdict.not_compared} not compared" if verdict.not_compared else ""
-    proof = verdict.tensors
-    if proof is None:
-        return left_out or "-"
-    parts = [
-        f"{proof.identical} identical" if proof.identical else "",
-        f"{proof.recomputed} recomputed within {proof.ulps} ulp" if proof.recomputed else "",
-        f"{len(proof.wrong)} wrong" if proof.wrong else "",
-    ]
-    return ", ".join(filter(None, [", ".join(filter(None, parts)) or "none", left_out]))
 
 
 def _plain(value: Any) -> Any:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT
 from converters.reports.bars import bar
-from converters.reports.findings import classes, number
 from converters.reports.markup import Markup, tag
+from converters.reports.row import Row, decided_by, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,16 +62,12 @@ def _summary(findings: Findings) -> Markup:
             tag("th", verdict.artefact, scope="row"),
             tag("td", verdict.ran),
             tag("td", _verdict_badge(verdict)),
-            tag("td", verdict.reason, *_left_out(verdict), class_="reason"),
+            tag("td", decided_by(verdict), class_="reason"),
         )
         for verdict in findings.report.verdicts
     ]
     head = _head(("file", "runtime", "verdict", "decided by"))
     return tag("section", tag("h2", "Verdicts"), _table("summary", head, rows))
-
-
-def _left_out(verdict: Verdict) -> list[str]:
-    return [f"; {verdict.not_compared} not compared"] if verdict.not_compared else []
 
 
 def _has_details(verdict: Verdict) -> bool:
@@ -85,11 +81,9 @@ def _artefact(verdict: Verdict) -> Markup:
     facts = [("runtime", verdict.ran), ("decided by", verdict.reason)]
     if verdict.not_compared:
         facts.append(("not compared", verdict.not_compared))
-    facts += [
-        (name, shown)
-        for name, what in (("classes kept", "agree"), ("classes proven", "proven"))
-        if (shown := classes(verdict, what)) != "-"
-    ]
+    row = Row.of(verdict)
+    classes = (("classes kept", row.kept), ("classes proven", row.proven))
+    facts += [(name, shown) for name, shown in classes if shown != "-"]
     return tag(
         "section",
         tag("h2", verdict.artefact, " ", _verdict_badge(verdict)),

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as ET
 
-from converters.reports.findings import number, one_line
+from converters.errors import escaped
+from converters.reports.row import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,26 +50,26 @@ def junit(findings: Findings) -> str:
     }
     skipped = {"skipped": str(sum(case.skipped is not None for case in cases))}
     root = ET.Element("testsuites", {"name": "regnet verify", **counts})
-    own = {"name": one_line(findings.folder), **counts, **skipped}
+    own = {"name": escaped(findings.folder), **counts, **skipped}
     suite = ET.SubElement(root, "testsuite", own)  # the schema knows ``skipped`` here only
     properties = list(_properties(findings))
     if properties:  # the schema wants at least one
         parent = ET.SubElement(suite, "properties")
         for name, value in properties:
-            ET.SubElement(parent, "property", {"name": one_line(name), "value": one_line(value)})
+            ET.SubElement(parent, "property", {"name": escaped(name), "value": escaped(value)})
     suite.extend(map(_element, cases))
     ET.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
 def _element(case: Case) -> ET.Element:
-    attributes = {"classname": one_line(case.class_name), "name": one_line(case.name)}
+    attributes = {"classname": escaped(case.class_name), "name": escaped(case.name)}
     element = ET.Element("testcase", attributes)
     if case.wrong:
-        message = {"message": one_line(case.wrong[0]), "type": "verdict"}
-        ET.SubElement(element, "failure", message).text = "\n".join(map(one_line, case.wrong))
+        message = {"message": escaped(case.wrong[0]), "type": "verdict"}
+        ET.SubElement(element, "failure", message).text = "\n".join(map(escaped, case.wrong))
     elif case.skipped is not None:
-        ET.SubElement(element, "skipped", {"message": one_line(case.skipped)})
+        ET.SubElement(element, "skipped", {"message": escaped(case.skipped)})
     return element
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from converters import errors
 from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT
-from converters.reports.findings import COLUMNS, cells, number, one_line
+from converters.reports.row import COLUMNS, Row, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +39,7 @@ def markdown(findings: Findings) -> str:
     verdicts = findings.report.verdicts
     if verdicts:
         blocks += [
-            _table(COLUMNS, map(cells, verdicts)),
+            _table(COLUMNS, map(Row.of, verdicts)),
             (
                 "Ratios are errors against the float64 oracle in units of an honest computation's "
                 f"own; limits {RMS_LIMIT:g} (RMS) and {MAX_LIMIT:g} (largest)."
@@ -50,7 +51,7 @@ def markdown(findings: Findings) -> str:
 
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is, on one line, in a table or outside."""
-    line = _SPECIAL.sub(r"\\\1", one_line(text))
+    line = _SPECIAL.sub(r"\\\1", errors.escaped(text))
     line = _START.sub(r"\1\\\2", _LINK.sub(r"\\\g<0>", line))
     return f"&#32;{line[1:]}" if line.startswith(" ") else line  # four would begin a block of code
 
@@ -88,4 +89,4 @@ def _in_html(text: str) -> str:
     """Text between tags, where Markdown's escapes do not count."""
     from html import escape
 
-    return escape(one_line(text))
+    return escape(errors.escaped(text))

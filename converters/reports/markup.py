@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from converters.reports.findings import one_line
+from converters.errors import escaped
 
 _VOID = {"meta", "link", "rect", "line"}
 """Elements without an end tag, or without content in SVG."""
@@ -36,4 +36,4 @@ def tag(name: str, /, *content: str, **attributes: str) -> Markup:
 
 def text(content: str) -> Markup:
     """Escape text, for an element or an attribute in double quotes."""
-    return Markup(escape(one_line(content)))
+    return Markup(escape(escaped(content)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.reports.findings import COLUMNS, cells, one_line
+from converters.errors import escaped
+from converters.reports.row import COLUMNS, Row
 
 if TYPE_CHECKING:
     from converters.reports.findings import Findings
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 
 def as_text(findings: Findings) -> str:
     """The outcome, the table of verdicts, and what is wrong; without a line end at its end."""
-    lines = [f"{one_line(findings.folder)}: {findings.headline}"]
-    rows = [COLUMNS, *map(cells, findings.report.verdicts)]
+    lines = [f"{escaped(findings.folder)}: {findings.headline}"]
+    rows = [COLUMNS, *map(Row.of, findings.report.verdicts)]
     if len(rows) > 1:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines += [
@@ -21,5 +22,5 @@ def as_text(findings: Findings) -> str:
             for row in rows
         ]
     clauses = (*findings.failures, *findings.remarks)
-    lines += [f"- {one_line(clause)}" for clause in clauses]
+    lines += [f"- {escaped(clause)}" for clause in clauses]
     return "\n".join(lines)

@@ -18,11 +18,12 @@ from rich.console import Console
 
 from converters import reports
 from converters.cli.tables import report_table
+from converters.errors import escaped
 from converters.parity.contents.tensors import TensorCertificate
 from converters.parity.report import VerificationError
 from converters.parity.verdict import NOT_RUN, Verdict
 from converters.reports.bars import bar
-from converters.reports.findings import Findings, one_line
+from converters.reports.findings import Findings
 from converters.reports.html import html
 from converters.reports.junit import junit
 from converters.reports.markdown import markdown
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from markdown_it.token import Token
 
-SHOWN = one_line(HOSTILE)
+SHOWN = escaped(HOSTILE)
 FORMS = {"JUnit": junit, "Markdown": markdown, "HTML": html, "text": as_text}
 VOID = {"meta", "link"}
 
