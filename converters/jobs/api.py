@@ -158,12 +158,12 @@ def export(  # noqa: PLR0913 -- one keyword per option
     io_float16: bool = False,
     external_data: bool = False,
     calibration_images: Iterable[Place] = (),
-    verify: bool = False,
+    verify: bool = True,
     progress: Progress = SILENT,
 ) -> Report | None:
     """Write artefacts of a converted folder, again or in another form, all or none.
 
-    >>> export("out", ["onnx-fp16"], verify=True).passed
+    >>> export("out", ["onnx-fp16"]).passed
     True
 
     Args:
@@ -334,7 +334,7 @@ def evaluate(  # noqa: PLR0913 -- one keyword per option
     images: Place,
     *,
     runtimes: Sequence[str] = (),
-    classes: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
     limit: int | None = None,
     batch_size: int = 8,
     threads: int = 1,
@@ -350,7 +350,7 @@ def evaluate(  # noqa: PLR0913 -- one keyword per option
         folder: What :func:`convert` wrote, of a classifier.
         images: One folder of images for each class.
         runtimes: ``torch`` and formats; empty for all that the folder has.
-        classes: Names of the class folders in class order; None where they speak for themselves.
+        labels: Names of the class folders in class order; None where they speak for themselves.
         limit: At most so many images, spread evenly.
         batch_size: Images that go through a network at once.
         threads: How many compute.
@@ -366,7 +366,7 @@ def evaluate(  # noqa: PLR0913 -- one keyword per option
         Path(folder),
         Path(images),
         runtimes=runtimes,
-        classes=classes,
+        classes=labels,
         limit=limit,
         batch_size=batch_size,
         threads=threads,
@@ -378,7 +378,7 @@ def bench(  # noqa: PLR0913 -- one keyword per option
     folder: Place,
     *,
     runtimes: Sequence[str] = (),
-    batches: Sequence[int] = (1, 8),
+    batch_sizes: Sequence[int] = (1, 8),
     threads: Sequence[int] = (1,),
     rounds: int = 10,
     image_size: int | None = None,
@@ -386,14 +386,14 @@ def bench(  # noqa: PLR0913 -- one keyword per option
 ) -> Bench:
     """Time artefacts and eager PyTorch in turn, and say which to deploy on this machine.
 
-    >>> result = bench("out", runtimes=["onnx"], batches=[1], rounds=1)
+    >>> result = bench("out", runtimes=["onnx"], batch_sizes=[1], rounds=1)
     >>> [entry.verdict for entry in result.entries]
     ['pass']
 
     Args:
         folder: What :func:`convert` wrote.
         runtimes: ``torch`` and formats; empty for all that the folder has.
-        batches: Numbers of images that go through the network at once.
+        batch_sizes: Numbers of images that go through the network at once.
         threads: Numbers of threads.
         rounds: How many turns each has on each batch.
         image_size: Side of the images in pixels; None for the network's own.
@@ -408,7 +408,7 @@ def bench(  # noqa: PLR0913 -- one keyword per option
     return bench_folder(
         Path(folder),
         runtimes=runtimes,
-        batches=batches,
+        batches=batch_sizes,
         threads=threads,
         rounds=rounds,
         image_size=image_size,
