@@ -20,13 +20,14 @@ from converters import reports
 from converters.cli.tables import report_table
 from converters.errors import escaped
 from converters.parity.contents.tensors import TensorCertificate
-from converters.parity.report import VerificationError
+from converters.parity.report import Report, VerificationError
 from converters.parity.verdict import NOT_RUN, Verdict
 from converters.reports.bars import bar
 from converters.reports.findings import Findings
 from converters.reports.html import html
 from converters.reports.junit import junit
 from converters.reports.markdown import markdown
+from converters.reports.row import Row
 from converters.reports.text import as_text
 from tests.converters.reports.made import HOSTILE, findings_of, hostile
 from tests.converters.reports.schema_check import faults
@@ -182,10 +183,21 @@ def test_the_table_and_json_say_what_was_not_compared(
         assert record["tensors"]["graph_compared"] is (expected is None)
 
 
-def table_of(findings: Findings) -> str:
-    console = Console(width=120, record=True, file=StringIO())
+def table_of(findings: Findings, width: int = 120) -> str:
+    console = Console(width=width, record=True, file=StringIO())
     console.print(report_table(findings.report))
     return console.export_text()
+
+
+def test_every_table_says_the_same_of_a_verdict() -> None:
+    proof = TensorCertificate(34, 58, 1, (), graph_compared=False)
+    reason = "its memory is short"
+    verdict = Verdict("model.onnx", NOT_RUN, "float32", (), proof, reason, "graph")
+    findings = Findings("out", Report((verdict,)))
+    words = "34 identical, 58 recomputed within 1 ulp, graph not compared"
+    assert Row.of(verdict).tensors == words
+    for shown in (as_text(findings), markdown(findings), table_of(findings, 200)):
+        assert words in shown
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
