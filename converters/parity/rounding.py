@@ -19,6 +19,7 @@ from converters.formats.lockstep import Arithmetic
 from converters.parity.injection import noise_pool
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 PRECISIONS = ("float16", "bfloat16", "int8")
@@ -72,6 +73,27 @@ def rounded(precision: str, copies: int = 1) -> Arithmetic:
         bias=partial(_to_half, dtype),
         value=partial(_dithered_to_half, dtype, dither),
     )
+
+
+def rounding_of(values: NDArray[np.floating], precision: str) -> NDArray[np.float64]:
+    """Spread of the error that rounding alone makes in each value of an output.
+
+    A draw may miss it: a lone number that happens to lie beside one of float16's is rounded to that
+    one in every draw, while an artefact whose sums are a little off is rounded to the next, or is
+    not rounded at all.
+
+    Args:
+        values: The oracle's.
+        precision: As for :func:`rounded`.
+
+    Returns:
+        Of the shape of the values; zeros for int8, whose steps depend on what else there is.
+    """
+    if precision == "int8":
+        return np.zeros(values.shape)
+    kind = torch.finfo(getattr(torch, precision))
+    sizes = np.maximum(np.abs(values), kind.tiny / _MEAN_STEP)
+    return np.where(values == 0, 0, sizes * (_UNIFORM * _MEAN_STEP * kind.eps))
 
 
 class _Dither:

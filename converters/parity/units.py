@@ -17,7 +17,7 @@ import torch
 from converters.formats.lockstep import Arithmetic, run_in_lockstep
 from converters.parity.injection import AMPLIFIED, Injection
 from converters.parity.metrics import Batches, Errors, Inputs, rms
-from converters.parity.rounding import rounded
+from converters.parity.rounding import rounded, rounding_of
 from regnet.design_space import complexity
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def reduced_units(
     """The unit of float16, bfloat16 or int8 for each output on each batch.
 
     The first draw rounds to nearest, as artefacts do; in the others a value between two steps goes
-    to either.
+    to either. A unit is no smaller than what rounding the outputs makes.
 
     Args:
         folder: Whose network it is.
@@ -107,7 +107,9 @@ def reduced_units(
             each = output.reshape(draws, -1, *output.shape[1:])
             nearest = _root_mean_square(each[:1], truth)
             unit = _root_mean_square(each, truth).times(_widening(each, truth))
-            units[batch][name] = unit.at_least(nearest)
+            last = rounding_of(truth, precision)
+            least = Errors(float(last.max(initial=0)), rms(last))
+            units[batch][name] = unit.at_least(nearest).at_least(least)
     return units
 
 

@@ -238,7 +238,7 @@ def test_the_tables_count_what_was_found() -> None:
         "| a fault | 3 | 2 | 2 | 2 | 2 | 2 | 2 |",
         "| **all** | 3 | 2 | 2 | 2 | 2 | 2 | 2 |",
     ]
-    assert next(tables.totals(found, [])) == "2 of 3 mutants killed, 66.67%; target 99%: not met."
+    assert next(tables.totals(found, [])) == "2 of 3 mutants killed, 66.67%; target 99.5%: not met."
     other = tables.totals([*found, _outcome()], [_outcome(killed=False)])
     assert next(line for line in other if "optimum" in line) == (
         "- optimum's rule says something of 3, of 0 of the 0 whose right artefact it says nothing "
