@@ -204,8 +204,9 @@ def _scaled_around_relu(artefact: Artefact, subject: Subject) -> None:
     if subject.folder.config.hidden_act != "relu":
         return
     prefix = BASE_PREFIX if subject.folder.has_classifier else ""
-    block = subject.folder.architecture.stages[-1][-1]
-    first, second = prefix + block.reduce.name, prefix + block.grouped.name
+    stage, block = len(subject.folder.config.depths) - 1, subject.folder.config.depths[-1] - 1
+    layers = f"{prefix}encoder.stages.{stage}.layers.{block}.layer"
+    first, second = f"{layers}.0", f"{layers}.1"
     folded = f"{first}.folded_weight" in artefact.names()
     leaves = ("folded_weight", "folded_bias")
     norms = ("normalization.weight", "normalization.bias")

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.mutation.mutant import Mutant, spread
 from benchmarks.mutation.numbers import BIAS_CHANGES, KERNEL_CHANGES
-from regnet.architecture import BASE_PREFIX, CLASSIFIER, NORM_EPS
+from regnet.architecture import CLASSIFIER, NORM_EPS, Conv, Norm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -53,8 +53,8 @@ class Weights:
 
     def modules(self) -> list[str]:
         """Names of what holds a convolution and its batch norm."""
-        prefix = BASE_PREFIX if self.folder.has_classifier else ""
-        return [prefix + layer.name for layer in self.folder.architecture.convolutions]
+        operations = self.folder.architecture.operations
+        return [step.around for step in operations if isinstance(step, Norm)]
 
     def norm(self, module: str, leaf: str) -> Array:
         """A vector of a batch norm, as the folder has it."""
@@ -172,12 +172,13 @@ def _not_folded(weights: Weights, module: str, _: np.random.Generator) -> Change
 
 def _groups_permuted(weights: Weights, module: str, _: np.random.Generator) -> Changed:
     """Every group computes what its neighbour should."""
-    layers = {layer.name: layer for layer in weights.folder.architecture.convolutions}
-    layer = layers[module.removeprefix(BASE_PREFIX)]
+    operations = weights.folder.architecture.operations
+    layers = {step.around: step for step in operations if isinstance(step, Conv)}
+    layer = layers[module]
     if layer.groups == 1:
         return {}
     name = module + (_FOLDED if weights.folded else _KERNEL)
-    width = layer.out_channels // layer.groups
+    width = layer.slots[0].shape[0] // layer.groups
     return {name: np.roll(weights.artefact.array(name), width, axis=0)}
 
 
