@@ -75,6 +75,7 @@ def test_the_command_sends_what_the_record_names_and_nothing_else(licensed: Path
     assert sorted(hub.files) == sorted(FILES)
     assert b"| model.onnx | onnxruntime " in hub.files["README.md"]  # its measured verdict
     assert json.loads(finished.out) == {
+        "schema": 1,
         "repository": NAME,
         "licence": "mit",
         "files": {name: len(content) for name, content in sorted(hub.files.items())},
