@@ -23,6 +23,7 @@ from converters.cli.push import push_command
 from converters.cli.sign import sign_command
 from converters.cli.verify import verify_command
 from converters.errors import (
+    DISTRIBUTION,
     ConversionError,
     StorageError,
     in_words,
@@ -94,7 +95,7 @@ def _print_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        sys.stdout.write(f"regnet {version('regnet-converters')}\n")
+        sys.stdout.write(f"regnet {version(DISTRIBUTION)}\n")
         raise typer.Exit
 
 

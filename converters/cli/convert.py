@@ -177,7 +177,7 @@ def _convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> 
     options = replace(options, source=source)
     with output.progress() as progress:
         try:
-            conversion = run_conversion(path, out, options, progress, progress.planned)
+            conversion = run_conversion(path, out, options, progress, planned=progress.planned)
         except VerificationError as error:
             output.result(report_table(error.report))
             output.record({"verification": error.report.to_dict()})
@@ -202,7 +202,9 @@ def _write_back(
     options = replace(options, source=source)
     with output.progress() as progress:
         try:
-            written = run_write_back(path, out, framework, options, progress)
+            written = run_write_back(
+                path, out, framework, options, progress, planned=progress.planned
+            )
         except VerificationError as error:
             output.result(report_table(error.report))
             output.record({"verification": error.report.to_dict()})

@@ -32,7 +32,7 @@ from converters.weights.inspection import inspected
 from regnet.files.dtypes import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
@@ -72,12 +72,14 @@ class WrittenBack:
     report: Report | None
 
 
-def write_back(
+def write_back(  # noqa: PLR0913 -- from what to what, how, and who is told of it
     source: Path,
     out: Path,
     framework: str,
     options: ConvertOptions | None = None,
     progress: Progress = SILENT,
+    *,
+    planned: Callable[[Inspection], object] = lambda _: None,
 ) -> WrittenBack:
     """Write a converted folder, or a checkpoint that is converted first, for another framework.
 
@@ -88,6 +90,7 @@ def write_back(
         framework: One of :func:`converters.families.known.written_back`.
         options: How to convert a checkpoint, and whether ``out`` may be replaced.
         progress: Who wants to know how far it is.
+        planned: Called once a checkpoint is recognised and planned, before anything is written.
 
     Raises:
         InputError: If the source cannot be used, or the framework has no such network.
@@ -99,9 +102,13 @@ def write_back(
     options = options or ConvertOptions()
     target = target_named(framework)
     _require_meant(source, options)
+
+    def converting(folder: Path, options: ConvertOptions) -> Report | None:
+        return convert(source, folder, options, progress, planned).report
+
     with (
         _staged(out, target, force=options.force) as staging,
-        _converted(source, out, target, options, progress) as (folder, report),
+        _converted(source, out, target, options, converting) as (folder, report),
     ):
         progress.step(f"{framework}'s own {'folder' if target.loads_folder else 'file'}")
         with open_any(folder.path) as checkpoint:
@@ -169,7 +176,11 @@ def _require_meant(source: Path, options: ConvertOptions) -> None:
 
 @contextmanager
 def _converted(
-    source: Path, out: Path, target: Family, options: ConvertOptions, progress: Progress
+    source: Path,
+    out: Path,
+    target: Family,
+    options: ConvertOptions,
+    converting: Callable[[Path, ConvertOptions], Report | None],
 ) -> Iterator[tuple[ConvertedFolder, Report | None]]:
     """The source itself if it is converted, else a proven conversion that lasts for the block."""
     if (source / REPORT_NAME).is_file():
@@ -186,8 +197,8 @@ def _converted(
         target.require_expressible(config, source.name, has_classifier=classifies)
     with working_folder(out, keep={partial_name(_CONVERTED)}) as work:
         converted = work / _CONVERTED
-        conversion = convert(source, converted, replace(options, formats=()), progress)
-        yield ConvertedFolder(converted), conversion.report
+        report = converting(converted, replace(options, formats=()))
+        yield ConvertedFolder(converted), report
 
 
 def _network(folder: ConvertedFolder, checkpoint: AnyCheckpoint, target: Family) -> Network:

@@ -60,6 +60,7 @@ def test_another_frameworks_file_is_still_read_back(tmp_path: Path) -> None:
 
     assert (done.status, done.err) == (0, WARNED)
     assert json.loads(done.out) == {
+        "schema": 1,
         "path": "net.pth",
         "framework": "torchvision",
         "tensors": 208,

@@ -32,7 +32,7 @@ def test_a_converted_folder_is_written_back_without_torch(folder: Path, tmp_path
     done = regnet("convert", folder, "net.pyth", *options, cwd=tmp_path, env=blocked)
 
     assert (done.status, done.err) == (0, "")
-    record = {"path": "net.pyth", "framework": "pycls", "tensors": 208}
+    record = {"schema": 1, "path": "net.pyth", "framework": "pycls", "tensors": 208}
     assert json.loads(done.out) == record
 
 

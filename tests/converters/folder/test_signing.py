@@ -268,7 +268,11 @@ def test_the_commands_sign_and_verify_a_converted_folder(folder: Path, keys: Pat
     here = folder.parent
     finished = regnet("sign", folder.name, "--private-key", keys / "key.pem", "--json", cwd=here)
     assert finished.status == 0, finished.err
-    assert json.loads(finished.out) == {"signature": SIGNATURE_NAME, "files": files}
+    assert json.loads(finished.out) == {
+        "schema": 1,
+        "signature": SIGNATURE_NAME,
+        "files": files,
+    }
     key = ("--public-key", keys / "key.pub")
     finished = regnet("verify", folder.name, *key, "--json", "--junit", "junit.xml", cwd=here)
     assert finished.status == 0, finished.err

@@ -12,7 +12,7 @@ from tests.converters.cli.running import run
 if TYPE_CHECKING:
     import pytest
 
-_OWN = "silent_onnxruntime.py"
+_OWN = "silent.py"
 
 
 def test_nothing_is_written_into_home_or_the_temporary_folder(
@@ -58,4 +58,4 @@ def test_one_module_imports_it() -> None:
         or (isinstance(node, ast.ImportFrom) and str(node.module).startswith("onnxruntime"))
     }
     # the other one names a class for its annotations alone
-    assert importing == {_OWN, "onnxruntime.py", "foreign_onnx.py"}
+    assert importing == {_OWN, "runtime.py", "foreign_onnx.py"}
