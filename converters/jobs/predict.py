@@ -10,7 +10,7 @@ import numpy as np
 
 from converters.errors import InputError, StorageError, in_words
 from converters.folder.folder import ConvertedFolder
-from converters.folder.images import UnreadableImagesError, read_in_batches
+from converters.folder.images import read_in_batches
 from converters.formats.memory import MemoryShortError
 from converters.formats.probabilities import softmax
 from converters.formats.registry import FORMATS, artefacts_in
@@ -45,28 +45,6 @@ class Prediction:
         """Plain values for JSON."""
         classes = [{"label": label, "probability": score} for label, score in self.classes]
         return {"image": str(self.image), "classes": classes}
-
-
-def predict_images(
-    path: Path, images: Sequence[Path], runtime: str = "onnx", top: int = 5
-) -> list[Prediction]:
-    """Classify image files.
-
-    Args:
-        path: A converted folder with a classifier.
-        images: Files that Pillow reads.
-        runtime: A key of :data:`converters.formats.registry.FORMATS`, or ``torch``.
-        top: How many classes to give.
-
-    Raises:
-        InputError: If the folder has no classifier or artefact.
-        UnreadableImagesError: If images cannot be read.
-    """
-    unreadable: list[str] = []
-    predictions = list(predict_each(path, images, unreadable, runtime=runtime, top=top))
-    if unreadable:
-        raise UnreadableImagesError(*unreadable)
-    return predictions
 
 
 def predict_each(  # noqa: PLR0913 -- one keyword for each choice

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from converters import predict
 from converters.families.source import FILTERS
 from converters.folder.folder import ConvertedFolder
 from converters.formats.onnx.export import export_onnx
-from converters.jobs.predict import predict_images
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import Verdict, judge
 from converters.parity.verify import recorded_inputs
@@ -111,7 +111,7 @@ def test_a_picture_gets_the_label_that_predict_gives(
     way: str, page: Browser, demo_folder: Path, tmp_path: Path
 ) -> None:
     samples = sample_images(tmp_path, 8)
-    predictions = predict_images(demo_folder, [path for path, _ in samples])
+    predictions = predict(demo_folder, [path for path, _ in samples])
     right = 0
     for (path, truth), prediction in zip(samples, predictions, strict=True):
         if way == "dropped":

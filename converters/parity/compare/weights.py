@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from converters.parity.contents.tensors import TensorCertificate
 
 _STEM = "embedder.embedder.convolution.weight"
-_IMAGE_AXES = 4
 
 
 @dataclass(frozen=True, slots=True)

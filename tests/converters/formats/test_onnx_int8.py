@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
+from converters import predict
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
@@ -22,7 +23,6 @@ from converters.formats.onnx.int8_graph import Grid, Int8Weight
 from converters.formats.onnx.runtime import OnnxRuntime
 from converters.formats.registry import FORMATS
 from converters.jobs.export import export_artefacts
-from converters.jobs.predict import predict_images
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import judge
@@ -294,7 +294,7 @@ def test_images_in_the_folder_itself_are_the_default(folder: Path) -> None:
     sample_images(folder / "calibration", 4)
     export_artefacts(folder, ["onnx-int8"], ExportOptions(), verify=False, progress=Silent())
     assert read_quantisation(folder / INT8)["calibration_images"] == 4
-    assert predict_images(folder, [folder / "calibration" / "0.png"], "onnx-int8")
+    assert predict(folder, [folder / "calibration" / "0.png"], runtime="onnx-int8")
 
 
 def test_an_image_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from PIL import Image
 
+from converters import predict
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from converters.formats.format import ExportOptions
@@ -22,7 +23,6 @@ from converters.formats.onnx.preprocessing import export_with_preprocessing
 from converters.formats.onnx.preprocessing_runtime import WholeWithPreprocessing
 from converters.formats.registry import FORMATS
 from converters.jobs.export import export_artefacts
-from converters.jobs.predict import predict_images
 from converters.parity.contents.tensors import certify
 from converters.parity.preprocessing import measure_preprocessing, step_of
 from converters.progress import Silent
@@ -112,7 +112,7 @@ def test_the_best_five_are_those_of_the_reference(folder: Path) -> None:
     assert report
     assert report.passed
     paths = [photograph(name) for name in PICTURES]
-    expected = predict_images(folder, paths, "torch")
+    expected = predict(folder, paths, runtime="torch")
     whole = WholeWithPreprocessing(folder / FORMATS["onnx-preprocessing"].file_name)
     labels = ConvertedFolder(folder).config.id2label
     for path, prediction in zip(paths, expected, strict=True):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from converters import predict
 from converters.errors import InputError
 from converters.formats.probabilities import softmax
-from converters.jobs.predict import predict_images
 from tests.converters.demo import labels, sample_images
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def test_real_images_are_recognised_the_same_by_every_runtime(
 ) -> None:
     images = sample_images(tmp_path, 30)
     paths = [path for path, _ in images]
-    by_runtime = [predict_images(demo_folder, paths, runtime, top=10) for runtime in RUNTIMES]
+    by_runtime = [predict(demo_folder, paths, runtime=runtime, top=10) for runtime in RUNTIMES]
     best = [prediction.classes[0][0] for prediction in by_runtime[0]]
     assert sum(found == truth for found, (_, truth) in zip(best, images, strict=True)) >= 25
     for predictions in zip(*by_runtime, strict=True):
@@ -44,8 +44,8 @@ def test_real_images_are_recognised_the_same_by_every_runtime(
 
 def test_the_best_classes_come_first(demo_folder: Path, tmp_path: Path) -> None:
     ((path, _),) = sample_images(tmp_path, 1)
-    (everything,) = predict_images(demo_folder, [path], top=99)
-    (three,) = predict_images(demo_folder, [path], top=3)
+    (everything,) = predict(demo_folder, [path], top=99)
+    (three,) = predict(demo_folder, [path], top=3)
     scores = [score for _, score in everything.classes]
     assert scores == sorted(scores, reverse=True)
     assert three.classes == everything.classes[:3]
@@ -73,14 +73,14 @@ def test_what_is_no_image_is_named(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=rf"image\.png {reason}\.$"):
-        predict_images(demo_folder, [path])
+        predict(demo_folder, [path])
 
 
 def test_a_truncated_image_is_named(demo_folder: Path, tmp_path: Path) -> None:
     ((path, _),) = sample_images(tmp_path, 1)
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(InputError, match=r"0\.png cannot be read \(.*\)\.$"):
-        predict_images(demo_folder, [path])
+        predict(demo_folder, [path])
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torchscript"])
@@ -88,7 +88,7 @@ def test_a_missing_artefact_is_named_with_its_remedy(runtime: str, folder: Path)
     for name in ("model.onnx", "model.torchscript.pt"):
         (folder / name).unlink()
     with pytest.raises(InputError, match=rf"write it with `regnet export --format {runtime}`\.$"):
-        predict_images(folder, [], runtime)
+        predict(folder, [], runtime=runtime)
 
 
 def test_a_trunk_predicts_no_classes(folder: Path) -> None:
@@ -96,12 +96,12 @@ def test_a_trunk_predicts_no_classes(folder: Path) -> None:
     config = json.loads(path.read_text()) | {"architectures": ["RegNetModel"]}
     path.write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"has no classifier, so it predicts no classes\.$"):
-        predict_images(folder, [])
+        predict(folder, [])
 
 
 def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json does not exist"):
-        predict_images(tmp_path, [])
+        predict(tmp_path, [])
 
 
 @pytest.mark.parametrize("content", [None, '{"size": -1}'], ids=["missing", "wrong"])
@@ -109,4 +109,4 @@ def test_a_folder_without_a_usable_processor_is_named(content: str | None, folde
     path = folder / "preprocessor_config.json"
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(InputError, match=r"preprocessor_config\.json|size"):
-        predict_images(folder, [])
+        predict(folder, [])
