@@ -159,11 +159,33 @@ def require_extra(
         StorageError: If it is not installed.
     """
     if find_spec(package) is None:
-        raise StorageError(
-            f"{package} is not installed, and {need}; install it "
-            f'with `pip install "{DISTRIBUTION}[{extra}]"`.'
-        )
+        raise not_installed(package, need, f'"{DISTRIBUTION}[{extra}]"')
     return release(version(package))
+
+
+def require_torch() -> None:
+    """Make sure of what artefacts are verified with, before the first is written.
+
+    Raises:
+        StorageError: If it is not installed.
+    """
+    if find_spec("torch") is None:
+        need = "artefacts are verified with it"
+        raise not_installed("torch", need, "torch", ", or leave that out with --no-verify")
+
+
+def not_installed(package: str, need: str, source: str, instead: str = "") -> StorageError:
+    """The error of a package that is missing.
+
+    Args:
+        package: What is imported.
+        need: What for, as a clause.
+        source: What pip installs it from.
+        instead: What else can be done, as a clause.
+    """
+    return StorageError(
+        f"{package} is not installed, and {need}; install it with `pip install {source}`{instead}."
+    )
 
 
 def release(full: str) -> str:

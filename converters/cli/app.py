@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +29,7 @@ from converters.errors import (
     StorageError,
     in_words,
     is_short_of_memory,
+    not_installed,
     printable,
     short_of_memory,
 )
@@ -148,6 +150,11 @@ def _failed_otherwise(error: Exception) -> int:
         return _failed(short_of_memory(), _INTERNAL_ERROR)
     if isinstance(error, OSError):
         return _failed(_in_words(error), StorageError.exit_status)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        if find_spec(package) is None:
+            absent = not_installed(package, "this command needs it", package)
+            return _failed(str(absent), absent.exit_status)
     # A bug, which must not look like a result.
     return _failed(
         f"Internal error: {type(error).__name__}: {error}; please report it with the output "

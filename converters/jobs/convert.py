@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import InputError
+from converters.errors import InputError, require_torch
 from converters.families.options import SourceOptions
 from converters.folder.folder import CARD_NAME, ConvertedFolder
 from converters.formats.format import ExportOptions
@@ -93,11 +93,13 @@ def convert(
     Raises:
         InputError: If the checkpoint or the options cannot be used.
         UnsafeInputError: If the checkpoint would run code.
-        StorageError: If the disk is full or a file cannot be read or written.
+        StorageError: If a package is missing, or a file cannot be read or written.
         VerificationError: If an artefact differs from the oracle; nothing is published.
     """
     options = options or ConvertOptions()
     _require_usable(path, out, options)
+    if options.verify:
+        require_torch()
     with (
         inspected(path, options.source, options.dtype) as (checkpoint, inspection),
         staged_folder(out, force=options.force, keep=_weight_names(inspection, options)) as folder,

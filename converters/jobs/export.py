@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from converters.errors import InputError
+from converters.errors import InputError, require_torch
 from converters.folder.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
 from converters.folder.record import Record
 from converters.formats.format import DEFAULTS
@@ -47,10 +47,12 @@ def export_artefacts(
 
     Raises:
         InputError: If the folder cannot be used.
-        StorageError: If a file cannot be written.
+        StorageError: If a file cannot be written, or a package is missing.
         VerificationError: If a verdict is fail.
     """
     require_writable(formats, options)
+    if verify:
+        require_torch()
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; convert a checkpoint with `regnet convert`.")
     folder = ConvertedFolder(path)

@@ -90,7 +90,8 @@ def without_torch(folder: Path) -> dict[str, str]:
     """Make variables under which importing torch fails."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(_BLOCK_TORCH)
-    return {"PYTHONPATH": str(folder)}
+    paths = filter(None, (str(folder), os.environ.get("PYTHONPATH")))
+    return {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def assert_one_sentence(finished: Finished, status: int) -> str:
