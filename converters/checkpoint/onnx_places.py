@@ -8,15 +8,15 @@ read here: onnx's own loader refuses a file that has a second name anywhere on t
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import ModelProto, TensorProto
 
 _READ = 1 << 28
 """Bytes of a file that is looked at in any case; of a larger one, if it points anywhere."""
@@ -39,7 +39,7 @@ def require_readable(path: Path) -> tuple[str, ...]:
     """
     if path.stat().st_size > _READ and not _points_elsewhere(path):
         return ()
-    model = _parsed(path)
+    model = parsed(path)
     return () if model is None else _require(model, path)
 
 
@@ -55,7 +55,7 @@ def open_onnx(path: Path, *, weights: bool = False) -> ModelProto:
         InputError: If it is of a version that is not known yet.
         ValueError: If it is no ONNX file, or its weights are not there.
     """
-    model = _parsed(path)
+    model = parsed(path)
     if model is None:
         raise ValueError(f"{path.name} cannot be read as ONNX")
     _require(model, path)
@@ -66,7 +66,8 @@ def open_onnx(path: Path, *, weights: bool = False) -> ModelProto:
     return model
 
 
-def _parsed(path: Path) -> ModelProto | None:
+def parsed(path: Path) -> ModelProto | None:
+    """Read an ONNX file without the weights beside it, unchecked; None if it is none."""
     import onnx
 
     try:
@@ -132,42 +133,14 @@ def _fill(tensor: TensorProto, path: Path) -> None:
     tensor.ClearField("data_location")
 
 
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of a model: of its graphs, functions and training, however deep."""
-    yield from _in_graph(model.graph)
-    for function in model.functions:
-        yield from _in_nodes(function.node)
-        for attribute in function.attribute_proto:
-            yield from _in_attribute(attribute)
-    for training in model.training_info:
-        yield from _in_graph(training.initialization)
-        yield from _in_graph(training.algorithm)
+def _tensors(message: Any) -> Iterator[TensorProto]:
+    """Every tensor in a message of protobuf, be it in a graph, function or training."""
+    from onnx import TensorProto
 
-
-def _in_graph(graph: GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    yield from _in_nodes(graph.node)
-
-
-def _in_nodes(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            yield from _in_attribute(attribute)
-
-
-def _in_attribute(attribute: AttributeProto) -> Iterator[TensorProto]:
-    yield from attribute.tensors
-    sparse = [*attribute.sparse_tensors]
-    graphs = [*attribute.graphs]
-    if attribute.HasField("t"):
-        yield attribute.t
-    if attribute.HasField("sparse_tensor"):
-        sparse.append(attribute.sparse_tensor)
-    if attribute.HasField("g"):
-        graphs.append(attribute.g)
-    for each in sparse:
-        yield from (each.values, each.indices)
-    for graph in graphs:
-        yield from _in_graph(graph)
+    if isinstance(message, TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:  # no number or text
+            for each in [value] if hasattr(value, "ListFields") else value:
+                yield from _tensors(each)

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import open_checkpoint
-from converters.checkpoint.file_audit import ADVICE, audit_file, code_error, unsafe
-from converters.checkpoint.onnx_places import require_readable
+from converters.checkpoint.file_audit import ADVICE, FileAudit, audit_file, code_error, unsafe
+from converters.checkpoint.onnx_places import parsed, require_readable
 from converters.checkpoint.source_file import SourceFile
 from converters.errors import ConversionError, InputError, UnsafeInputError, printable
 
@@ -22,30 +22,19 @@ SCHEMA = 1
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training")
 
 
-@dataclass(frozen=True, slots=True)
-class SecurityReport:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityReport(FileAudit):
     """What is dangerous in a file.
 
     Attributes:
         name: Of the file.
-        kind: What the file is; see :class:`FileAudit`.
         size: In bytes.
-        pickles: What each pickle in it would do.
-        notes: What else is to be known, a clause each.
         refusal: Why it is not converted; None if it can be opened.
     """
 
     name: str
-    kind: str
     size: int
-    pickles: tuple[PickleAudit, ...]
-    notes: tuple[str, ...]
     refusal: ConversionError | None
-
-    @property
-    def running(self) -> list[tuple[PickleAudit, Named]]:
-        """What would run code, and the pickle it is in."""
-        return [(pickle, named) for pickle in self.pickles for named in pickle.running]
 
     @property
     def harmless(self) -> bool:
@@ -116,17 +105,19 @@ def inspect_security(path: Path) -> SecurityReport:
         size = file.size
     notes = (*audit.notes, *(_onnx_notes(path) if audit.kind == "onnx" else ()))
     return SecurityReport(
-        printable(path.name), audit.kind, size, audit.pickles, notes, _refusal(path, audit.kind)
+        audit.kind,
+        audit.pickles,
+        notes,
+        name=printable(path.name),
+        size=size,
+        refusal=_refusal(path, audit.kind),
     )
 
 
 def _onnx_notes(path: Path) -> list[str]:
     """The operators that are not ONNX's own: a library must be registered to run them."""
-    import onnx
-
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception:  # noqa: BLE001 -- protobuf's own; no runtime opens it either
+    model = parsed(path)
+    if model is None:  # no runtime opens it either
         return ["cannot be read as ONNX"]
     domains = sorted({opset.domain for opset in model.opset_import} - set(_DOMAINS))
     return [f"needs a library for operators of {printable(domain)}" for domain in domains]
@@ -150,10 +141,4 @@ def _refusal(path: Path, kind: str) -> ConversionError | None:
 
 
 def _name_record(named: Named) -> dict[str, Any]:
-    return {
-        "name": named.name,
-        "judgement": str(named.judgement),
-        "position": named.position,
-        "used": named.used,
-        "uses": [asdict(use) for use in named.uses],
-    }
+    return {key: value for key, value in asdict(named).items() if key != "spelled"}

@@ -24,7 +24,7 @@ from converters.checkpoint import open_checkpoint
 from converters.checkpoint.digests import sha256_of
 from converters.errors import DISTRIBUTION, ConversionError, InputError, StorageError, in_words
 from converters.published.http import content_length, content_range, opened
-from converters.staging.locks import is_same
+from converters.staging.unfinished import is_same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,6 +1,5 @@
 """Results that appear whole or not at all, whatever happens while they are made."""
 
-from converters.staging.names import partial_name
 from converters.staging.staged import (
     require_place,
     require_space,
@@ -10,6 +9,7 @@ from converters.staging.staged import (
     storage_errors,
     working_folder,
 )
+from converters.staging.unfinished import partial_name
 
 __all__ = [
     "partial_name",

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError, StorageError, in_words
-from converters.staging.exchange import exchange_with_old, finish_swap, swap
-from converters.staging.locks import claimed, is_same, locked
-from converters.staging.names import partial, partial_name
-from converters.staging.others import keep_others, replace_each
+from converters.staging.exchange import (
+    exchange_with_old,
+    finish_swap,
+    keep_others,
+    replace_each,
+    swap,
+)
+from converters.staging.unfinished import claimed, is_same, locked, partial, partial_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -208,14 +212,9 @@ def _parents(target: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _remove_empty(missing)
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """Remove folders, innermost first; those that hold the target by now are not empty."""
-    with suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
+        with suppress(OSError):  # those that hold the target by now are not empty
+            for parent in missing:  # innermost first
+                parent.rmdir()
 
 
 def _require_free(target: Path, *, force: bool) -> None:

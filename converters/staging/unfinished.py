@@ -1,4 +1,4 @@
-"""An unfinished file or folder belongs to one process, for as long as that process lives."""
+"""An unfinished file or folder has a name of its own, and belongs to one process while it lives."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ from converters.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
+
+MARK = ".regnet-"
+"""In every name of what is unfinished, so that nobody mistakes it for a result."""
+
+
+def partial_name(name: str) -> str:
+    """What the hidden folder of :func:`staged_folder` is called, for a target's name."""
+    return f".{name}{MARK}partial"
+
+
+def partial(target: Path, suffix: str = "") -> Path:
+    """Where a target lies until it is whole: beside it, in the same file system."""
+    return target.with_name(partial_name(target.name) + suffix)
 
 
 @contextmanager
@@ -39,25 +52,16 @@ def locked(path: Path, flags: int, target: Path) -> Iterator[int]:
     Yields:
         The descriptor with the lock.
     """
-    descriptor = _open_locked(path, flags, target)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _open_locked(path: Path, flags: int, target: Path) -> int:
     while True:
         if flags & os.O_DIRECTORY:
             path.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o666)
         try:
             if _lock(path, descriptor, target):
-                return descriptor
-        except BaseException:
+                yield descriptor
+                return
+        finally:
             os.close(descriptor)
-            raise
-        os.close(descriptor)
 
 
 def _lock(path: Path, descriptor: int, target: Path) -> bool:
