@@ -17,6 +17,7 @@ from converters.families.words import (
     Vocabulary,
     Word,
     always,
+    keys,
     mapping_in,
     not_understood,
 )
@@ -34,13 +35,13 @@ _NATIVE = {"classy_cifar10": 32, "classy_cifar100": 32}
 _MAX_STEPS = 30
 
 _TASK = Vocabulary(
-    read=frozenset({"dataset", "model"}),
-    harmless=frozenset(
-        {"name", "num_epochs", "loss", "meters", "optimizer", "*hooks", "test_only", "use_gpu"}
-        | {"amp_args", "mixup", "batch_norm_sync_mode", "find_unused_parameters", "clip_grad_norm"}
-        | {"data_parallel*", "bn_weight_decay", "simulated_global_batchsize", "test_phase_period"}
-        | {"checkpoint_*", "log_*", "profiler", "fsdp*", "use_sharded_ddp", "num_workers"}
-        | {"dataloader_mp_context", "distributed*", "ema*", "optimizer_schedulers", "seed"}
+    read=keys("dataset model"),
+    harmless=keys(
+        "name num_epochs loss meters optimizer *hooks test_only use_gpu amp_args mixup",
+        "batch_norm_sync_mode find_unused_parameters clip_grad_norm data_parallel* bn_weight_decay",
+        "simulated_global_batchsize test_phase_period checkpoint_* log_* profiler fsdp*",
+        "use_sharded_ddp num_workers dataloader_mp_context distributed* ema* optimizer_schedulers",
+        "seed",
     ),
 )
 
@@ -52,12 +53,11 @@ SAYS: Says = {
 """What the model's configuration can set although neither names nor shapes show it."""
 
 _MODEL = Vocabulary(
-    read=frozenset(word.key for word in SAYS.values()) | {"heads"},
-    harmless=frozenset(
+    read=keys("heads", *(word.key for word in SAYS.values())),
+    harmless=keys(
         # shown by the shapes, or of training
-        {"name", "depth", "depths", "w_0", "w_a", "w_m", "widths", "group_w*", "bot_mul*"}
-        | {"bottleneck_multiplier*", "stem_width", "use_se", "se_ratio", "bn_momentum"}
-        | {"freeze_trunk", "num_classes"}
+        "name depth depths w_0 w_a w_m widths group_w* bot_mul* bottleneck_multiplier* stem_width",
+        "use_se se_ratio bn_momentum freeze_trunk num_classes",
     ),
     harmless_as={
         "stem_type": ("simple_stem_in", "SIMPLE_STEM_IN"),
@@ -66,15 +66,15 @@ _MODEL = Vocabulary(
 )
 
 _HEAD = Vocabulary(
-    read=frozenset({"unique_id", "fork_block", "normalize_inputs"}),
-    harmless=frozenset({"name", "num_classes", "in_plane", "conv_planes", "zero_init_bias"}),
+    read=keys("unique_id fork_block normalize_inputs"),
+    harmless=keys("name num_classes in_plane conv_planes zero_init_bias"),
 )
 
 _DATASET = Vocabulary(
-    read=frozenset({"name", "transforms"}),
-    harmless=frozenset(
-        {"split", "batchsize_per_replica", "shuffle", "use_shuffle", "num_samples", "image_*"}
-        | {"root", "download", "num_classes", "class_ratio", "seed", "length", "num_workers"}
+    read=keys("name transforms"),
+    harmless=keys(
+        "split batchsize_per_replica shuffle use_shuffle num_samples image_* root download",
+        "num_classes class_ratio seed length num_workers",
     ),
 )
 

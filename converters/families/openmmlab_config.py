@@ -35,6 +35,7 @@ from converters.families.words import (
     Says,
     Vocabulary,
     Word,
+    keys,
     mapping_in,
     not_understood,
 )
@@ -56,10 +57,10 @@ _NORMS = {"BN", "BN2d", "SyncBN", "MMSyncBN", "naiveSyncBN"}
 _HEADS = {"LinearClsHead", "ClsHead", "MultiLabelLinearClsHead", "StackedLinearClsHead"}
 
 _PREPROCESSOR = Vocabulary(
-    read=frozenset({"type", "mean", "std", "to_rgb", "bgr_to_rgb", "rgb_to_bgr", "num_classes"}),
-    harmless=frozenset(
-        {"pad_value", "to_onehot", "batch_augments", "pad_mask", "mask_pad_value", "pad_seg"}
-        | {"seg_pad_value", "non_blocking", "boxtype2tensor", "batch_first"}
+    read=keys("type mean std to_rgb bgr_to_rgb rgb_to_bgr num_classes"),
+    harmless=keys(
+        "pad_value to_onehot batch_augments pad_mask mask_pad_value pad_seg seg_pad_value",
+        "non_blocking boxtype2tensor batch_first",
     ),
     harmless_as={"pad_size_divisor": (1,)},
 )
@@ -67,19 +68,17 @@ _PREPROCESSOR = Vocabulary(
 SAYS: Says = {"downsample_in_first_stage": Word("strides", FIRST_STRIDES, 2)}
 
 _BACKBONE = Vocabulary(
-    read=frozenset({"type", "strides", "dilations", "style", "norm_cfg", "conv_cfg", "deep_stem"})
-    | {"avg_down"},
-    harmless=frozenset(
+    read=keys("type strides dilations style norm_cfg conv_cfg deep_stem avg_down"),
+    harmless=keys(
         # shown by the shapes, or of training
-        {"arch", "depth", "in_channels", "stem_channels", "base_channels", "num_stages"}
-        | {"out_indices", "frozen_stages", "norm_eval", "with_cp", "zero_init_residual"}
-        | {"init_cfg", "pretrained"}
+        "arch depth in_channels stem_channels base_channels num_stages out_indices frozen_stages",
+        "norm_eval with_cp zero_init_residual init_cfg pretrained",
     ),
 )
 
 _MODEL = Vocabulary(
-    read=frozenset({"type", "backbone", "neck", "head", "data_preprocessor"}),
-    harmless=frozenset({"train_cfg", "test_cfg", "init_cfg", "pretrained", "_scope_"}),
+    read=keys("type backbone neck head data_preprocessor"),
+    harmless=keys("train_cfg test_cfg init_cfg pretrained _scope_"),
 )
 
 _DETECTORS = frozenset({"rpn_head", "roi_head", "bbox_head", "decode_head", "keypoint_head"})

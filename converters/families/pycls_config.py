@@ -21,6 +21,7 @@ from converters.families.words import (
     Vocabulary,
     Word,
     always,
+    keys,
     not_understood,
 )
 from regnet.architecture import NORM_EPS
@@ -73,43 +74,42 @@ _WHOLE_NUMBERS = _in_unit_range((123, 116, 103)), _in_unit_range((58, 57, 57))
 """ImageNet's mean and deviation as FFCV's loader takes them: bytes."""
 
 _SECTIONS = Vocabulary(
-    read=frozenset(),
-    harmless=frozenset(
+    harmless=keys(
         # of other networks, of training, of the machine
-        {"RESNET", "EN", "VIT", "LN", "OPTIM", "CUDNN", "PREC_TIME", "LAUNCH", "FSDP", "MEM"}
-        | {"NUM_GPUS", "OUT_DIR", "CFG_DEST", "RNG_SEED", "LOG_DEST", "LOG_PERIOD", "DIST_BACKEND"}
-        | {"HOST", "PORT", "PORT_RANGE", "DOWNLOAD_CACHE"}
+        "RESNET EN VIT LN OPTIM CUDNN PREC_TIME LAUNCH FSDP MEM NUM_GPUS OUT_DIR CFG_DEST RNG_SEED",
+        "LOG_DEST LOG_PERIOD DIST_BACKEND HOST PORT PORT_RANGE DOWNLOAD_CACHE",
     ),
 )
 
 _NETWORK = Vocabulary(
-    read=frozenset(word.key for word in SAYS.values()) | {"STRIDES", "BOT_MULS", "SE_ON", *RULE},
-    harmless=frozenset({"STEM_W", "DEPTHS", "WIDTHS", "GROUP_WS"}),  # shown by the shapes
+    read=keys("STRIDES BOT_MULS SE_ON", *RULE, *(word.key for word in SAYS.values())),
+    harmless=keys("STEM_W DEPTHS WIDTHS GROUP_WS"),  # shown by the shapes
 )
 
 _KEYS = {
     "MODEL": Vocabulary(
-        read=frozenset({"TYPE", "NUM_CLASSES", "ACTIVATION_FUN"}),
-        harmless=frozenset({"DEPTH", "LOSS_FUN", "ACTIVATION_INPLACE", "SCALING_*"}),
+        read=keys("TYPE NUM_CLASSES ACTIVATION_FUN"),
+        harmless=keys("DEPTH LOSS_FUN ACTIVATION_INPLACE SCALING_*"),
     ),
     "REGNET": _NETWORK,
     "ANYNET": _NETWORK,
     "BN": Vocabulary(
-        read=frozenset({"EPS"}),
-        harmless=frozenset({"MOM", "*PRECISE*", "ZERO_INIT_*", "*CUSTOM_WEIGHT_DECAY"}),
+        read=keys("EPS"),
+        harmless=keys("MOM *PRECISE* ZERO_INIT_* *CUSTOM_WEIGHT_DECAY"),
     ),
     "TRAIN": Vocabulary(
-        read=frozenset({"DATASET", "IM_SIZE", "AUGMENT"}),
-        harmless=frozenset({"SPLIT", "BATCH_SIZE", "*_PERIOD", "AUTO_RESUME", "WEIGHTS"})
-        | {"MIXED_PRECISION", "LABEL_SMOOTHING", "MIXUP_ALPHA"},
+        read=keys("DATASET IM_SIZE AUGMENT"),
+        harmless=keys(
+            "SPLIT BATCH_SIZE *_PERIOD AUTO_RESUME WEIGHTS MIXED_PRECISION LABEL_SMOOTHING",
+            "MIXUP_ALPHA",
+        ),
     ),
     "TEST": Vocabulary(
-        read=frozenset({"DATASET", "IM_SIZE"}),
-        harmless=frozenset({"SPLIT", "BATCH_SIZE", "WEIGHTS"}),
+        read=keys("DATASET IM_SIZE"),
+        harmless=keys("SPLIT BATCH_SIZE WEIGHTS"),
     ),
     "DATA_LOADER": Vocabulary(
-        read=frozenset(),
-        harmless=frozenset({"NUM_WORKERS", "PIN_MEMORY"}),
+        harmless=keys("NUM_WORKERS PIN_MEMORY"),
         harmless_as={"MODE": ("", "pytorch", "ffcv")},
     ),
 }

@@ -20,6 +20,7 @@ from converters.families.words import (
     Vocabulary,
     Word,
     always,
+    keys,
     mapping_in,
     not_understood,
 )
@@ -53,51 +54,46 @@ _DATA = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 """What ``resolve_data_config`` takes from the arguments, else from the ``pretrained_cfg``."""
 
 _MODEL = Vocabulary(
-    read=frozenset(word.key for word in SAYS.values())
-    | {"global_pool", "pretrained_cfg", "pretrained_cfg_overlay"},
-    harmless=frozenset(
-        {
-            # shown by the shapes
-            *("depth", "w0", "wa", "wm", "group_size", "group_min_ratio", "se_ratio"),
-            *("stem_width", "num_features", "num_classes", "in_chans"),
-            # of training
-            *("drop_*", "zero_init_last", "weight_init", "bn_momentum", "scriptable", "exportable"),
-            *("pretrained*", "checkpoint_path", "cache_dir", "no_jit", "device", "dtype"),
-        }
+    read=keys(
+        "global_pool pretrained_cfg pretrained_cfg_overlay", *(word.key for word in SAYS.values())
+    ),
+    harmless=keys(
+        # shown by the shapes
+        "depth w0 wa wm group_size group_min_ratio se_ratio stem_width num_features num_classes",
+        "in_chans",
+        # of training
+        "drop_* zero_init_last weight_init bn_momentum scriptable exportable pretrained*",
+        "checkpoint_path cache_dir no_jit device dtype",
     ),
 )
 """Keyword arguments of a model: ``model_args`` of a folder, ``--model-kwargs`` of a training."""
 
 _ARGUMENTS = Vocabulary(
-    read=frozenset(_DATA)
-    | {"model", "gp", "img_size", "in_chans", "chans", "bn_eps", "model_kwargs", "num_classes"}
-    | {"eval_crop_ratio"},
-    harmless=frozenset(
-        {
-            # data and where it lies
-            *("data*", "dataset*", "train_*", "val_*", "class_map", "input_key", "target_key"),
-            *("batch_size", "validation_batch_size", "workers", "pin_mem", "no_prefetcher"),
-            *("prefetcher", "use_multi_epochs_loader", "epoch_repeats"),
-            # where weights came from
-            *("pretrained*", "initial_checkpoint", "resume", "no_resume_opt", "start_epoch"),
-            *("head_init_*", "checkpoint_*", "recovery_interval"),
-            # how it was computed
-            *("channels_last", "fuser", "jit", "torchscript", "torchcompile*", "grad_*", "clip_*"),
-            *("fast_norm", "device*", "amp*", "apex_amp", "native_amp", "model_dtype", "no_ddp_bb"),
-            *("synchronize_step", "local_rank", "rank", "world_size", "distributed", "dist_*"),
-            *("num_gpu", "gpu", "seed", "worker_seeding", "sync_bn", "bn_momentum", "bn_tf"),
-            # optimiser and schedule
-            *("opt", "opt_*", "momentum", "weight_decay", "layer_decay*", "sched*", "lr", "lr_*"),
-            *("warmup_*", "min_lr", "epochs", "decay_*", "cooldown_epochs", "patience_epochs"),
-            # augmentation, regularisation and loss
-            *("no_aug", "scale", "ratio", "hflip", "vflip", "color_jitter*", "grayscale_prob"),
-            *("gaussian_blur_prob", "aa", "aug_*", "jsd*", "bce_*", "reprob", "remode", "recount"),
-            *("resplit", "mixup*", "cutmix*", "smoothing", "drop", "drop_*", "kd_*"),
-            *("distill_*", "task_loss_weight", "model_ema*", "tta", "naflex_*", "cache_dir"),
-            # names, logs and places
-            *("config", "output", "experiment", "eval_metric", "log_*", "wandb_*", "save_images"),
-            *("use_wandb", "rank_zero", "check_resume"),
-        }
+    read=keys(
+        "model gp img_size in_chans chans bn_eps model_kwargs num_classes eval_crop_ratio", *_DATA
+    ),
+    harmless=keys(
+        # data and where it lies
+        "data* dataset* train_* val_* class_map input_key target_key batch_size",
+        "validation_batch_size workers pin_mem no_prefetcher prefetcher use_multi_epochs_loader",
+        "epoch_repeats",
+        # where weights came from
+        "pretrained* initial_checkpoint resume no_resume_opt start_epoch head_init_* checkpoint_*",
+        "recovery_interval",
+        # how it was computed
+        "channels_last fuser jit torchscript torchcompile* grad_* clip_* fast_norm device* amp*",
+        "apex_amp native_amp model_dtype no_ddp_bb synchronize_step local_rank rank world_size",
+        "distributed dist_* num_gpu gpu seed worker_seeding sync_bn bn_momentum bn_tf",
+        # optimiser and schedule
+        "opt opt_* momentum weight_decay layer_decay* sched* lr lr_* warmup_* min_lr epochs",
+        "decay_* cooldown_epochs patience_epochs",
+        # augmentation, regularisation and loss
+        "no_aug scale ratio hflip vflip color_jitter* grayscale_prob gaussian_blur_prob aa aug_*",
+        "jsd* bce_* reprob remode recount resplit mixup* cutmix* smoothing drop drop_* kd_*",
+        "distill_* task_loss_weight model_ema* tta naflex_* cache_dir",
+        # names, logs and places
+        "config output experiment eval_metric log_* wandb_* save_images use_wandb rank_zero",
+        "check_resume",
     ),
     harmless_as={
         "split_bn": (False,),
@@ -109,25 +105,19 @@ _ARGUMENTS = Vocabulary(
 """Arguments of ``train.py``, of 2019 to 2026."""
 
 _FOLDER = Vocabulary(
-    read=frozenset({"architecture", "num_classes", "global_pool", "model_args", "pretrained_cfg"})
-    | {"label_names", "labels"},
-    harmless=frozenset(
-        {"num_features", "label_descriptions", "description", "license", "tags", "notes"}
-    ),
+    read=keys("architecture num_classes global_pool model_args pretrained_cfg label_names labels"),
+    harmless=keys("num_features label_descriptions description license tags notes"),
 )
 
 _PRETRAINED = Vocabulary(
-    read=frozenset(_DATA) | {"tag", "label_names", "license"},
-    harmless=frozenset(
-        {
-            *("num_classes", "label_descriptions", "pool_size", "first_conv", "classifier"),
-            *("fixed_input_size", "custom_load", "global_pool"),
-            # at another size, which only `validate.py` asks for
-            *("test_input_size", "test_crop_pct", "test_pool_size", "min_input_size"),
-            # where it came from
-            *("url", "file", "hf_hub_*", "source", "architecture", "origin_url", "paper_*"),
-            *("description", "notes"),
-        }
+    read=keys("tag label_names license", *_DATA),
+    harmless=keys(
+        "num_classes label_descriptions pool_size first_conv classifier fixed_input_size",
+        "custom_load global_pool",
+        # at another size, which only `validate.py` asks for
+        "test_input_size test_crop_pct test_pool_size min_input_size",
+        # where it came from
+        "url file hf_hub_* source architecture origin_url paper_* description notes",
     ),
     harmless_as={"label_offset": (0,)},
 )

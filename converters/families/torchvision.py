@@ -19,7 +19,7 @@ from converters.families.keymap import Keymap
 from converters.families.layout import group_widths, strides
 from converters.families.real_network import RealNetwork, require_plain
 from converters.families.source import BILINEAR, FILTERS, EvalTransform
-from converters.families.words import Vocabulary, mapping_in, not_understood
+from converters.families.words import Vocabulary, keys, mapping_in, not_understood
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,21 +56,19 @@ _DECLARED: list[object] = []
 _CROP = "val_crop_size"
 
 _ARGUMENTS = Vocabulary(
-    read=frozenset({"val_resize_size", _CROP, "interpolation"}),
-    harmless=frozenset(
+    read=keys("val_resize_size val_crop_size interpolation"),
+    harmless=keys(
         # data, what was trained, where weights came from
-        {"data_path", "data", "dataset", "model", "pretrained", "weights", "resume", "start_epoch"}
-        | {"cache_dataset", "output_dir", "workers", "batch_size", "train_*", "test_only"}
+        "data_path data dataset model pretrained weights resume start_epoch cache_dataset",
+        "output_dir workers batch_size train_* test_only",
         # optimiser and schedule
-        | {"opt", "lr", "lr_*", "momentum", "weight_decay", "*weight_decay", "wd", "epochs"}
-        | {"label_smoothing", "clip_grad_norm", "warmup_*"}
+        "opt lr lr_* momentum weight_decay *weight_decay wd epochs label_smoothing clip_grad_norm",
+        "warmup_*",
         # augmentation
-        | {"mixup_alpha", "cutmix_alpha", "auto_augment", "random_erase", "ra_*"}
-        | {"augmix_*", "aug*"}
+        "mixup_alpha cutmix_alpha auto_augment random_erase ra_* augmix_* aug*",
         # how it was computed
-        | {"device", "world_size", "dist_*", "rank", "gpu", "distributed", "local_rank", "amp"}
-        | {"apex", "apex_opt_level", "sync_bn", "model_ema*", "use_deterministic_algorithms"}
-        | {"print_freq", "use_v2", "seed", "prototype", "use_meta"}
+        "device world_size dist_* rank gpu distributed local_rank amp apex apex_opt_level sync_bn",
+        "model_ema* use_deterministic_algorithms print_freq use_v2 seed prototype use_meta",
     ),
     harmless_as={"backend": ("PIL", "pil", "tensor"), "num_classes": ()},
 )

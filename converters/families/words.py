@@ -82,6 +82,11 @@ FIRST_STRIDES = {2: True, 1: False}
 """The stride of the first stage to ``downsample_in_first_stage``."""
 
 
+def keys(*texts: str) -> frozenset[str]:
+    """The keys that texts name, blanks between them."""
+    return frozenset(key for text in texts for key in text.split())
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """What is known of the keys of a configuration.
@@ -93,7 +98,7 @@ class Vocabulary:
         harmless_as: Those that are harmless with these values alone.
     """
 
-    read: frozenset[str]
+    read: frozenset[str] = frozenset()
     harmless: frozenset[str] = frozenset()
     harmless_as: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
 
