@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.giants.make import Recipe, make
-from converters.published.manifest import MANIFEST
+from converters.families.manifest import MANIFEST
 from regnet.config import RegNetConfig
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from converters.checkpoint.pickle_reader import PickleSource, read_pickle
 from converters.checkpoint.values import Storage
 from converters.cli.app import app
 from converters.errors import ConversionError
+from converters.families.manifest import parse
 from converters.families.options import SourceOptions
 from converters.families.pycls_config import PyclsConfig
 from converters.families.wrapping import all_tensors, find_state_dicts
-from converters.published.manifest import parse
 from converters.weights.inspection import UNFIT, inspected
 from regnet.files.dtypes import OF_SAFETENSORS, item_size
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.published.manifest import manifest
+from converters.families.manifest import manifest
 from regnet.config import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE, RegNetConfig
 from regnet.design_space import NETWORKS
 

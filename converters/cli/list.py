@@ -15,7 +15,7 @@ from converters.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from converters.published.manifest import Published
+    from converters.families.manifest import Published
 
 
 def list_command(
@@ -29,7 +29,7 @@ def list_command(
 
     Example: regnet list 4.0GF
     """
-    from converters.published.manifest import manifest
+    from converters.families.manifest import manifest
 
     output = Output(as_json, quiet)
     chosen = [

@@ -9,7 +9,7 @@ configuration says much, that is read beside it (`pycls_config.py`). `docs/exten
 From a checkpoint to a `source.py`, what is known of it: `wrapping.py` finds state dicts,
 `keymap.py` reads names, `recognise.py` the architecture off the shapes, `entries.py` and `heads.py`
 place what stands beside the network, `normalising.py` what stands in front of it. `words.py`,
-`pixel_steps.py` and `config_text.py` read configurations.
+`pixel_steps.py` and `config_text.py` read configurations. `manifest.py` knows what was published.
 
 To other code: `real_network.py` is the framework's own network, `writing.py` a folder under the
 framework's names; `layout.py` and `linear_rule.py` are stages as frameworks ask for them.

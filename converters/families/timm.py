@@ -8,6 +8,7 @@ words say is in :mod:`converters.families.timm_config`. What is written back is 
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,13 @@ from converters.errors import InputError, printable
 from converters.families.family import Family, family_source
 from converters.families.keymap import Keymap
 from converters.families.labels import imagenet_labels
+from converters.families.manifest import network_like
 from converters.families.real_network import RealNetwork, rule_behind
 from converters.families.source import LICENCE, Decision, EvalTransform
 from converters.families.timm_config import DEFAULT, SAYS, TimmConfig
 from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
 from regnet.config import CONFIG_NAME, IMAGENET_CLASSES, IMAGENET_MEAN
-from regnet.design_space import named_like
 from regnet.files.json_text import write_json
 from regnet.files.safetensors_file import WEIGHTS_NAME, TensorSpec, write_file
 
@@ -58,24 +59,17 @@ TIMM = Keymap(
 )
 
 _STEM_WIDTH = 32
-_HUNDREDS = {"MF": 0.01, "GF": 10}
-"""From a published network's size to the number in timm's name for it."""
+_NAME = re.compile(r"RegNet[XY]-(?P<size>[0-9.]+)(?P<unit>MF|GF)(-(?P<variant>tv)|-SEER)?")
+"""A published network's name, if timm has it: the largest, RegNetY-10B, it has not."""
 
-_UNPUBLISHED = {
-    "regnetx_004_tv": ([1, 2, 7, 12], [32, 64, 160, 400], 16, "x"),
-    "regnety_008_tv": ([1, 3, 8, 2], [64, 144, 320, 784], 16, "y"),
-    "regnety_080_tv": ([2, 4, 10, 1], [224, 448, 896, 2016], 56, "y"),
-    "regnety_640": ([2, 5, 12, 1], [328, 984, 1968, 4920], 328, "y"),
-    "regnety_1280": ([2, 7, 17, 1], [528, 1056, 2904, 7392], 264, "y"),
-    "regnety_2560": ([2, 7, 17, 1], [746, 1492, 4103, 10444], 373, "y"),
-}
-"""timm's other networks: depths, widths, group width, type."""
+_HUNDREDS = {"MF": 0.01, "GF": 10}
+"""From the size in it to the number in timm's name."""
 
 
 def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
     """Read a timm checkpoint; see :class:`~converters.families.family.Reader`."""
     where = checkpoint.path.name
-    config = TimmConfig.of(checkpoint, options.meant_by)
+    config = TimmConfig.of(checkpoint)
     # Before shapes are read: pooling that doubles the features is no fault of the classifier.
     config.require_expressible(has_classifier=False)
     _require_regnet_names([*states[0].tensors, *states[0].beside], where)
@@ -183,13 +177,12 @@ def _made_with(config: RegNetConfig) -> tuple[str, dict[str, Any]]:
 
 def entrypoint(config: RegNetConfig) -> str | None:
     """Give timm's name of a network with this architecture, or None if it has none."""
-    published = named_like(config)
-    if published:
-        size = published.partition("-")[2]
-        number = round(float(size[:-2]) * _HUNDREDS[size[-2:]])
-        return f"regnet{config.layer_type}_{number:03}"
-    stages = (config.depths, config.hidden_sizes, config.groups_width, config.layer_type)
-    return next((name for name, other in _UNPUBLISHED.items() if other == stages), None)
+    published = _NAME.fullmatch(network_like(config) or "")
+    if published is None:
+        return None
+    number = round(float(published["size"]) * _HUNDREDS[published["unit"]])
+    variant = f"_{published['variant']}" if published["variant"] else ""
+    return f"regnet{config.layer_type}_{number:03}{variant}"
 
 
 def _pretrained_cfg(config: RegNetConfig, transform: EvalTransform, classes: int) -> dict[str, Any]:

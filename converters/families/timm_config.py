@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
+from converters.families.manifest import timm_default
 from converters.families.source import BICUBIC, FILTERS, Decision, EvalTransform
 from converters.families.words import (
     ACTIVATIONS,
@@ -27,10 +28,10 @@ from converters.families.words import (
 from regnet.architecture import NORM_EPS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from converters.checkpoint import AnyCheckpoint
-    from converters.families.options import Entry
+    from converters.families.manifest import Published
 
 DEFAULT = EvalTransform(256, 224, BICUBIC)
 """timm's, where nothing is said."""
@@ -143,19 +144,15 @@ class TimmConfig:
         folder: A hub folder's ``config.json``; empty for a file.
         arguments: A training run's ``args``; empty where there are none.
         model: Keyword arguments that the model was made with.
-        meant_by: See :attr:`converters.families.options.SourceOptions.meant_by`.
     """
 
     where: str
     folder: Mapping[str, Any]
     arguments: Mapping[Any, Any]
     model: Mapping[Any, Any] = field(default_factory=dict)
-    meant_by: Callable[[str], Entry | None] | None = None
 
     @classmethod
-    def of(
-        cls, checkpoint: AnyCheckpoint, meant_by: Callable[[str], Entry | None] | None = None
-    ) -> TimmConfig:
+    def of(cls, checkpoint: AnyCheckpoint) -> TimmConfig:
         """Take the words of an open checkpoint apart."""
         folder = {key: one for key, one in checkpoint.config.items() if key not in _WRAPPER}
         if folder and not isinstance(folder.get("pretrained_cfg"), dict):
@@ -170,7 +167,7 @@ class TimmConfig:
         for key in ("bn_eps", "in_chans", "act_layer"):
             if key in arguments:
                 model.setdefault(key, arguments[key])
-        return cls(checkpoint.path.name, folder, arguments, model, meant_by)
+        return cls(checkpoint.path.name, folder, arguments, model)
 
     @property
     def pretrained(self) -> Mapping[Any, Any]:
@@ -192,13 +189,13 @@ class TimmConfig:
         return {key: value for part in (stated, *overlays) for key, value in part.items()}
 
     @property
-    def named(self) -> Entry | None:
+    def named(self) -> Published | None:
         """The published checkpoint whose evaluation the arguments name; None if they name none."""
         model = self.arguments.get("model")
-        if not isinstance(model, str) or self.meant_by is None:
+        if not isinstance(model, str):
             return None
         source, _, name = model.rpartition(":")
-        return self.meant_by(name.removeprefix("timm/") if source in _HUB else name)
+        return timm_default(name.removeprefix("timm/") if source in _HUB else name)
 
     @property
     def pooling(self) -> str:

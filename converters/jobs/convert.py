@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, require_torch
+from converters.families.manifest import require_published
 from converters.families.options import SourceOptions
 from converters.folder.folder import CARD_NAME, ConvertedFolder
 from converters.formats.format import ExportOptions
@@ -17,7 +18,6 @@ from converters.formats.registry import (
     write_artefacts,
 )
 from converters.progress import SILENT
-from converters.published.manifest import require_published
 from converters.staging import require_place, require_space, staged_folder
 from converters.weights.inspection import Inspection, inspected
 from converters.weights.stream import planned_shards, write_weights

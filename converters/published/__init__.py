@@ -1,1 +1,1 @@
-"""The published checkpoints: which there are, and fetching them."""
+"""Fetching published checkpoints by their names."""

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from email.message import Message
     from http.client import HTTPResponse
 
+    from converters.families.manifest import Published
     from converters.progress import Progress
-    from converters.published.manifest import Published
 
 TIMEOUT = 30.0
 """Seconds that a server may be silent."""

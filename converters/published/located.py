@@ -35,7 +35,7 @@ def located(
     """
     if os.path.lexists(path):
         return path, options
-    from converters.published.manifest import find, nearest
+    from converters.families.manifest import find, nearest
 
     published = find(str(path))
     if not published:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from converters.checkpoint import open_any
 from converters.errors import InputError
 from converters.families.known import FAMILIES
+from converters.families.manifest import named_file, network_like
 from converters.families.normalising import normalised
 from converters.families.recognise import refusal
 from converters.families.source import Decision
 from converters.families.wrapping import all_tensors, find_state_dicts
-from converters.published.manifest import named_file, network_like, timm_default
 from converters.weights.plan import make_plan
 from regnet.config import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE, RegNetConfig
 from regnet.files.dtypes import DEFAULT
@@ -104,13 +104,14 @@ def inspected(
     with open_any(path) as checkpoint:
         states = _states(checkpoint, options.framework)
         source = _read(checkpoint, states, options)
+        asked_order = options.channel_order
         if options.published:
-            source = options.published.describe(source, options.channel_order)
+            source = options.published.describe(source, asked_order)
         elif path.is_file():
             framework = states[0].framework
             has_words = bool(states[0].path) and source.family.states_evaluation
             source = (
-                named_file(path.name, framework, source, options, has_words=has_words) or source
+                named_file(path.name, framework, source, asked_order, has_words=has_words) or source
             )
         source = normalised(source, checkpoint)
         source = replace(source, skipped={**source.skipped, **checkpoint.beside.ignored})
@@ -139,7 +140,7 @@ def _read(checkpoint: AnyCheckpoint, states: list[StateDict], options: SourceOpt
     """
     family = FAMILIES[states[0].framework].family
     try:
-        return family.read(checkpoint, states, replace(options, meant_by=timm_default))
+        return family.read(checkpoint, states, options)
     except UNFIT as error:
         raise InputError(
             f"{checkpoint.path.name} is not as {family.title} writes it "

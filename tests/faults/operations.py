@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from huggingface_hub import constants
 
 from converters.cli.app import app, run_app
+from converters.families.manifest import Published
 from converters.families.source import EvalTransform
 from converters.jobs.convert import ConvertOptions, convert
 from converters.jobs.publish import prepare, send
 from converters.jobs.writeback import write_back
 from converters.progress import Silent
 from converters.published import fetch
-from converters.published.manifest import Published
 from tests.converters.demo import CHECKPOINT, snapshot
 from tests.converters.hub import Hub, hub_taking_uploads
 from tests.converters.server import Site, hub_serving, serving

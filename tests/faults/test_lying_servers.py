@@ -13,11 +13,11 @@ from huggingface_hub import constants
 
 from converters.checkpoint.beside import WEIGHTS
 from converters.errors import ConversionError, InputError, StorageError
+from converters.families.manifest import Published, find
 from converters.progress import Silent
 from converters.published import fetch, http
 from converters.published.fetch import download
 from converters.published.fetch_hub import fetch_repository
-from converters.published.manifest import Published, find
 from tests.converters.demo import CHECKPOINT, snapshot
 from tests.converters.server import Site, _Quiet, _running, hub_serving, serving
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from converters.published.manifest import manifest
+from converters.families.manifest import manifest
 from tests.converters.cli.running import regnet
 from tests.converters.demo import CHECKPOINT, snapshot
 

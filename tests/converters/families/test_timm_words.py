@@ -14,10 +14,10 @@ from timm.models import get_pretrained_cfg
 from timm.utils import CheckpointSaver
 
 from converters.checkpoint import open_any
+from converters.families.manifest import manifest
 from converters.families.source import FILTERS, NOT_UNDERSTOOD, EvalTransform
 from converters.families.timm import FAMILY as TIMM
 from converters.families.timm_config import TimmConfig
-from converters.published.manifest import manifest, timm_default
 from tests.converters.families.conversion import (
     LIMIT,
     converted,
@@ -47,7 +47,7 @@ def train(path: Path, network: nn.Module, **arguments: Any) -> Path:
 def ours(arguments: dict[str, Any], folder: dict[str, Any] | None = None) -> EvalTransform:
     """The transform that we read from arguments."""
     model = arguments.get("model_kwargs", {})
-    return TimmConfig("net", folder or {}, arguments, model, timm_default).transform
+    return TimmConfig("net", folder or {}, arguments, model).transform
 
 
 def timms(arguments: dict[str, Any], name: str) -> EvalTransform:

@@ -22,12 +22,12 @@ from timm.models import save_for_hf
 from converters.cli import published as by_name
 from converters.cli.console import Output
 from converters.errors import InputError, StorageError
+from converters.families.manifest import find
 from converters.families.options import SourceOptions
 from converters.jobs.convert import ConvertOptions, convert
 from converters.progress import Silent
 from converters.published import fetch
 from converters.published.fetch import cache_folder, download
-from converters.published.manifest import find
 from tests.converters.cli.running import assert_one_sentence, regnet, run
 from tests.converters.server import Site, hub_serving, serving
 
@@ -216,7 +216,7 @@ def test_a_name_is_fetched_once_and_converted_as_its_publisher_evaluates_it(
     assert listed
     digest = hashlib.sha256(site.content).hexdigest()
     served = replace(listed, url=site.url, sha256=digest[:8])
-    monkeypatch.setattr("converters.published.manifest.manifest", lambda: (served,))
+    monkeypatch.setattr("converters.families.manifest.manifest", lambda: (served,))
     name, output = Path("Torchvision/regnet_x_400mf.imagenet1k_v1"), Output(quiet=True)
 
     for _ in range(2):

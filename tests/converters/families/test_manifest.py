@@ -19,11 +19,7 @@ from torchvision.models import get_model, get_model_weights, list_models
 
 from converters.errors import InputError
 from converters.families.known import FAMILIES
-from converters.families.options import SourceOptions
-from converters.families.source import BICUBIC, BILINEAR, Decision, EvalTransform, Source
-from converters.families.vissl import FAMILY as VISSL
-from converters.jobs.convert import ConvertOptions, convert
-from converters.published.manifest import (
+from converters.families.manifest import (
     MANIFEST,
     Published,
     find,
@@ -33,6 +29,10 @@ from converters.published.manifest import (
     network_like,
     timm_default,
 )
+from converters.families.options import SourceOptions
+from converters.families.source import BICUBIC, BILINEAR, Decision, EvalTransform, Source
+from converters.families.vissl import FAMILY as VISSL
+from converters.jobs.convert import ConvertOptions, convert
 from converters.weights.inspection import inspected
 from regnet.config import IMAGENET_MEAN, IMAGENET_STD, RegNetConfig
 from regnet.design_space import NETWORKS, complexity
@@ -339,7 +339,7 @@ def test_a_published_file_is_known_by_its_name_if_nothing_speaks_against_it(
 
     def found(source: Source, *, words: bool, name: str = name) -> Source | None:
         framework = published.framework
-        return named_file(name, framework, source, SourceOptions(), has_words=words)
+        return named_file(name, framework, source, None, has_words=words)
 
     silent = found(source, words=False)
     assert silent == (published.describe(source, None, reason_of(silent)) if known else None)

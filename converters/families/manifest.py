@@ -21,7 +21,6 @@ from regnet.design_space import NETWORKS, named_like
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from converters.families.options import SourceOptions
     from converters.families.source import ChannelOrder, Source
 
 MANIFEST = Path(__file__).with_name("manifest.toml")
@@ -223,7 +222,12 @@ def timm_default(model: str) -> Published | None:
 
 
 def named_file(
-    name: str, framework: str, source: Source, options: SourceOptions, *, has_words: bool
+    name: str,
+    framework: str,
+    source: Source,
+    asked_order: ChannelOrder | None,
+    *,
+    has_words: bool,
 ) -> Source | None:
     """Describe a file that has a published one's name, and its network, as that one.
 
@@ -235,7 +239,7 @@ def named_file(
         name: Of the file.
         framework: That saved it, as in :attr:`Published.framework`.
         source: What was recognised in it.
-        options: What the user decided.
+        asked_order: The channel order that the user asked for, if any.
         has_words: Whether it holds more than tensors.
 
     Returns:
@@ -251,7 +255,7 @@ def named_file(
         because = f"the name and network of the file, {entry.full_name}'s"
     else:
         return None
-    return entry.describe(source, options.channel_order, because)
+    return entry.describe(source, asked_order, because)
 
 
 def require_published(sha256: Mapping[str, str]) -> None:
