@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from converters.families.options import SourceOptions
     from converters.parity.compare.comparison import Comparison
-    from converters.parity.compare.distances import Distance
+    from converters.parity.compare.outputs import Distance
     from converters.parity.compare.sides import Side
     from converters.parity.compare.weights import Weights as ComparedWeights
     from converters.parity.metrics import TopK

@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import ConversionError
-from converters.parity.compare.artefacts import (
-    FolderArtefact,
-    judge_artefacts,
-    not_compared,
-)
-from converters.parity.compare.basis import judge_outputs, obstacle, shared_inputs
-from converters.parity.compare.distances import Distance
+from converters.parity.compare.artefacts import FolderArtefact, judge_artefacts, not_compared
 from converters.parity.compare.fields import FieldDifference, compare_fields
+from converters.parity.compare.outputs import (
+    Distance,
+    Judged,
+    judge_outputs,
+    obstacle,
+    shared_inputs,
+)
 from converters.parity.compare.weights import Weights, compare_weights
 from converters.progress import SILENT
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from converters.parity.compare.basis import Judged
     from converters.parity.compare.sides import Side
     from converters.parity.verdict import Verdict
     from converters.progress import Progress
@@ -136,33 +136,19 @@ def compare(
         InputError: If a side or a photograph cannot be used.
     """
     progress.step("comparing tensors")
-    weights = compare_weights(a, b)
-    fields = compare_fields(a, b)
+    weights, fields = compare_weights(a, b), compare_fields(a, b)
+    if mismatch := obstacle(a, b):
+        inputs, judged = None, Judged(mismatch)
+    else:
+        progress.step("running both sides")
+        inputs = shared_inputs(a, b, images)
+        judged = judge_outputs(a, b, inputs)
     sides = {"A": a, "B": b}
-    mismatch = obstacle(a, b)
-    if mismatch:
-        artefacts = judge_artefacts(sides, None, progress)
-        rest = not_compared(sides, artefacts)
-        return Comparison(a, b, weights, fields, None, mismatch, (), artefacts, rest)
-    progress.step("running both sides")
-    inputs = shared_inputs(a, b, images)
-    judged = judge_outputs(a, b, inputs)
-    distances = tuple(_distances(judged))
     artefacts = judge_artefacts(sides, inputs, progress)
     rest = not_compared(sides, artefacts)
     return Comparison(
-        a, b, weights, fields, judged.verdict, judged.oracle, distances, artefacts, rest
+        a, b, weights, fields, judged.verdict, judged.oracle, judged.distances, artefacts, rest
     )
-
-
-def _distances(judged: Judged) -> list[Distance]:
-    found = (
-        Distance.of(batch, name, array, judged.b[batch][name])
-        for batch, outputs in judged.a.items()
-        for name, array in outputs.items()
-        if name in judged.b.get(batch, {})
-    )
-    return [distance for distance in found if distance]
 
 
 def _side_record(side: Side) -> dict[str, Any]:

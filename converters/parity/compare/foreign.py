@@ -1,4 +1,4 @@
-"""What runtimes of anybody's artefacts share.
+"""Anybody's artefact, opened and run in a process of its own.
 
 Ours have a runtime of their own (`converters.formats`), which knows their names. Those of other
 tools have one image input of any name, perhaps of a fixed size, and return logits, or what
@@ -7,13 +7,17 @@ tools have one image input of any name, perhaps of a fixed size, and return logi
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from converters.errors import InputError
+from converters.errors import ConversionError, InputError, in_words, printable
+from converters.formats.confined import Allowance, ConfinedProgram, ProgramError
+from converters.formats.runtime import Runtime
 from regnet.config import TRUNK_OUTPUTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
     from typing import Any
 
     import numpy as np
@@ -23,15 +27,22 @@ if TYPE_CHECKING:
 
     Layout = tuple[int | None, int | None, int | None, int | None]
 
+ONNX, TORCHSCRIPT = "onnx", "torchscript"
+"""Kinds of files that anybody may have written, told apart by their first bytes."""
+
+_OPENED_BY = {
+    ONNX: "converters.parity.compare.foreign_onnx:ForeignOnnx",
+    TORCHSCRIPT: "converters.parity.compare.foreign_torchscript:ForeignTorchScript",
+}
+_STATED = ("name", "precision", "layout", "producer", "metadata", "evaluator", "noise")
+
 IMAGE_AXES = 4
 
 
-class Foreign(Protocol):
-    """Runs an artefact whose names are not known beforehand.
+class Foreign(Runtime, Protocol):
+    """Runs an artefact whose names are not known beforehand, on one thread.
 
     Attributes:
-        name: Runtime and version.
-        precision: What it computes in.
         layout: The axes of its input (N, C, H, W) that are fixed.
         producer: What says that it wrote the file; empty if nothing does.
         metadata: What it states of itself, by key.
@@ -39,11 +50,9 @@ class Foreign(Protocol):
         noise: What its own error in float32 is called.
     """
 
-    name: str
-    precision: str
     layout: Layout
     producer: str
-    metadata: dict[str, str]
+    metadata: Mapping[str, str]
     evaluator: str
     noise: str
 
@@ -77,6 +86,90 @@ class Foreign(Protocol):
     def tensors(self) -> dict[str, NDArray[Any]]:
         """What it holds, by its own names, in the shapes and dtypes that it holds it in."""
         ...
+
+
+class ConfinedForeign(Foreign):
+    """A `Foreign` whose program cannot harm whoever compares it.
+
+    Args:
+        kind: ``onnx`` or ``torchscript``.
+        path: The file.
+
+    Raises:
+        InputError: If it cannot be opened, there or within bounds of time and memory.
+        UnsafeInputError: If programs may read it in several ways, or its weights lie elsewhere.
+    """
+
+    def __init__(self, kind: str, path: Path) -> None:
+        self._path = path
+        with self._in_words():
+            self._program = ConfinedProgram(
+                _OPENED_BY[kind], (str(path),), _STATED, Allowance.of(_files(path))
+            )
+        stated = self._program.attributes
+        self.name = printable(str(stated["name"]))
+        self.precision = printable(str(stated["precision"]))
+        self.layout = tuple(stated["layout"])
+        self.producer = str(stated["producer"])
+        self.metadata = {str(key): str(value) for key, value in stated["metadata"].items()}
+        self.evaluator = str(stated["evaluator"])
+        self.noise = str(stated["noise"])
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> Outputs:
+        """Ask the other process for the outputs; see `Foreign`."""
+        return self._ask("__call__", pixel_values)
+
+    def in_another_order(self, pixel_values: NDArray[np.float32]) -> Outputs:
+        """Likewise."""
+        return self._ask("in_another_order", pixel_values)
+
+    def in_float64(self, pixel_values: NDArray[np.float32]) -> Outputs:
+        """Likewise."""
+        return self._ask("in_float64", pixel_values)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Ask for what it holds."""
+        return self._ask("tensors")
+
+    def _ask(self, method: str, *arrays: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        with self._in_words():
+            return self._program.call(method, *arrays)
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except ProgramError as error:
+            raise InputError(
+                f"{self._path.name} cannot be run ({error}); compare networks that classify images."
+            ) from error
+
+
+def _files(path: Path) -> list[Path]:
+    """The artefact and what may belong to it: an ONNX file has its weights beside it."""
+    beside = (*path.parent.glob("*.safetensors"), *path.parent.glob("*data"))
+    return [path, *(file for file in beside if file.is_file())]
+
+
+@contextmanager
+def in_a_sentence(path: Path, what: str, remedy: str) -> Iterator[None]:
+    """Tell what a runtime raises in one sentence; what is one already stays.
+
+    Args:
+        path: The artefact.
+        what: What cannot be done with it, as words that follow "cannot be".
+        remedy: What to do instead.
+
+    Raises:
+        InputError: With the runtime's own words in it.
+    """
+    try:
+        yield
+    except ConversionError:
+        raise
+    except Exception as error:
+        reason = in_words(error, path)
+        raise InputError(f"{path.name} cannot be {what} ({reason}); {remedy}.") from error
 
 
 def named(where: str, outputs: Mapping[str, NDArray[np.floating]]) -> Outputs:

@@ -1,42 +1,35 @@
-"""Anybody's ONNX file, in ONNX Runtime or in float64."""
+"""Anybody's ONNX file, in ONNX Runtime or in ONNX's own reference evaluator."""
 
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from converters.checkpoint.onnx_places import open_onnx, require_readable
-from converters.errors import InputError, in_words
+from converters.errors import InputError
 from converters.formats.onnx.runtime import PROVIDERS, session_options
-from converters.parity.compare.foreign import IMAGE_AXES, by, named
+from converters.parity.compare.foreign import IMAGE_AXES, Foreign, by, in_a_sentence, named
+from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from onnx import ModelProto
     from onnx.reference import ReferenceEvaluator
     from onnxruntime import InferenceSession
 
-    from converters.parity.compare.foreign import Layout
     from converters.parity.metrics import Outputs
 
 
-class ForeignOnnx:
-    """Runs an ONNX file on one thread, in ONNX Runtime or in float64.
-
-    Args:
-        path: The file; one with external data beside it.
+class ForeignOnnx(Foreign):
+    """Runs an ONNX file; one with external data needs that beside it.
 
     Attributes:
-        name: Runtime and version.
         precision: What the weights say it computes in.
-        layout: The axes of its input that are fixed.
-        producer: What says that it wrote the file.
-        metadata: What it states of itself, by key.
 
     Raises:
         InputError: If it cannot be loaded, or is no network of images.
@@ -46,21 +39,17 @@ class ForeignOnnx:
     evaluator = "ONNX's reference evaluator"
     noise = "float32 ONNX Runtime"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: Path | str) -> None:
         from converters.formats.onnx.silent import onnxruntime
 
-        self._path = path
+        self._path = path = Path(file)
         require_readable(path)
-        try:
+        remedy = "check that the file is whole and its weights are beside it"
+        with in_a_sentence(path, "loaded by ONNX Runtime", remedy):
             self._session = onnxruntime.InferenceSession(
                 path, session_options(), providers=PROVIDERS
             )
             self.precision = _precision(path)
-        except Exception as error:
-            raise InputError(
-                f"{path.name} cannot be loaded by ONNX Runtime ({in_words(error, path)}); check "
-                "that the file is whole and its weights are beside it."
-            ) from error
         self.name = f"onnxruntime {onnxruntime.__version__}"
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != IMAGE_AXES:
@@ -71,40 +60,26 @@ class ForeignOnnx:
             )
         (self._input,) = inputs
         n, c, h, w = (axis if isinstance(axis, int) else None for axis in self._input.shape)
-        self.layout: Layout = (n, c, h, w)
+        self.layout = (n, c, h, w)
         stated = self._session.get_modelmeta()
-        self.producer: str = stated.producer_name
-        self.metadata: dict[str, str] = stated.custom_metadata_map
+        self.producer = stated.producer_name
+        self.metadata = stated.custom_metadata_map
         self._outputs = [node.name for node in self._session.get_outputs()]
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """Compute the outputs; a fixed batch is fed as often as it takes.
-
-        Args:
-            pixel_values: (N, C, H, W), normalised.
-        """
-        return self._feed(self._session.run, pixel_values)
+        """Compute the outputs; a fixed batch is fed as often as it takes."""
+        return self._feed(self._session, pixel_values)
 
     def in_another_order(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """The same without any optimisation of the graph; see `Foreign`."""
-        return self._feed(self._plain_session.run, pixel_values)
+        """The same without any optimisation of the graph."""
+        return self._feed(self._plain_session, pixel_values)
 
     def in_float64(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """The outputs as ONNX's own reference evaluator computes them; see `Foreign`.
-
-        Raises:
-            InputError: If a part of the graph has no meaning in float64.
-        """
-        try:
-            with np.errstate(all="ignore"):  # its sigmoid overflows on the way to 0
-                return self._run(self._doubled.run, pixel_values.astype(np.float64))
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                f"{self._path.name} cannot be run in float64 ({in_words(error, self._path)}); "
-                "compare it with a checkpoint or a converted folder."
-            ) from error
+        """The outputs as ONNX's own reference evaluator computes them."""
+        remedy = "compare it with a checkpoint or a converted folder"
+        # Its sigmoid overflows on the way to 0.
+        with in_a_sentence(self._path, "run in float64", remedy), np.errstate(all="ignore"):
+            return self._run(self._doubled, pixel_values.astype(np.float64))
 
     @cached_property
     def _plain_session(self) -> InferenceSession:
@@ -131,24 +106,20 @@ class ForeignOnnx:
         graph = open_onnx(self._path, weights=True).graph
         return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
-    def _feed(self, evaluate: Callable[..., Any], pixel_values: NDArray[np.float32]) -> Outputs:
-        """Run a session; what it says when it fails becomes one sentence."""
+    def _feed(self, session: InferenceSession, pixel_values: NDArray[np.float32]) -> Outputs:
+        """Run a session on pixels of the type that it takes."""
         half = self._input.type == "tensor(float16)"
         pixels = pixel_values.astype(np.float16) if half else pixel_values
-        try:
-            return self._run(evaluate, pixels)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                f"{self._path.name} cannot be run on images {by(pixels.shape)} "
-                f"({in_words(error, self._path)}); give it images that it takes."
-            ) from error
+        what = f"run on images {by(pixels.shape)}"
+        with in_a_sentence(self._path, what, "give it images that it takes"):
+            return self._run(session, pixels)
 
-    def _run(self, evaluate: Callable[..., Any], pixels: NDArray[np.floating]) -> Outputs:
+    def _run(
+        self, session: InferenceSession | ReferenceEvaluator, pixels: NDArray[np.floating]
+    ) -> Outputs:
         """Feed as many images at a time as the graph takes."""
         batches = _batches(pixels, self.layout[0] or len(pixels))
-        runs = [evaluate(None, {self._input.name: batch}) for batch in batches]
+        runs = [session.run(None, {self._input.name: batch}) for batch in batches]
         arrays = [np.concatenate(parts)[: len(pixels)] for parts in zip(*runs, strict=True)]
         return named(self._path.name, dict(zip(self._outputs, arrays, strict=True)))
 
@@ -168,13 +139,8 @@ def _precision(path: Path) -> str:
     if any("QuantizeLinear" in node.op_type or "QLinear" in node.op_type for node in graph.node):
         return "int8"
     types = {tensor.data_type for tensor in graph.initializer}
-    for name, number in (
-        ("float16", onnx.TensorProto.FLOAT16),
-        ("bfloat16", onnx.TensorProto.BFLOAT16),
-    ):
-        if number in types:
-            return name
-    return "float32"
+    narrow = {"float16": onnx.TensorProto.FLOAT16, "bfloat16": onnx.TensorProto.BFLOAT16}
+    return next((name for name, number in narrow.items() if number in types), COMPUTED)
 
 
 def _doubled(model: ModelProto) -> ModelProto:

@@ -2,85 +2,58 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import ConversionError, InputError, in_words
 from converters.formats.reference import torch_threads
 from converters.formats.torchscript import TorchScriptRuntime
-from converters.parity.compare.foreign import IMAGE_AXES, by, named
+from converters.parity.compare.foreign import IMAGE_AXES, Foreign, by, in_a_sentence, named
 from regnet.config import TRUNK_OUTPUTS
+from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
 
-    from converters.parity.compare.foreign import Layout
     from converters.parity.metrics import Outputs
 
 
-class ForeignTorchScript:
-    """Runs a TorchScript file on one thread, in float32 or in float64.
-
-    Args:
-        path: The file.
-
-    Attributes:
-        name: torch, with version.
-        precision: float32.
-        layout: The axes of its input that are fixed: as far as weights tell, the channels.
-        producer: Empty, as is ``metadata``.
-        metadata: Empty.
+class ForeignTorchScript(Foreign):
+    """Runs a TorchScript file, which states nothing of itself but how many channels it takes.
 
     Raises:
         InputError: If it cannot be loaded.
         UnsafeInputError: If programs may find other entries in it, or it inflates.
     """
 
-    precision = "float32"
+    precision = noise = COMPUTED
     evaluator = "torch"
-    noise = precision
+    producer = ""
 
-    def __init__(self, path: Path) -> None:
-        try:
+    def __init__(self, file: Path | str) -> None:
+        self._path = path = Path(file)
+        with in_a_sentence(path, "loaded by torch.jit", "check that the file is whole"):
             runtime = TorchScriptRuntime(path)
-        except ConversionError:
-            raise
-        except Exception as error:
-            raise InputError(
-                f"{path.name} cannot be loaded by torch.jit ({in_words(error, path)}); check that "
-                "the file is whole."
-            ) from error
-        self._path = path
         self.name = runtime.name
-        self.producer = ""
-        self.metadata: dict[str, str] = {}
+        self.metadata = {}
         self._module: Any = runtime.module
         kernels = (p.shape[1] for p in self._module.parameters() if p.ndim == IMAGE_AXES)
-        self.layout: Layout = (None, next(kernels, None), None, None)
+        self.layout = (None, next(kernels, None), None, None)
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """Compute the outputs.
-
-        Args:
-            pixel_values: (N, C, H, W), normalised.
-
-        Raises:
-            InputError: If the module does not take them.
-        """
+        """Compute the outputs."""
         import torch
 
         return self._run(torch.tensor(pixel_values))
 
     def in_another_order(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """The same with memory running over channels first; see `Foreign`."""
+        """The same with memory running over channels first."""
         import torch
 
         return self._run(torch.tensor(pixel_values).to(memory_format=torch.channels_last))
 
     def in_float64(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """The outputs of the same module with all floats doubled; see `Foreign`."""
+        """The outputs of the same module with all floats doubled."""
         import torch
 
         self._module.double()
@@ -96,15 +69,14 @@ class ForeignTorchScript:
     def _run(self, images: Any) -> Outputs:
         import torch
 
-        try:
-            with torch.inference_mode(), torch_threads():
-                results = self._module(images)
-        except Exception as error:
-            raise InputError(
-                f"{self._path.name} cannot be run on images {by(images.shape)} in {images.dtype} "
-                f"({in_words(error, self._path)}); compare it with a checkpoint or a converted "
-                "folder."
-            ) from error
+        what = f"run on images {by(images.shape)} in {images.dtype}"
+        remedy = "compare it with a checkpoint or a converted folder"
+        with (
+            in_a_sentence(self._path, what, remedy),
+            torch.inference_mode(),
+            torch_threads(),
+        ):
+            results = self._module(images)
         if isinstance(results, torch.Tensor):
             results = (results,)
         if not isinstance(results, dict):

@@ -15,14 +15,14 @@ from converters.checkpoint.zip_directory import ZIP_START, ZipDirectory
 from converters.errors import ConversionError, InputError, StorageError, in_words
 from converters.folder.folder import REPORT_NAME, ConvertedFolder
 from converters.formats.reference import ReferenceRuntime
-from converters.parity.compare.confined import ONNX, TORCHSCRIPT, ConfinedForeign
+from converters.parity.compare.foreign import ONNX, TORCHSCRIPT, ConfinedForeign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from converters.families.options import SourceOptions
     from converters.formats.runtime import Runtime
-    from converters.parity.compare.foreign import Foreign, Layout
+    from converters.parity.compare.foreign import Layout
 
 _TITLES = {ONNX: "ONNX file", TORCHSCRIPT: "TorchScript file"}
 
@@ -89,7 +89,7 @@ class ArtefactSide(_Named):
         return _TITLES[self.kind]
 
     @cached_property
-    def runtime(self) -> Foreign:
+    def runtime(self) -> ConfinedForeign:
         """What runs it.
 
         Raises:

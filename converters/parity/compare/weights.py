@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from converters.errors import printable
 from converters.folder.folder import ConvertedFolder
 from converters.formats.onnx.export import PRODUCER
-from converters.parity.compare.confined import ONNX
+from converters.parity.compare.foreign import ONNX
 from converters.parity.compare.sides import ArtefactSide
 from converters.parity.contents.elements import compare_bits
 from converters.parity.contents.tensors import certify, contents_of
@@ -204,12 +204,9 @@ def _sharing(folder: ConvertedFolder, artefact: ArtefactSide, contents: Contents
     home = ConvertedFolder(artefact.path.parent)
     proof = certify(home, artefact.kind, artefact.path)
     held = compare_tensors(Tensors.of_folder(folder), Tensors.of_folder(home))
-    return Weights(
-        held.identical,
-        counters=held.counters,
-        differences=_of_tensors(proof, contents) + held.differences,
-        note="the artefact shares the weights of its folder",
-    )
+    differences = _of_tensors(proof, contents) + held.differences
+    note = "the artefact shares the weights of its folder"
+    return replace(held, differences=differences, note=note)
 
 
 def _is_ours(side: ArtefactSide, contents: Contents, folder: ConvertedFolder) -> bool:
@@ -230,10 +227,5 @@ def _two_artefacts(a: ArtefactSide, b: ArtefactSide) -> Weights:
     if 2 * len(shared) < max(len(ours), len(theirs)) or not shared:
         return Weights(decides=False, note="not compared: the artefacts name their tensors apart")
     found = compare_tensors(Tensors.of_arrays(ours), Tensors.of_arrays(theirs))
-    return Weights(
-        found.identical,
-        counters=found.counters,
-        differences=found.differences,
-        decides=False,
-        note="by the names that the artefacts share; their outputs decide",
-    )
+    note = "by the names that the artefacts share; their outputs decide"
+    return replace(found, decides=False, note=note)

@@ -19,7 +19,7 @@ from converters.formats.onnx.runtime import OnnxRuntime
 from converters.formats.reference import ReferenceRuntime
 from converters.formats.registry import FORMATS
 from converters.parity import injection, units
-from converters.parity.compare.sampled import units_of
+from converters.parity.compare.outputs import units_of
 from converters.parity.metrics import Errors
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import RMS_LIMIT, judge

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.parity.compare.sampled import units_of
+from converters.parity.compare.outputs import units_of
 from converters.parity.metrics import Outputs
 
 ORACLE = np.array([[4.0, 0.0], [0.0, 3.0]])
