@@ -8,7 +8,6 @@ drops stages silently when ``depths`` is shorter than ``hidden_sizes``.
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from regnet.files.json_file import JsonFile
@@ -169,13 +168,11 @@ class RegNetConfig(JsonFile):
             raise ValueError(
                 f"depths has {sum(self.depths)} blocks; at most {MAX_BLOCKS} are built."
             )
-        _require_member("layer_type", self.layer_type, self.layer_types)
-        _require_member("hidden_act", self.hidden_act, get_args(Activation))
+        self._require_member("layer_type", self.layer_types)
+        self._require_member("hidden_act", get_args(Activation))
         if self.problem_type is not None:
-            _require_member("problem_type", self.problem_type, get_args(ProblemType))
-        for name in ("downsample_in_first_stage", "output_hidden_states", "return_dict"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r} must be true or false.")
+            self._require_member("problem_type", get_args(ProblemType))
+        self._require_switches("downsample_in_first_stage", "output_hidden_states", "return_dict")
         if sorted(self.id2label) != list(range(self.num_labels)):
             raise ValueError("id2label must name every class index from 0 up, without gaps.")
         self._validate_widths()
@@ -199,8 +196,7 @@ class RegNetConfig(JsonFile):
     @classmethod
     def settings(cls) -> frozenset[str]:
         """The documented fields, and the dtype that a file may state, by its two names."""
-        fields = inspect.signature(cls).parameters.keys() - {"extra"}
-        return frozenset({*fields, "dtype", "torch_dtype"})
+        return super().settings() | {*_DTYPE_KEYS}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` into a folder.
@@ -292,11 +288,6 @@ def _require_int(name: str, value: object, *, minimum: int) -> None:
         raise ValueError(f"{name}={value!r} must be an integer of at least {minimum}.")
     if value > MAX_COUNT:
         raise ValueError(f"{name} is larger than {MAX_COUNT}, which no network needs.")
-
-
-def _require_member(name: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(allowed)}.")
 
 
 def _int_list(name: str, values: Sequence[int]) -> list[int]:

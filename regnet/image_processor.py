@@ -65,11 +65,6 @@ PROCESSOR_TYPE = "ConvNextImageProcessor"
 SQUASH_FROM = 384
 """The size, in pixels, from which ConvNeXT's rule squashes instead of cropping."""
 
-_SWITCHES = ("do_resize", "do_rescale", "do_normalize")
-_SETTINGS = (
-    *_SWITCHES,
-    *("size", "crop_pct", "resample", "rescale_factor", "image_mean", "image_std", "resize_mode"),
-)
 # Class attributes of transformers' ConvNextImageProcessor that differ from the defaults here.
 _MEANING_OF_ABSENT_KEYS = {"size": 384, "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 _TYPE_KEYS = ("image_processor_type", "feature_extractor_type")  # the first counts
@@ -150,9 +145,7 @@ class RegNetImageProcessor(JsonFile):
         self._validate()
 
     def _validate(self) -> None:
-        for name in _SWITCHES:
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r} must be true or false.")
+        self._require_switches("do_resize", "do_rescale", "do_normalize")
         if not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct={self.crop_pct} must be above 0 and at most 1.")
         if len(self.image_mean) != len(self.image_std) or len(self.image_mean) not in PILLOW_MODES:
@@ -162,9 +155,7 @@ class RegNetImageProcessor(JsonFile):
             )
         if 0 in self.image_std:
             raise ValueError(f"image_std={list(self.image_std)} must not contain zero.")
-        if self.resize_mode not in get_args(ResizeMode):
-            modes = ", ".join(get_args(ResizeMode))
-            raise ValueError(f"resize_mode={self.resize_mode!r} is not one of {modes}.")
+        self._require_member("resize_mode", get_args(ResizeMode))
         # Compared so, and not with the side itself, which may be infinite.
         if self.size["shortest_edge"] > MAX_SIDE * (1 if self.squashes else self.crop_pct):
             raise ValueError(
@@ -211,7 +202,7 @@ class RegNetImageProcessor(JsonFile):
             ValueError: If shapes or values are not as above, or the results cannot be stacked.
         """
         if overrides:
-            unknown = sorted(overrides.keys() - set(_SETTINGS))
+            unknown = sorted(overrides.keys() - self.settings())
             if unknown:
                 raise TypeError(f"{', '.join(unknown)} is not a setting of the image processor.")
             return self.from_dict(self.to_dict(), **overrides).preprocess(images, return_tensors)
@@ -287,11 +278,6 @@ class RegNetImageProcessor(JsonFile):
                 return folder / name, fields
         return super()._read(folder, path)
 
-    @classmethod
-    def settings(cls) -> frozenset[str]:
-        """The documented settings."""
-        return frozenset(_SETTINGS)
-
     def save_pretrained(self, folder: str | Path) -> list[str]:
         """Write ``preprocessor_config.json`` into a folder.
 
@@ -311,7 +297,7 @@ class RegNetImageProcessor(JsonFile):
 
         ``resize_mode`` is left out where it is ConvNeXT's, which is what every other file means.
         """
-        fields = {**self.extra, **{name: getattr(self, name) for name in _SETTINGS}}
+        fields = {**self.extra, **{name: getattr(self, name) for name in sorted(self.settings())}}
         fields |= {
             "size": dict(self.size),
             "resample": int(self.resample),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -11,7 +12,7 @@ from regnet.files.json_text import read_json_object
 from regnet.files.loading import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
@@ -58,9 +59,18 @@ class JsonFile(ABC):
     """What the settings are those of, in a sentence."""
 
     @classmethod
-    @abstractmethod
     def settings(cls) -> frozenset[str]:
-        """The names of the settings, without unknown ones that a file may have."""
+        """The names of the documented settings, without unknown ones that a file may have."""
+        return frozenset(inspect.signature(cls).parameters.keys() - {"extra"})
+
+    def _require_switches(self, *names: str) -> None:
+        for name in names:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be true or false.")
+
+    def _require_member(self, name: str, allowed: Collection[str]) -> None:
+        if (value := getattr(self, name)) not in allowed:
+            raise ValueError(f"{name}={value!r} is not one of {', '.join(allowed)}.")
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
