@@ -71,7 +71,7 @@ def reason_of(error: OSError | ValueError) -> str:
 
     Args:
         error: From the system, or from :mod:`regnet.files.json_text` and
-            :mod:`regnet.files.regular_file`, whose errors are clauses without a subject.
+            :mod:`regnet.files.reading`, whose errors are clauses without a subject.
     """
     return in_words(error) if isinstance(error, OSError) else f"it {error}"
 

@@ -19,6 +19,7 @@ from regnet.config import RegNetConfig
 from regnet.files.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME
 from regnet.files.loading import dtype_name, either_dtype, settings_of
 from regnet.files.mapped_file import map_tensors
+from regnet.files.reading import MAX_BYTES
 from regnet.files.safetensors_file import (
     INDEX_NAME,
     SHARD_PATTERN,
@@ -29,7 +30,6 @@ from regnet.files.safetensors_file import (
     plan_shards,
     write_file,
 )
-from regnet.files.text import MAX_BYTES
 from regnet.files.weight_files import require_indexed, shards_of, weight_files
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from benchmarks.giants import signal
 from benchmarks.giants.sparse import PAGE, zero_between
 from converters.checkpoint.torch_pickle import PickledTensor
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
-from regnet.files.casts import cast
-from regnet.files.dtypes import item_size
+from regnet.files.dtypes import cast, item_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from zlib import crc32
 
 from converters.checkpoint.source_file import SourceFile
 from converters.checkpoint.zip_container import checksum_error
-from regnet.files.regular_file import open_regular
+from regnet.files.reading import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -118,7 +118,7 @@ def read_labels(path: Path) -> list[str]:
         InputError: If the file cannot be read or is neither.
     """
     from regnet.files.json_text import parse_json
-    from regnet.files.text import read_text
+    from regnet.files.reading import read_text
 
     try:
         text = read_text(path)

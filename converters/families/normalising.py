@@ -86,7 +86,7 @@ def _read(tensor: StoredTensor, checkpoint: AnyCheckpoint) -> Numbers:
     """The numbers as somebody would write them down: 0.485, not 0.48500001430511475."""
     import numpy as np
 
-    from regnet.files.casts import cast
+    from regnet.files.dtypes import cast
 
     values = cast(checkpoint.array(tensor).reshape(-1), tensor.dtype, "float32")
     return tuple(float(str(np.float32(value))) for value in values)

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from converters.errors import InputError
 from regnet.config import MAX_SIDE
-from regnet.files.regular_file import open_regular
+from regnet.files.reading import open_regular
 from regnet.images import MOST_PIXELS
 
 if TYPE_CHECKING:

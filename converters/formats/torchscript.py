@@ -40,7 +40,7 @@ from converters.formats.torchscript_module import (
     source_code,
 )
 from regnet.architecture import NORM_EPS, Conv, Norm
-from regnet.files.casts import cast_pieces
+from regnet.files.dtypes import cast_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

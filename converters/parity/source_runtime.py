@@ -11,7 +11,7 @@ from converters.errors import in_words
 from converters.families.real_network import NotRunError
 from converters.formats.reference import torch_threads
 from regnet.architecture import COUNTER
-from regnet.files.casts import widened
+from regnet.files.dtypes import widened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

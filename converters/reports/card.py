@@ -18,7 +18,7 @@ from converters.folder.record import outcome_of
 from converters.formats.registry import FORMATS, artefacts_in
 from converters.parity.recording import unverified
 from converters.reports.usage import with_usage
-from regnet.files.text import read_text
+from regnet.files.reading import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

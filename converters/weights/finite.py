@@ -10,8 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError, first
-from regnet.files.casts import widened
-from regnet.files.dtypes import ELEMENT_TYPES
+from regnet.files.dtypes import ELEMENT_TYPES, widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable

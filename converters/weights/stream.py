@@ -11,8 +11,7 @@ from converters.errors import InputError
 from converters.weights.finite import FiniteCheck
 from converters.weights.weights_file import PIECE, Follower, Followers, WeightsFile
 from regnet.architecture import BUFFER_LEAVES
-from regnet.files.casts import cast, cast_pieces, dtypes_that_hold, widened
-from regnet.files.dtypes import ELEMENT_TYPES
+from regnet.files.dtypes import ELEMENT_TYPES, cast, cast_pieces, dtypes_that_hold, widened
 from regnet.files.safetensors_file import (
     INDEX_NAME,
     Shard,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from regnet.files.text import MAX_BYTES, decoded, read_text
+from regnet.files.reading import MAX_BYTES, decoded, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

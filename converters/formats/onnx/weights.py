@@ -18,8 +18,7 @@ from converters.errors import InputError
 from converters.formats.onnx.file import ONNX_TYPES, Weight
 from converters.formats.onnx.graph import folded_names
 from regnet.architecture import BATCH_NORM_LEAVES, COUNTER, KERNEL, NORM_EPS
-from regnet.files.casts import widened
-from regnet.files.dtypes import COMPUTED
+from regnet.files.dtypes import COMPUTED, widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,8 +17,7 @@ from converters.parity.contents.elements import compare_bits
 from converters.parity.contents.tensors import certify, contents_of
 from converters.parity.metrics import rms
 from regnet.architecture import BASE_PREFIX, COUNTER
-from regnet.files.casts import cast, widened
-from regnet.files.dtypes import DTYPES
+from regnet.files.dtypes import DTYPES, cast, widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

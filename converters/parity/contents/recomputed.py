@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from regnet.architecture import KERNEL, NORM_EPS
-from regnet.files.casts import widened
+from regnet.files.dtypes import widened
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

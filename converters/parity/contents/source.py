@@ -13,7 +13,7 @@ import numpy as np
 from converters.errors import printable
 from converters.parity.contents.elements import compare_bits
 from converters.parity.contents.tensors import TensorCertificate
-from regnet.files.casts import cast
+from regnet.files.dtypes import cast
 
 if TYPE_CHECKING:
     from converters.folder.folder import ConvertedFolder

@@ -23,8 +23,7 @@ from converters.jobs.convert import ConvertOptions, convert
 from converters.jobs.writeback import write_back
 from converters.parity.verify import verify_folder
 from regnet import RegNetForImageClassification
-from regnet.files.casts import cast
-from regnet.files.dtypes import DTYPES
+from regnet.files.dtypes import DTYPES, cast
 from tests.converters.demo import CHECKPOINT
 from tests.oracles.loaders import load
 from tests.oracles.pycls import TINY, build

@@ -1,14 +1,15 @@
-"""Reading text files as editors of every system write them."""
+"""Opening a file that somebody else named, and reading text as editors of every system write it."""
 
 from __future__ import annotations
 
 import codecs
+import errno
 import os
+import stat
 from typing import TYPE_CHECKING
 
-from regnet.files.regular_file import open_regular
-
 if TYPE_CHECKING:
+    from io import BufferedReader
     from pathlib import Path
 
 MAX_BYTES = 20_000_000
@@ -21,6 +22,33 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file for reading.
+
+    A pipe would wait until somebody writes into it, a device may never end, and merely opening one
+    can do something; so what it is is asked before it is opened, and again of what was opened.
+
+    Raises:
+        OSError: If it cannot be opened, or is none; its ``strerror`` says so.
+    """
+    _require_regular(path, path.stat().st_mode)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(descriptor, "rb")
+    try:
+        _require_regular(path, os.fstat(descriptor).st_mode)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _require_regular(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def decoded(content: bytes) -> str:
