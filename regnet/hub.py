@@ -18,7 +18,7 @@ from regnet.architecture import BASE_PREFIX, BUFFER_LEAVES, CLASSIFIER
 from regnet.config import RegNetConfig
 from regnet.files.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME
 from regnet.files.loading import dtype_name, either_dtype, settings_of
-from regnet.files.mapped_file import map_tensors
+from regnet.files.mapped_file import load_tensors
 from regnet.files.reading import MAX_BYTES
 from regnet.files.safetensors_file import (
     INDEX_NAME,
@@ -30,7 +30,6 @@ from regnet.files.safetensors_file import (
     plan_shards,
     write_file,
 )
-from regnet.files.weight_files import require_indexed, shards_of, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -335,26 +334,6 @@ def _write_weights(folder: Path, state: dict[str, Tensor], max_shard_size: int |
         write_file(folder / shard.file_name, specs, lambda spec: [_raw_bytes(state[spec.name])])
     if len(shards) > 1:
         (folder / INDEX_NAME).write_text(index_json(shards, BUFFER_LEAVES), encoding="utf-8")
-
-
-def load_tensors(folder: Path) -> dict[str, Tensor]:
-    """Map the tensors of a folder's safetensors file or shards.
-
-    Args:
-        folder: With ``model.safetensors``, or ``model.safetensors.index.json`` and its shards.
-
-    Returns:
-        Name to CPU tensor, in the shape and dtype that is stored; writing to one does not change
-        the file.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If a file cannot be read as safetensors.
-    """
-    held = {path.name: map_tensors(path) for path in weight_files(folder)}
-    if WEIGHTS_NAME not in held:
-        require_indexed(folder / INDEX_NAME, shards_of(folder / INDEX_NAME), held)
-    return {name: tensor for tensors in held.values() for name, tensor in tensors.items()}
 
 
 def _match_names(

@@ -17,7 +17,8 @@ import torch
 from safetensors import safe_open
 
 from regnet.files.dtypes import OF_SAFETENSORS
-from regnet.files.safetensors_file import LENGTH_SIZE, METADATA_KEY
+from regnet.files.safetensors_file import INDEX_NAME, LENGTH_SIZE, METADATA_KEY, WEIGHTS_NAME
+from regnet.files.weight_files import require_indexed, shards_of, weight_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,21 +29,29 @@ _NORESERVE = 0x4000 if sys.platform == "linux" else 0
 """Linux' ``MAP_NORESERVE``, for which Python's mmap has no name; others do not reserve."""
 
 
-def map_tensors(path: Path) -> dict[str, Tensor]:
-    """Map every tensor of a safetensors file.
+def load_tensors(folder: Path) -> dict[str, Tensor]:
+    """Map the tensors of a folder's safetensors file or shards.
 
     Args:
-        path: The file.
+        folder: With ``model.safetensors``, or ``model.safetensors.index.json`` and its shards.
 
     Returns:
-        Name to CPU tensor of the shape and dtype stated, in the order of the header; writing to
-        one does not change the file. Where the file puts a tensor at no multiple of its item size,
-        it is a copy.
+        Name to CPU tensor, in the shape and dtype that is stored and the order of the files'
+        headers; writing to one does not change the file. Where a file puts a tensor at no multiple
+        of its item size, it is a copy.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no safetensors file or is cut off.
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is no safetensors file or is cut off.
     """
+    held = {path.name: map_tensors(path) for path in weight_files(folder)}
+    if WEIGHTS_NAME not in held:
+        require_indexed(folder / INDEX_NAME, shards_of(folder / INDEX_NAME), held)
+    return {name: tensor for tensors in held.values() for name, tensor in tensors.items()}
+
+
+def map_tensors(path: Path) -> dict[str, Tensor]:
+    """Map the tensors of one file; see :func:`load_tensors`."""
     try:
         # The library proves the header: well formed, without gaps, as long as the file.
         with safe_open(path, framework="np"), path.open("rb") as file:
