@@ -27,9 +27,7 @@ def open_any(path: Path) -> AnyCheckpoint:
         path: Its name does not matter.
 
     Raises:
-        InputError: It is missing, damaged, incomplete, or something else than a checkpoint.
-        UnsafeInputError: It would run code in other programs, or they would disagree on it.
-        StorageError: It may not be read, reading fails, or it changes meanwhile.
+        ConversionError: See :func:`open_checkpoint`; or one of several files is missing.
     """
     if path.is_dir():
         return CheckpointFolder(path)
@@ -37,14 +35,11 @@ def open_any(path: Path) -> AnyCheckpoint:
     if index is not None:
         return CheckpointFolder(path, index)
     checkpoint = open_checkpoint(path)
-    try:
+    with checkpoint.closed_on_error():
         if is_list(checkpoint):
             return CheckpointList(checkpoint)
         checkpoint.beside = of_file(path)
-    except BaseException:
-        checkpoint.close()
-        raise
-    return checkpoint
+        return checkpoint
 
 
 __all__ = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -34,21 +33,6 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@dataclass(slots=True)
-class _Checksum:
-    """The CRC-32 of a storage, as far as it was read."""
-
-    storage: Storage
-    value: int = 0
-
-    def update(self, offset: int, data: memoryview) -> bool:
-        """Take the storage's share of bytes that begin at ``offset``; return whether it was all."""
-        end = self.storage.offset + self.storage.length
-        share = data[max(self.storage.offset - offset, 0) : end - offset]
-        self.value = crc32(share, self.value)
-        return end <= offset + data.nbytes
-
-
 class SourceDigest:
     """The sha256 of a source file and the checksums of its storages, in a single pass.
 
@@ -67,7 +51,8 @@ class SourceDigest:
         self._position = 0
         self._sha256 = hashlib.sha256()
         stated = {storage for storage in storages if storage.crc32 is not None}
-        self._pending = [_Checksum(s) for s in sorted(stated, key=lambda s: s.offset)]
+        # The CRC-32 of each, as far as it was read.
+        self._pending = dict.fromkeys(sorted(stated, key=lambda s: s.offset), 0)
 
     def feed(self, offset: int, data: Buffer) -> None:
         """Take bytes that somebody has read; those that were passed already are ignored.
@@ -107,13 +92,13 @@ class SourceDigest:
 
     def _take(self, data: memoryview) -> None:
         self._sha256.update(data)
-        end = self._position + data.nbytes
-        for checksum in [c for c in self._pending if c.storage.offset < end]:
-            if checksum.update(self._position, data):
-                if checksum.value != checksum.storage.crc32:
-                    raise checksum_error(checksum.storage)
-                self._pending.remove(checksum)
-        self._position = end
+        start = self._position
+        self._position = end = start + data.nbytes
+        for storage in [storage for storage in self._pending if storage.offset < end]:
+            share = data[max(storage.offset - start, 0) : storage.end - start]
+            self._pending[storage] = crc32(share, self._pending[storage])
+            if storage.end <= end and self._pending.pop(storage) != storage.crc32:
+                raise checksum_error(storage)
 
 
 def followable(runs: Sequence[Run]) -> set[Run]:

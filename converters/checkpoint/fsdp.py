@@ -10,8 +10,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.joined import cut, join
-from converters.checkpoint.values import StoredTensor
+from converters.checkpoint.values import StoredTensor, cut, join
 from converters.errors import InputError, printable
 
 if TYPE_CHECKING:

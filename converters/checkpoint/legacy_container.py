@@ -49,18 +49,18 @@ class _Reader:
 
     def require_header(self) -> int:
         """Check the first three pickles and return where the fourth begins, in bytes."""
-        if read_pickle(self._source, self._no_storage) != MAGIC_NUMBER:
+        if read_pickle(self._source) != MAGIC_NUMBER:
             raise InputError(
                 f"{self._file.name}: is a Python pickle that torch.save did not write; give a "
                 "state dict that torch.save or safetensors wrote."
             )
-        version = read_pickle(self._source, self._no_storage)
+        version = read_pickle(self._source)
         if version != PROTOCOL_VERSION:
             raise InputError(
                 f"{self._file.name}: has another version of the layout than torch.save writes, "
                 f"which is {PROTOCOL_VERSION}; download or copy it again."
             )
-        read_pickle(self._source, self._no_storage)
+        read_pickle(self._source)
         return self._source.tell()
 
     def read(self, start: int) -> Tree:
@@ -74,7 +74,7 @@ class _Reader:
         Raises:
             InputError: The file ends before the last one, goes on behind it, or names others.
         """
-        keys = read_pickle(self._source, self._no_storage)
+        keys = read_pickle(self._source)
         names = [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
         if names != keys or sorted(names) != sorted(self._sizes):
             raise InputError(
@@ -115,10 +115,6 @@ class _Reader:
         if key in self._storages:
             return self._storages[key]
         return Storage(self._file.path, 0, numel * item_size(dtype), None, _label(key))
-
-    @staticmethod
-    def _no_storage(key: str, _dtype: str, _numel: int) -> Storage:
-        raise ValueError(f"{_label(key)} outside of the content")
 
 
 def _label(key: str) -> str:

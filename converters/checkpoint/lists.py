@@ -53,7 +53,7 @@ class CheckpointList(SeveralFiles):
         self._keep(index)
         content: Any = index.tree
         self.container = str(content["type"])
-        with self._closing_on_error():
+        with self.closed_on_error():
             if self.container == "shard_list":
                 model = self._joined_shards(content)
                 self.tree = {"classy_state_dict": {"base_model": {"model": model}}}

@@ -20,9 +20,15 @@ from converters.checkpoint.pickle_globals import (
     qualified_name,
     require_name,
 )
-from converters.checkpoint.pickle_machine import MAX_OPCODES, PickleMachine, changed, extension
+from converters.checkpoint.pickle_machine import (
+    MAX_OPCODES,
+    PickleMachine,
+    changed,
+    extension,
+    no_storage,
+)
 from converters.checkpoint.refused_globals import runs_code
-from converters.checkpoint.values import Opaque, Storage
+from converters.checkpoint.values import Opaque
 from converters.errors import printable
 from regnet.files.dtypes import ELEMENT_TYPES
 
@@ -183,7 +189,7 @@ class _AuditMachine(PickleMachine):
     """A pickle machine on which every name and call leaves a note and none is refused."""
 
     def __init__(self, label: str) -> None:
-        super().__init__(label, _no_storage)
+        super().__init__(label, no_storage)  # _op_binpersid asks for none
         self.names: dict[str, Named] = {}
         self._instruction = ""
 
@@ -307,7 +313,3 @@ def _members(members: Iterable[str], count: int, levels: int) -> str:
     """The first members, as far as levels are left to go down."""
     first = list(islice(members, _MEMBERS)) if levels else []
     return ", ".join(first + (["..."] if count > len(first) else []))
-
-
-def _no_storage(_key: str, _dtype: str, _numel: int) -> Storage:
-    raise AssertionError  # _op_binpersid asks for none

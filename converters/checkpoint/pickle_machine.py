@@ -37,6 +37,16 @@ HIGHEST_PROTOCOL = 5
 FindStorage: TypeAlias = Callable[[str, str, int], Storage]
 """From (key, dtype, number of elements) to the storage; may raise an InputError."""
 
+
+def no_storage(key: str, _dtype: str, _numel: int) -> Storage:
+    """Of a pickle that has none: refuse whatever it mentions as one.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"storage {printable(key)} outside of the content")
+
+
 # Instructions that push their operand.
 _LITERALS = frozenset({
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",

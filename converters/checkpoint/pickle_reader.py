@@ -12,7 +12,7 @@ import re
 import warnings
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from converters.checkpoint.pickle_machine import MAX_VALUES, FindStorage, PickleMachine
+from converters.checkpoint.pickle_machine import MAX_VALUES, FindStorage, PickleMachine, no_storage
 from converters.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class SkimmedPickle(PickleSource):
 
 
 def read_pickle(
-    source: PickleSource, find_storage: FindStorage, *, has_views: bool = False
+    source: PickleSource, find_storage: FindStorage = no_storage, *, has_views: bool = False
 ) -> Tree:
     """Read one pickle, leaving ``source`` behind its end.
 

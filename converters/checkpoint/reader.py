@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from zlib import crc32
 
 from converters.checkpoint.beside import Beside
@@ -17,10 +17,10 @@ from converters.checkpoint.sniff import (
     looks_like_safetensors,
 )
 from converters.checkpoint.source_file import Closing, SourceFile
-from converters.checkpoint.values import Storage, StoredTensor, Tree
+from converters.checkpoint.values import Run, Storage, StoredTensor, Tree
 from converters.checkpoint.zip_container import checksum_error, read_zip
 from converters.checkpoint.zip_directory import ZIP_START
-from converters.errors import InputError, StorageError, UnsafeInputError, printable
+from converters.errors import InputError, StorageError, UnsafeInputError
 from regnet.files.dtypes import ELEMENT_TYPES
 
 if TYPE_CHECKING:
@@ -68,11 +68,6 @@ class Checkpoint(Closing):
         self._file = file
         self._verified: set[int] = set()  # the offsets of storages whose checksum was right
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The configuration beside the file."""
-        return dict(self.beside.config)
-
     def chunks(self, tensor: StoredTensor, chunk_size: int = CHUNK_SIZE) -> Iterator[bytes]:
         """Yield the elements in row-major order, little-endian, without gaps.
 
@@ -88,17 +83,16 @@ class Checkpoint(Closing):
             InputError: The checksum is wrong.
             StorageError: The file cannot be read or has changed.
         """
-        storage = tensor.storage
-        if not tensor.is_contiguous:
+        runs = tensor.runs
+        if runs is None:
             data = self.array(tensor).reshape(-1).view("|u1")
             for start in range(0, data.size, chunk_size):
                 yield data[start : start + chunk_size].tobytes()
-        elif tensor.nbytes == storage.length:
-            yield from self._verified_chunks(storage, chunk_size)
+        elif tensor.nbytes == tensor.storage.length:
+            yield from self._verified_chunks(tensor.storage, chunk_size)
         else:
-            self._verify(storage)
-            offset = storage.offset + tensor.storage_offset * tensor.itemsize
-            yield from self._read(offset, tensor.nbytes, chunk_size)
+            self.verify(tensor)
+            yield from self._read(runs[0], chunk_size)
 
     def array(self, tensor: StoredTensor) -> np.ndarray:
         """Return a tensor as an array of its shape with memory of its own, in C order.
@@ -135,7 +129,9 @@ class Checkpoint(Closing):
             InputError: The checksum is wrong.
             StorageError: The file cannot be read or has changed.
         """
-        self._verify(tensor.storage)
+        if tensor.storage.crc32 is not None and tensor.storage.offset not in self._verified:
+            for _ in self._verified_chunks(tensor.storage, CHUNK_SIZE):
+                pass
 
     def source_file(self, _: Path) -> SourceFile:
         """Return the open file, for who reads :attr:`StoredTensor.runs` without checksums."""
@@ -154,15 +150,10 @@ class Checkpoint(Closing):
             position += len(chunk)
         return data
 
-    def _verify(self, storage: Storage) -> None:
-        if storage.crc32 is not None and storage.offset not in self._verified:
-            for _ in self._verified_chunks(storage, CHUNK_SIZE):
-                pass
-
     def _verified_chunks(self, storage: Storage, chunk_size: int) -> Iterator[bytes]:
         checksum = 0
         pending = storage.crc32 is not None and storage.offset not in self._verified
-        for chunk in self._read(storage.offset, storage.length, chunk_size):
+        for chunk in self._read(storage, chunk_size):
             if pending:
                 checksum = crc32(chunk, checksum)
             yield chunk
@@ -171,9 +162,9 @@ class Checkpoint(Closing):
                 raise checksum_error(storage)
             self._verified.add(storage.offset)
 
-    def _read(self, offset: int, length: int, chunk_size: int) -> Iterator[bytes]:
-        for start in range(0, length, chunk_size):
-            yield self._file.read(offset + start, min(chunk_size, length - start))
+    def _read(self, run: Run, chunk_size: int) -> Iterator[bytes]:
+        for piece in run.pieces(chunk_size):
+            yield self._file.read(piece.offset, piece.length)
         self._file.require_unchanged()
 
 
@@ -196,19 +187,16 @@ def open_checkpoint(path: Path, *, audited: bool = False) -> Checkpoint:
         StorageError: It may not be read, reading fails, or it changes meanwhile.
     """
     file = SourceFile(path)
-    try:
+    with file.closed_on_error():
         try:
-            return _open(file)
-        except InputError:
-            if not audited:
-                require_no_code(audit_file(file))
-            raise
-    except OSError as error:
-        file.close()
-        raise StorageError(f"{file.name}: cannot be read ({error.strerror}).") from error
-    except BaseException:
-        file.close()
-        raise
+            try:
+                return _open(file)
+            except InputError:
+                if not audited:
+                    require_no_code(audit_file(file))
+                raise
+        except OSError as error:
+            raise StorageError(f"{file.name}: cannot be read ({error.strerror}).") from error
 
 
 def _require_nothing_else(file: SourceFile, head: bytes) -> None:
@@ -225,7 +213,7 @@ def _require_nothing_else(file: SourceFile, head: bytes) -> None:
     if also == "a pickle":
         pickle = SkimmedPickle(file.stream, 0, file.size, file.name)
         try:
-            found = read_pickle(pickle, _no_storage)
+            found = read_pickle(pickle)
         except InputError:
             return
         if found != MAGIC_NUMBER:
@@ -234,10 +222,6 @@ def _require_nothing_else(file: SourceFile, head: bytes) -> None:
         f"{file.name}: is a safetensors file and {also} in one, so that programs may disagree on "
         "its content; get the checkpoint from a source you trust."
     )
-
-
-def _no_storage(key: str, _dtype: str, _numel: int) -> Storage:
-    raise ValueError(f"storage {printable(key)} outside of torch's containers")
 
 
 def _open(file: SourceFile) -> Checkpoint:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from converters.checkpoint.beside import WEIGHTS, Beside, of_folder, read_index
-from converters.checkpoint.joined import JoinedTensor
 from converters.checkpoint.reader import CHUNK_SIZE, open_checkpoint
 from converters.checkpoint.source_file import Closing
+from converters.checkpoint.values import JoinedTensor
 from converters.errors import InputError
 from regnet.files.weight_files import require_indexed, unindexed
 
@@ -38,7 +37,7 @@ class SeveralFiles(Closing):
         container: How the files are laid out.
         size: Of the files together, in bytes.
         tree: What they hold together.
-        config: Empty, unless there is a ``config.json``.
+        beside: What lies beside the files and says what they are.
         stamps: By file, in the order they were opened; see :class:`SourceFile`.
     """
 
@@ -46,16 +45,11 @@ class SeveralFiles(Closing):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config: dict[str, Any] = {}
+        self.beside = Beside()
         self.tree: Tree = {}
         self.size = 0
         self.stamps: dict[Path, Stamp] = {}
         self._open: OrderedDict[Path, Checkpoint] = OrderedDict()
-
-    @property
-    def beside(self) -> Beside:
-        """What lies beside the files and says what they are."""
-        return Beside()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -121,15 +115,6 @@ class SeveralFiles(Closing):
         self._open.move_to_end(path)
         return self._open[path]
 
-    @contextmanager
-    def _closing_on_error(self) -> Iterator[None]:
-        """Close what was opened if a constructor fails."""
-        try:
-            yield
-        except BaseException:
-            self.close()
-            raise
-
 
 class CheckpointFolder(SeveralFiles):
     """An open folder as Hugging Face's libraries write it; reads like a `Checkpoint`.
@@ -139,32 +124,25 @@ class CheckpointFolder(SeveralFiles):
         index: The index of the shards, where it is the file or names it; None looks for it.
 
     Attributes:
-        path: As named.
-        container: ``folder``.
         tree: The tensors of all weights files, by name.
-        config: The content of ``config.json``; empty if there is none.
+        beside: What the folder says, and which files that are named like its shards were not read.
     """
 
     container = "folder"
 
     def __init__(self, path: Path, index: Path | None = None) -> None:
         super().__init__(path)
-        self._beside = of_folder(index.parent if index else path)
-        self.config = dict(self._beside.config)
-        found = index or _weight_files(path)
-        shards = {} if isinstance(found, tuple) else read_index(found)
-        files = found if isinstance(found, tuple) else [found.with_name(name) for name in shards]
-        with self._closing_on_error():
-            opened = [self._add(file) for file in files]
+        beside = of_folder(index.parent if index else path)
+        found = index or _weights_of(path)
+        is_index = found.suffix == ".json"
+        shards = read_index(found) if is_index else {found.name: set()}
+        with self.closed_on_error():
+            opened = [self._add(found.with_name(name)) for name in shards]
             self.tree = self._merged(opened)
-            if not isinstance(found, tuple):
+            if is_index:
                 _require_indexed(found, shards, opened)
-
-    @property
-    def beside(self) -> Beside:
-        """What the folder says, and which files that are named like its shards were not read."""
-        stale = unindexed(next(iter(self.stamps)).parent, {path.name for path in self.files})
-        return replace(self._beside, ignored=dict.fromkeys(stale, _STALE))
+            ignored = dict.fromkeys(unindexed(found.parent, shards), _STALE)
+            self.beside = replace(beside, ignored=ignored)
 
     @staticmethod
     def _merged(checkpoints: Sequence[Checkpoint]) -> Tree:
@@ -190,12 +168,11 @@ def _require_indexed(
         raise InputError(str(error)) from error
 
 
-def _weight_files(folder: Path) -> tuple[Path, ...] | Path:
+def _weights_of(folder: Path) -> Path:
     """The file with the weights, or an index."""
     for name in WEIGHTS:
-        path = folder / name
-        if path.is_file():
-            return path if name.endswith(".json") else (path,)
+        if (folder / name).is_file():
+            return folder / name
     raise InputError(
         f"{folder}: holds none of {', '.join(WEIGHTS[:4])}; give the checkpoint's file, or a "
         "folder that transformers or timm wrote."

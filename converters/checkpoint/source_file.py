@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from converters.errors import InputError, StorageError, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 Stamp = tuple[int, int]
@@ -28,6 +30,15 @@ class Closing(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Close it if the block fails."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
 
 class SourceFile(Closing):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from regnet.files.dtypes import item_size
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable, Iterator, Sequence
     from pathlib import Path
 
 MAX_AXES = 64
@@ -25,25 +25,6 @@ MAX_SIZE = (1 << 63) - 1
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the row-major strides, in elements, of a tensor of ``shape``."""
     return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """A run of raw little-endian bytes in a file.
-
-    Attributes:
-        path: The file.
-        offset: Where the run begins, in bytes.
-        length: How many bytes it has.
-        crc32: The checksum the file states for the run; ``None`` where the format has none.
-        label: What messages call it: ``"archive/data/17"``, ``"storage 94023"``, ``"tensor 'a'"``.
-    """
-
-    path: Path
-    offset: int
-    length: int
-    crc32: int | None
-    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +50,19 @@ class Run:
         """Cut the run into pieces of ``size`` bytes; the last may be shorter."""
         for start in range(self.offset, self.end, size):
             yield Run(self.path, start, min(size, self.end - start))
+
+
+@dataclass(frozen=True, slots=True)
+class Storage(Run):
+    """A run of raw little-endian bytes that tensors are views of.
+
+    Attributes:
+        crc32: The checksum the file states for the run; ``None`` where the format has none.
+        label: What messages call it: ``"archive/data/17"``, ``"storage 94023"``, ``"tensor 'a'"``.
+    """
+
+    crc32: int | None
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +130,62 @@ class StoredTensor:
             )
             for part in self.parts
         )
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedTensor(StoredTensor):
+    """A tensor whose elements, in row-major order, lie in several places one after another.
+
+    FSDP cuts parameters into as many pieces as there were processes.
+    To planning it is a :class:`StoredTensor` like any other; ``storage`` is its first piece's.
+
+    Attributes:
+        pieces: One-dimensional tensors of the same dtype, together as many elements as ``shape``.
+    """
+
+    pieces: tuple[StoredTensor, ...] = ()
+
+    @property
+    def parts(self) -> tuple[StoredTensor, ...]:
+        """The pieces."""
+        return self.pieces
+
+
+def join(pieces: Sequence[StoredTensor], shape: tuple[int, ...]) -> StoredTensor:
+    """Make one tensor of pieces, without reading any.
+
+    Args:
+        pieces: One-dimensional and contiguous, of one dtype, in order, at least one.
+        shape: With as many elements as the pieces have together.
+    """
+    first = pieces[0]
+    stride = contiguous_stride(shape)
+    if len(pieces) == 1:
+        return StoredTensor(first.dtype, shape, stride, first.storage, first.storage_offset)
+    return JoinedTensor(first.dtype, shape, stride, first.storage, 0, tuple(pieces))
+
+
+def cut(pieces: Sequence[StoredTensor], start: int, length: int) -> list[StoredTensor]:
+    """Take a run of elements out of the sequence that pieces make.
+
+    Args:
+        pieces: One-dimensional and contiguous.
+        start: Index of the first element of the run in the whole sequence.
+        length: How many; must lie inside.
+
+    Returns:
+        Views of the pieces that hold the run; never none, even if it is empty.
+    """
+    taken: list[StoredTensor] = []
+    for piece in pieces:
+        skip = min(start, piece.numel)
+        size = min(length, piece.numel - skip)
+        if size > 0 or (length == 0 and not taken):
+            offset = piece.storage_offset + skip
+            taken.append(StoredTensor(piece.dtype, (size,), (1,), piece.storage, offset))
+        start -= skip
+        length -= size
+    return taken
 
 
 @dataclass(slots=True, eq=False, repr=False)

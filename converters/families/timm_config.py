@@ -154,7 +154,7 @@ class TimmConfig:
     @classmethod
     def of(cls, checkpoint: AnyCheckpoint) -> TimmConfig:
         """Take the words of an open checkpoint apart."""
-        folder = {key: one for key, one in checkpoint.config.items() if key not in _WRAPPER}
+        folder = {key: one for key, one in checkpoint.beside.config.items() if key not in _WRAPPER}
         if folder and not isinstance(folder.get("pretrained_cfg"), dict):
             folder = _from_single_dict(folder)
         arguments = {

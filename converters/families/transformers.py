@@ -51,7 +51,8 @@ def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: Sourc
     source = family_source(FAMILY, states, options, where)
     if checkpoint.beside.preprocessor:
         source = _with_processor(source, checkpoint.beside, where)
-    return _with_config(source, checkpoint.config, where) if checkpoint.config else source
+    stated = checkpoint.beside.config
+    return _with_config(source, stated, where) if stated else source
 
 
 def _with_config(source: Source, keys: Mapping[str, Any], where: str) -> Source:
