@@ -196,7 +196,7 @@ def _read_cfg(path: Path) -> None:
     cfg = PyclsConfig.parse(path.read_bytes().decode("latin-1"), path.name)
     with suppress(*UNFIT):  # which `inspected` makes a refusal of
         cfg.require_expressible()
-        _ = cfg.described_shape, cfg.transform, cfg.activation, cfg.downsample_in_first_stage
+        _ = cfg.described_shape, cfg.preprocessing, cfg.activation, cfg.downsample_in_first_stage
 
 
 TARGETS = {

@@ -56,7 +56,7 @@ class Giant(Network):
         """
         stored = self.tensors[name]
         is_stem = name == self.target.keymap.spell("stem.conv", {})
-        flipped = is_stem and self.target.channel_order == "bgr"
+        flipped = is_stem and self.target.preprocessing.channel_order == "bgr"
         source = self._sources[stored]
         return Part("", name, stored, stored.dtype, source=source, flipped=flipped)
 

@@ -23,7 +23,7 @@ from converters.families.keymap import Keymap
 from converters.families.layout import group_widths, strides
 from converters.families.real_network import RealNetwork, require_plain
 from converters.families.recognise import tensors_of
-from converters.families.source import BICUBIC, BILINEAR, EvalTransform
+from converters.families.source import BICUBIC, BILINEAR, EvalTransform, Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,10 +111,7 @@ def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: Sourc
     fit, unfit = _classifiers(heads, last_block(trunk, CLASSY_VISION), _normalising(config))
     chosen = choose_head(fit, unfit, options, where)
     family = _SWAG_FAMILY if _SWAG_HEAD in heads else FAMILY
-    if stated.says:
-        reason = "the checkpoint's own configuration"
-        transform = stated.transform(family.transform)
-        family = replace(family, transform=transform, transform_reason=reason)
+    family = replace(family, preprocessing=stated.preprocessing(family.preprocessing))
     if chosen.head is not None:
         trunk |= chosen.head.spelled(family.keymap)
     choice = (replace(state, tensors=trunk, beside={}), weights, {**skipped, **chosen.skipped})
@@ -299,8 +296,10 @@ FAMILY = Family(
     title="ClassyVision or SWAG",
     package="classy_vision",
     read=_read,
-    transform=EvalTransform(256, 224, BILINEAR),
-    transform_reason="ClassyVision's ImageNet presets; SWAG's trunks were trained at 224 as well",
+    preprocessing=Preprocessing(
+        EvalTransform(256, 224, BILINEAR),
+        "ClassyVision's ImageNet presets; SWAG's trunks were trained at 224 as well",
+    ),
     ema_keys=EMA_KEYS | {"ema_model_state"},
     build=_build,
     write=_write,
@@ -312,6 +311,5 @@ FAMILY = Family(
 _SWAG_FAMILY = replace(
     FAMILY,
     keymap=SWAG,
-    transform=EvalTransform(384, 384, BICUBIC),
-    transform_reason="SWAG's ImageNet fine-tuning",
+    preprocessing=Preprocessing(EvalTransform(384, 384, BICUBIC), "SWAG's ImageNet fine-tuning"),
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from converters.families.pixel_steps import TORCHVISION, Followed, Picture, Steps, as_it_is, follow
+from converters.families.source import Preprocessing
 from converters.families.words import (
     FIRST_STRIDES,
     Says,
@@ -27,7 +28,7 @@ from regnet.config import IMAGENET_MEAN, IMAGENET_STD
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from converters.families.source import Decision, EvalTransform
+    from converters.families.source import Decision
 
 _NATIVE = {"classy_cifar10": 32, "classy_cifar100": 32}
 """Data sets of pictures of one size."""
@@ -119,13 +120,16 @@ class ClassyVisionConfig:
             return followed
         return replace(followed, missed=("list, which crops nothing",))
 
-    def transform(self, sizes: EvalTransform) -> EvalTransform:
+    def preprocessing(self, own: Preprocessing) -> Preprocessing:
         """How it was evaluated.
 
         Args:
-            sizes: For what could not be followed.
+            own: The framework's, for what is not said or could not be followed.
         """
-        return self._followed.picture.transform(sizes)
+        if not self.says:
+            return own
+        transform = self._followed.picture.transform(own.transform)
+        return Preprocessing(transform, "the checkpoint's own configuration")
 
     @property
     def not_understood(self) -> tuple[Decision, ...]:

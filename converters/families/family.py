@@ -13,7 +13,7 @@ from converters.errors import InputError
 from converters.families.entries import prepared, settle
 from converters.families.linear_rule import rule_of
 from converters.families.recognise import architecture_of
-from converters.families.source import Decision, EvalTransform, Source
+from converters.families.source import Decision, Source
 from regnet.config import IMAGENET_MEAN, RegNetConfig
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from converters.families.keymap import Keymap
     from converters.families.options import SourceOptions
     from converters.families.real_network import Build
-    from converters.families.source import ChannelOrder
+    from converters.families.source import ChannelOrder, Preprocessing
     from converters.families.words import Says
     from converters.families.wrapping import StateDict
     from converters.families.writing import Network
@@ -64,10 +64,8 @@ class Family:
         title: What people call it.
         package: What is installed by pip, and imported, to run its own networks.
         read: Reads its checkpoints.
-        transform: How it evaluated, unless the checkpoint says otherwise.
-        transform_reason: Whose rule that is.
-        channel_order: What its networks were trained on.
-        channel_order_reason: Whose rule that is; empty if the framework's own.
+        preprocessing: How it evaluates and what its networks were trained on, unless the checkpoint
+            says otherwise.
         prefers_ema: Whether it takes averaged weights itself where there are some.
         ema_keys: Which keys or prefixes mean averaged weights.
         states_evaluation: Whether its files may say how the network was evaluated; VISSL's say
@@ -92,10 +90,7 @@ class Family:
     title: str
     package: str
     read: Reader
-    transform: EvalTransform
-    transform_reason: str
-    channel_order: ChannelOrder = "rgb"
-    channel_order_reason: str = ""
+    preprocessing: Preprocessing
     prefers_ema: bool = False
     ema_keys: frozenset[str] = EMA_KEYS
     states_evaluation: bool = True
@@ -284,14 +279,19 @@ def source_of(family: Family, choice: Choice, options: SourceOptions, where: str
         del fields["num_labels"]
     config = RegNetConfig(**fields)
     order, order_decision = channel_order(family, options, config)
+    transform, reason = family.preprocessing.transform, family.preprocessing.reason
     return Source(
         family=family,
         tensors=state.tensors,
         config=config,
         has_classifier=has_classifier,
         channel_order=order,
-        transform=family.transform.for_channels(config.num_channels),
-        decisions=(weights, order_decision, transform_decision(family)),
+        transform=transform.for_channels(config.num_channels),
+        decisions=(
+            weights,
+            order_decision,
+            Decision("evaluation transform", transform.in_words, reason),
+        ),
         skipped=skipped,
         normalisers=state.normalisers,
     )
@@ -301,19 +301,14 @@ def channel_order(
     family: Family, options: SourceOptions, config: RegNetConfig
 ) -> tuple[ChannelOrder, Decision]:
     """What the network was trained on: as asked for, else as the framework feeds it."""
-    order = options.channel_order or family.channel_order
-    asked = "as asked for with --channel-order"
-    own = family.channel_order_reason or f"{family.keymap.framework}'s own"
-    reason = asked if options.channel_order else own
+    own = family.preprocessing
+    order, reason = own.channel_order, own.order_reason or f"{family.keymap.framework}'s own"
+    if options.channel_order:
+        order, reason = options.channel_order, "as asked for with --channel-order"
     if config.num_channels != len(IMAGENET_MEAN):
         return order, Decision("channel order", "kept", f"{config.num_channels} input channels")
     value = "BGR, stem flipped to take RGB" if order == "bgr" else "RGB, stem kept"
     return order, Decision("channel order", value, reason)
-
-
-def transform_decision(family: Family) -> Decision:
-    """The transform in words."""
-    return Decision("evaluation transform", family.transform.in_words, family.transform_reason)
 
 
 def _join(numbers: Iterable[int]) -> str:

@@ -21,7 +21,7 @@ from converters.families.keymap import Keymap
 from converters.families.layout import strides
 from converters.families.openmmlab_config import DEFAULT, SAYS, OpenMMLabConfig
 from converters.families.real_network import RealNetwork, require_plain, rule_behind
-from converters.families.source import EvalTransform
+from converters.families.source import EvalTransform, Preprocessing
 from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
 
@@ -88,19 +88,11 @@ def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: Sourc
         replace(state, tensors=_heads(state.tensors), beside=_heads(state.beside))
         for state in states
     ]
-    family = FAMILY
-    if averaged:
-        family = replace(family, ema_keys=frozenset({"state_dict"}), prefers_ema=True)
     config = OpenMMLabConfig.of(checkpoint.tree, checkpoint.path.name)
     config.require_expressible()
-    if config.says:
-        family = replace(
-            family,
-            transform=config.transform,
-            transform_reason=config.transform_reason,
-            channel_order=config.channel_order,
-            channel_order_reason=f"the file's {config.place}",
-        )
+    family = replace(FAMILY, preprocessing=config.preprocessing or FAMILY.preprocessing)
+    if averaged:
+        family = replace(family, ema_keys=frozenset({"state_dict"}), prefers_ema=True)
     source = family_source(family, renamed, options, checkpoint.path.name)
     source = source.decided(
         *config.not_understood(source.config.num_labels * source.has_classifier)
@@ -222,9 +214,7 @@ FAMILY = Family(
     title="OpenMMLab",
     package="mmpretrain",
     read=_read,
-    transform=DEFAULT,
-    transform_reason="mmpretrain's configs/regnet",
-    channel_order="bgr",
+    preprocessing=Preprocessing(DEFAULT, "mmpretrain's configs/regnet", "bgr"),
     build=_build,
     write=_write,
     shortcut_last=True,

@@ -29,7 +29,7 @@ from converters.families.pixel_steps import (
     sides,
     whole,
 )
-from converters.families.source import BILINEAR, Decision, EvalTransform
+from converters.families.source import BILINEAR, Decision, EvalTransform, Preprocessing
 from converters.families.words import (
     FIRST_STRIDES,
     Says,
@@ -44,7 +44,6 @@ from regnet.architecture import NORM_EPS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from converters.families.source import ChannelOrder
 
 DEFAULT = EvalTransform(256, 224, BILINEAR)
 """That of mmpretrain's ``configs/regnet``."""
@@ -207,27 +206,14 @@ class OpenMMLabConfig:
         return {}, list(_listed(self.values.get("test_pipeline")))
 
     @property
-    def transform(self) -> EvalTransform:
-        """How it was evaluated."""
-        return self.followed.picture.transform(DEFAULT)
-
-    @property
-    def channel_order(self) -> ChannelOrder:
-        """Of the images that the network takes."""
-        return self.followed.picture.order or "bgr"
-
-    @property
-    def says(self) -> bool:
-        """Whether it says anything of evaluation."""
-        return bool(self._preprocessor or self._test()[1] or self._test()[0])
-
-    @property
-    def transform_reason(self) -> str:
-        """Whose rule the transform is."""
-        if self.followed.picture.has_size:
-            return f"the file's {self.place}"
-        sizes = "the sizes are those of mmpretrain's configs/regnet"
-        return f"the file's {self.place}; {sizes}"
+    def preprocessing(self) -> Preprocessing | None:
+        """How it was evaluated; None if it says nothing of that."""
+        if not self._preprocessor and not any(self._test()):
+            return None
+        picture, place = self.followed.picture, f"the file's {self.place}"
+        sizes = "" if picture.has_size else "; the sizes are those of mmpretrain's configs/regnet"
+        order = picture.order or "bgr"
+        return Preprocessing(picture.transform(DEFAULT), place + sizes, order, place)
 
     def not_understood(self, classes: int) -> tuple[Decision, ...]:
         """Words that may change the network or its evaluation, and are not understood.

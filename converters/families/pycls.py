@@ -21,7 +21,7 @@ from converters.families.layout import group_widths, strides
 from converters.families.linear_rule import rule_of
 from converters.families.pycls_config import RULE, SAYS, PyclsConfig
 from converters.families.real_network import NotRunError, RealNetwork
-from converters.families.source import BILINEAR, Decision, EvalTransform
+from converters.families.source import BILINEAR, Decision, EvalTransform, Preprocessing
 from regnet.config import IMAGENET_CLASSES
 from regnet.design_space import named_like
 
@@ -80,13 +80,7 @@ def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: Sourc
     settled = settle(state, PYCLS, options, where)
     cfg = _cfg_in(wrapper, where)
     cfg.require_expressible()
-    family = replace(
-        FAMILY,
-        transform=cfg.transform,
-        transform_reason=cfg.transform_reason,
-        channel_order=cfg.channel_order,
-        channel_order_reason=cfg.channel_order_reason,
-    )
+    family = replace(FAMILY, preprocessing=cfg.preprocessing)
     state = replace(state, tensors=settled.tensors)
     skipped = _optimiser(wrapper) | skipped | dict(settled.skipped)
     source = source_of(family, (state, weights, skipped), options, where)
@@ -247,9 +241,7 @@ FAMILY = Family(
     title="pycls",
     package="pycls",
     read=_read,
-    transform=EvalTransform(256, 224, BILINEAR),
-    transform_reason="pycls' default",
-    channel_order="bgr",
+    preprocessing=Preprocessing(EvalTransform(256, 224, BILINEAR), "pycls' default", "bgr"),
     build=_build,
     write=_write,
     says=SAYS,

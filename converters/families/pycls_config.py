@@ -13,7 +13,7 @@ import yaml
 
 from converters.checkpoint.pickle_reader import require_bounded
 from converters.errors import InputError
-from converters.families.source import BILINEAR, EvalTransform
+from converters.families.source import BILINEAR, EvalTransform, Preprocessing
 from converters.families.words import (
     ACTIVATIONS,
     FIRST_STRIDES,
@@ -162,11 +162,6 @@ class PyclsConfig:
         return found.get(key, default) if isinstance(found, dict) else default
 
     @property
-    def is_present(self) -> bool:
-        """Whether the checkpoint had a cfg at all."""
-        return bool(self.values)
-
-    @property
     def network_section(self) -> str:
         """``REGNET`` or ``ANYNET``, by ``MODEL.TYPE``.
 
@@ -260,76 +255,46 @@ class PyclsConfig:
         return ours
 
     @property
-    def _is_ffcv(self) -> bool:
-        """Whether images came through FFCV, whose loader pycls has for ImageNet alone."""
-        return bool(self.get("DATA_LOADER", "MODE", "") == "ffcv") and not self._is_cifar
+    def preprocessing(self) -> Preprocessing:
+        """Short side ``TEST.IM_SIZE``, centre crop ``TRAIN.IM_SIZE``, bilinear; BGR, as of OpenCV.
 
-    @property
-    def _is_cifar(self) -> bool:
-        return bool(self._dataset == "cifar10")
-
-    @property
-    def _dataset(self) -> Any:
-        """What the network was tested on."""
-        return self.get("TEST", "DATASET", "") or self.get("TRAIN", "DATASET", "")
-
-    @property
-    def channel_order(self) -> ChannelOrder:
-        """BGR, as OpenCV loads pictures; RGB from CIFAR's own files and from FFCV."""
-        return "rgb" if self._is_ffcv or self._is_cifar else "bgr"
-
-    @property
-    def channel_order_reason(self) -> str:
-        """Whose rule that is."""
-        if not self.is_present:
-            return "pycls' default; the file has no cfg that says otherwise"
-        if self._is_cifar:
-            return "the cfg's TEST.DATASET is cifar10, whose loader feeds RGB"
-        if self._is_ffcv:
-            return "the cfg's DATA_LOADER.MODE is ffcv, which feeds RGB"
-        if self._dataset not in _DATASETS:
-            return f"pycls' default; the data set {self._dataset} is none of its own"
-        return "the cfg names pycls' own loader, which feeds BGR"
-
-    @property
-    def transform(self) -> EvalTransform:
-        """Short side ``TEST.IM_SIZE``, centre crop ``TRAIN.IM_SIZE``, bilinear.
-
-        CIFAR's pictures are taken as they are. FFCV crops 224/256 of the short side, whatever
-        ``TEST.IM_SIZE`` is, and without augmentation normalises with whole numbers. pycls resizes
-        with OpenCV, without antialiasing, FFCV by area; Pillow's bilinear is the nearest filter
-        that a ``preprocessor_config.json`` can name.
+        CIFAR's pictures are RGB and taken as they are. FFCV, whose loader pycls has for ImageNet
+        alone, feeds RGB, crops 224/256 of the short side, whatever ``TEST.IM_SIZE`` is, and without
+        augmentation normalises with whole numbers. pycls resizes with OpenCV, without antialiasing,
+        FFCV by area; Pillow's bilinear is the nearest filter that a ``preprocessor_config.json``
+        can name.
 
         Raises:
             InputError: If the sizes are not positive integers, the crop no larger than the image.
         """
+        dataset = self.get("TEST", "DATASET", "") or self.get("TRAIN", "DATASET", "")
         resize, crop = self.get("TEST", "IM_SIZE", 256), self.get("TRAIN", "IM_SIZE", 224)
-        if self._is_cifar:
-            resize = crop
-        elif self._is_ffcv and isinstance(crop, int):
-            resize = round(crop * _FFCV_RATIO)
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        reason = "the cfg's TEST.IM_SIZE and TRAIN.IM_SIZE"
+        order: ChannelOrder = "bgr"
+        order_reason = "the cfg names pycls' own loader, which feeds BGR"
+        if not self.values:
+            reason = "pycls' default"
+            order_reason = "pycls' default; the file has no cfg that says otherwise"
+        elif dataset == "cifar10":
+            resize, (mean, std) = crop, _CIFAR
+            reason = "the cfg's TEST.DATASET is cifar10"
+            order, order_reason = "rgb", f"{reason}, whose loader feeds RGB"
+        elif self.get("DATA_LOADER", "MODE", "") == "ffcv":
+            resize = round(crop * _FFCV_RATIO) if isinstance(crop, int) else resize
+            if not self.get("TRAIN", "AUGMENT", ""):
+                mean, std = _WHOLE_NUMBERS
+            reason = "the cfg's TRAIN.IM_SIZE, by the share of it that pycls' FFCV loader crops"
+            order, order_reason = "rgb", "the cfg's DATA_LOADER.MODE is ffcv, which feeds RGB"
+        elif dataset not in _DATASETS:
+            order_reason = f"pycls' default; the data set {dataset} is none of its own"
         if not (isinstance(resize, int) and isinstance(crop, int) and 0 < crop <= resize):
             raise InputError(
                 f"{self.where}: its cfg evaluates with TEST.IM_SIZE {resize} and TRAIN.IM_SIZE "
                 f"{crop}; they must be positive and the second no larger than the first."
             )
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
-        if self._is_cifar:
-            mean, std = _CIFAR
-        elif self._is_ffcv and not self.get("TRAIN", "AUGMENT", ""):
-            mean, std = _WHOLE_NUMBERS
-        return EvalTransform(resize, crop, BILINEAR, mean, std)
-
-    @property
-    def transform_reason(self) -> str:
-        """Whose rule that is."""
-        if not self.is_present:
-            return "pycls' default"
-        if self._is_cifar:
-            return "the cfg's TEST.DATASET is cifar10"
-        if self._is_ffcv:
-            return "the cfg's TRAIN.IM_SIZE, by the share of it that pycls' FFCV loader crops"
-        return "the cfg's TEST.IM_SIZE and TRAIN.IM_SIZE"
+        transform = EvalTransform(resize, crop, BILINEAR, mean, std)
+        return Preprocessing(transform, reason, order, order_reason)
 
     @property
     def not_understood(self) -> tuple[Decision, ...]:

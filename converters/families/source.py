@@ -170,6 +170,23 @@ class EvalTransform:
         return self if fits else replace(self, mean=(), std=())
 
 
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a network's images are made, and whose rules these are.
+
+    Attributes:
+        transform: From a picture to pixels.
+        reason: Whose rule that is.
+        channel_order: Of the images.
+        order_reason: Whose rule that is; empty if it is the framework's own.
+    """
+
+    transform: EvalTransform
+    reason: str
+    channel_order: ChannelOrder = "rgb"
+    order_reason: str = ""
+
+
 @dataclass(frozen=True)
 class Source:
     """A recognised checkpoint, ready to be planned.

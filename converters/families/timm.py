@@ -18,8 +18,8 @@ from converters.families.keymap import Keymap
 from converters.families.labels import imagenet_labels
 from converters.families.manifest import network_like
 from converters.families.real_network import RealNetwork, rule_behind
-from converters.families.source import LICENCE, Decision, EvalTransform
-from converters.families.timm_config import DEFAULT, SAYS, TimmConfig
+from converters.families.source import LICENCE, Decision, EvalTransform, Preprocessing
+from converters.families.timm_config import DEFAULT, SAYS, SILENT, TimmConfig
 from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
 from regnet.config import CONFIG_NAME, IMAGENET_CLASSES, IMAGENET_MEAN
@@ -73,7 +73,7 @@ def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: Sourc
     # Before shapes are read: pooling that doubles the features is no fault of the classifier.
     config.require_expressible(has_classifier=False)
     _require_regnet_names([*states[0].tensors, *states[0].beside], where)
-    family = replace(FAMILY, transform=config.transform, transform_reason=config.transform_reason)
+    family = replace(FAMILY, preprocessing=config.preprocessing)
     source = family_source(family, states, options, where)
     config.require_expressible(has_classifier=source.has_classifier)
     source = _with_activation(source, config.activation, where)
@@ -233,8 +233,7 @@ FAMILY = Family(
     title="timm",
     package="timm",
     read=_read,
-    transform=DEFAULT,
-    transform_reason="timm's default; the file does not say",
+    preprocessing=Preprocessing(DEFAULT, SILENT),
     prefers_ema=True,
     build=_build,
     write=_write,

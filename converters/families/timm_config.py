@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.families.manifest import timm_default
-from converters.families.source import BICUBIC, FILTERS, Decision, EvalTransform
+from converters.families.source import BICUBIC, FILTERS, Decision, EvalTransform, Preprocessing
 from converters.families.words import (
     ACTIVATIONS,
     Says,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 DEFAULT = EvalTransform(256, 224, BICUBIC)
 """timm's, where nothing is said."""
+
+SILENT = "timm's default; the file does not say"
 
 AVERAGE = ("avg", "fast", "fastavg")
 """timm's names of global average pooling."""
@@ -236,26 +238,22 @@ class TimmConfig:
             )
 
     @property
-    def transform(self) -> EvalTransform:
-        """The transform that timm evaluates with.
+    def preprocessing(self) -> Preprocessing:
+        """How timm evaluates it.
 
         Raises:
             InputError: If no `preprocessor_config.json` can say it.
         """
-        stated = _resolved(self.arguments, self.pretrained, self.where)
-        return _transform(stated, self.where)
-
-    @property
-    def transform_reason(self) -> str:
-        """Whose rule that is."""
+        reason = SILENT
         if self.folder:
             tag = self.pretrained.get("tag")
-            return "the folder's pretrained_cfg" + (f", tag {tag}" if tag else "")
-        if not self.arguments:
-            return "timm's default; the file does not say"
-        deit = isinstance(self.arguments.get("input_size"), int)
-        base = f"timm's {self.named.name}" if self.named and not deit else "timm's default"
-        return f"the training run's args; what they leave out is {base}"
+            reason = "the folder's pretrained_cfg" + (f", tag {tag}" if tag else "")
+        elif self.arguments:
+            deit = isinstance(self.arguments.get("input_size"), int)
+            base = f"timm's {self.named.name}" if self.named and not deit else "timm's default"
+            reason = f"the training run's args; what they leave out is {base}"
+        stated = _resolved(self.arguments, self.pretrained, self.where)
+        return Preprocessing(_transform(stated, self.where), reason)
 
     @property
     def not_understood(self) -> tuple[Decision, ...]:

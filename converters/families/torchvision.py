@@ -18,7 +18,7 @@ from converters.families.family import Family, family_source, write_flat
 from converters.families.keymap import Keymap
 from converters.families.layout import group_widths, strides
 from converters.families.real_network import RealNetwork, require_plain
-from converters.families.source import BILINEAR, FILTERS, EvalTransform
+from converters.families.source import BILINEAR, FILTERS, EvalTransform, Preprocessing
 from converters.families.words import Vocabulary, keys, mapping_in, not_understood
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: Sourc
     reason = "the training run's args"
     if _CROP not in arguments:
         reason += ", of a trainer from before 2022, which evaluates at 256"
-    transform = _transform(arguments, where)
-    family = replace(FAMILY, transform=transform, transform_reason=reason)
+    family = replace(FAMILY, preprocessing=Preprocessing(_transform(arguments, where), reason))
     source = family_source(family, states, options, where)
     unknown = not_understood(_ARGUMENTS.unknown(arguments), "the training run's args")
     return source.decided(*unknown)
@@ -152,8 +151,10 @@ FAMILY = Family(
     title="torchvision",
     package="torchvision",
     read=_read,
-    transform=EvalTransform(232, 224, BILINEAR),
-    transform_reason="torchvision's IMAGENET1K_V2; its V1 files were evaluated at 256",
+    preprocessing=Preprocessing(
+        EvalTransform(232, 224, BILINEAR),
+        "torchvision's IMAGENET1K_V2; its V1 files were evaluated at 256",
+    ),
     prefers_ema=True,
     build=_build,
     write=write_flat,

@@ -13,7 +13,7 @@ from converters.errors import InputError, UnsafeInputError
 from converters.families.family import Family, family_source
 from converters.families.real_network import RealNetwork
 from converters.families.reference_keymap import REFERENCE
-from converters.families.source import BICUBIC, Decision, EvalTransform
+from converters.families.source import BICUBIC, Decision, EvalTransform, Preprocessing
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
 from regnet.config import DEFAULT_NUM_LABELS, RegNetConfig
 
@@ -145,7 +145,9 @@ FAMILY = Family(
     title="Hugging Face transformers",
     package="transformers",
     read=_read,
-    transform=EvalTransform(256, 224, BICUBIC),
-    transform_reason="what facebook's RegNets on the Hub say; there is no preprocessor_config.json",
+    preprocessing=Preprocessing(
+        EvalTransform(256, 224, BICUBIC),
+        "what facebook's RegNets on the Hub say; there is no preprocessor_config.json",
+    ),
     build=_build,
 )

@@ -21,7 +21,7 @@ from converters.families.entries import elsewhere, require_readable
 from converters.families.family import Family, choose_state, source_of
 from converters.families.heads import Head, branch, choose_head, last_block
 from converters.families.real_network import RealNetwork, require_plain
-from converters.families.source import BICUBIC, BILINEAR, EvalTransform
+from converters.families.source import BICUBIC, BILINEAR, EvalTransform, Preprocessing
 from converters.families.torchvision import import_torchvision
 from regnet.architecture import COUNTER, NORM_EPS
 
@@ -227,14 +227,14 @@ FAMILY = Family(
     title="VISSL",
     package="vissl",
     read=_read,
-    transform=EvalTransform(256, 224, BILINEAR),
-    transform_reason="VISSL's linear evaluation on ImageNet",
+    preprocessing=Preprocessing(
+        EvalTransform(256, 224, BILINEAR), "VISSL's linear evaluation on ImageNet"
+    ),
     states_evaluation=False,
     build=_build,
 )
 
 _FINE_TUNED = replace(
     FAMILY,
-    transform=EvalTransform(384, 384, BICUBIC),
-    transform_reason="SEER's fine-tuning on ImageNet",
+    preprocessing=Preprocessing(EvalTransform(384, 384, BICUBIC), "SEER's fine-tuning on ImageNet"),
 )

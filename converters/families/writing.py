@@ -91,8 +91,9 @@ class Network:
         Args:
             name: The target's.
         """
-        flips = self.target.channel_order == "bgr" and self.config.num_channels == len(
-            IMAGENET_MEAN
+        flips = (
+            self.target.preprocessing.channel_order == "bgr"
+            and self.config.num_channels == len(IMAGENET_MEAN)
         )
         is_stem = name == self.target.keymap.spell("stem.conv", {})
         return tensor_chunks(self.checkpoint, self.tensors[name], flip=flips and is_stem)

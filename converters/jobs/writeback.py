@@ -256,7 +256,7 @@ def _require_same(written: Path, network: Network) -> str:
     """
     target = network.target
     framework = target.keymap.framework
-    options = SourceOptions(framework, target.channel_order)
+    options = SourceOptions(framework, target.preprocessing.channel_order)
     try:
         with inspected(written, options) as (checkpoint, inspection):
             tensors = _different_tensors(checkpoint, inspection, network)

@@ -14,7 +14,7 @@ import torch
 from torchvision.transforms._presets import ImageClassification
 
 from converters.families.classy_vision_config import ClassyVisionConfig
-from converters.families.source import BILINEAR, NOT_UNDERSTOOD, EvalTransform
+from converters.families.source import BILINEAR, NOT_UNDERSTOOD, EvalTransform, Preprocessing
 from regnet import RegNetImageProcessor
 from tests.converters.families.conversion import picture, source_of
 from tests.oracles import classy_vision, torchvision
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 DEFAULT = EvalTransform(256, 224, BILINEAR)
+OWN = Preprocessing(DEFAULT, "the framework's own")
 
 
 def on_input(*steps: dict[str, Any]) -> list[dict[str, Any]]:
@@ -67,7 +68,8 @@ def theirs(transforms: list[dict[str, Any]], image: Image.Image) -> np.ndarray[A
 def test_a_picture_is_treated_as_classy_vision_s_own_test_treats_it(test: str) -> None:
     config = ClassyVisionConfig({"dataset": {"test": {"transforms": TESTS[test]}}})
 
-    processor = RegNetImageProcessor(**config.transform(DEFAULT).preprocessor_fields(3))
+    transform = config.preprocessing(OWN).transform
+    processor = RegNetImageProcessor(**transform.preprocessor_fields(3))
 
     for image in (picture(400, 300), picture(300, 517)):
         ours = processor(image, return_tensors="np")["pixel_values"][0]
@@ -89,7 +91,8 @@ def test_a_shipped_configuration_is_understood(path: Path) -> None:
     config = ClassyVisionConfig(values)
     transforms = values["dataset"]["test"]["transforms"]
 
-    processor = RegNetImageProcessor(**config.transform(DEFAULT).preprocessor_fields(3))
+    transform = config.preprocessing(OWN).transform
+    processor = RegNetImageProcessor(**transform.preprocessor_fields(3))
 
     ours = processor(picture(), return_tensors="np")["pixel_values"][0]
     assert np.allclose(ours, theirs(transforms, picture()), atol=1e-5)
@@ -106,7 +109,7 @@ def test_the_default_of_a_data_set_is_imagenet_s() -> None:
         }
     )
 
-    assert not config.transform(DEFAULT).differences(DEFAULT)
+    assert not config.preprocessing(OWN).transform.differences(DEFAULT)
     assert not config.not_understood
 
 

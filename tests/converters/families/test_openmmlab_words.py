@@ -18,7 +18,7 @@ from PIL import Image
 
 from converters.errors import InputError
 from converters.families.openmmlab_config import OpenMMLabConfig
-from converters.families.source import FILTERS, NOT_UNDERSTOOD, EvalTransform
+from converters.families.source import FILTERS, NOT_UNDERSTOOD, EvalTransform, Preprocessing
 from regnet import RegNetImageProcessor
 from tests.converters.families.conversion import LIMIT, converted, difference, noise, source_of
 
@@ -53,6 +53,12 @@ def said(stored: object, key: str = "cfg") -> OpenMMLabConfig:
     return OpenMMLabConfig.of({"meta": {key: stored}}, "net.pth")
 
 
+def images(read: OpenMMLabConfig) -> Preprocessing:
+    """What it says of images."""
+    assert read.preprocessing is not None
+    return read.preprocessing
+
+
 def smooth(width: int, height: int) -> Image.Image:
     """A picture of three different ramps."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
@@ -69,9 +75,10 @@ def theirs(config: Any, picture: Image.Image) -> np.ndarray[Any, Any]:
 
 def ours(said: OpenMMLabConfig, picture: Image.Image) -> np.ndarray[Any, Any]:
     """The same by what we read, in the order that the network takes."""
-    processor = RegNetImageProcessor(**said.transform.preprocessor_fields(3))
+    preprocessing = images(said)
+    processor = RegNetImageProcessor(**preprocessing.transform.preprocessor_fields(3))
     pixels: np.ndarray[Any, Any] = processor(picture, return_tensors="np")["pixel_values"][0]
-    return pixels[::-1] if said.channel_order == "bgr" else pixels
+    return pixels[::-1] if preprocessing.channel_order == "bgr" else pixels
 
 
 SHIPPED = (
@@ -139,7 +146,7 @@ FILTER_TEXT = (
     ],
 )
 def test_every_way_of_resizing_is_followed(steps: str, expected: Any) -> None:
-    transform = said(FILTER_TEXT.format(steps)).transform
+    transform = images(said(FILTER_TEXT.format(steps))).transform
     if isinstance(expected, EvalTransform):
         expected = (expected.resize, expected.crop, expected.resample, expected.squash)
 
@@ -161,10 +168,10 @@ def old_text(size: object, *, to_rgb: bool, dataset: str = "ImageNet") -> str:
 def test_the_older_generation_normalises_in_its_pipeline(to_rgb: bool) -> None:
     read = said(old_text((320, -1), to_rgb=to_rgb), "config")
 
-    assert read.channel_order == ("rgb" if to_rgb else "bgr")
-    assert (read.transform.resize, read.transform.crop) == (320, 224)
+    assert images(read).channel_order == ("rgb" if to_rgb else "bgr")
+    assert (images(read).transform.resize, images(read).transform.crop) == (320, 224)
     mean = (123.675, 116.28, 103.53)[:: 1 if to_rgb else -1]
-    assert read.transform.mean == pytest.approx([value / 255 for value in mean])
+    assert images(read).transform.mean == pytest.approx([value / 255 for value in mean])
     assert not read.not_understood(1000)
 
 
@@ -173,7 +180,7 @@ def test_the_text_of_files_one_behind_another_is_merged_as_mmcv_does() -> None:
     child = "data = dict(samples_per_gpu=32)\nimg_norm_cfg = dict(_delete_=True, mean=[0.5])"
     text = f"/home/me/base.py\n{base}\n\n/home/me/config.py\n_base_ = './base.py'\n{child}\n"
 
-    assert said(text, "config").transform == said(base, "config").transform
+    assert images(said(text, "config")) == images(said(base, "config"))
 
 
 def test_nothing_in_a_text_is_run(tmp_path: Path) -> None:
@@ -184,7 +191,7 @@ def test_nothing_in_a_text_is_run(tmp_path: Path) -> None:
     )
     read = said(text)
 
-    assert read.channel_order == "rgb"
+    assert images(read).channel_order == "rgb"
     assert "data_preprocessor" in read.not_understood(1000)[0].value
     assert not trap.exists()
 
@@ -245,15 +252,17 @@ def test_a_detector_s_sizes_are_no_classifier_s() -> None:
         "config",
     )
 
-    assert read.channel_order == "bgr"
-    assert read.transform == EvalTransform(256, 224, FILTERS["bilinear"], *reversed_pairs(read))
+    assert images(read).channel_order == "bgr"
+    assert images(read).transform == EvalTransform(
+        256, 224, FILTERS["bilinear"], *reversed_pairs(read)
+    )
     assert not read.not_understood(0)
 
 
 def reversed_pairs(read: OpenMMLabConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """ImageNet's mean and deviation as the text has them."""
-    assert read.transform.mean == pytest.approx([0.485, 0.456, 0.406])
-    return read.transform.mean, read.transform.std
+    assert images(read).transform.mean == pytest.approx([0.485, 0.456, 0.406])
+    return images(read).transform.mean, images(read).transform.std
 
 
 @pytest.mark.parametrize("to_rgb", [True, False])

@@ -47,7 +47,7 @@ def train(path: Path, network: nn.Module, **arguments: Any) -> Path:
 def ours(arguments: dict[str, Any], folder: dict[str, Any] | None = None) -> EvalTransform:
     """The transform that we read from arguments."""
     model = arguments.get("model_kwargs", {})
-    return TimmConfig("net", folder or {}, arguments, model).transform
+    return TimmConfig("net", folder or {}, arguments, model).preprocessing.transform
 
 
 def timms(arguments: dict[str, Any], name: str) -> EvalTransform:
@@ -171,6 +171,6 @@ def test_a_folder_of_before_2023_says_the_same(name: str, tmp_path: Path) -> Non
 
     config = TimmConfig.of(legacy)
 
-    assert config.transform == timms({}, name)
+    assert config.preprocessing.transform == timms({}, name)
     assert config.not_understood == ()
     assert timm.is_model(config.folder["architecture"])

@@ -8,7 +8,7 @@ from converters.families.family import Family, family_source, write_flat
 from converters.families.keymap import Keymap
 from converters.families.layout import group_widths, strides
 from converters.families.real_network import RealNetwork, require_plain
-from converters.families.source import BILINEAR, EvalTransform
+from converters.families.source import BILINEAR, EvalTransform, Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,9 +59,7 @@ FAMILY = Family(
     title="Toy",
     package="tests",
     read=_read,
-    transform=EvalTransform(256, 224, BILINEAR),
-    transform_reason="toy's own",
-    channel_order="bgr",
+    preprocessing=Preprocessing(EvalTransform(256, 224, BILINEAR), "toy's own", "bgr"),
     build=_build,
     write=write_flat,
     has_attention=False,
