@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from http.client import HTTPException, responses
 from pathlib import Path
@@ -102,10 +102,15 @@ def fetch(published: Published, progress: Progress) -> Path:
                 f"{published.full_name} is not in the cache and the network is forbidden; unset "
                 f"REGNET_OFFLINE and HF_HUB_OFFLINE, or fetch {published.url} elsewhere."
             )
-        with _cache_errors(published.full_name):
-            admitted = _Admission(published.url, target.with_name(f"{target.name}.sha256"))
-            expected, most = published.sha256, _most_of(published)
-            download(published.url, target, progress, expected, most=most, admit=admitted)
+        admit = partial(_admit, published.url, target.with_name(f"{target.name}.sha256"))
+        expected, most = published.sha256, _most_of(published)
+        try:
+            download(published.url, target, progress, expected, most=most, admit=admit)
+        except OSError as error:
+            raise StorageError(
+                f"{published.full_name} cannot be kept in the cache ({in_words(error)}); make room "
+                "or set REGNET_CACHE to a folder that can be written."
+            ) from error
     return target
 
 
@@ -325,31 +330,23 @@ def _require_digest(path: Path, beginning: str | None, url: str) -> str:
     return digest
 
 
-@dataclass(frozen=True)
-class _Admission:
-    """Lets a checkpoint into the cache, and nothing else than the first time.
+def _admit(url: str, record: Path, path: Path, digest: str) -> None:
+    """Let a checkpoint into the cache, and nothing else than the first time.
 
-    Attributes:
-        url: Where it came from.
-        record: The digest that came the first time; it stays when the checkpoint is deleted.
+    ``record`` keeps the digest that came the first time; it stays when the checkpoint is deleted.
     """
-
-    url: str
-    record: Path
-
-    def __call__(self, path: Path, digest: str) -> None:
-        first = self.record.read_bytes().strip() if self.record.is_file() else b""
-        # A record that was not written to its end is none.
-        if len(first) == len(digest) and first != digest.encode():
-            raise InputError(
-                f"{self.url} has the sha256 {digest[:16]}..., which is not what it had the first "
-                f"time ({self.record}); it was deleted, so distrust the network, or if it was "
-                "published anew, move that record away."
-            )
-        _require_checkpoint(
-            path, f"What {self.url} sent is none", "it was deleted, so run the command again"
+    first = record.read_bytes().strip() if record.is_file() else b""
+    # A record that was not written to its end is none.
+    if len(first) == len(digest) and first != digest.encode():
+        raise InputError(
+            f"{url} has the sha256 {digest[:16]}..., which is not what it had the first time "
+            f"({record}); it was deleted, so distrust the network, or if it was published anew, "
+            "move that record away."
         )
-        self.record.write_text(f"{digest}\n", encoding="ascii")
+    _require_checkpoint(
+        path, f"What {url} sent is none", "it was deleted, so run the command again"
+    )
+    record.write_text(f"{digest}\n", encoding="ascii")
 
 
 def _require_checkpoint(path: Path, what: str, advice: str) -> None:
@@ -365,41 +362,21 @@ def _require_checkpoint(path: Path, what: str, advice: str) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for appending that no other process is filling."""
-    with _open_locked(path) as file:
-        try:
-            yield file
-        finally:
-            if not file.seek(0, os.SEEK_END) and is_same(path, file.fileno()):
-                path.unlink(missing_ok=True)
-
-
-def _open_locked(path: Path) -> IO[bytes]:
     while True:
-        file = path.open("ab+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise StorageError(
-                f"Another command is fetching {path.stem} at this moment; run this one again when "
-                "it is done."
-            ) from error
-        except BaseException:
-            file.close()
-            raise
-        # Who had it until now may have moved it into its place, whole, before this was locked.
-        if is_same(path, file.fileno()):
-            return file
-        file.close()
-
-
-@contextmanager
-def _cache_errors(name: str) -> Iterator[None]:
-    """Turn the operating system's errors into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{name} cannot be kept in the cache ({in_words(error)}); make room or set "
-            "REGNET_CACHE to a folder that can be written."
-        ) from error
+        with path.open("ab+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StorageError(
+                    f"Another command is fetching {path.stem} at this moment; run this one again "
+                    "when it is done."
+                ) from error
+            # Who had it until now may have moved it into its place, whole, before this was locked.
+            if not is_same(path, file.fileno()):
+                continue
+            try:
+                yield file
+            finally:
+                if not file.seek(0, os.SEEK_END) and is_same(path, file.fileno()):
+                    path.unlink(missing_ok=True)
+            return

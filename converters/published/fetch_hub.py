@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from converters.staging import partial_name, staged_folder
 from regnet.files.json_text import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from converters.progress import Progress
 
@@ -42,8 +43,7 @@ def fetch_repository(repository: str, folder: Path, progress: Progress, *, offli
     Raises:
         StorageError: If it cannot be fetched or is not in the cache.
     """
-    hub = _Hub(repository, progress, offline=offline)
-    files = dict(hub.files())
+    files = dict(_files(partial(_get, repository, _bar_for(progress), offline)))
     if not files.keys() & set(WEIGHTS):
         raise StorageError(
             f"{repository} is not in the Hub's cache and the network is forbidden; unset "
@@ -56,53 +56,37 @@ def fetch_repository(repository: str, folder: Path, progress: Progress, *, offli
     return folder
 
 
-class _Hub:
-    """A repository's files, one after the other."""
+def _files(get: Callable[[str], Path | None]) -> Iterator[tuple[str, Path]]:
+    """Yield name and place of what a conversion reads."""
+    for name in CONFIGURATIONS:
+        if path := get(name):
+            yield name, path
+    for name in WEIGHTS:
+        if path := get(name):
+            yield name, path
+            for shard in _shards(path):
+                if part := get(shard):
+                    yield shard, part
+            return
 
-    def __init__(self, repository: str, progress: Progress, *, offline: bool) -> None:
-        self._repository = repository
-        self._bar = _bar_for(progress)
-        self._offline = offline
 
-    def files(self) -> Iterator[tuple[str, Path]]:
-        """Yield name and place of what a conversion reads."""
-        for name in CONFIGURATIONS:
-            if path := self._get(name):
-                yield name, path
-        for name in WEIGHTS:
-            if path := self._get(name):
-                yield name, path
-                for shard in _shards(path):
-                    if part := self._get(shard):
-                        yield shard, part
-                return
-
-    def _get(self, name: str) -> Path | None:
-        """The file in the Hub's cache; None if the repository, or offline the cache, has none."""
-        try:
-            return Path(
-                hf_hub_download(
-                    self._repository,
-                    name,
-                    local_files_only=self._offline,
-                    tqdm_class=self._bar,
-                )
-            )
-        except EntryNotFoundError as error:
-            if isinstance(error, LocalEntryNotFoundError) and not self._offline:
-                raise self._failure("there is no connection") from error
+def _get(repository: str, bar: type[tqdm], offline: bool, name: str) -> Path | None:
+    """A file in the Hub's cache; None if the repository, or offline the cache, has none."""
+    cause: Exception
+    try:
+        return Path(hf_hub_download(repository, name, local_files_only=offline, tqdm_class=bar))
+    except EntryNotFoundError as error:
+        if offline or not isinstance(error, LocalEntryNotFoundError):
             return None
-        except HfHubHTTPError as error:
-            status = error.response.status_code
-            raise self._failure(f"the server answers {status}") from error
-        except (OSError, UNREACHABLE) as error:
-            raise self._failure(in_words(error)) from error
-
-    def _failure(self, reason: str) -> StorageError:
-        return StorageError(
-            f"{self._repository} cannot be fetched from the Hugging Face Hub ({reason}); check the "
-            "connection and run the command again."
-        )
+        reason, cause = "there is no connection", error
+    except HfHubHTTPError as error:
+        reason, cause = f"the server answers {error.response.status_code}", error
+    except (OSError, UNREACHABLE) as error:
+        reason, cause = in_words(error), error
+    raise StorageError(
+        f"{repository} cannot be fetched from the Hugging Face Hub ({reason}); check the "
+        "connection and run the command again."
+    ) from cause
 
 
 def _shards(path: Path) -> list[str]:

@@ -39,11 +39,8 @@ def opened(request: Request, timeout: float) -> HTTPResponse:
         ValueError: If an address that it leads to is none.
     """
     opener = OpenerDirector()  # `urlopen` would follow to ftp as well
-    for handler in (
-        *(ProxyHandler(), _Http(), _Https(), HTTPDefaultErrorHandler()),
-        *(_Redirects(), HTTPErrorProcessor()),
-    ):
-        opener.add_handler(handler)
+    for kind in (ProxyHandler, _Connects, HTTPDefaultErrorHandler, _Redirects, HTTPErrorProcessor):
+        opener.add_handler(kind())
     response: HTTPResponse = opener.open(request, timeout=timeout)
     return response
 
@@ -101,7 +98,9 @@ class _Patient:
 
         def give_up() -> None:
             late.set()
-            _shut(self.sock)
+            if self.sock is not None:
+                with suppress(OSError):
+                    self.sock.shutdown(socket.SHUT_RDWR)
 
         timer = threading.Timer(HEADERS_TIME, give_up)
         timer.daemon = True
@@ -115,12 +114,6 @@ class _Patient:
         return response
 
 
-def _shut(connected: socket.socket | None) -> None:
-    if connected is not None:
-        with suppress(OSError):
-            connected.shutdown(socket.SHUT_RDWR)
-
-
 class _Connection(_Patient, HTTPConnection):
     pass
 
@@ -129,11 +122,9 @@ class _SecureConnection(_Patient, HTTPSConnection):
     pass
 
 
-class _Http(HTTPHandler):
+class _Connects(HTTPHandler, HTTPSHandler):
     def http_open(self, req: Request) -> HTTPResponse:
         return self.do_open(_Connection, req)
 
-
-class _Https(HTTPSHandler):
     def https_open(self, req: Request) -> HTTPResponse:
         return self.do_open(_SecureConnection, req)
