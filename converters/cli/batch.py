@@ -130,7 +130,7 @@ def convert_all(
         StorageError: Likewise, if ``out_dir`` cannot be made or Ray is not installed.
         BatchError: At the end, if a checkpoint was not converted.
     """
-    from converters.staging import storage_errors
+    from converters.staging.staged import storage_errors
 
     folders = _folders(sources, out_dir)
     if out_dir.exists() and not out_dir.is_dir():

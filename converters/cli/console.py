@@ -145,7 +145,7 @@ def write_text(target: Path, text: str) -> None:
     Raises:
         StorageError: If the file cannot be written.
     """
-    from converters.staging import staged_file, storage_errors
+    from converters.staging.staged import staged_file, storage_errors
 
     if str(target) == "-":
         sys.stdout.write(text)

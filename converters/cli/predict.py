@@ -105,7 +105,7 @@ def _cell(text: str) -> str:
 
 def _draw(predictions: Sequence[Prediction], target: Path) -> None:
     from converters.jobs.contact_sheet import contact_sheet
-    from converters.staging import staged_file, storage_errors
+    from converters.staging.staged import staged_file, storage_errors
 
     sheet = contact_sheet(predictions)
     with storage_errors(target), staged_file(target) as staging:

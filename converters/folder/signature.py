@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError, StorageError, in_words, printable, require_extra
-from converters.staging import staged_file
+from converters.staging.staged import staged_file
 from regnet.files.reading import open_regular
 
 if TYPE_CHECKING:

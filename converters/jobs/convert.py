@@ -18,7 +18,7 @@ from converters.formats.registry import (
     write_artefacts,
 )
 from converters.progress import SILENT
-from converters.staging import require_place, require_space, staged_folder
+from converters.staging.staged import require_place, require_space, staged_folder
 from converters.weights.inspection import Inspection, inspected
 from converters.weights.stream import planned_shards, write_weights
 

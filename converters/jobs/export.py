@@ -14,7 +14,7 @@ from converters.parity.recording import with_files, with_verdicts
 from converters.progress import SILENT
 from converters.reports.card import read_card, updated_card
 from converters.reports.usage import is_ours
-from converters.staging import staged_update
+from converters.staging.staged import staged_update
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,13 +21,8 @@ from converters.families.writing import Network, tensor_chunks
 from converters.folder.folder import REPORT_NAME, ConvertedFolder
 from converters.jobs.convert import ConvertOptions, convert
 from converters.progress import SILENT
-from converters.staging import (
-    partial_name,
-    require_place,
-    staged_file,
-    staged_folder,
-    working_folder,
-)
+from converters.staging.staged import require_place, staged_file, staged_folder, working_folder
+from converters.staging.unfinished import partial_name
 from converters.weights.inspection import inspected
 from regnet.files.dtypes import DTYPES
 

@@ -13,7 +13,8 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from converters.checkpoint.beside import CONFIGURATIONS, WEIGHTS
 from converters.errors import StorageError, in_words
-from converters.staging import partial_name, staged_folder
+from converters.staging.staged import staged_folder
+from converters.staging.unfinished import partial_name
 from regnet.files.json_text import read_json
 
 if TYPE_CHECKING:

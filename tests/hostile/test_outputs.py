@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from converters.staging import staged_folder
+from converters.staging.staged import staged_folder
 from tests.converters.cli.running import assert_one_sentence, regnet, run
 from tests.converters.demo import snapshot
 

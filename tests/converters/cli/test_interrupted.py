@@ -20,7 +20,8 @@ from converters.checkpoint.values import Run
 from converters.errors import StorageError
 from converters.jobs.convert import ConvertOptions, convert
 from converters.progress import Silent
-from converters.staging import partial_name, staged_file, staged_folder, working_folder
+from converters.staging.staged import staged_file, staged_folder, working_folder
+from converters.staging.unfinished import partial_name
 from converters.weights.weights_file import Follower, Followers, WeightsFile
 from tests.converters.demo import snapshot
 from tests.converters.giants import sparse_checkpoint, wide

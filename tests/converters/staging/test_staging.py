@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from converters.errors import InputError, StorageError
-from converters.staging import exchange, partial_name, staged_file, staged_folder, staged_update
+from converters.staging import exchange
+from converters.staging.staged import staged_file, staged_folder, staged_update
+from converters.staging.unfinished import partial_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
