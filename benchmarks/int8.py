@@ -32,7 +32,7 @@ from converters.jobs.predict import open_runtime
 from converters.progress import Silent
 
 if TYPE_CHECKING:
-    from converters.formats.runtime import Runtime
+    from converters.formats.runtime import ArtefactRuntime
 
 NETWORKS = ("RegNetX-400MF", "RegNetY-800MF", "RegNetX-4.0GF", "RegNetY-4.0GF")
 FORMATS = ("onnx", "onnx-int8")
@@ -110,7 +110,7 @@ def timed(network: str, work: Path, pictures: Path, rounds: int) -> Measured:
 
 def quantised(
     out: Path, pictures: Path, largest_loss: float | None = None
-) -> tuple[ConvertedFolder, dict[str, Runtime]]:
+) -> tuple[ConvertedFolder, dict[str, ArtefactRuntime]]:
     """Write the int8 artefact into a converted folder; open both."""
     options = ExportOptions(calibration_images=[pictures], largest_loss=largest_loss)
     export_artefacts(out, FORMATS[1:], options, verify=False, progress=Silent())

@@ -31,6 +31,7 @@ from benchmarks.tables import (
     targets_table,
 )
 from converters.formats.onnx.runtime import PROVIDERS, session_options
+from converters.formats.runtime import ArtefactRuntime
 from converters.jobs.bench import Contender, time_in_turn
 from converters.jobs.convert import convert
 from converters.jobs.writeback import write_back
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.formats.runtime import Runtime
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -62,15 +62,13 @@ onnx_export(model, sys.argv[2], batch_size=1, input_size=(3, 224, 224))
 Outputs = dict[str, "NDArray[np.floating]"]
 
 
-class Network:
+class Network(ArtefactRuntime):
     """A file with one input and one output, in one of the two runtimes.
 
     Args:
         run: Takes pixels and gives logits.
         name: The runtime's.
     """
-
-    precision = "float32"
 
     def __init__(
         self, run: Callable[[NDArray[np.float32]], NDArray[np.floating]], name: str
@@ -129,7 +127,7 @@ def tables(files: Mapping[str, Path], rounds: int) -> str:
 
 
 def in_pairs(
-    networks: Mapping[Contender, Runtime], pixels: NDArray[np.float32], rounds: int
+    networks: Mapping[Contender, Network], pixels: NDArray[np.float32], rounds: int
 ) -> dict[str, NDArray[np.float64]]:
     """Seconds of each contender in each round, so that a round's can be held against each other.
 

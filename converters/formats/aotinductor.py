@@ -5,24 +5,19 @@ from __future__ import annotations
 import warnings
 from shutil import copyfile
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.torch_places import loadable
 from converters.errors import StorageError
 from converters.formats.format import DEFAULTS, Format
-from converters.formats.memory import require_memory
 from converters.formats.reference import torch_threads
 from converters.formats.torch_program import TorchRuntime, exported_program
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
     from converters.formats.format import ExportOptions
-
-_COPIES = 2
-"""How many times the file's size loading takes: the bytes that are read, and the tensors."""
 
 
 def export_aotinductor(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAULTS) -> None:
@@ -80,15 +75,13 @@ def _require_compiler() -> None:
 class AotInductorRuntime(TorchRuntime):
     """Runs an AOTInductor package: machine code, which nothing can vouch for but its sha256."""
 
-    def __init__(
-        self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1
-    ) -> None:
+    library = "AOTInductor"
+
+    def _loaded(self, path: Path) -> Any:
         from torch._inductor import aoti_load_package
 
-        require_memory(_COPIES * path.stat().st_size)
-        with loadable(path), torch_threads(threads):
-            package = aoti_load_package(str(path))
-        super().__init__("AOTInductor", package, output_names, threads)
+        with loadable(path):
+            return aoti_load_package(str(path))
 
 
 AOTINDUCTOR = Format(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.torch_places import loadable
 from converters.errors import InputError, UnsafeInputError, printable
 from converters.formats.format import DEFAULTS, Format
-from converters.formats.memory import require_memory
 from converters.formats.torch_program import TorchRuntime, exported_program
 from regnet.files.json_text import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from converters.checkpoint.zip_directory import ZipDirectory
@@ -31,9 +29,6 @@ _PLAIN = ("weight_", "tensor_")
 """How the entries that a table names begin; others hold objects, which are unpickled."""
 
 _MACHINE_CODE = "data/aotinductor/"
-
-_COPIES = 2
-"""How many times the file's size loading takes: the bytes that are read, and the tensors."""
 
 
 def export_pt2(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAULTS) -> None:
@@ -58,17 +53,14 @@ class Pt2Runtime(TorchRuntime):
     program: load files whose sha256 you know.
     """
 
-    def __init__(
-        self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1
-    ) -> None:
+    library = "torch.export"
+
+    def _loaded(self, path: Path) -> Any:
         import torch
 
-        require_memory(_COPIES * path.stat().st_size)
-        with loadable(path) as directory:
+        with loadable(path) as directory, path.open("rb") as file:
             _require_no_pickles(path, directory)
-            with path.open("rb") as file:
-                program = torch.export.load(file)
-        super().__init__("torch.export", program.module(), output_names, threads)
+            return torch.export.load(file).module()
 
 
 def _require_no_pickles(path: Path, directory: ZipDirectory) -> None:

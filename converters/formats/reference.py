@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from converters.errors import release
+from converters.formats.runtime import ArtefactRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from regnet.model import RegNetForImageClassification, RegNetModel
 
 
-class ReferenceRuntime:
+class ReferenceRuntime(ArtefactRuntime):
     """The folder's own weights in the reference model.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Runtime(Protocol):
 
 
 class ArtefactRuntime(Runtime, Protocol):
-    """Something that runs an artefact, which may have been written for certain sizes alone.
+    """Something that runs what a folder holds, which may have been written for certain sizes alone.
 
     Attributes:
         sizes: (batch, height, width) that it says it fixes; None is open.
@@ -45,3 +46,18 @@ class ArtefactRuntime(Runtime, Protocol):
 
     precision: str = "float32"
     sizes: Sequence[int | None] = (None, None, None)
+
+    def seconds(self, pixel_values: NDArray[np.float32], calls: int) -> list[float]:
+        """Time calls, after one that is not timed.
+
+        Args:
+            pixel_values: (N, C, H, W), normalised.
+            calls: How many are timed.
+        """
+        self(pixel_values)
+        seconds = []
+        for _ in range(calls):
+            begin = time.perf_counter()
+            self(pixel_values)
+            seconds.append(time.perf_counter() - begin)
+        return seconds

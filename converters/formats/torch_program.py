@@ -6,14 +6,17 @@ than one of them needs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
 
 from converters.errors import release
+from converters.formats.memory import require_memory
 from converters.formats.reference import reference_model, torch_threads
 from converters.formats.runtime import ArtefactRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import numpy as np
     import torch
@@ -81,24 +84,40 @@ def _plain(model: torch.nn.Module, names: tuple[str, ...]) -> Program:
 
 
 class TorchRuntime(ArtefactRuntime):
-    """Runs what takes a tensor and returns tensors, in torch."""
+    """Runs what takes a tensor and returns tensors, in torch.
+
+    Attributes:
+        library: What of torch it is, for its name.
+        copies: How many times the file's size loading takes: the bytes that are read, and the
+            tensors.
+        program: What was loaded.
+    """
+
+    library: str
+    copies: float = 2
 
     def __init__(
-        self, name: str, program: Program, output_names: Sequence[str], threads: int
+        self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1
     ) -> None:
         import torch
 
-        self.name = f"{name} {release(torch.__version__)}"
-        self._program = program
+        require_memory(round(self.copies * path.stat().st_size))
+        self.name = f"{self.library} {release(torch.__version__)}"
+        with torch_threads(threads):
+            self.program = self._loaded(path)
         self._output_names = tuple(output_names)
         self._threads = threads
+
+    @abstractmethod
+    def _loaded(self, path: Path) -> Any:
+        """Load a file that memory suffices for, as what is called with pixels."""
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Compute every output, in float32."""
         import torch
 
         with torch.inference_mode(), torch_threads(self._threads):
-            outputs = self._program(torch.tensor(pixel_values))
+            outputs = self.program(torch.tensor(pixel_values))
         tensors = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
         arrays = (tensor.contiguous().numpy() for tensor in tensors)
         return dict(zip(self._output_names, arrays, strict=True))

@@ -21,14 +21,13 @@ import math
 import warnings
 from itertools import groupby
 from textwrap import indent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import open_checkpoint
 from converters.checkpoint.torch_archive import TorchArchive
 from converters.checkpoint.torch_places import loadable
 from converters.folder.folder import TORCHSCRIPT_NAME
 from converters.formats.format import DEFAULTS, Format
-from converters.formats.memory import require_memory
 from converters.formats.torch_program import TorchRuntime
 from converters.formats.torchscript_module import (
     EMPTY_PICKLE,
@@ -316,30 +315,21 @@ def _method(body: str, argument: str = "hidden", returns: str = "Tensor") -> str
     return f"def forward(self, {argument}: Tensor) -> {returns}:\n" + indent(body.strip(), "  ")
 
 
-_COPIES = 1.25
-"""How many times the file's size it takes: torch reads it whole, and packs a tensor at a time."""
-
-
 class TorchScriptRuntime(TorchRuntime):
-    """Runs a TorchScript file.
+    """Runs a TorchScript file, which torch reads whole, packing a tensor at a time."""
 
-    Attributes:
-        module: The loaded module.
-    """
+    library = "torch.jit"
+    copies = 1.25
 
-    def __init__(
-        self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1
-    ) -> None:
+    def _loaded(self, path: Path) -> Any:
         import torch
 
-        require_memory(round(_COPIES * path.stat().st_size))
         with loadable(path), warnings.catch_warnings():
             # TorchScript is deprecated, and written nevertheless because users' runtimes want it.
             for category in (DeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", category)
             module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-        self.module = module.eval()
-        super().__init__("torch.jit", self.module, output_names, threads)
+        return module.eval()
 
 
 TORCHSCRIPT = Format(

@@ -7,7 +7,6 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from converters.errors import in_words
-from converters.formats.confined.runtime import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from converters.formats.runtime import Runtime
+    from converters.formats.runtime import ArtefactRuntime
 
 _CALLS = 2
 """Timed in one turn, after one that is not: whoever ran before has left the caches to himself."""
@@ -73,7 +72,7 @@ class Timing:
 
 
 def time_in_turn(
-    contenders: Mapping[Contender, Runtime],
+    contenders: Mapping[Contender, ArtefactRuntime],
     batches: Sequence[NDArray[np.float32]],
     rounds: int,
     advance: Callable[[int], object] = lambda _: None,
@@ -101,7 +100,7 @@ def time_in_turn(
                 key = (contender, index)
                 if key not in failures:
                     try:
-                        seconds.setdefault(key, []).extend(seconds_of(network, pixels, _CALLS))
+                        seconds.setdefault(key, []).extend(network.seconds(pixels, _CALLS))
                     except Exception as error:  # noqa: BLE001 -- runtimes raise their own classes
                         failures[key] = in_words(error)
                 advance(1)

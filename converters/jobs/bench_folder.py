@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from converters.formats.runtime import Runtime
+    from converters.formats.runtime import ArtefactRuntime
     from converters.jobs.bench import Timing
     from converters.jobs.bench_choice import VerdictWord
     from converters.progress import Progress
@@ -117,9 +117,9 @@ def bench_folder(  # noqa: PLR0913 -- one keyword for each choice
 
 def _open(
     folder: ConvertedFolder, runtimes: Sequence[str], threads: Sequence[int]
-) -> tuple[dict[Contender, Runtime], dict[str, str]]:
+) -> tuple[dict[Contender, ArtefactRuntime], dict[str, str]]:
     """Every contender; what the folder holds but this machine cannot run is only named."""
-    contenders: dict[Contender, Runtime] = {}
+    contenders: dict[Contender, ArtefactRuntime] = {}
     absent: dict[str, str] = {}
     for name in dict.fromkeys(runtimes or present_runtimes(folder)):
         try:
@@ -135,7 +135,7 @@ def _open(
 def _entry(
     folder: ConvertedFolder,
     contender: Contender,
-    network: Runtime,
+    network: ArtefactRuntime,
     verdicts: Mapping[str, VerdictWord],
     timings: Sequence[Timing | str],
 ) -> Entry:

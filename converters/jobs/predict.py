@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.formats.runtime import Runtime
+    from converters.formats.runtime import ArtefactRuntime, Runtime
 
 EAGER = "torch"
 """The runtime that needs no artefact: the reference model itself."""
@@ -100,7 +100,7 @@ def present_runtimes(folder: ConvertedFolder) -> list[str]:
     return [EAGER, *artefacts_in(folder.path)]
 
 
-def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Runtime:
+def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> ArtefactRuntime:
     """Open a folder's artefact, or the reference model for ``torch``.
 
     Args:

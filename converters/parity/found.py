@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.formats.confined.runtime import open_confined
+from converters.formats.confined.runtime import ConfinedRuntime
 from converters.formats.registry import FORMATS
 from converters.parity.contents.tensors import contents_of
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
-    from converters.formats.runtime import Runtime
+    from converters.formats.runtime import ArtefactRuntime
 
 
-def open_found(folder: ConvertedFolder, kind: str, threads: int = 1) -> Runtime:
+def open_found(folder: ConvertedFolder, kind: str, threads: int = 1) -> ArtefactRuntime:
     """Open an artefact that lies in a folder, in a process of its own unless it is known.
 
     Args:
@@ -34,7 +34,7 @@ def open_found(folder: ConvertedFolder, kind: str, threads: int = 1) -> Runtime:
     path = folder.path / FORMATS[kind].file_name
     if is_ours(folder, kind, path):
         return FORMATS[kind].load(path, folder.output_names, threads)
-    return open_confined(folder, kind, path, threads)
+    return ConfinedRuntime(folder, kind, path, threads)
 
 
 def is_ours(folder: ConvertedFolder, kind: str, path: Path) -> bool:

@@ -11,7 +11,7 @@ from converters.errors import ConversionError, in_words, is_short_of_memory, pri
 from converters.folder.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.folder.record import Record
-from converters.formats.confined.runtime import open_confined
+from converters.formats.confined.runtime import ConfinedRuntime
 from converters.formats.memory import MemoryShortError
 from converters.formats.registry import FORMATS, artefact_names, artefacts_in
 from converters.parity.contents.tensors import certify
@@ -241,7 +241,7 @@ def _judge_artefact(  # noqa: PLR0913 -- likewise
     confined = found and not (tensors and tensors.graph_compared and not tensors.wrong)
     try:
         if confined:
-            runtime: ArtefactRuntime = open_confined(folder, name, path)
+            runtime: ArtefactRuntime = ConfinedRuntime(folder, name, path)
         else:
             runtime = kind.load(path, folder.output_names)
         truth = truth.fitted(runtime.sizes)

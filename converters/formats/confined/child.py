@@ -35,6 +35,7 @@ def serve() -> None:
             return  # nobody asks any more
         try:
             results = getattr(program, request["method"])(*arrays.values(), *request["more"])
+            results = results if isinstance(results, dict) else {"value": results}
             found = {name: value for name, value in results.items() if hasattr(value, "__array__")}
             plain = {name: value for name, value in results.items() if name not in found}
             send(replies, {"plain": plain}, {name: np.asarray(a) for name, a in found.items()})

@@ -18,7 +18,6 @@ from converters.formats.memory import MemoryShortError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import IO
 
     from numpy.typing import NDArray
 
@@ -130,18 +129,20 @@ class ConfinedProgram:
     ) -> dict[str, Any]:
         """Call a method that takes arrays and returns arrays and plain values by name.
 
+        What it returns otherwise is called ``value``.
+
         Args:
             method: Its name; ``__call__`` for the object itself.
             arrays: Of images, by whose elements its time is counted.
-            repetitions: Handed to it after them, if it takes such a number, and gives it so much
-                more time.
+            repetitions: Handed to it after them, if it takes such a number; gives it the time of so
+                many calls more.
 
         Raises:
             ConversionError: If the child raises one.
-                ProgramError: If it fails in any other way, ends, or takes too long.
+            ProgramError: If it fails in any other way, ends, or takes too long.
         """
         elements = sum(array.size for array in arrays)
-        seconds = self._allowance.start + self._allowance.rate * elements * (repetitions or 1)
+        seconds = self._allowance.start + self._allowance.rate * elements * (1 + (repetitions or 0))
         request = {"method": method, "more": [] if repetitions is None else [repetitions]}
         named = {str(index): array for index, array in enumerate(arrays)}
         head, results = self._ask(request, named, seconds)
@@ -192,15 +193,10 @@ class ConfinedProgram:
 def _end(process: subprocess.Popen[bytes], scratch: TemporaryDirectory[str]) -> None:
     process.kill()
     process.wait()
-    for pipe in (process.stdin, process.stdout):
-        _close(pipe)
-    scratch.cleanup()
-
-
-def _close(pipe: IO[bytes] | None) -> None:
-    if pipe is not None:
+    for pipe in filter(None, (process.stdin, process.stdout)):
         with suppress(OSError):  # what was left to be written has no reader
             pipe.close()
+    scratch.cleanup()
 
 
 def _how(status: int) -> str:

@@ -12,6 +12,7 @@ from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError
 from converters.folder.images import UnreadableImagesError, find_images, read_in_batches
 from converters.folder.inputs import NATURAL, verification_inputs
+from converters.formats.onnx.runtime import open_session
 from regnet.architecture import PIXELS
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ class Measured:
         observed = ModelProto()
         observed.CopyFrom(model)
         observed.graph.output.extend(_observe(observed, values))
-        runs = list(_run(observed, batches))
+        session = open_session(observed)
+        runs = [session.run(None, {PIXELS: pixels}) for pixels in batches]
         self.outputs = [run[0] for run in runs]
         bounds = np.array([run[len(model.graph.output) :] for run in runs], np.float32)
         pairs = bounds.reshape(len(runs), len(values), 2)
@@ -133,16 +135,3 @@ def _observe(model: ModelProto, values: Iterable[str]) -> Iterator[object]:
             name = f"{value}.{operator}"
             model.graph.node.append(helper.make_node(operator, [value], [name], keepdims=0))
             yield helper.make_tensor_value_info(name, TensorProto.FLOAT, [])
-
-
-def _run(
-    model: ModelProto, batches: Iterable[NDArray[np.float32]]
-) -> Iterator[list[NDArray[np.float32]]]:
-    from converters.formats.onnx.runtime import PROVIDERS, session_options
-    from converters.formats.onnx.silent import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), session_options(), providers=PROVIDERS
-    )
-    for pixels in batches:
-        yield session.run(None, {PIXELS: pixels})

@@ -12,7 +12,7 @@ from converters.formats.confined import Allowance, ConfinedProgram
 from converters.formats.onnx.form import stated_sizes
 from converters.formats.onnx.graph import LOGITS
 from converters.formats.onnx.preprocessing import IMAGE, PREFIX, PROBABILITIES, TOP_INDICES
-from converters.formats.onnx.runtime import PROVIDERS, session_options
+from converters.formats.onnx.runtime import open_session, session_options
 from converters.formats.onnx.silent import onnxruntime
 from converters.formats.runtime import ArtefactRuntime
 from regnet.architecture import PIXELS
@@ -42,9 +42,7 @@ class NetworkOfPreprocessing(ArtefactRuntime):
         shape = ["batch", "channels", "height", "width"]
         graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, shape))
         graph.output.append(helper.make_empty_tensor_value_info(LOGITS))
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), session_options(threads), providers=PROVIDERS
-        )
+        self._session = open_session(model, session_options(threads))
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Compute the logits.
@@ -72,9 +70,7 @@ class WholeWithPreprocessing:
         model.graph.output.extend(inner)
         self.sizes = stated_sizes({entry.key: entry.value for entry in model.metadata_props})
         self._names = [output.name for output in model.graph.output]
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), session_options(), providers=PROVIDERS
-        )
+        self._session = open_session(model)
 
     def __call__(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Compute every output, ``pixel_values`` and ``logits``.
@@ -86,29 +82,14 @@ class WholeWithPreprocessing:
         return dict(zip(self._names, values, strict=True))
 
 
-class ConfinedWhole:
-    """A `WholeWithPreprocessing` in a process of its own.
-
-    Args:
-        path: The file.
-
-    Attributes:
-        sizes: Those of the whole.
-    """
+class ConfinedWhole(ConfinedProgram):
+    """A `WholeWithPreprocessing` in a process of its own."""
 
     def __init__(self, path: Path) -> None:
-        self._program = ConfinedProgram(
-            f"{__name__}:{WholeWithPreprocessing.__name__}",
-            (str(path),),
-            ("sizes",),
-            Allowance.of([path]),
-        )
-        self.sizes = self._program.attributes["sizes"]
+        whole = f"{__name__}:{WholeWithPreprocessing.__name__}"
+        super().__init__(whole, (str(path),), ("sizes",), Allowance.of([path]))
+        self.sizes: Sequence[int | None] = self.attributes["sizes"]
 
     def __call__(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """Compute every output, ``pixel_values`` and ``logits``.
-
-        Args:
-            image: (N, height, width, num_channels).
-        """
-        return self._program.call("__call__", image)
+        """Compute every output, ``pixel_values`` and ``logits``; see `WholeWithPreprocessing`."""
+        return self.call("__call__", image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.onnx_places import require_readable
@@ -13,11 +14,11 @@ from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
-    from onnxruntime import SessionOptions
+    from onnx import ModelProto
+    from onnxruntime import InferenceSession, SessionOptions
 
 _ERRORS_ONLY = 3
 
@@ -56,7 +57,7 @@ class OnnxRuntime(ArtefactRuntime):
             _check_held_weights(path)
             _leave_weights_mapped(options)
             self.name += ", without optimisation"
-        self._session = onnxruntime.InferenceSession(path, options, providers=PROVIDERS)
+        self._session = open_session(path, options)
         self._output_names = [output.name for output in self._session.get_outputs()]
         stated = self._session.get_modelmeta().custom_metadata_map
         self.precision: str = stated.get(PRECISION_KEY, COMPUTED)
@@ -94,6 +95,17 @@ def _leave_weights_mapped(options: SessionOptions) -> None:
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
+
+
+def open_session(
+    model: Path | ModelProto, options: SessionOptions | None = None
+) -> InferenceSession:
+    """Open a file, or a model with all of its weights, below 2 GB."""
+    from converters.formats.onnx.silent import onnxruntime
+
+    source = model if isinstance(model, Path) else model.SerializeToString()
+    options = options or session_options()
+    return onnxruntime.InferenceSession(source, options, providers=PROVIDERS)
 
 
 def session_options(threads: int = 1) -> SessionOptions:

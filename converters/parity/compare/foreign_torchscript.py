@@ -36,7 +36,7 @@ class ForeignTorchScript(Foreign):
             runtime = TorchScriptRuntime(path)
         self.name = runtime.name
         self.metadata = {}
-        self._module: Any = runtime.module
+        self._module: Any = runtime.program
         kernels = (p.shape[1] for p in self._module.parameters() if p.ndim == IMAGE_AXES)
         self.layout = (None, next(kernels, None), None, None)
 

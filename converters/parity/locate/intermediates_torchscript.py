@@ -60,7 +60,7 @@ def run_torchscript(
     """
     import torch
 
-    module = TorchScriptRuntime(path).module
+    module = TorchScriptRuntime(path).program
     dtypes = {tensor.dtype for tensor in module.parameters()}
     if dtypes != {torch.float32}:
         raise InputError(

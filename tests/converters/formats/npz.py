@@ -12,15 +12,14 @@ import numpy as np
 
 from converters.folder.folder import ConvertedFolder
 from converters.formats.format import Format
-from converters.formats.memory import require_memory
 from converters.formats.torch_program import TorchRuntime
 from converters.parity.contents.held import Contents, HeldTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from converters.formats.format import ExportOptions
+    from converters.formats.torch_program import Program
 
 
 def export_npz(folder: ConvertedFolder, path: Path, _: ExportOptions) -> None:
@@ -32,16 +31,17 @@ def export_npz(folder: ConvertedFolder, path: Path, _: ExportOptions) -> None:
 class NpzRuntime(TorchRuntime):
     """Loads the tensors into the reference model of the folder that the file lies in."""
 
-    def __init__(self, path: Path, output_names: Sequence[str], threads: int = 1) -> None:
+    library = "npz"
+
+    def _loaded(self, path: Path) -> Program:
         import torch
 
         from regnet.model import RegNetForImageClassification
 
-        require_memory(2 * path.stat().st_size)
         model = RegNetForImageClassification(ConvertedFolder(path.parent).config).eval()
         with np.load(path) as held:
             model.load_state_dict({name: torch.from_numpy(held[name]) for name in held.files})
-        super().__init__("npz", lambda pixels: model(pixels).logits, output_names, threads)
+        return lambda pixels: model(pixels).logits
 
 
 NPZ = Format(

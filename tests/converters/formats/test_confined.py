@@ -22,7 +22,7 @@ from converters.formats.memory import MemoryShortError
 PIXELS = np.ones((1, 3, 8, 8), np.float32)
 ENOUGH = Allowance(start=60, rate=0, memory=3 * 10**9)
 SHORT = Allowance(start=3, rate=0, memory=3 * 10**9)
-SERVED = "converters.formats.confined.runtime:_Served"
+SERVED = "converters.formats.confined.runtime:load"
 
 
 def echo(allowance: Allowance = ENOUGH) -> ConfinedProgram:

@@ -133,7 +133,7 @@ def test_onnxruntime_of_early_2024_runs_every_format(
 def test_convolutions_of_torchscript_have_constants_for_settings(folder: ConvertedFolder) -> None:
     """Which is what coremltools and pnnx want: they follow no attributes of modules."""
     path = exported(folder, "torchscript", ExportOptions())
-    module = TorchScriptRuntime(path).module  # which owns the nodes
+    module = TorchScriptRuntime(path).program  # which owns the nodes
     graph = module.inlined_graph
     convolutions = graph.findAllNodes("aten::conv2d")
     assert convolutions

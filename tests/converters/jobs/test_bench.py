@@ -12,6 +12,7 @@ import pytest
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from converters.formats.format import ExportOptions
+from converters.formats.runtime import ArtefactRuntime
 from converters.jobs.bench import Contender, Timing, time_in_turn
 from converters.jobs.bench_choice import Entry, choose
 from converters.jobs.bench_folder import bench_folder, recorded_verdicts
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
     from converters.jobs.bench_choice import VerdictWord
 
 
-class Sleeper:
+class Sleeper(ArtefactRuntime):
     """A runtime that takes a known time and writes down when it was called."""
-
-    precision = "float32"
 
     def __init__(self, name: str, seconds: float, log: list[tuple[str, int]]) -> None:
         self.name = name

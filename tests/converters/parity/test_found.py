@@ -117,7 +117,7 @@ def test_what_cannot_be_known_is_run_apart_with_the_same_outputs(kind: str, fold
     path = exported(found, kind)
     pixels = np.random.default_rng(0).standard_normal((2, 3, 32, 32), np.float32)
     here = FORMATS[kind].load(path, found.output_names)(pixels)
-    there = ConfinedRuntime(kind, path, [path], found.output_names)(pixels)
+    there = ConfinedRuntime(found, kind, path)(pixels)
     assert here.keys() == there.keys()
     for name, array in here.items():
         np.testing.assert_array_equal(array, there[name])
