@@ -25,30 +25,26 @@ WITHOUT_EFFECT = frozenset(
 """Which change nothing about a local folder: it is not fetched, holds no code, and weights are
 always mapped. transformers ignores them there too."""
 
-_IN_OTHER_WAYS = "load without it"
+_CONVERTED = "convert the checkpoint with `regnet convert` first"
+_WITHOUT = "load without it"
 _REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
-    "adapter_kwargs": ((None,), _IN_OTHER_WAYS),
-    "attn_implementation": ((None, "eager"), "a RegNet has no attention"),
-    "device_map": ((None, "cpu"), "load, then move the model with model.to(device)"),
-    "device_mesh": ((None,), _IN_OTHER_WAYS),
-    "distributed_config": ((None,), _IN_OTHER_WAYS),
-    "from_flax": ((None, False), "convert the checkpoint with `regnet convert` first"),
-    "from_tf": ((None, False), "convert the checkpoint with `regnet convert` first"),
-    "generation_config": ((None,), "a RegNet generates nothing"),
-    "gguf_file": ((None,), "convert the checkpoint with `regnet convert` first"),
-    "key_mapping": ((None,), "convert the checkpoint with `regnet convert` first"),
-    "max_memory": ((None,), _IN_OTHER_WAYS),
-    "offload_buffers": ((None, False), _IN_OTHER_WAYS),
-    "offload_folder": ((None,), _IN_OTHER_WAYS),
-    "offload_state_dict": ((None, False), _IN_OTHER_WAYS),
-    "quantization_config": ((None,), "export int8 with `regnet export --format onnx-int8`"),
-    "return_unused_kwargs": ((None, False), _IN_OTHER_WAYS),
-    "state_dict": ((None,), "call load_state_dict on the loaded model"),
-    "tp_plan": ((None,), _IN_OTHER_WAYS),
-    "tp_size": ((None,), _IN_OTHER_WAYS),
-    "use_kernels": ((None, False), _IN_OTHER_WAYS),
-    "use_safetensors": ((None, True), "weights are read from safetensors alone"),
-    "variant": ((None, ""), "rename the variant's file to model.safetensors"),
+    name: (harmless, advice)
+    for names, harmless, advice in (
+        ("from_flax from_tf", (None, False), _CONVERTED),
+        ("gguf_file key_mapping", (None,), _CONVERTED),
+        ("adapter_kwargs device_mesh distributed_config max_memory", (None,), _WITHOUT),
+        ("offload_folder tp_plan tp_size", (None,), _WITHOUT),
+        ("offload_buffers offload_state_dict", (None, False), _WITHOUT),
+        ("return_unused_kwargs use_kernels", (None, False), _WITHOUT),
+        ("attn_implementation", (None, "eager"), "a RegNet has no attention"),
+        ("device_map", (None, "cpu"), "load, then move the model with model.to(device)"),
+        ("generation_config", (None,), "a RegNet generates nothing"),
+        ("quantization_config", (None,), "export int8 with `regnet export --format onnx-int8`"),
+        ("state_dict", (None,), "call load_state_dict on the loaded model"),
+        ("use_safetensors", (None, True), "weights are read from safetensors alone"),
+        ("variant", (None, ""), "rename the variant's file to model.safetensors"),
+    )
+    for name in names.split()
 }
 """Keyword to the values that ask for nothing else than is done, and what to do about others."""
 
