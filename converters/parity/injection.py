@@ -22,12 +22,18 @@ import torch
 from torch.nn import functional
 
 from converters.folder.inputs import SEED
+from converters.formats.lockstep import Arithmetic
+from converters.formats.operations import EXACT, tensors_of
+from regnet.architecture import NORM_EPS, Conv
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from converters.formats.operations import Call
+    from regnet.architecture import Operation
 
 AMPLIFIED = 2.0
 """How many times too large the injected errors are."""
@@ -69,22 +75,27 @@ class Injection:
         self._kernel_squares = torch.empty(0)
 
     def __call__(
-        self, func: Callable[..., Tensor], args: list[Any], kwargs: dict[str, Any]
+        self, function: Call, value: Tensor, *others: Any, magnitude: Tensor | None = None
     ) -> Tensor:
-        """What ``func(*args, **kwargs)`` might be; tensors have images on their first axis."""
-        sums = {torch.conv2d: self._convolution, functional.linear: self._linear}
-        if func in sums:
-            return sums[func](*args, **kwargs)
-        result = func(*args, **kwargs).contiguous()
-        if func in _EXACT:
+        """What ``function(value, *others)`` might be; tensors have images on their first axis.
+
+        ``magnitude`` (out,) is that of the numbers from which a convolution's bias was computed, if
+        not its own.
+        """
+        if function is torch.conv2d:
+            return self._convolution(value, *others, magnitude=magnitude)
+        if function is functional.linear:
+            return self._linear(value, *others)
+        result = function(value, *others).contiguous()
+        if function in EXACT:
             return result
-        if func in _BY_ARGUMENT:  # 1 + erf(x) and the like cancel where the function is small
-            return self._approximated(result, args[0], 0.5)
+        if function in _BY_ARGUMENT:  # 1 + erf(x) and the like cancel where the function is small
+            return self._approximated(result, value, 0.5)
         self._scattered(result, result, _UNIT * math.sqrt(_ROUNDING))
-        if func is functional.adaptive_avg_pool2d:
-            self._reordered(args[0], result)
-        elif func in _ABSOLUTE:
-            self._approximated(result, torch.ones(()), _ABSOLUTE[func])
+        if function is functional.adaptive_avg_pool2d:
+            self._reordered(value, result)
+        elif function in _ABSOLUTE:
+            self._approximated(result, torch.ones(()), _ABSOLUTE[function])
         return result
 
     def _approximated(self, result: Tensor, sizes: Tensor, share: float) -> Tensor:
@@ -104,8 +115,7 @@ class Injection:
         """A sum of n terms, one after the other: its partial sums are a walk that ends at it.
 
         Each pixel has errors of its own, but those of weights, of the bias and of a norm's scale
-        are the same for all pixels of a channel. ``magnitude`` (out,) is that of the numbers from
-        which a bias was computed, if not its own.
+        are the same for all pixels of a channel.
         """
         result = torch.conv2d(hidden, weight, None, *settings)
         count = weight[0].numel()
@@ -205,14 +215,37 @@ class Injection:
         return noise_pool()[start : start + count]
 
 
-_EXACT = (functional.relu, torch.relu, torch.flatten)
-"""Functions that round nothing."""
-
 _BY_ARGUMENT = (functional.gelu, functional.silu)
 
 _ABSOLUTE = {torch.sigmoid: 0.5, torch.tanh: 0.5, functional.selu: 1.0}
 """Functions that are computed from 1 or end near it, and by what part of a rounding of 1 they err
 however small they are: some runtimes' sigmoid is never below 1e-8."""
+
+
+class Injected(Arithmetic):
+    """Float32 with batch norms folded, and errors of its own in every function of torch.
+
+    Args:
+        injections: One for each batch.
+    """
+
+    def __init__(self, injections: Sequence[Injection]) -> None:
+        super().__init__(torch.float32, folded=True)
+        self._injections = injections
+        self._magnitude: Tensor | None = None
+
+    def held(self, operation: Operation, stored: Mapping[str, Tensor]) -> list[Tensor]:
+        """Kernel and bias; of a fold it is kept of what size of numbers the bias is the sum."""
+        held, self._magnitude = super().held(operation, stored), None
+        if isinstance(operation, Conv) and operation.norm:
+            scale, _, mean, variance = tensors_of(operation.norm, stored, self.dtype)
+            factor = scale / torch.sqrt(variance + NORM_EPS)
+            self._magnitude = torch.hypot(held[1], mean * factor) * (factor != 0)
+        return held
+
+    def call(self, batch: int, function: Call, *arguments: Any) -> Tensor:
+        """What a function might give."""
+        return self._injections[batch](function, *arguments, magnitude=self._magnitude)
 
 
 @cache

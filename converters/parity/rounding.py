@@ -7,8 +7,7 @@ its error is the least that such an artefact can be asked for, and the unit of i
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,11 +15,17 @@ import torch
 from converters.errors import InputError
 from converters.folder.inputs import SEED
 from converters.formats.lockstep import Arithmetic
+from converters.formats.operations import EXACT, LINEAR
 from converters.parity.injection import noise_pool
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from converters.formats.operations import Call
+    from regnet.architecture import Operation
 
 PRECISIONS = ("float16", "bfloat16", "int8")
 
@@ -60,19 +65,9 @@ def rounded(precision: str, copies: int = 1) -> Arithmetic:
             f"There is no rule for artefacts that compute in {precision}; verify one in "
             f"float32 or {', '.join(PRECISIONS)}."
         )
-    dither = _Dither(copies)
     if precision == "int8":
-        return Arithmetic(
-            torch.float32, folded=True, weight=_per_channel, activation=partial(_per_tensor, dither)
-        )
-    dtype = getattr(torch, precision)
-    return Arithmetic(
-        torch.float32,
-        folded=True,
-        weight=partial(_to_half, dtype),
-        bias=partial(_to_half, dtype),
-        value=partial(_dithered_to_half, dtype, dither),
-    )
+        return _Int8(copies)
+    return _Half(getattr(torch, precision), copies)
 
 
 def rounding_of(values: NDArray[np.floating], precision: str) -> NDArray[np.float64]:
@@ -120,18 +115,56 @@ class _Dither:
         return result
 
 
-def _to_half(dtype: torch.dtype, values: Tensor) -> Tensor:
-    """Rounded to nearest; still a float32 tensor."""
-    return values.to(dtype).float()
+class _Half(Arithmetic):
+    """Every number is rounded to nearest, or dithered, and is still in a float32 tensor."""
+
+    def __init__(self, rounded_to: torch.dtype, copies: int) -> None:
+        super().__init__(torch.float32, folded=True)
+        self._rounded_to = rounded_to
+        self._dither = _Dither(copies)
+
+    def held(self, operation: Operation, stored: Mapping[str, Tensor]) -> list[Tensor]:
+        return [self._nearest(tensor) for tensor in super().held(operation, stored)]
+
+    def call(self, batch: int, function: Call, *arguments: Any) -> Tensor:
+        result = super().call(batch, function, *arguments)
+        return result if function in EXACT else self.pixels(result)
+
+    def pixels(self, pixels: Tensor) -> Tensor:
+        """Below the smallest normal number, where a shut gate may be, all steps have one size."""
+        kind = torch.finfo(self._rounded_to)
+        between = torch.isfinite(pixels) & (pixels != 0)
+        sizes = torch.where(between, pixels.abs().clamp(min=kind.tiny / _MEAN_STEP), 0)
+        step = _UNIFORM * (_MEAN_STEP * kind.eps)
+        return self._nearest(self._dither.add(pixels.contiguous(), sizes, step))
+
+    def _nearest(self, values: Tensor) -> Tensor:
+        return values.to(self._rounded_to).float()
 
 
-def _dithered_to_half(dtype: torch.dtype, dither: _Dither, values: Tensor) -> Tensor:
-    """Below the smallest normal number, where a shut gate may be, all steps have one size."""
-    step = _MEAN_STEP * torch.finfo(dtype).eps
-    least = torch.finfo(dtype).tiny / _MEAN_STEP
-    between = torch.isfinite(values) & (values != 0)
-    sizes = torch.where(between, values.abs().clamp(min=least), 0)
-    return _to_half(dtype, dither.add(values.contiguous(), sizes, _UNIFORM * step))
+class _Int8(Arithmetic):
+    """Sums of products are of whole numbers; what is computed between them is in float32."""
+
+    def __init__(self, copies: int) -> None:
+        super().__init__(torch.float32, folded=True)
+        self._dither = _Dither(copies)
+
+    def held(self, operation: Operation, stored: Mapping[str, Tensor]) -> list[Tensor]:
+        held = super().held(operation, stored)
+        return [_per_channel(held[0]), *held[1:]] if held else held
+
+    def call(self, batch: int, function: Call, *arguments: Any) -> Tensor:
+        if function not in LINEAR:
+            return super().call(batch, function, *arguments)
+        value, *others = arguments
+        return self._per_tensor(super().call(batch, function, self._per_tensor(value), *others))
+
+    def _per_tensor(self, values: Tensor) -> Tensor:
+        """Affine, 255 steps from the least to the largest value, zero among them."""
+        least, most = values.amin().clamp(max=0), values.amax().clamp(min=0)
+        scale = ((most - least) / _STEPS).clamp(min=1e-12)
+        steps = self._dither.add((values / scale).contiguous(), torch.ones(()), _UNIFORM)
+        return steps.round() * scale
 
 
 def _per_channel(weight: Tensor) -> Tensor:
@@ -139,10 +172,3 @@ def _per_channel(weight: Tensor) -> Tensor:
     largest = weight.flatten(1).abs().amax(1).clamp(min=1e-12)
     scale = (largest / (_STEPS // 2)).reshape(-1, *[1] * (weight.ndim - 1))
     return (weight / scale).round() * scale
-
-
-def _per_tensor(dither: _Dither, values: Tensor) -> Tensor:
-    """Affine, 255 steps from the least to the largest value, zero among them."""
-    least, most = values.amin().clamp(max=0), values.amax().clamp(min=0)
-    scale = ((most - least) / _STEPS).clamp(min=1e-12)
-    return dither.add((values / scale).contiguous(), torch.ones(()), _UNIFORM).round() * scale

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from converters.formats.lockstep import Arithmetic, run_in_lockstep
-from converters.parity.injection import AMPLIFIED, Injection
+from converters.formats.lockstep import run_in_lockstep
+from converters.parity.injection import AMPLIFIED, Injected, Injection
 from converters.parity.metrics import Batches, Errors, Inputs, rms
 from converters.parity.rounding import rounded, rounding_of
 from regnet.design_space import complexity
@@ -64,8 +63,7 @@ def float32_units(
     groups = _groups(folder, inputs)
     injections = [Injection(group.draws, seed) for seed, group in enumerate(groups)]
     pixels = {str(seed): group.pixels(inputs) for seed, group in enumerate(groups)}
-    arithmetic = Arithmetic(torch.float32, folded=True, evaluations=injections)
-    drawn = run_in_lockstep(folder, pixels, arithmetic)
+    drawn = run_in_lockstep(folder, pixels, Injected(injections))
     units: dict[str, dict[str, Errors]] = {batch: {} for batch in inputs}
     for group, outputs in zip(groups, drawn.values(), strict=True):
         for batch, images in group.images.items():

@@ -6,32 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from torch.nn import functional
 
+from converters.formats.operations import called, computed, tensors_of
 from regnet import RegNetConfig, RegNetForImageClassification, RegNetModel
-from regnet.architecture import (
-    NORM_EPS,
-    PIXELS,
-    Act,
-    Add,
-    Architecture,
-    Conv,
-    Flatten,
-    Linear,
-    Norm,
-    Pool,
-    Scale,
-    extents,
-    folded,
-)
-from regnet.model import ACTIVATIONS
+from regnet.architecture import PIXELS, Architecture, Conv, Norm, extents, folded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import Tensor
-
-    from regnet.architecture import Operation
 
 NETWORKS = [
     pytest.param(fields, id=name)
@@ -84,44 +67,16 @@ def model_of(config: RegNetConfig, *, classifier: bool) -> torch.nn.Module:
     return model.eval()
 
 
-def compute(  # noqa: PLR0911 -- one for each kind
-    operation: Operation, values: Sequence[Tensor], held: Sequence[Tensor]
-) -> Tensor:
-    """What an operation makes of the values it reads and of the tensors in its slots."""
-    match operation:
-        case Conv(stride=stride, groups=groups, kernel_size=size):
-            bias = held[1] if len(held) > 1 else None
-            return functional.conv2d(values[0], held[0], bias, stride, size // 2, 1, groups)
-        case Norm():
-            weight, bias, mean, variance = held
-            return functional.batch_norm(values[0], mean, variance, weight, bias, eps=NORM_EPS)
-        case Act(function="sigmoid"):
-            return values[0].sigmoid()
-        case Act(function=function):
-            return ACTIVATIONS[function](values[0])
-        case Pool():
-            return functional.adaptive_avg_pool2d(values[0], (1, 1))
-        case Scale():
-            return values[0] * values[1]
-        case Add():
-            return values[0] + values[1]
-        case Flatten():
-            return values[0].flatten(1)
-        case Linear():
-            return functional.linear(values[0], *held)
-    raise NotImplementedError(operation)
-
-
 def interpreted(
     architecture: Architecture, tensors: Mapping[str, Tensor], pixels: Tensor
 ) -> dict[str, Tensor]:
     """Every value of a network, by its name."""
     values = {PIXELS: pixels}
     for operation in architecture.operations:
-        held = [tensors[slot.name] for slot in operation.slots if not slot.is_counter]
+        held = tensors_of(operation, tensors, pixels.dtype)
         read = [values[name] for name in operation.inputs]
         assert operation.output not in values
-        values[operation.output] = compute(operation, read, held)
+        values[operation.output] = computed(operation, read, held, called)
     return values
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
+from converters.formats.operations import computed
 from converters.parity.injection import AMPLIFIED, Injection, noise_pool, spread_of_orders
 from converters.parity.metrics import rms
+from regnet.architecture import Act
 from regnet.model import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from regnet.config import Activation
 
 ROUNDING = 2.0**-24
 
@@ -35,9 +39,8 @@ def test_a_sum_errs_as_one_that_is_added_in_turn(length: int, terms_are: str) ->
     terms = np.einsum("nihw,oi->nohwi", pixels.astype(np.float64), kernel[:, :, 0, 0])
     exact = terms.sum(-1)
     honest = rms(one_after_the_other(terms) - exact)
-    result = Injection(1)(
-        torch.conv2d, [*map(torch.from_numpy, (pixels, kernel)), None, 1, 0, 1, 1], {}
-    )
+    tensors = map(torch.from_numpy, (pixels, kernel))
+    result = Injection(1)(torch.conv2d, *tensors, None, 1, 0, 1, 1)
     drawn = rms(result.double().numpy() - exact) / AMPLIFIED
     assert 0.5 < drawn / honest < 2
 
@@ -45,42 +48,33 @@ def test_a_sum_errs_as_one_that_is_added_in_turn(length: int, terms_are: str) ->
 def test_each_copy_has_errors_of_its_own() -> None:
     pixels = torch.ones(3, 4, 5, 5).repeat(2, 1, 1, 1)
     kernel = torch.randn(8, 4, 1, 1, generator=torch.Generator().manual_seed(0))
-    result = Injection(2)(torch.conv2d, [pixels, kernel, None, 1, 0, 1, 1], {})
+    result = Injection(2)(torch.conv2d, pixels, kernel, None, 1, 0, 1, 1)
     assert not torch.equal(result[:3], result[3:])
 
 
 def test_each_operation_has_errors_of_its_own() -> None:
     inject = Injection(1)
     pixels = torch.ones(1, 8, 40, 40)
-    first, second = (inject(torch.add, [pixels, pixels], {}).flatten() - 2 for _ in range(2))
+    first, second = (inject(torch.add, pixels, pixels).flatten() - 2 for _ in range(2))
     assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.05
 
 
 def test_what_gamma_makes_zero_is_the_bias_exactly() -> None:
     zero = torch.zeros(2)
     bias = torch.tensor([0.1, 7])
-    arguments = [torch.randn(1, 3, 4, 4), torch.zeros(2, 3, 1, 1), bias, 1, 0, 1]
-    result = Injection(1)(torch.conv2d, [*arguments, 1], {"magnitude": zero})
+    hidden, kernel = torch.randn(1, 3, 4, 4), torch.zeros(2, 3, 1, 1)
+    result = Injection(1)(torch.conv2d, hidden, kernel, bias, 1, 0, 1, 1, magnitude=zero)
     assert torch.equal(result[0, :, 0, 0], bias)
     assert result.flatten(2).std(2).max() == 0
 
 
 @pytest.mark.parametrize("act", ACTIVATIONS)
-def test_activations_err_as_their_approximations_do(act: str) -> None:
+def test_activations_err_as_their_approximations_do(act: Activation) -> None:
     """ReLU rounds nothing; the others by a part of their argument or of 1 where they are small."""
     values = torch.full((1, 4, 10, 10), -6.0)
     exact = ACTIVATIONS[act](values.double())
-
-    class Injected(TorchFunctionMode):
-        def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> torch.Tensor:
-            del types
-            return inject(func, list(args), kwargs or {})
-
-    inject = Injection(1)
-    with Injected():
-        result = ACTIVATIONS[act](values)
+    operation = Act("act", ("value",), "act", function=act)
+    result = computed(operation, [values], (), Injection(1))
     error = rms((result.double() - exact).numpy()) / AMPLIFIED / ROUNDING
     assert error == 0 if act == "relu" else 0.3 < error < 20
 
@@ -101,7 +95,7 @@ def test_equal_terms_round_one_way_in_a_mean(value: float, channels: int) -> Non
 
 def test_means_err_by_their_order() -> None:
     pixels = torch.full((2, 3, 50, 60), 0.1)
-    result = Injection(2)(functional.adaptive_avg_pool2d, [pixels, (1, 1)], {})
+    result = Injection(2)(functional.adaptive_avg_pool2d, pixels, (1, 1))
     off = spread_of_orders(pixels.numpy())[0, 0]
     error = (result.double() - float(pixels[0, 0, 0, 0])).abs().max().item() / AMPLIFIED
     assert 0.2 * off < error < 4 * off

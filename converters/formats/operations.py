@@ -1,0 +1,110 @@
+"""Each operation of the network in torch's functions, those that the reference model calls.
+
+Whoever computes a network operation by operation does it with this: the lockstep oracle, with
+errors and roundings of its own, and the locator, on an artefact's values. So both get the bits that
+the model in :mod:`regnet.model` gets.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch.nn import functional
+
+from regnet.architecture import NORM_EPS, Act, Add, Conv, Flatten, Linear, Norm, Pool, Scale
+from regnet.model import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from regnet.architecture import Operation
+
+    Call = Callable[..., Tensor]
+
+Value = TypeVar("Value")
+"""A tensor, or what stands for several."""
+
+EXACT = (functional.relu, torch.flatten)
+"""Functions that give numbers which they were given, or zero."""
+
+LINEAR = (torch.conv2d, functional.linear)
+"""Functions that multiply by weights."""
+
+_FUNCTIONS = {**ACTIVATIONS, "sigmoid": torch.sigmoid}
+_MOMENTUM = 0.1
+"""Of a batch norm; only training asks."""
+
+
+def tensors_of(
+    operation: Operation, stored: Mapping[str, Tensor], dtype: torch.dtype
+) -> list[Tensor]:
+    """Cast what an operation computes with, in the order of its slots.
+
+    Args:
+        operation: Which.
+        stored: The state dict of its network.
+        dtype: To which; what has it is not copied.
+    """
+    slots = (slot for slot in operation.slots if not slot.is_counter)
+    return [stored[slot.name].to(dtype) for slot in slots]
+
+
+def called(function: Call, *arguments: Any) -> Tensor:
+    """What a function of torch gives."""
+    return function(*arguments)
+
+
+def computed(  # noqa: PLR0911 -- one for each kind
+    operation: Operation,
+    inputs: Sequence[Value],
+    held: Sequence[Tensor],
+    call: Callable[..., Value],
+) -> Value:
+    """What an operation makes of the values that it reads.
+
+    Args:
+        operation: Which; of a convolution that has taken in its batch norm the convolution.
+        inputs: The values, (N, C, H, W) or (N, C), or what stands for them.
+        held: Its tensors, as :func:`tensors_of` lists them; a bias may follow any kernel.
+        call: Computes a function of torch, given the function and its arguments: values and what
+            the operation holds and says.
+
+    Raises:
+        RuntimeError: From torch, if the shapes of the inputs do not fit.
+    """
+    value = inputs[0]
+    match operation:
+        case Conv(stride=stride, groups=groups, kernel_size=size):
+            kernel, bias = (*held, None)[:2]
+            return call(torch.conv2d, value, kernel, bias, stride, size // 2, 1, groups)
+        case Norm():
+            weight, bias, *measured = held
+            settings = (False, _MOMENTUM, NORM_EPS)
+            return call(functional.batch_norm, value, *measured, weight, bias, *settings)
+        case Act(function="gelu_new"):
+            return _gelu_new(value, call)
+        case Act(function=function):
+            return call(_FUNCTIONS[function], value)
+        case Pool():
+            return call(functional.adaptive_avg_pool2d, value, (1, 1))
+        case Scale():
+            return call(torch.mul, *inputs)
+        case Add():
+            return call(torch.add, *inputs)
+        case Flatten():
+            return call(torch.flatten, value, 1)
+        case Linear():
+            return call(functional.linear, value, *held)
+    raise NotImplementedError(operation)
+
+
+def _gelu_new(value: Value, call: Callable[..., Value]) -> Value:
+    """:func:`regnet.model.gelu_new`, function by function."""
+    half = call(torch.mul, value, 0.5)
+    cubic = call(torch.mul, call(torch.pow, value, 3.0), 0.044715)
+    inner = call(torch.mul, call(torch.add, value, cubic), math.sqrt(2.0 / math.pi))
+    return call(torch.mul, half, call(torch.add, call(torch.tanh, inner), 1.0))
