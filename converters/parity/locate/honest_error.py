@@ -25,15 +25,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+
+from converters.formats.operations import tensors_of
+from converters.parity.locate.walk import Output
+from regnet.architecture import NORM_EPS, Act, Conv, Flatten, Linear, Norm, Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
-    from converters.parity.locate.walk import Step
-    from regnet.model import RegNetForImageClassification, RegNetModel
+    from regnet.architecture import Operation
 
 _U = float(np.finfo(np.float32).eps) / 2
 _LEAST = float(np.finfo(np.float32).tiny)
@@ -42,57 +44,42 @@ _LEAST = float(np.finfo(np.float32).tiny)
 _LANES = 16
 
 
-def honest_error(
-    step: Step,
-    model: RegNetModel | RegNetForImageClassification,
-    inputs: Sequence[Tensor],
-    truth: Tensor,
+def honest_error(  # noqa: PLR0911 -- one for each kind
+    operation: Operation, inputs: Sequence[Tensor], truth: Tensor, stored: Mapping[str, Tensor]
 ) -> Tensor:
-    """The RMS error by channel to expect of one float32 evaluation of a step.
+    """The RMS error by channel to expect of one float32 evaluation of an operation.
 
     Args:
-        step: Of the network.
-        model: The reference model in float64.
-        inputs: Of the step, float64, (N, C, H, W) or (N, C).
+        operation: Which.
+        inputs: What it reads, float64, (N, C, H, W) or (N, C).
         truth: Its value, float64, with channels as the second axis.
+        stored: The state dict.
 
     Returns:
         (channels,), float64; 0 where nothing is rounded.
     """
-    modules = [model.get_submodule(name) for name in step.modules]
-    match modules:
-        case [nn.Conv2d() | nn.Linear() as layer]:
-            bias = torch.zeros(()) if layer.bias is None else layer.bias.abs()
-            error = _U * (_sum_error(layer, inputs[0]) + bias + _rms(truth) / 2)
-        case [nn.Conv2d() as layer, nn.BatchNorm2d() as norm]:
-            scale, terms = _norm_terms(norm)
-            summed = (_sum_error(layer, inputs[0]) + _root_of_squares(layer, inputs[0])) * scale
-            error = _U * (summed + terms + _rms(truth) / 2)
-        case [nn.BatchNorm2d() as norm]:
-            scale, terms = _norm_terms(norm)
-            error = _U * (scale * _rms(inputs[0]) + terms + _rms(truth) / 2)
-        case [nn.AdaptiveAvgPool2d()]:
-            error = _mean_error(inputs[0], truth)
-        case [nn.Sigmoid()]:
-            error = torch.full_like(_rms(truth), _U)
-        case [nn.ReLU() | nn.Flatten() | nn.Identity()]:
-            error = torch.zeros_like(_rms(truth))
-        case _:
-            error = _error_of_operation(step, model, inputs, truth)
-    return error
-
-
-def _error_of_operation(
-    step: Step,
-    model: RegNetModel | RegNetForImageClassification,
-    inputs: Sequence[Tensor],
-    truth: Tensor,
-) -> Tensor:
-    """Of a step without a module: sum, product, activation, or the mere name of an output."""
-    if not step.applied or (step.is_activation and model.config.hidden_act == "relu"):
-        return torch.zeros_like(_rms(truth))
-    magnitude = _rms(inputs[0]) if step.is_activation else _rms(truth)
-    return _U * magnitude + _LEAST
+    size, held = _rms(truth), tensors_of(operation, stored, truth.dtype)
+    match operation:
+        case Conv(norm=Norm() as norm):
+            scale, terms = _norm_terms(norm, stored)
+            root = _root_of_squares(operation, held[0], inputs[0])
+            return _U * ((_walk(held[0]) * root + root) * scale + terms + size / 2)
+        case Conv() | Linear():
+            bias = held[1].abs() if len(held) > 1 else 0.0
+            root = _root_of_squares(operation, held[0], inputs[0])
+            return _U * (_walk(held[0]) * root + bias + size / 2)
+        case Norm():
+            scale, terms = _norm_terms(operation, stored)
+            return _U * (scale * _rms(inputs[0]) + terms + size / 2)
+        case Pool():
+            return _mean_error(inputs[0], truth)
+        case Act(function="sigmoid"):
+            return torch.full_like(size, _U)
+        case Act(function="relu") | Flatten() | Output():
+            return torch.zeros_like(size)
+        case Act():
+            size = _rms(inputs[0])
+    return _U * size + _LEAST
 
 
 def _rms(value: Tensor) -> Tensor:
@@ -100,27 +87,24 @@ def _rms(value: Tensor) -> Tensor:
     return value.square().mean(dim=[axis for axis in range(value.ndim) if axis != 1]).sqrt()
 
 
-def _root_of_squares(layer: nn.Conv2d | nn.Linear, value: Tensor) -> Tensor:
+def _root_of_squares(operation: Operation, weight: Tensor, value: Tensor) -> Tensor:
     """By output channel, the root of the mean sum of the squared terms."""
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    weight = layer.weight
+    groups = operation.groups if isinstance(operation, Conv) else 1
     squares = weight.square().reshape(groups, len(weight) // groups, weight.shape[1], -1).sum(-1)
     powers = _rms(value).square().reshape(groups, -1, 1)
-    root: Tensor = (squares @ powers).flatten().sqrt()
-    return root
+    return (squares @ powers).flatten().sqrt()
 
 
-def _sum_error(layer: nn.Conv2d | nn.Linear, value: Tensor) -> Tensor:
-    """By output channel, in units of u."""
-    blocks = layer.weight[0].numel() / _LANES + 1
-    return math.sqrt(blocks) * _root_of_squares(layer, value)
+def _walk(weight: Tensor) -> float:
+    """How far roundings of partial sums walk, in units of u and of the terms' root."""
+    return math.sqrt(weight[0].numel() / _LANES + 1)
 
 
-def _norm_terms(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _norm_terms(norm: Norm, stored: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The magnitudes by channel of the scale, and of the two terms besides ``scale * x``."""
-    assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101, PT018
-    scale = norm.weight.abs() * (norm.running_var + norm.eps).rsqrt()
-    return scale, scale * norm.running_mean.abs() + norm.bias.abs()
+    weight, bias, mean, variance = tensors_of(norm, stored, torch.float64)
+    scale = weight.abs() * (variance + NORM_EPS).rsqrt()
+    return scale, scale * mean.abs() + bias.abs()
 
 
 def _mean_error(value: Tensor, truth: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.runtime import PROVIDERS, session_options
 from converters.formats.onnx.silent import onnxruntime
 from converters.parity.locate.intermediates import Intermediates
-from converters.parity.locate.walk import steps_of
+from converters.parity.locate.walk import values_of
 from regnet.architecture import PIXELS
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run_onnx(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -
     folded = all(node.op_type != _NORM for node in model.graph.node)
     names = {_module(name, folded): node.output[0] for name, node in nodes.items()}
     names |= {output.name: output.name for output in model.graph.output}
-    modules = [step.module for step in steps_of(folder, folded=folded)]
+    modules = [operation.name for operation in values_of(folder, folded=folded)]
     if 2 * len(names.keys() & set(modules)) < len(modules):
         raise InputError(
             f"{path.name} calls its nodes otherwise than this project's exporter, so that none can "

@@ -7,15 +7,15 @@ What a module computes itself, and not by a module below it, is told by its orde
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, in_words
 from converters.formats.reference import torch_threads
 from converters.formats.torchscript import TorchScriptRuntime
 from converters.parity.locate.intermediates import Intermediates
-from converters.parity.locate.walk import steps_of
-from regnet.architecture import CLASSIFIER
+from converters.parity.locate.walk import values_of
+from regnet.architecture import Flatten
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,22 +26,12 @@ if TYPE_CHECKING:
 
     from converters.folder.folder import ConvertedFolder
 
-_OWN_VALUES = {
-    "Attention": ("1", "3"),
-    "RegNetBlock": ("add",),
-    "RegNetModel": ("pooler",),
-    "RegNetProjectionBlock": ("add",),
-    "RegNetSELayer": ("pooler", "mul"),
-}
-"""Names of what a module of a class computes itself, in order; of others it is the module's."""
-
-_FLATTEN = CLASSIFIER.rpartition(".")[0] + ".0"
-
+_ACTIVATION = "activation"
 _FUNCTION = "UNKNOWN_INSTANCE"
 """Last in the path of an operator inside a function: ours has but one, the activation."""
 
-_MODULE = re.compile(r"([^.()]+)\(([^()]*?)(?:_\d+)?\)")
-"""Name and kind of a module; the kind is numbered where several classes are of it."""
+_MODULE = re.compile(r"([^.()]+)\(")
+"""Name of a module; its class follows."""
 
 
 def run_torchscript(
@@ -70,7 +60,7 @@ def run_torchscript(
     graph = module.graph.copy()
     torch._C._jit_pass_inline(graph)  # noqa: SLF001 -- TorchScript has no public way in
     nodes = _values(graph, folder)
-    modules = {step.module for step in steps_of(folder, folded=False)}
+    modules = {operation.name for operation in values_of(folder, folded=False)}
     if 2 * len(nodes.keys() & modules) < len(modules):
         raise InputError(
             f"{path.name} calls its modules otherwise than this project's exporter, so that none "
@@ -100,20 +90,31 @@ def _run(module: Any, graph: Any, nodes: list[Any], pixels: Tensor) -> list[Tens
 
 def _values(graph: Any, folder: ConvertedFolder) -> dict[str, Any]:
     """The operators by the names of their values, in execution order."""
-    own_of_the_top = (_FLATTEN,) if folder.has_classifier else _OWN_VALUES["RegNetModel"]
+    own = _own_values(folder)
     found: dict[str, Any] = {}
     seen: Counter[str] = Counter()
     for node in graph.nodes():
         if not node.kind().startswith("aten::"):
             continue
-        parts = _MODULE.findall(node.getModuleHierarchy())
-        path = [name for name, _ in parts]
+        path = _MODULE.findall(node.getModuleHierarchy())
         if path and path[-1] == _FUNCTION:
-            found[".".join((*path[:-1], "activation"))] = node  # the last operator of several
+            found[".".join((*path[:-1], _ACTIVATION))] = node  # the last operator of several
             continue
         module = ".".join(path)
-        own = _OWN_VALUES.get(parts[-1][1], ("",)) if parts else own_of_the_top
-        if seen[module] < len(own):
-            found[".".join(filter(None, (module, own[seen[module]])))] = node
+        names = own.get(module, [module])
+        if seen[module] < len(names):
+            found[names[seen[module]]] = node
         seen[module] += 1
     return found
+
+
+def _own_values(folder: ConvertedFolder) -> dict[str, list[str]]:
+    """Values of a module that are no module's below it, in order; of others it is the module's.
+
+    There is a module below it for what holds tensors alone.
+    """
+    own = defaultdict(list)
+    for operation in folder.architecture.operations:
+        if not operation.slots and not operation.name.endswith(_ACTIVATION):
+            own["" if isinstance(operation, Flatten) else operation.around].append(operation.name)
+    return own

@@ -16,7 +16,7 @@ from converters.errors import InputError
 from converters.parity.contents.tensors import certify
 from converters.parity.locate.intermediates import run_with_intermediates
 from converters.parity.locate.module_errors import measure
-from converters.parity.locate.walk import steps_of
+from converters.parity.locate.walk import values_of
 from regnet.architecture import COUNTER, PIXELS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from converters.folder.folder import ConvertedFolder
     from converters.parity.locate.intermediates import Intermediates
     from converters.parity.locate.module_errors import ModuleError
-    from converters.parity.locate.walk import Step
+    from regnet.architecture import Operations
 
     _Seen = Mapping[str, tuple[str | None, str]]
 
@@ -77,16 +77,18 @@ def locate(folder: ConvertedFolder, kind: str, path: Path, pixels: NDArray[np.fl
             this project, or cannot be run for no reason that can be seen.
     """
     computed = run_with_intermediates(folder, kind, path, pixels)
-    steps = steps_of(folder, folded=computed.folded)
-    seen = _seen_faults(folder, kind, path, steps)
+    operations = values_of(folder, folded=computed.folded)
+    seen = _seen_faults(folder, kind, path, operations)
     if computed.failure is not None:
-        return _unrunnable(path, steps, seen, computed)
-    measured = measure(folder, steps, {PIXELS: pixels, **computed.values})
+        return _unrunnable(path, operations, seen, computed)
+    measured = measure(folder, operations, {PIXELS: pixels, **computed.values})
     modules = tuple(module for module, _ in measured)
     channels = {module.module: channel for module, channel in measured if module.at_fault}
     proven = seen.keys() | computed.differences.keys()
     culprit = (
-        _first(steps, channels.keys() & proven) or _first(steps, seen) or _first(steps, channels)
+        _first(operations, channels.keys() & proven)
+        or _first(operations, seen)
+        or _first(operations, channels)
     )
     if culprit is None:
         return Location(path.name, modules, None, None, None, _innocence(modules))
@@ -95,20 +97,20 @@ def locate(folder: ConvertedFolder, kind: str, path: Path, pixels: NDArray[np.fl
         why += ", though no value shows it on this image"
     local = next(m.local for m in modules if m.module == culprit)
     why = why or _operation(local)
-    other = _first(steps, channels.keys() - proven - {culprit})
+    other = _first(operations, channels.keys() - proven - {culprit})
     why += f"; {other} errs as well, given its own input" if other else ""
     return Location(path.name, modules, culprit, tensor, channels.get(culprit), why)
 
 
-def _first(steps: Sequence[Step], faults: Container[str]) -> str | None:
-    return next((step.module for step in steps if step.module in faults), None)
+def _first(operations: Operations, faults: Container[str]) -> str | None:
+    return next((made.name for made in operations if made.name in faults), None)
 
 
 def _unrunnable(
-    path: Path, steps: Sequence[Step], seen: _Seen, computed: Intermediates
+    path: Path, operations: Operations, seen: _Seen, computed: Intermediates
 ) -> Location:
     """What can be said of a file that no runtime runs: where it looks wrong."""
-    culprit = _first(steps, seen.keys() | computed.differences.keys())
+    culprit = _first(operations, seen.keys() | computed.differences.keys())
     if culprit is None:
         raise InputError(
             f"{path.name} cannot be run ({computed.failure}), though no module of it looks wrong; "
@@ -120,9 +122,9 @@ def _unrunnable(
     return Location(path.name, (), culprit, tensor, None, why)
 
 
-def _seen_faults(folder: ConvertedFolder, kind: str, path: Path, steps: Sequence[Step]) -> _Seen:
+def _seen_faults(folder: ConvertedFolder, kind: str, path: Path, operations: Operations) -> _Seen:
     """What the certificate finds wrong: by module, the tensor if it is one, and a clause."""
-    modules = {step.module for step in steps}
+    modules = {operation.name for operation in operations}
     found: dict[str, tuple[str | None, str]] = {}
     for clause in certify(folder, kind, path).wrong:
         name, _, what = clause.partition(" ")

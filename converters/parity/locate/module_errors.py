@@ -10,16 +10,18 @@ one module's rounding: see :mod:`converters.parity.locate.honest_error`.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from converters.formats.reference import ReferenceRuntime, torch_threads
+from converters.formats.operations import called, computed, tensors_of
+from converters.formats.reference import reference_model, torch_threads
 from converters.parity.locate.honest_error import honest_error
+from converters.parity.locate.walk import Output
 from converters.parity.metrics import Errors, rms
-from regnet.architecture import PIXELS
+from regnet.architecture import PIXELS, Conv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,10 +30,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from converters.folder.folder import ConvertedFolder
-    from converters.parity.locate.walk import Step
+    from regnet.architecture import Operation, Operations
 
     Values = Mapping[str, NDArray[np.float32]]
-    _Pair = tuple[Tensor, Tensor]
+    _Given = tuple[Tensor, Tensor] | None
 
 BAND = 16.0
 """How many times the error of honest rounding a module may make by itself, in its worst channel.
@@ -82,86 +84,84 @@ class ModuleError:
 
 
 def measure(
-    folder: ConvertedFolder, steps: Sequence[Step], values: Values
+    folder: ConvertedFolder, operations: Operations, values: Values
 ) -> list[tuple[ModuleError, int | None]]:
     """Measure every value of an artefact.
 
     Args:
         folder: Whose weights are the truth.
-        steps: Of its network.
+        operations: What makes the values, as :func:`~converters.parity.locate.walk.values_of` has
+            them.
         values: Of the artefact by name, ``pixel_values`` among them.
 
     Returns:
-        For each step its errors, and the channel in which the module itself errs most.
+        For each operation its errors, and the channel in which the module itself errs most.
     """
-    import torch
-
-    reference = _Reference(folder)
-    uses = Counter(name for step in steps for name in step.inputs)
-    pairs = {PIXELS: reference.pair(values[PIXELS])}
+    last_reader = {name: operation for operation in operations for name in operation.inputs}
+    pixels = torch.tensor(values[PIXELS])
+    pairs: dict[str, tuple[Tensor, ...]] = {PIXELS: (pixels.double(), pixels)}
     measured = []
     with torch.inference_mode(), torch_threads():
-        for depth, step in enumerate(steps):
-            pairs[step.module] = reference.compute(step, [pairs[name] for name in step.inputs])
-            measured.append(_module_error(reference, depth, step, values, pairs[step.module]))
-            uses.subtract(step.inputs)
-            for name in step.inputs:
-                if not uses[name]:  # memory for what is still to be read, not for the network
-                    pairs.pop(name, None)
+        stored = reference_model(folder).state_dict()
+        for depth, operation in enumerate(operations):
+            both = zip(*(pairs[name] for name in operation.inputs), strict=True)
+            pair = tuple(compute(operation, inputs, stored) for inputs in both)
+            pairs[operation.name] = pair
+            own = _given(operation, values, stored)
+            measured.append(_module_error(operation, depth, values, pair, own))
+            for name in operation.inputs:
+                if last_reader[name] is operation:  # memory for what is still to be read
+                    del pairs[name]
     return measured
 
 
-class _Reference:
-    """The reference model in float64, the truth, and in float32, the unit of what adds up."""
+def compute(operation: Operation, inputs: Sequence[Tensor], stored: Mapping[str, Tensor]) -> Tensor:
+    """Compute a value as the reference model does, in the precision of ``inputs``.
 
-    def __init__(self, folder: ConvertedFolder) -> None:
-        self._oracle = ReferenceRuntime(folder, "float64").model
-        self._eager = ReferenceRuntime(folder, "float32").model
+    Args:
+        operation: What makes it.
+        inputs: What it reads, (N, C, H, W) or (N, C).
+        stored: The state dict.
 
-    @staticmethod
-    def pair(value: NDArray[np.float32]) -> _Pair:
-        """The same value for both."""
-        import torch
+    Raises:
+        RuntimeError: From torch, if the shapes of the inputs do not fit.
+    """
+    if isinstance(operation, Output):
+        return inputs[0]
+    value = computed(operation, inputs, tensors_of(operation, stored, inputs[0].dtype), called)
+    norm = operation.norm if isinstance(operation, Conv) else None
+    return compute(norm, [value], stored) if norm else value
 
-        return torch.tensor(value, dtype=torch.float64), torch.tensor(value)
 
-    def compute(self, step: Step, inputs: Sequence[_Pair]) -> _Pair:
-        """One step in both."""
-        truths, eagers = zip(*inputs, strict=True)
-        return step.compute(self._oracle, truths), step.compute(self._eager, eagers)
-
-    def given(self, step: Step, values: Values) -> _Pair | None:
-        """One step's value and error on the artefact's own input; None if that is of no use."""
-        import torch
-
-        found = [values.get(name) for name in step.inputs]
-        given = [value for value in found if value is not None and np.isfinite(value).all()]
-        if len(given) < len(found):
-            return None
-        inputs = [torch.tensor(value, dtype=torch.float64) for value in given]
-        try:
-            truth = step.compute(self._oracle, inputs)
-        except RuntimeError:  # shapes that do not fit, after an earlier fault
-            return None
-        return truth, honest_error(step, self._oracle, inputs, truth)
+def _given(operation: Operation, values: Values, stored: Mapping[str, Tensor]) -> _Given:
+    """A value and its honest error on the artefact's own input; None if that is of no use."""
+    found = [values.get(name) for name in operation.inputs]
+    given = [value for value in found if value is not None and np.isfinite(value).all()]
+    if len(given) < len(found):
+        return None
+    inputs = [torch.tensor(value, dtype=torch.float64) for value in given]
+    try:
+        truth = compute(operation, inputs, stored)
+    except RuntimeError:  # shapes that do not fit, after an earlier fault
+        return None
+    return truth, honest_error(operation, inputs, truth, stored)
 
 
 def _module_error(
-    reference: _Reference, depth: int, step: Step, values: Values, pair: _Pair
+    operation: Operation, depth: int, values: Values, pair: Sequence[Tensor], own: _Given
 ) -> tuple[ModuleError, int | None]:
-    value = values.get(step.module)
+    name, value = operation.name, values.get(operation.name)
     truth, eager = (tensor.numpy() for tensor in pair)
     if value is None or value.ndim != truth.ndim:
-        return ModuleError(step.module, depth, _UNKNOWN, math.inf, math.inf), None
-    own = reference.given(step, values)
+        return ModuleError(name, depth, _UNKNOWN, math.inf, math.inf), None
     local, channel = (None, None) if own is None else _local(value, *own)
     if value.shape != truth.shape:
-        return ModuleError(step.module, depth, _UNKNOWN, math.inf, local), channel
+        return ModuleError(name, depth, _UNKNOWN, math.inf, local), channel
     with np.errstate(invalid="ignore", over="ignore"):
         errors = Errors.of(value, truth)
         floor = 0.0 if own is None else rms(own[1].numpy())
         unit = max(Errors.of(eager, truth).rms, floor, _LEAST_UNIT * rms(truth))
-    return ModuleError(step.module, depth, errors, float(_ratio(errors.rms, unit)), local), channel
+    return ModuleError(name, depth, errors, float(_ratio(errors.rms, unit)), local), channel
 
 
 def _local(

@@ -20,7 +20,7 @@ from converters.folder.folder import ConvertedFolder
 from converters.formats.format import ExportOptions
 from converters.formats.registry import FORMATS
 from converters.parity.locate.location import Location, locate
-from converters.parity.locate.walk import steps_of
+from converters.parity.locate.walk import values_of
 from regnet.config import RegNetConfig
 from tests.converters.formats.random_folder import random_folder
 
@@ -178,7 +178,7 @@ def test_a_wrong_operation_is_found_at_every_depth(
 ) -> None:
     folder = folder_of(name)
     path, folded = export(folder, form), form != "onnx, sharing"
-    planted = [step.module for step in steps_of(folder, folded=folded)][:-1][first::STRIDE]
+    planted = [value.name for value in values_of(folder, folded=folded)][:-1][first::STRIDE]
     plant_operations(path, planted, folded=folded)
     location = located(folder, form, path)
     assert (location.culprit, at_fault(location)) == (planted[0], planted)
