@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
@@ -19,7 +20,7 @@ from converters.families.classy_vision_config import SAYS, ClassyVisionConfig
 from converters.families.entries import elsewhere, require_readable
 from converters.families.family import EMA_KEYS, Family, choose_state, source_of
 from converters.families.heads import Head, branch, choose_head, last_block
-from converters.families.keymap import Keymap
+from converters.families.keymap import keymap
 from converters.families.layout import group_widths, strides
 from converters.families.real_network import RealNetwork, require_plain
 from converters.families.recognise import tensors_of
@@ -38,43 +39,23 @@ if TYPE_CHECKING:
     from regnet.config import RegNetConfig
 
 
-def classy_keymap(framework: str, stem: str, block: str, classifier: str) -> Keymap:
-    """The keymap of what grew out of ClassyVision: SWAG, VISSL.
+classy_keymap = partial(
+    keymap,
+    shortcut=("proj", "bn"),
+    reduce=("f.a.0", "f.a.1"),
+    grouped=("f.b.0", "f.b.1"),
+    expand=("f.c", "f.final_bn"),
+    attention=("f.se.excitation.0", "f.se.excitation.2"),
+)
+"""Of what grew out of ClassyVision: SWAG and VISSL name a block's layers as it does."""
 
-    All name a block's layers alike; they differ in what stands before.
+_BLOCK = "trunk_output.block{stage+1}.block{stage+1}-{block}"
+_STEM = ("stem.stem.0", "stem.stem.1")
 
-    Args:
-        framework: Whose.
-        stem: Before the layers of the stem.
-        block: Before those of a block.
-        classifier: The classifier's.
-    """
-    return Keymap(
-        framework,
-        {
-            "stem.conv": f"{stem}.0.weight",
-            "stem.norm": f"{stem}.1.{{norm}}",
-            "shortcut.conv": f"{block}.proj.weight",
-            "shortcut.norm": f"{block}.bn.{{norm}}",
-            "reduce.conv": f"{block}.f.a.0.weight",
-            "reduce.norm": f"{block}.f.a.1.{{norm}}",
-            "grouped.conv": f"{block}.f.b.0.weight",
-            "grouped.norm": f"{block}.f.b.1.{{norm}}",
-            "squeeze": f"{block}.f.se.excitation.0.{{affine}}",
-            "excite": f"{block}.f.se.excitation.2.{{affine}}",
-            "expand.conv": f"{block}.f.c.weight",
-            "expand.norm": f"{block}.f.final_bn.{{norm}}",
-            "classifier": classifier,
-        },
-    )
-
-
-_CLASSY_BLOCK = "trunk_output.block{stage+1}.block{stage+1}-{block}"
-
-CLASSY_VISION = classy_keymap("classy-vision", "stem.stem", _CLASSY_BLOCK, "fc.{affine}")
+CLASSY_VISION = classy_keymap("classy-vision", _BLOCK, stem=_STEM, classifier="fc")
 """A head is stored apart from the trunk; ``fc`` is its name inside the head."""
 
-SWAG = classy_keymap("swag", "stem.stem", _CLASSY_BLOCK, "head.fc.{affine}")
+SWAG = classy_keymap("swag", _BLOCK, stem=_STEM, classifier="head.fc")
 
 _CURRENT_WEIGHTS = "model_state"
 """A second copy of the raw weights, which the hook that averages them keeps beside its own."""

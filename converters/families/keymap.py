@@ -1,8 +1,8 @@
 """A keymap: how one framework spells the parameters of a RegNet.
 
-A keymap is data. Each *role* (the weight of the stem's convolution, say) has one row, a pattern
-with named fields; two frameworks are connected by their rows for the same role, so any keymap reads
-into any other, in both directions.
+A keymap is data, which :func:`keymap` takes layer by layer. Each *role* (the weight of the stem's
+convolution, say) has one row, a pattern with named fields; two frameworks are connected by their
+rows for the same role, so any keymap reads into any other, in both directions.
 
 Fields in braces stand for what varies: ``{stage}`` and ``{block}`` count from zero, ``{stage+1}``
 from one; ``{norm}`` is a tensor of a batch norm; ``{affine}`` is ``weight`` or ``bias``; ``{last}``
@@ -109,3 +109,31 @@ class Keymap:
             KeyError: If the framework has no such role.
         """
         return self.patterns[role].render(fields)
+
+
+def keymap(
+    framework: str,
+    block: str,
+    *,
+    classifier: str,
+    attention: tuple[str, str] | tuple[()] = (),
+    **layers: tuple[str, str],
+) -> Keymap:
+    """The table of a framework that names tensors as torch's layers do.
+
+    Args:
+        framework: Its name, as the command line has it.
+        block: A block's name, before those of its layers.
+        classifier: The linear layer.
+        attention: The two layers of squeeze-and-excitation; empty if the framework has none.
+        layers: Convolution and batch norm of each: ``stem``, and of a block ``shortcut``,
+            ``reduce``, ``grouped`` and ``expand``.
+    """
+    rows: dict[str, str] = {}
+    for layer, (conv, norm) in layers.items():
+        place = "" if layer == "stem" else f"{block}."
+        rows[f"{layer}.conv"] = f"{place}{conv}.weight"
+        rows[f"{layer}.norm"] = f"{place}{norm}.{{norm}}"
+    for role, name in zip(("squeeze", "excite"), attention, strict=False):
+        rows[role] = f"{block}.{name}.{{affine}}"
+    return Keymap(framework, rows | {"classifier": f"{classifier}.{{affine}}"})

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import StoredTensor
 from converters.families.family import Family, family_source
-from converters.families.keymap import Keymap
+from converters.families.keymap import keymap
 from converters.families.layout import strides
 from converters.families.openmmlab_config import DEFAULT, SAYS, OpenMMLabConfig
 from converters.families.real_network import RealNetwork, require_plain, rule_behind
@@ -38,23 +38,15 @@ if TYPE_CHECKING:
     from converters.families.writing import Network
     from regnet.config import RegNetConfig
 
-_BLOCK = "layer{stage+1}.{block}"
-
-OPENMMLAB = Keymap(
+OPENMMLAB = keymap(
     "mmpretrain",
-    {
-        "stem.conv": "conv1.weight",
-        "stem.norm": "bn1.{norm}",
-        "shortcut.conv": f"{_BLOCK}.downsample.0.weight",
-        "shortcut.norm": f"{_BLOCK}.downsample.1.{{norm}}",
-        "reduce.conv": f"{_BLOCK}.conv1.weight",
-        "reduce.norm": f"{_BLOCK}.bn1.{{norm}}",
-        "grouped.conv": f"{_BLOCK}.conv2.weight",
-        "grouped.norm": f"{_BLOCK}.bn2.{{norm}}",
-        "expand.conv": f"{_BLOCK}.conv3.weight",
-        "expand.norm": f"{_BLOCK}.bn3.{{norm}}",
-        "classifier": "head.fc.{affine}",
-    },
+    "layer{stage+1}.{block}",
+    stem=("conv1", "bn1"),
+    shortcut=("downsample.0", "downsample.1"),
+    reduce=("conv1", "bn1"),
+    grouped=("conv2", "bn2"),
+    expand=("conv3", "bn3"),
+    classifier="head.fc",
 )
 """Without the ``backbone.`` that mmpretrain puts before all but the head."""
 

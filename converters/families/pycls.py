@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import InputError
 from converters.families.entries import OPTIMISER, prepared, settle
 from converters.families.family import Family, choose_state, source_of
-from converters.families.keymap import Keymap
+from converters.families.keymap import keymap
 from converters.families.labels import imagenet_labels
 from converters.families.layout import group_widths, strides
 from converters.families.linear_rule import rule_of
@@ -36,25 +36,16 @@ if TYPE_CHECKING:
     from converters.families.writing import Network
     from regnet.config import RegNetConfig
 
-_BLOCK = "s{stage+1}.b{block+1}"
-
-PYCLS = Keymap(
+PYCLS = keymap(
     "pycls",
-    {
-        "stem.conv": "stem.conv.weight",
-        "stem.norm": "stem.bn.{norm}",
-        "shortcut.conv": f"{_BLOCK}.proj.weight",
-        "shortcut.norm": f"{_BLOCK}.bn.{{norm}}",
-        "reduce.conv": f"{_BLOCK}.f.a.weight",
-        "reduce.norm": f"{_BLOCK}.f.a_bn.{{norm}}",
-        "grouped.conv": f"{_BLOCK}.f.b.weight",
-        "grouped.norm": f"{_BLOCK}.f.b_bn.{{norm}}",
-        "squeeze": f"{_BLOCK}.f.se.f_ex.0.{{affine}}",
-        "excite": f"{_BLOCK}.f.se.f_ex.2.{{affine}}",
-        "expand.conv": f"{_BLOCK}.f.c.weight",
-        "expand.norm": f"{_BLOCK}.f.c_bn.{{norm}}",
-        "classifier": "head.fc.{affine}",
-    },
+    "s{stage+1}.b{block+1}",
+    stem=("stem.conv", "stem.bn"),
+    shortcut=("proj", "bn"),
+    reduce=("f.a", "f.a_bn"),
+    grouped=("f.b", "f.b_bn"),
+    expand=("f.c", "f.c_bn"),
+    attention=("f.se.f_ex.0", "f.se.f_ex.2"),
+    classifier="head.fc",
 )
 
 _IMAGENET = Decision("labels", "ImageNet's 1000", "the cfg's TRAIN.DATASET is imagenet")

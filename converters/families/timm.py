@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, printable
 from converters.families.family import Family, family_source
-from converters.families.keymap import Keymap
+from converters.families.keymap import keymap
 from converters.families.labels import imagenet_labels
 from converters.families.manifest import network_like
 from converters.families.real_network import RealNetwork, rule_behind
@@ -37,25 +37,16 @@ if TYPE_CHECKING:
     from converters.families.writing import Network
     from regnet.config import RegNetConfig
 
-_BLOCK = "s{stage+1}.b{block+1}"
-
-TIMM = Keymap(
+TIMM = keymap(
     "timm",
-    {
-        "stem.conv": "stem.conv.weight",
-        "stem.norm": "stem.bn.{norm}",
-        "shortcut.conv": f"{_BLOCK}.downsample.conv.weight",
-        "shortcut.norm": f"{_BLOCK}.downsample.bn.{{norm}}",
-        "reduce.conv": f"{_BLOCK}.conv1.conv.weight",
-        "reduce.norm": f"{_BLOCK}.conv1.bn.{{norm}}",
-        "grouped.conv": f"{_BLOCK}.conv2.conv.weight",
-        "grouped.norm": f"{_BLOCK}.conv2.bn.{{norm}}",
-        "squeeze": f"{_BLOCK}.se.fc1.{{affine}}",
-        "excite": f"{_BLOCK}.se.fc2.{{affine}}",
-        "expand.conv": f"{_BLOCK}.conv3.conv.weight",
-        "expand.norm": f"{_BLOCK}.conv3.bn.{{norm}}",
-        "classifier": "head.fc.{affine}",
-    },
+    "s{stage+1}.b{block+1}",
+    stem=("stem.conv", "stem.bn"),
+    shortcut=("downsample.conv", "downsample.bn"),
+    reduce=("conv1.conv", "conv1.bn"),
+    grouped=("conv2.conv", "conv2.bn"),
+    expand=("conv3.conv", "conv3.bn"),
+    attention=("se.fc1", "se.fc2"),
+    classifier="head.fc",
 )
 
 _STEM_WIDTH = 32

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.families.family import Family, family_source, write_flat
-from converters.families.keymap import Keymap
+from converters.families.keymap import keymap
 from converters.families.layout import group_widths, strides
 from converters.families.real_network import RealNetwork, require_plain
 from converters.families.source import BILINEAR, FILTERS, EvalTransform, Preprocessing
@@ -29,25 +29,16 @@ if TYPE_CHECKING:
     from converters.families.source import Source
     from converters.families.wrapping import StateDict
 
-_BLOCK = "trunk_output.block{stage+1}.block{stage+1}-{block}"
-
-TORCHVISION = Keymap(
+TORCHVISION = keymap(
     "torchvision",
-    {
-        "stem.conv": "stem.0.weight",
-        "stem.norm": "stem.1.{norm}",
-        "shortcut.conv": f"{_BLOCK}.proj.0.weight",
-        "shortcut.norm": f"{_BLOCK}.proj.1.{{norm}}",
-        "reduce.conv": f"{_BLOCK}.f.a.0.weight",
-        "reduce.norm": f"{_BLOCK}.f.a.1.{{norm}}",
-        "grouped.conv": f"{_BLOCK}.f.b.0.weight",
-        "grouped.norm": f"{_BLOCK}.f.b.1.{{norm}}",
-        "squeeze": f"{_BLOCK}.f.se.fc1.{{affine}}",
-        "excite": f"{_BLOCK}.f.se.fc2.{{affine}}",
-        "expand.conv": f"{_BLOCK}.f.c.0.weight",
-        "expand.norm": f"{_BLOCK}.f.c.1.{{norm}}",
-        "classifier": "fc.{affine}",
-    },
+    "trunk_output.block{stage+1}.block{stage+1}-{block}",
+    stem=("stem.0", "stem.1"),
+    shortcut=("proj.0", "proj.1"),
+    reduce=("f.a.0", "f.a.1"),
+    grouped=("f.b.0", "f.b.1"),
+    expand=("f.c.0", "f.c.1"),
+    attention=("f.se.fc1", "f.se.fc2"),
+    classifier="fc",
 )
 
 _DECLARED: list[object] = []

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 VISSL = classy_keymap(
     "vissl",
-    "_feature_blocks.conv1.stem",
     "_feature_blocks.res{stage+2}.block{stage+1}-{block}",
-    "0.clf.0.{affine}",
+    stem=("_feature_blocks.conv1.stem.0", "_feature_blocks.conv1.stem.1"),
+    classifier="0.clf.0",
 )
 """Names without the ``block{n}-part{p}`` level, which is a training setting; heads stand apart."""
 

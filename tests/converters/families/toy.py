@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.families.family import Family, family_source, write_flat
-from converters.families.keymap import Keymap
+from converters.families.keymap import keymap
 from converters.families.layout import group_widths, strides
 from converters.families.real_network import RealNetwork, require_plain
 from converters.families.source import BILINEAR, EvalTransform, Preprocessing
@@ -18,23 +18,15 @@ if TYPE_CHECKING:
     from converters.families.source import Source
     from converters.families.wrapping import StateDict
 
-_BLOCK = "body.{stage}.{block}"
-
-TOY = Keymap(
+TOY = keymap(
     "toy",
-    {
-        "stem.conv": "entry.0.weight",
-        "stem.norm": "entry.1.{norm}",
-        "shortcut.conv": f"{_BLOCK}.side.0.weight",
-        "shortcut.norm": f"{_BLOCK}.side.1.{{norm}}",
-        "reduce.conv": f"{_BLOCK}.main.0.0.weight",
-        "reduce.norm": f"{_BLOCK}.main.0.1.{{norm}}",
-        "grouped.conv": f"{_BLOCK}.main.1.0.weight",
-        "grouped.norm": f"{_BLOCK}.main.1.1.{{norm}}",
-        "expand.conv": f"{_BLOCK}.main.2.0.weight",
-        "expand.norm": f"{_BLOCK}.main.2.1.{{norm}}",
-        "classifier": "answer.{affine}",
-    },
+    "body.{stage}.{block}",
+    stem=("entry.0", "entry.1"),
+    shortcut=("side.0", "side.1"),
+    reduce=("main.0.0", "main.0.1"),
+    grouped=("main.1.0", "main.1.1"),
+    expand=("main.2.0", "main.2.1"),
+    classifier="answer",
 )
 
 
