@@ -24,7 +24,7 @@ from converters.checkpoint.zip_directory import ENCRYPTED, STORED, ZIP_START, Zi
 from converters.errors import ConversionError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from converters.checkpoint.pickle_audit import Named
     from converters.checkpoint.source_file import SourceFile
@@ -60,13 +60,6 @@ _SCRIPT = ("constants.pkl", "code/")  # in a TorchScript archive only
 _NUMPY, _NUMPY_HEAD = b"\x93NUMPY", 12
 _TAR, _TAR_AT = b"ustar", 257
 _LEGACY = b"l\xfc\x9cF\xf9 j\xa8P\x19."  # how the first pickle of torch.save before 1.6 ends
-
-_GZIP, _BZIP2, _LZMA = b"\x1f\x8b", b"BZh", (b"\xfd7zXZ\x00", b"]\x00\x00")
-_ZLIB = tuple(b"x" + level for level in (b"\x01", b"\x5e", b"\x9c", b"\xda"))
-_COMPRESSED = (_GZIP, _BZIP2, *_LZMA, *_ZLIB)
-"""By how they begin: what joblib and pandas unpack by themselves."""
-
-_HOLDING = (ZIP_START, *_COMPRESSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,33 +322,38 @@ def _is_pickle(audit: PickleAudit) -> bool:
     )
 
 
+def _inflated(stream: IO[bytes]) -> io.BytesIO:
+    packed = stream.read(_MAX_UNPACKED)
+    return io.BytesIO(zlib.decompressobj().decompress(packed, _MAX_UNPACKED))
+
+
+_UNPACKERS: dict[bytes, Callable[[IO[bytes]], io.BufferedIOBase]] = {
+    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+    b"]\x00\x00": lzma.LZMAFile,
+    **{b"x" + level: _inflated for level in (b"\x01", b"\x5e", b"\x9c", b"\xda")},
+}
+"""By how the file begins: what joblib and pandas unpack by themselves."""
+
+_COMPRESSED = tuple(_UNPACKERS)
+_HOLDING = (ZIP_START, *_COMPRESSED)
+
+
 def _unpacked(stream: IO[bytes], head: bytes) -> bytes:
     """What a compressed file holds, as far as it can be unpacked."""
+    unpacker = next(unpack for start, unpack in _UNPACKERS.items() if head.startswith(start))
     stream.seek(0)
     pieces = []
     left = _MAX_UNPACKED
     try:
-        with _unpacker(stream, head) as unpacked:
+        with unpacker(stream) as unpacked:
             while left > 0 and (piece := unpacked.read1(min(left, _BEGINNING))):
                 pieces.append(piece)
                 left -= len(piece)
     except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error):
         pass  # what came before counts
     return b"".join(pieces)
-
-
-def _unpacker(
-    stream: IO[bytes], head: bytes
-) -> gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | io.BytesIO:
-    """A file of what a compressed one holds."""
-    if head.startswith(_GZIP):
-        return gzip.GzipFile(fileobj=stream)
-    if head.startswith(_BZIP2):
-        return bz2.BZ2File(stream)
-    if head.startswith(_LZMA):
-        return lzma.LZMAFile(stream)
-    packed = stream.read(_MAX_UNPACKED)
-    return io.BytesIO(zlib.decompressobj().decompress(packed, _MAX_UNPACKED))
 
 
 def _zip_notes(entries: Sequence[Entry]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
+from converters.checkpoint.source_file import damaged
 from converters.checkpoint.values import Storage, Tree
 from converters.errors import InputError, printable
 from regnet.files.dtypes import item_size
@@ -56,10 +57,8 @@ class _Reader:
             )
         version = read_pickle(self._source)
         if version != PROTOCOL_VERSION:
-            raise InputError(
-                f"{self._file.name}: has another version of the layout than torch.save writes, "
-                f"which is {PROTOCOL_VERSION}; download or copy it again."
-            )
+            what = "has another version of the layout than torch.save writes"
+            raise damaged(self._file.name, f"{what}, which is {PROTOCOL_VERSION}")
         read_pickle(self._source)
         return self._source.tell()
 
@@ -77,19 +76,15 @@ class _Reader:
         keys = read_pickle(self._source)
         names = [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
         if names != keys or sorted(names) != sorted(self._sizes):
-            raise InputError(
-                f"{self._file.name}: is damaged, its list of storages is not the one its tensors "
-                "use; download or copy it again."
-            )
+            what = "is damaged, its list of storages is not the one its tensors use"
+            raise damaged(self._file.name, what)
         offset = self._source.tell()
         lengths = (numel * item_size(dtype) for dtype, numel in self._sizes.values())
         end = offset + sum(_COUNT_SIZE + length for length in lengths)
         if end != self._file.size:
             what = "is truncated, it" if end > self._file.size else "goes on behind its end, it"
-            raise InputError(
-                f"{self._file.name}: {what} has {self._file.size} bytes and should have {end}; "
-                "download or copy it again."
-            )
+            what = f"{what} has {self._file.size} bytes and should have {end}"
+            raise damaged(self._file.name, what)
         for key in names:
             self._storages[key] = self._storage_at(offset, key)
             offset += _COUNT_SIZE + self._storages[key].length
@@ -98,10 +93,8 @@ class _Reader:
         dtype, numel = self._sizes[key]
         count = int.from_bytes(self._file.read(offset, _COUNT_SIZE), "little")
         if count != numel:
-            raise InputError(
-                f"{self._file.name}, {_label(key)}: has {count} elements where its tensors say "
-                f"{numel}; download or copy the file again."
-            )
+            what = f"has {count} elements where its tensors say {numel}"
+            raise damaged(f"{self._file.name}, {_label(key)}", what, "the file")
         length = numel * item_size(dtype)
         return Storage(self._file.path, offset + _COUNT_SIZE, length, None, _label(key))
 

@@ -25,6 +25,7 @@ from converters.checkpoint.pickle_machine import (
     PickleMachine,
     changed,
     extension,
+    fault_of,
     no_storage,
 )
 from converters.checkpoint.refused_globals import runs_code
@@ -199,10 +200,9 @@ class _AuditMachine(PickleMachine):
         try:
             self.step(name, argument, position)
         except (LookupError, TypeError, ValueError) as error:
-            why = "it takes what is not there" if isinstance(error, LookupError) else str(error)
             if name != "STACK_GLOBAL":  # whose name, if there is one, is known by now
                 self.collect(name, argument, position)
-            return f"byte {position}: {printable(why)}"
+            return f"byte {position}: {fault_of(error)}"
         return None
 
     def collect(self, name: str, argument: Any, position: int) -> None:

@@ -225,11 +225,11 @@ def _require_harmless_state(state: Tree) -> None:
     """
     parts = state if isinstance(state, tuple) else (state,)
     for part in parts:
-        if not isinstance(part, dict | None):
+        if part is None:
+            continue
+        if not isinstance(part, dict) or not all(isinstance(name, str) for name in part):
             raise TypeError("a tensor with attributes that have no names")
-        if part and not all(isinstance(name, str) for name in part):
-            raise TypeError("a tensor with attributes that have no names")
-        if part and not _SET_CONTENT.isdisjoint(part):
+        if not _SET_CONTENT.isdisjoint(part):
             raise ValueError("a tensor whose attributes replace what it holds")
 
 

@@ -8,6 +8,7 @@ container, or an opaque note.
 from __future__ import annotations
 
 from collections.abc import Callable, Sized
+from functools import partialmethod
 from typing import Any, TypeAlias
 
 from converters.checkpoint.pickle_globals import (
@@ -148,8 +149,7 @@ class PickleMachine:
     def _op_frame(self, _: int) -> None:
         """Do nothing: a frame only announces how many bytes to read at once."""
 
-    def _op_stop(self, _: None) -> None:
-        """Do nothing: the stream of instructions ends here."""
+    _op_stop = _op_frame  # where the stream of instructions ends
 
     # Stack and memo.
 
@@ -184,18 +184,13 @@ class PickleMachine:
         values = tuple(self._since_mark())
         self._stack.append(values)
 
-    def _op_tuple1(self, _: None) -> None:
-        self._tuple_of(1)
-
-    def _op_tuple2(self, _: None) -> None:
-        self._tuple_of(2)
-
-    def _op_tuple3(self, _: None) -> None:
-        self._tuple_of(3)
-
-    def _tuple_of(self, count: int) -> None:
+    def _tuple_of(self, count: int, _: None) -> None:
         values = [self._stack.pop() for _ in range(count)]
         self._stack.append(tuple(reversed(values)))
+
+    _op_tuple1 = partialmethod(_tuple_of, 1)
+    _op_tuple2 = partialmethod(_tuple_of, 2)
+    _op_tuple3 = partialmethod(_tuple_of, 3)
 
     def _op_list(self, _: None) -> None:
         values = self._since_mark()
@@ -373,6 +368,11 @@ class PickleMachine:
             case _:
                 raise ValueError("a view that does not lie inside its storage")
         return StoredTensor(dtype, (length,), (1,), storage, start)
+
+
+def fault_of(error: LookupError | TypeError | ValueError) -> str:
+    """Why an instruction could not be executed, as a clause for people."""
+    return "it takes what is not there" if isinstance(error, LookupError) else printable(str(error))
 
 
 def extension(code: int) -> str:

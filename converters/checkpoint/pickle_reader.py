@@ -12,8 +12,14 @@ import re
 import warnings
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from converters.checkpoint.pickle_machine import MAX_VALUES, FindStorage, PickleMachine, no_storage
-from converters.errors import InputError, printable
+from converters.checkpoint.pickle_machine import (
+    MAX_VALUES,
+    FindStorage,
+    PickleMachine,
+    fault_of,
+    no_storage,
+)
+from converters.checkpoint.source_file import damaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,15 +153,12 @@ def read_pickle(
         tree = machine.result()
         require_bounded(tree)
     except (LookupError, TypeError, ValueError) as error:
+        at = f"the instruction at byte {position}"
+        what = f"is damaged or no checkpoint, {at} is wrong ({fault_of(error)})"
         if source.exhausted:
-            raise InputError(
-                f"{source.label}: is truncated, it ends at byte {source.tell()} in the middle of "
-                "the description of its content; download or copy it again."
-            ) from error
-        raise InputError(
-            f"{source.label}: is damaged or no checkpoint, the instruction at byte {position} is "
-            f"wrong ({_reason(error)}); download or copy it again."
-        ) from error
+            middle = "in the middle of the description of its content"
+            what = f"is truncated, it ends at byte {source.tell()} {middle}"
+        raise damaged(source.label, what) from error
     return tree
 
 
@@ -201,10 +204,6 @@ def require_bounded(tree: object) -> None:
         ValueError: It is nested too deep, or has too many values, counted as often as reached.
     """
     _measure(tree, 0, {})
-
-
-def _reason(error: Exception) -> str:
-    return "it takes what is not there" if isinstance(error, LookupError) else printable(str(error))
 
 
 def _measure(value: object, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import json
 from math import prod
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from converters.checkpoint.source_file import damaged
 from converters.checkpoint.values import (
     MAX_AXES,
     MAX_SIZE,
@@ -61,11 +62,8 @@ def _read_header(file: SourceFile) -> tuple[dict[str, Any], int]:
     if length > MAX_HEADER:
         raise _damaged(file, f"its header claims {length} bytes, more than a network needs")
     if data_start > file.size:
-        raise InputError(
-            f"{file.name}: is truncated, it has {file.size} bytes and its header alone takes "
-            f"{data_start}; download or copy it again."
-        )
-
+        what = f"is truncated, it has {file.size} bytes and its header alone takes {data_start}"
+        raise damaged(file.name, what)
     text = file.read(LENGTH_SIZE, length)
     try:
         return _parsed(text, file.name), data_start
@@ -144,11 +142,8 @@ def _require_full_cover(file: SourceFile, data_start: int, storages: list[Storag
         position += storage.length
     if position != file.size:
         what = "is truncated, it" if position > file.size else "goes on behind its last tensor, it"
-        raise InputError(
-            f"{file.name}: {what} has {file.size} bytes and should have {position}; download or "
-            "copy it again."
-        )
+        raise damaged(file.name, f"{what} has {file.size} bytes and should have {position}")
 
 
 def _damaged(file: SourceFile, what: str) -> InputError:
-    return InputError(f"{file.name}: is damaged, {what}; download or copy it again.")
+    return damaged(file.name, f"is damaged, {what}")

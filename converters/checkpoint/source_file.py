@@ -41,6 +41,17 @@ class Closing(ABC):
             raise
 
 
+def damaged(where: str, what: str, whole: str = "it") -> InputError:
+    """The error for a file that another copy may be better than.
+
+    Args:
+        where: The file, or a place in it.
+        what: What is wrong there, as the end of a sentence.
+        whole: What to copy: ``"the file"`` where ``where`` is a part of it.
+    """
+    return InputError(f"{where}: {what}; download or copy {whole} again.")
+
+
 class SourceFile(Closing):
     """A regular file, opened for reading, whose size and time of change are remembered.
 

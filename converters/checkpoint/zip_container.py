@@ -9,6 +9,7 @@ from zlib import crc32
 
 from converters.checkpoint.file_audit import require_no_code_beside
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource, read_pickle
+from converters.checkpoint.source_file import damaged
 from converters.checkpoint.values import Storage, Tree
 from converters.checkpoint.zip_directory import (
     ENCRYPTED,
@@ -92,20 +93,21 @@ def read_zip(file: SourceFile) -> Tree:
     source = PickleSource(BytesIO(pickle), 0, len(pickle), label)
     tree = read_pickle(source, archive.find_storage)  # first, since it may be an attack
     archive.require_known_layout()
-    archive.require_no_code_beside()
+    require_no_code_beside(file, archive.directory, _OF_CHECKPOINTS)
     return tree
 
 
 def checksum_error(storage: Storage) -> InputError:
     """Return the error for bytes that do not have the checksum the archive states for them."""
-    return InputError(
-        f"{printable(storage.path.name)}, {storage.label}: is damaged, its bytes do not have the "
-        "checksum the file states; download or copy it again."
-    )
+    what = "is damaged, its bytes do not have the checksum the file states"
+    return damaged(f"{printable(storage.path.name)}, {storage.label}", what)
 
 
 class _Archive:
-    """The directory of an archive that torch.save wrote.
+    """An archive that torch.save wrote.
+
+    Attributes:
+        directory: Its entries.
 
     Raises:
         InputError: It is damaged, or another kind of archive.
@@ -115,15 +117,15 @@ class _Archive:
     def __init__(self, file: SourceFile) -> None:
         self._file = file
         self._storages: dict[str, Storage] = {}
-        self._directory = ZipDirectory(file)
-        self._directory.require_one_reading()
-        self._entries = {entry.name: entry for entry in self._directory.entries}
+        self.directory = ZipDirectory(file)
+        self.directory.require_one_reading()
+        self._entries = {entry.name: entry for entry in self.directory.entries}
         # With `torch.serialization.set_crc32_options(False)` torch writes zeros for all of them.
-        self._has_checksums = any(entry.crc32 for entry in self._directory.entries)
+        self._has_checksums = any(entry.crc32 for entry in self.directory.entries)
         self._folder = self._require_checkpoint()
 
     def _require_checkpoint(self) -> str:
-        inside = [entry.inside for entry in self._directory.entries]
+        inside = [entry.inside for entry in self.directory.entries]
         for start, what, error in _OTHER_ARCHIVES:
             if any(name.startswith(start) for name in inside):
                 raise error(
@@ -134,7 +136,7 @@ class _Archive:
                 f"{self._file.name}: is a zip archive but no checkpoint, for it has no data.pkl; "
                 "if the checkpoint is inside, unpack it."
             )
-        return self._directory.require_one_folder()
+        return self.directory.require_one_folder()
 
     def require_known_layout(self) -> None:
         """Check what torch says of the archive in entries of its own, without which it reads none.
@@ -144,10 +146,8 @@ class _Archive:
                 would have to be swapped.
         """
         if not any(f"{self._folder}/{name}" in self._entries for name in ("version", _VERSION)):
-            raise InputError(
-                f"{self._file.name}: is no checkpoint of torch.save, for it has no entry called "
-                "version; download or copy the file again."
-            )
+            what = "is no checkpoint of torch.save, for it has no entry called version"
+            raise damaged(self._file.name, what, "the file")
         for name, (pattern, advice) in _LAYOUT.items():
             if f"{self._folder}/{name}" not in self._entries:
                 continue  # versions of torch differ in what they say
@@ -157,10 +157,6 @@ class _Archive:
                 raise InputError(
                     f"{self._file.name}, {place.label}: is {printable(repr(said)[1:])}, {advice}."
                 )
-
-    def require_no_code_beside(self) -> None:
-        """Refuse an archive with a pickle beside the one that is read that would run code."""
-        require_no_code_beside(self._file, self._directory, _OF_CHECKPOINTS)
 
     def find_storage(self, key: str, dtype: str, numel: int) -> Storage:
         """Return the storage ``key``; see :data:`converters.checkpoint.pickle_machine.FindStorage`.
@@ -172,10 +168,9 @@ class _Archive:
             self._storages[key] = self.locate(f"data/{key}")
         storage = self._storages[key]
         if storage.length != numel * item_size(dtype):
-            raise InputError(
-                f"{self._file.name}, {storage.label}: has {storage.length} bytes where data.pkl "
-                f"says {numel} elements of {dtype}; download or copy the file again."
-            )
+            said = f"data.pkl says {numel} elements of {dtype}"
+            what = f"has {storage.length} bytes where {said}"
+            raise damaged(f"{self._file.name}, {storage.label}", what, "the file")
         return storage
 
     def locate(self, name: str) -> Storage:
@@ -187,7 +182,7 @@ class _Archive:
         where = f"{self._file.name}, {printable(f'{self._folder}/{name}')}"
         entry = self._entries.get(f"{self._folder}/{name}")
         if entry is None:
-            raise InputError(f"{where}: is missing; download or copy the file again.")
+            raise damaged(where, "is missing", "the file")
         if entry.flags & ~(SIZES_FOLLOW | UTF8_NAME):
             what = "is encrypted" if entry.flags & ENCRYPTED else "has unusual flags"
             raise InputError(f"{where}: {what}; unpack the archive and pack it anew with `zip -0`.")
@@ -197,7 +192,7 @@ class _Archive:
             )
         return Storage(
             self._file.path,
-            self._directory.data_offset(entry),
+            self.directory.data_offset(entry),
             entry.size,
             entry.crc32 if self._has_checksums else None,
             printable(entry.name),

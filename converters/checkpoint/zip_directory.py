@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from unicodedata import normalize
 
+from converters.checkpoint.source_file import damaged
 from converters.errors import InputError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 ZIP_START = b"PK\x03\x04"
 """How an archive with an entry begins, and each entry in it."""
@@ -272,10 +273,9 @@ class ZipDirectory:
         return record, numbers
 
     def _truncated(self) -> InputError:
-        return InputError(
-            f"{self._file.name}: is truncated or damaged, its {self._file.size} bytes end without "
-            "the table of contents of a zip archive; download or copy it again."
-        )
+        size = f"its {self._file.size} bytes"
+        what = f"is truncated or damaged, {size} end without the table of contents of a zip archive"
+        return damaged(self._file.name, what)
 
     # The directory.
 
@@ -306,13 +306,7 @@ class ZipDirectory:
         name = self._name(raw_name, flags)
         if attributes & _IS_FOLDER and not name.endswith("/"):  # of which miniz reads nothing
             raise self.ambiguous(f"marks '{printable(name)}' as a folder, which has content")
-        fields = self._fields(extra, name)
-        self._require_same_name(fields, raw_name, name)
-        wide = _sixty_fours(fields.get(_ZIP64_FIELD, b""))
-        size, stored, header = (
-            wide.pop(0) if wide and number == _ELSEWHERE32 else number
-            for number in (size, stored, header)
-        )
+        (size, stored, header), wide = self._widened(extra, raw_name, name, size, stored, header)
         if disk or wide or _ELSEWHERE32 in {size, stored, header}:
             raise self.ambiguous(f"does not say plainly how large '{printable(name)}' is or where")
         return Entry(name, raw_name, flags, method, crc32, stored, size, header)
@@ -338,11 +332,18 @@ class ZipDirectory:
             raise self.ambiguous(f"has a field of '{printable(name)}' that is cut off")
         return fields
 
-    def _require_same_name(self, fields: Mapping[int, bytes], raw_name: bytes, name: str) -> None:
-        field = fields.get(_NAME_FIELD)
-        if field is not None and field[_NAME_FIELD_HEADER:] != raw_name:
-            other = printable(field[_NAME_FIELD_HEADER:].decode("latin-1"))
+    def _widened(
+        self, extra: bytes, raw_name: bytes, name: str, *narrow: int
+    ) -> tuple[list[int], list[int]]:
+        """Numbers of 32 bits, of which the extra fields may have some in 64; and what is left."""
+        fields = self._fields(extra, name)
+        said = fields.get(_NAME_FIELD, bytes(_NAME_FIELD_HEADER) + raw_name)[_NAME_FIELD_HEADER:]
+        if said != raw_name:
+            other = printable(said.decode("latin-1"))
             raise self.ambiguous(f"calls the entry '{printable(name)}' also '{other}'")
+        field = fields.get(_ZIP64_FIELD, b"")
+        wide = [number for (number,) in struct.iter_unpack("<Q", field[: len(field) // 8 * 8])]
+        return [wide.pop(0) if wide and n == _ELSEWHERE32 else n for n in narrow], wide
 
     def _require_plain_name(self, entry: Entry) -> None:
         name, shown = entry.name, printable(entry.name)
@@ -360,16 +361,16 @@ class ZipDirectory:
         """Check an entry's own header against the directory; return where its data begins."""
         shown = printable(entry.name)
         if entry.header + LOCAL_HEADER.size > self._end:
-            raise InputError(f"{self._where(entry)}: lies outside the file; {_AGAIN}.")
+            raise self._damaged(entry, "lies outside the file")
         header = self._file.read(entry.header, LOCAL_HEADER.size)
         start, _, flags, method, _, _, crc32, stored, size, name_size, extra_size = (
             LOCAL_HEADER.unpack(header)
         )
         if start != ZIP_START:
-            raise InputError(f"{self._where(entry)}: is damaged, its header is missing; {_AGAIN}.")
+            raise self._damaged(entry, "is damaged, its header is missing")
         data: int = entry.header + LOCAL_HEADER.size + name_size + extra_size
         if data + entry.stored > self._end:
-            raise InputError(f"{self._where(entry)}: reaches beyond the file; {_AGAIN}.")
+            raise self._damaged(entry, "reaches beyond the file")
         rest = self._file.read(entry.header + LOCAL_HEADER.size, name_size + extra_size)
         if rest[:name_size] != entry.raw_name:
             raise self.ambiguous(f"calls the entry '{shown}' differently in two places")
@@ -378,12 +379,8 @@ class ZipDirectory:
             raise self.ambiguous(f"says of '{shown}' in two places that it is stored otherwise")
         if entry.method == STORED and entry.stored != entry.size:
             raise self.ambiguous(f"has two sizes of '{shown}', which is not compressed")
-        fields = self._fields(rest[name_size:], entry.name)
-        self._require_same_name(fields, entry.raw_name, entry.name)
-        wide = _sixty_fours(fields.get(_ZIP64_FIELD, b""))
-        size, stored = (
-            wide.pop(0) if wide and number == _ELSEWHERE32 else number for number in (size, stored)
-        )
+        extra = rest[name_size:]
+        (size, stored), wide = self._widened(extra, entry.raw_name, entry.name, size, stored)
         # What follows the data needs not be in front of it; and torch writes its zip64 field
         # whether or not the numbers lead there.
         unknown = {0} if flags & SIZES_FOLLOW else set()
@@ -421,13 +418,5 @@ class ZipDirectory:
             f"has {start - expected} bytes at byte {expected} that belong to no entry"
         )
 
-    def _where(self, entry: Entry) -> str:
-        return f"{self._file.name}, {printable(entry.name)}"
-
-
-_AGAIN = "download or copy the file again"
-
-
-def _sixty_fours(field: bytes) -> list[int]:
-    """The numbers of a zip64 field, each of 64 bits."""
-    return [number for (number,) in struct.iter_unpack("<Q", field[: len(field) // 8 * 8])]
+    def _damaged(self, entry: Entry, what: str) -> InputError:
+        return damaged(f"{self._file.name}, {printable(entry.name)}", what, "the file")
