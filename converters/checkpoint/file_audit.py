@@ -19,7 +19,12 @@ from typing import IO, TYPE_CHECKING
 from converters.checkpoint.pickle_audit import Judgement, PickleAudit, audit_pickle
 from converters.checkpoint.pickle_machine import MAX_OPCODES
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource
-from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file, looks_like_safetensors
+from converters.checkpoint.sniff import (
+    HEAD_SIZE,
+    describe_wrong_file,
+    is_tar,
+    looks_like_safetensors,
+)
 from converters.checkpoint.zip_directory import ENCRYPTED, STORED, ZIP_START, ZipDirectory
 from converters.errors import ConversionError, UnsafeInputError, printable
 
@@ -56,9 +61,10 @@ _MAX_INSTRUCTIONS = 2 * MAX_OPCODES
 """Of what is not named as a pickle, all together."""
 
 _PICKLE_NAMES = (".pkl", ".pickle")
-_SCRIPT = ("constants.pkl", "code/")  # in a TorchScript archive only
+SCRIPT = ("constants.pkl", "code/")
+"""How the names of entries begin that are in a TorchScript archive only."""
+
 _NUMPY, _NUMPY_HEAD = b"\x93NUMPY", 12
-_TAR, _TAR_AT = b"ustar", 257
 _LEGACY = b"l\xfc\x9cF\xf9 j\xa8P\x19."  # how the first pickle of torch.save before 1.6 ends
 
 
@@ -98,7 +104,7 @@ def audit_file(file: SourceFile) -> FileAudit:
         entries, found = looker.in_zip(file, 0)
         inside = [entry.inside for entry in entries]
         kind = "zip"
-        if any(name.startswith(_SCRIPT) for name in inside):
+        if any(name.startswith(SCRIPT) for name in inside):
             kind = "torchscript"
         elif entries and all(entry.name.endswith(".npy") for entry in entries):
             kind = "numpy"
@@ -245,7 +251,7 @@ class _Looker:
 
     def _goes_on(self, found: _Found) -> bool:
         """Whether something that may hold a pickle is not at its end where its beginning is."""
-        if found.data.startswith(_HOLDING) or found.data.startswith(_TAR, _TAR_AT):
+        if found.data.startswith(_HOLDING) or is_tar(found.data):
             return True
         source = PickleSource(io.BytesIO(found.data), _array_header(found), found.size, found.name)
         self._audit(source)
@@ -255,7 +261,7 @@ class _Looker:
         """The pickles in what is no zip archive."""
         head = file.read(0, min(HEAD_SIZE, file.size))
         yield from self._stacked(file, stream, _array_header(file))
-        if head.startswith(_TAR, _TAR_AT):
+        if is_tar(head):
             yield from self._in_tar(file, stream, depth)
         if head.startswith(_COMPRESSED):
             yield from self._in_found(_Found(file.name, _unpacked(stream, head)), depth + 1)

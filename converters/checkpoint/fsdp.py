@@ -7,6 +7,7 @@ so that all are equally long; several parameters may share a flat one. Buffers a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -44,49 +45,46 @@ def consolidate(
         ) from error
 
 
+@dataclass(frozen=True)
 class _Consolidation:
     """One run of :func:`consolidate`; what is not as FSDP writes it ends in a lookup error."""
 
-    def __init__(
-        self, shards: Sequence[Mapping[Any, Any]], metadata: Sequence[Mapping[Any, Any]], where: str
-    ) -> None:
-        self._shards = shards
-        self._metadata = metadata
-        self._where = where
+    shards: Sequence[Mapping[Any, Any]]
+    metadata: Sequence[Mapping[Any, Any]]
+    where: str
 
     def tensors(self) -> dict[str, StoredTensor]:
         found: dict[str, StoredTensor] = {}
         aliases: dict[str, str] = {}
-        read: set[str] = set(self._metadata[0]["buffer_names"])
-        for index, wrapped in enumerate(self._metadata[0]["param_metadata"]):
+        read: set[str] = set(self.metadata[0]["buffer_names"])
+        for index, wrapped in enumerate(self.metadata[0]["param_metadata"]):
             path = f"{wrapped['fsdp_path']}." if wrapped["fsdp_path"] else ""
             for flat_name in wrapped["params"]:
                 read.add(path + flat_name)
-                found |= self._parameters(index, flat_name)
+                found |= self._parameters(index, path, flat_name)
             aliases |= {new: old for old, new in wrapped["shared_param_info"]}
         found |= {new: found[old] for new, old in aliases.items()}
-        unread = [name for name in self._shards[0] if name not in read]
+        unread = [name for name in self.shards[0] if name not in read]
         if unread:
             raise InputError(
-                f"{self._where}: its shards hold {printable(str(unread[0]))}, which their metadata "
+                f"{self.where}: its shards hold {printable(str(unread[0]))}, which their metadata "
                 "does not name; save the checkpoint again with VISSL."
             )
-        buffers = self._metadata[0]["buffer_names"]
-        return found | {name: _tensor(self._shards[0][name]) for name in buffers}
+        buffers = self.metadata[0]["buffer_names"]
+        return found | {name: _tensor(self.shards[0][name]) for name in buffers}
 
-    def _parameters(self, index: int, flat_name: str) -> dict[str, StoredTensor]:
+    def _parameters(self, index: int, path: str, flat_name: str) -> dict[str, StoredTensor]:
         """The parameters that lie one behind another in a flat one of the index-th wrapper."""
-        wrapped = self._metadata[0]["param_metadata"][index]
-        path = f"{wrapped['fsdp_path']}." if wrapped["fsdp_path"] else ""
+        wrapped = self.metadata[0]["param_metadata"][index]
         # A wrapper whose group is a single process keeps its parameters whole, in every shard.
-        ranks = 1 if wrapped["no_broadcast_optim_state"] else len(self._shards)
+        ranks = 1 if wrapped["no_broadcast_optim_state"] else len(self.shards)
         pieces = [self._piece(rank, index, path, flat_name) for rank in range(ranks)]
         stated = wrapped["params"][flat_name]
         shapes = [tuple(map(int, shape)) for shape in stated["shapes"]]
         total = sum(piece.numel for piece in pieces)
         if sum(map(prod, shapes)) != total or len({piece.dtype for piece in pieces}) != 1:
             raise InputError(
-                f"{self._where}: the shards' pieces of {printable(path + flat_name)} have {total} "
+                f"{self.where}: the shards' pieces of {printable(path + flat_name)} have {total} "
                 "elements together, which is not what their metadata says; complete the download."
             )
         found, start = {}, 0
@@ -97,8 +95,8 @@ class _Consolidation:
 
     def _piece(self, rank: int, index: int, path: str, flat_name: str) -> StoredTensor:
         """One process's piece, without its padding."""
-        piece = _tensor(self._shards[rank][path + flat_name])
-        params = self._metadata[rank]["param_metadata"][index]["params"]
+        piece = _tensor(self.shards[rank][path + flat_name])
+        params = self.metadata[rank]["param_metadata"][index]["params"]
         (length,) = piece.shape
         if not piece.is_contiguous:
             raise ValueError(f"{path + flat_name} has gaps")

@@ -83,7 +83,14 @@ def _points_elsewhere(path: Path) -> bool:
 
 def _require(model: ModelProto, path: Path) -> tuple[str, ...]:
     """Check versions and locations; return the latter, sorted."""
-    _require_versions(model, path.name)
+    import onnx
+
+    opset = max((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), default=0)
+    if opset > onnx.defs.onnx_opset_version() or model.ir_version > onnx.IR_VERSION:
+        raise InputError(
+            f"{path.name} is of opset {opset} and format {model.ir_version}, newer than the "
+            "installed onnx knows; upgrade onnx and onnxruntime, or export it for an older opset."
+        )
     stated = {_stated(tensor).get("location", "") for tensor in _tensors(model)}
     locations = tuple(sorted(filter(None, stated)))
     for location in locations:
@@ -93,17 +100,6 @@ def _require(model: ModelProto, path: Path) -> tuple[str, ...]:
                 "folder; nothing was read there, so get the file from a source you trust."
             )
     return locations
-
-
-def _require_versions(model: ModelProto, name: str) -> None:
-    import onnx
-
-    opset = max((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), default=0)
-    if opset > onnx.defs.onnx_opset_version() or model.ir_version > onnx.IR_VERSION:
-        raise InputError(
-            f"{name} is of opset {opset} and format {model.ir_version}, newer than the installed "
-            "onnx knows; upgrade onnx and onnxruntime, or export it for an older opset."
-        )
 
 
 def _stated(tensor: TensorProto) -> dict[str, str]:

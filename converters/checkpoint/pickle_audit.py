@@ -14,12 +14,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from converters.checkpoint.pickle_globals import (
-    BUILT,
-    STORAGE_DTYPES,
-    qualified_name,
-    require_name,
-)
+from converters.checkpoint.pickle_globals import BUILT, STORAGE_DTYPES, qualified_name, require_name
 from converters.checkpoint.pickle_machine import (
     MAX_OPCODES,
     PickleMachine,

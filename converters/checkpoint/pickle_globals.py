@@ -170,22 +170,14 @@ def _non_negative(values: Tree) -> tuple[int, ...]:
 
 
 def _require_usual(requires_grad: Tree, hooks: Tree, *flags: Tree) -> None:
-    """Check what says nothing of a tensor's content, and which torch is particular about.
-
-    Raises:
-        TypeError: It is not what torch writes.
-    """
+    """Check what says nothing of a tensor's content, and which torch is particular about."""
     usual = isinstance(requires_grad, bool) and isinstance(hooks, dict | None)
     if not usual or len(flags) > 1 or not all(isinstance(flag, dict | None) for flag in flags):
         raise TypeError("a tensor with other arguments than torch's")
 
 
 def _required(tensor: Tree, requires_grad: Tree) -> Tree:
-    """Return a tensor.
-
-    Raises:
-        TypeError: It requires a gradient, which a tensor of its type has not.
-    """
+    """Return a tensor, unless it requires a gradient that a tensor of its type has not."""
     whole = isinstance(tensor, StoredTensor) and ("int" in tensor.dtype or tensor.dtype == "bool")
     if requires_grad and whole:
         raise TypeError("a tensor of whole numbers with a gradient")
@@ -217,12 +209,7 @@ def _tensor_v3(args: tuple[Tree, ...]) -> Tree:
 
 
 def _require_harmless_state(state: Tree) -> None:
-    """Check the attributes of a tensor, which torch sets one by one.
-
-    Raises:
-        ValueError: They exchange what the tensor holds.
-        TypeError: They are no attributes.
-    """
+    """Check the attributes of a tensor, which torch sets one by one."""
     parts = state if isinstance(state, tuple) else (state,)
     for part in parts:
         if part is None:

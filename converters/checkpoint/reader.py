@@ -209,8 +209,9 @@ def _require_nothing_else(file: SourceFile, head: bytes) -> None:
     Raises:
         UnsafeInputError: It is.
     """
-    also = "a tar archive" if is_tar(head) else "a pickle"
-    if also == "a pickle":
+    also = "a tar archive"
+    if not is_tar(head):
+        also = "a pickle"
         pickle = SkimmedPickle(file.stream, 0, file.size, file.name)
         try:
             found = read_pickle(pickle)

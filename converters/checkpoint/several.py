@@ -85,33 +85,26 @@ class SeveralFiles(Closing):
             self._open.popitem()[1].close()
 
     def _add(self, path: Path) -> Checkpoint:
-        """Open one file more."""
-        checkpoint = open_checkpoint(path)
-        self._keep(checkpoint)
-        return checkpoint
+        """Open one file more, which was not opened before."""
+        return self._keep(open_checkpoint(path))
 
-    def _keep(self, checkpoint: Checkpoint) -> None:
+    def _keep(self, checkpoint: Checkpoint) -> Checkpoint:
         """Take over an open file."""
-        path = checkpoint.path
-        self._hold(checkpoint)
-        if path not in self.stamps:
-            self.stamps |= checkpoint.stamps
-            self.size += checkpoint.size
+        self.stamps |= checkpoint.stamps
+        self.size += checkpoint.size
+        return self._hold(checkpoint)
 
-    def _hold(self, checkpoint: Checkpoint) -> None:
+    def _hold(self, checkpoint: Checkpoint) -> Checkpoint:
         """Hold a file open; of too many, the one unused for longest is closed."""
-        previous = self._open.pop(checkpoint.path, None)
-        if previous is not None:
-            previous.close()
         self._open[checkpoint.path] = checkpoint
         if len(self._open) > _MAX_OPEN:
             self._open.popitem(last=False)[1].close()
+        return checkpoint
 
     def _file(self, path: Path) -> Checkpoint:
         """One of the files, opened again if there were too many."""
         if path not in self._open:
-            self._hold(open_checkpoint(path))
-            self._open[path].source_file(path).require_stamp(self.stamps[path])
+            self._hold(open_checkpoint(path)).source_file(path).require_stamp(self.stamps[path])
         self._open.move_to_end(path)
         return self._open[path]
 

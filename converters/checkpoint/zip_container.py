@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from converters.checkpoint.file_audit import require_no_code_beside
+from converters.checkpoint.file_audit import SCRIPT, require_no_code_beside
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource, read_pickle
 from converters.checkpoint.source_file import damaged
 from converters.checkpoint.values import Storage, Tree
@@ -36,21 +36,16 @@ _OF_CHECKPOINTS = (
 )
 """The entries that torch.save writes: one pickle, the bytes of tensors, short texts."""
 
-_TORCHSCRIPT = "a TorchScript archive, which is a program"
-_PT2 = "an exported program (.pt2), whose loader unpickles what it holds"
-_PACKAGE = "a torch.package archive, whose loader runs the code in it"
+_PACKAGE = (".data/extern_modules",)
+_PT2 = ("archive_format", "serialized_exported_program", "models/")
 
 # (what an entry's name, without the archive's own folder, begins with; what the archive then is;
 # the error: TorchScript runs in an interpreter of its own, the others could do anything)
-_OTHER_ARCHIVES: tuple[tuple[str, str, type[ConversionError]], ...] = (
-    ("constants.pkl", _TORCHSCRIPT, InputError),
-    ("code/", _TORCHSCRIPT, InputError),
-    ("archive_format", _PT2, UnsafeInputError),
-    ("serialized_exported_program", _PT2, UnsafeInputError),
-    ("models/", _PT2, UnsafeInputError),
-    (".data/extern_modules", _PACKAGE, UnsafeInputError),
+_OTHER_ARCHIVES: tuple[tuple[tuple[str, ...], str, type[ConversionError]], ...] = (
+    (SCRIPT, "a TorchScript archive, which is a program", InputError),
+    (_PT2, "an exported program (.pt2), whose loader unpickles what it holds", UnsafeInputError),
+    (_PACKAGE, "a torch.package archive, whose loader runs the code in it", UnsafeInputError),
 )
-
 
 _VERSION = ".data/version"
 
@@ -126,8 +121,8 @@ class _Archive:
 
     def _require_checkpoint(self) -> str:
         inside = [entry.inside for entry in self.directory.entries]
-        for start, what, error in _OTHER_ARCHIVES:
-            if any(name.startswith(start) for name in inside):
+        for starts, what, error in _OTHER_ARCHIVES:
+            if any(name.startswith(starts) for name in inside):
                 raise error(
                     f"{self._file.name}: is {what}; name a checkpoint with a state dict instead."
                 )

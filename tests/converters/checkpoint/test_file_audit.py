@@ -71,6 +71,15 @@ def tar(**members: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def old_tar(**members: bytes) -> bytes:
+    """As it was before POSIX gave headers a magic number, which tarfile still reads."""
+    content = bytearray(tar(**members))
+    content[257:265] = bytes(8)
+    content[148:156] = b" " * 8  # which the checksum is taken over
+    content[148:156] = b"%06o\0 " % sum(content[: tarfile.BLOCKSIZE])
+    return bytes(content)
+
+
 def zipped(**entries: bytes) -> bytes:
     return zip_of({name.replace("__", "/"): content for name, content in entries.items()})
 
@@ -129,6 +138,7 @@ ATTACKS: dict[str, bytes] = {
     "zlib": zlib.compress(EVIL),
     "a checkpoint in gzip": gzip.compress(in_zip(EVIL)),
     "tar": tar(sys_info=PLAIN, pickle=EVIL),
+    "tar without a magic number": old_tar(pickle=EVIL),
     "tar in gzip": gzip.compress(tar(x=EVIL)),
     "a tar that begins as a pickle": EVIL.ljust(257, b"\0") + b"ustar" + bytes(250),
     "cut off in torch's old form": saved({"x": Call(os.system, GONE)}, "legacy")[:-9],
