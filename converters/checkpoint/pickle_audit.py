@@ -7,12 +7,10 @@ before anything is called, so a name counts even where nothing is done with it.
 
 from __future__ import annotations
 
-import pickletools
-import warnings
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.pickle_globals import BUILT, STORAGE_DTYPES, qualified_name, require_name
 from converters.checkpoint.pickle_machine import (
@@ -23,6 +21,7 @@ from converters.checkpoint.pickle_machine import (
     fault_of,
     no_storage,
 )
+from converters.checkpoint.pickle_reader import instructions
 from converters.checkpoint.refused_globals import runs_code
 from converters.checkpoint.values import Opaque
 from converters.errors import printable
@@ -163,19 +162,15 @@ def audit_pickle(source: PickleSource, most: int = MAX_OPCODES) -> PickleAudit:
     marked = False
     count = 0
     try:
-        with warnings.catch_warnings():
-            # pickletools warns of escapes in names that Python will refuse one day.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            instructions = pickletools.genops(cast("IO[bytes]", source))
-            for count, (opcode, argument, at) in enumerate(instructions):
-                marked |= count == 0 and opcode.name == "PROTO"
-                if count == most:
-                    lost = lost or f"byte {at}: more than {most} instructions"
-                    break
-                if lost is None:
-                    lost = machine.follow(opcode.name, argument, at or 0)
-                else:
-                    machine.collect(opcode.name, argument, at or 0)
+        for count, (name, argument, at) in enumerate(instructions(source)):
+            marked |= count == 0 and name == "PROTO"
+            if count == most:
+                lost = lost or f"byte {at}: more than {most} instructions"
+                break
+            if lost is None:
+                lost = machine.follow(name, argument, at)
+            else:
+                machine.collect(name, argument, at)
     except (LookupError, TypeError, ValueError) as error:
         lost = lost or f"byte {source.tell()}: {printable(str(error))}"
     return PickleAudit(source.label, tuple(machine.names.values()), lost, marked, count)

@@ -262,22 +262,18 @@ _STRUCT_CODES = {
 }  # fmt: skip
 
 
-def _byte_order(state: Tree) -> str | None:
-    """Of a plain dtype's state, numpy/_core/src/multiarray/descriptor.c, as struct spells it."""
-    match state:
-        case (3, "<" | ">" | "|" | "=" as order, None, None, None, -1, -1, 0):
-            return ">" if order == ">" else "<"
-    return None
-
-
 def _numpy_scalar(args: tuple[Tree, ...]) -> Tree:
-    """Build ``scalar(dtype, bytes)``, numpy/_core/src/multiarray, as a Python number."""
+    """Build ``scalar(dtype, bytes)`` as a Python number.
+
+    Source: numpy/_core/src/multiarray, where descriptor.c has the state of a plain dtype.
+    """
     match args[:2]:
-        case (Opaque("numpy.dtype", (str(kind), *_)) as dtype, bytes(data)):
-            code = _STRUCT_CODES.get(kind)
-            order = _byte_order(dtype.state)
-            if code is not None and order is not None and calcsize(order + code) == len(data):
-                return cast("int | float | bool", unpack(order + code, data)[0])
+        case (Opaque("numpy.dtype", (str(kind), *_), state=state), bytes(data)):
+            match state:
+                case (3, "<" | ">" | "|" | "=" as order, None, None, None, -1, -1, 0):
+                    code = (">" if order == ">" else "<") + _STRUCT_CODES.get(kind, "")
+                    if kind in _STRUCT_CODES and calcsize(code) == len(data):
+                        return cast("int | float | bool", unpack(code, data)[0])
     return Opaque("numpy._core.multiarray.scalar", args)
 
 

@@ -148,7 +148,7 @@ def read_pickle(
     machine = PickleMachine(source.label, find_storage, has_views=has_views)
     position = source.tell()
     try:
-        for name, argument, position in _instructions(source):
+        for name, argument, position in _plain_instructions(source):
             machine.step(name, argument, position)
         tree = machine.result()
         require_bounded(tree)
@@ -162,31 +162,37 @@ def read_pickle(
     return tree
 
 
-def _instructions(source: PickleSource) -> Iterator[tuple[str, Any, int]]:
-    """Split a pickle into instructions: name, argument, position.
+def instructions(source: PickleSource) -> Iterator[tuple[str, Any, int]]:
+    """Split a pickle into instructions: name, argument, position; a ValueError where it is none."""
+    with warnings.catch_warnings():
+        # pickletools warns of escapes in names that Python will refuse one day.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for opcode, argument, at in pickletools.genops(cast("IO[bytes]", source)):
+            yield opcode.name, argument, at or 0
+
+
+def _plain_instructions(source: PickleSource) -> Iterator[tuple[str, Any, int]]:
+    """Split a pickle as :func:`instructions` does, where every program splits it so.
 
     Raises:
         ValueError: It is none, or programs disagree on how it is split: where an instruction does
             not end within its frame, the unpickler in C goes on somewhere else, without a word.
     """
     frame_end: int | None = None
-    with warnings.catch_warnings():
-        # pickletools warns of escapes in names that Python will refuse one day.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        for opcode, argument, at in pickletools.genops(cast("IO[bytes]", source)):
-            name, end = opcode.name, source.tell()
-            if not all(_is_plain(name, line) for line in source.lines):
-                raise ValueError(f"{name} in an unusual spelling")
-            source.lines.clear()
-            if frame_end is not None and (end > frame_end or name == "FRAME"):
-                raise ValueError("a frame that ends elsewhere than its instructions")
-            if name == "FRAME":
-                frame_end = end + int(argument or 0)
-            elif end == frame_end:
-                frame_end = None
-            elif name == "STOP" and frame_end is not None:
-                raise ValueError("a frame that goes on behind the end")
-            yield name, argument, at or 0
+    for name, argument, at in instructions(source):
+        end = source.tell()
+        if not all(_is_plain(name, line) for line in source.lines):
+            raise ValueError(f"{name} in an unusual spelling")
+        source.lines.clear()
+        if frame_end is not None and (end > frame_end or name == "FRAME"):
+            raise ValueError("a frame that ends elsewhere than its instructions")
+        if name == "FRAME":
+            frame_end = end + int(argument or 0)
+        elif end == frame_end:
+            frame_end = None
+        elif name == "STOP" and frame_end is not None:
+            raise ValueError("a frame that goes on behind the end")
+        yield name, argument, at
 
 
 def _is_plain(name: str, line: bytes) -> bool:

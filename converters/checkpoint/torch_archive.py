@@ -1,19 +1,25 @@
-"""The zip under a file of torch: stored, aligned, and the same bytes every time.
+"""The zip under a file of torch: how it is written, and what is checked before torch opens one.
 
-The layout is that of torch's ``caffe2/serialize/inline_container.cc``.
+The layout is that of torch's ``caffe2/serialize/inline_container.cc``: stored, aligned, and the
+same bytes every time. torch has a reader of archives of its own, which runs what it finds. So what
+two readers could take for different programs does not get there, nor what grows in memory without
+bound.
 """
 
 from __future__ import annotations
 
 import struct
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import ZipFile, ZipInfo
 
-from converters.checkpoint.zip_directory import LOCAL_HEADER
+from converters.checkpoint.source_file import SourceFile
+from converters.checkpoint.zip_directory import LOCAL_HEADER, STORED, ZipDirectory
+from converters.errors import InputError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import BinaryIO, Self
 
 ALIGNMENT = 64
@@ -24,6 +30,13 @@ _EXTRA_HEADER = struct.Struct("<HH")  # identifier, length
 _PADDING_ID = 0x4246  # torch's, which readers skip
 _ZIP64_EXTRA = 20  # bytes of the extra field with the size of a large entry
 _ZIP64_FROM = 1 << 30  # in bytes; the format itself asks for it from 4 GiB, zipfile from 2 GiB
+
+MAX_INFLATED = 1 << 24
+"""Bytes of an archive's compressed entries together; the code of RegNetY-128GF, traced, with its
+debug records has some hundred thousand."""
+
+_CODE = "code/"
+"""What torch.jit.save compresses; weights and everything in a `.pt2` lie as they are."""
 
 
 class TorchArchive:
@@ -66,3 +79,36 @@ class TorchArchive:
     def __exit__(self, *_: object) -> None:
         with self._file:
             self._zip.close()
+
+
+@contextmanager
+def loadable(path: Path) -> Iterator[ZipDirectory]:
+    """Check an archive that torch is to open; its directory can be read inside the block.
+
+    Args:
+        path: TorchScript, `.pt2` or an AOTInductor package.
+
+    Raises:
+        RuntimeError: It is damaged or no zip, as torch says it.
+        UnsafeInputError: Programs may find other entries in it, or it inflates.
+        StorageError: It cannot be read.
+    """
+    with SourceFile(path) as file:
+        try:
+            directory = ZipDirectory(file)
+            directory.require_one_reading()
+            directory.require_one_folder()
+        except InputError as error:
+            raise RuntimeError(str(error)) from error
+        inflated = 0
+        for entry in directory.entries:
+            if entry.method == STORED:
+                continue
+            inflated += entry.size
+            if not entry.inside.startswith(_CODE) or inflated > MAX_INFLATED:
+                raise UnsafeInputError(
+                    f"{file.name}, {printable(entry.name)}: is compressed, {entry.stored} bytes to "
+                    f"{entry.size}, as torch writes none; nothing was loaded, get the file from a "
+                    "source you trust."
+                )
+        yield directory

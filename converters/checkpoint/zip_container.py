@@ -50,17 +50,14 @@ _OTHER_ARCHIVES: tuple[tuple[tuple[str, ...], str, type[ConversionError]], ...] 
 _VERSION = ".data/version"
 
 _OTHER_VERSION = "which is no version of the layout that is read; save the file again with torch"
+_OTHER_ORDER = (
+    "of which only 'little' is read; load the file with torch and save it again on another computer"
+)
 _LAYOUT: dict[str, tuple[bytes, str]] = {
     _VERSION: (rb"([1-9]|10)\n?", _OTHER_VERSION),
     "version": (rb"([1-9]|10)\n?", _OTHER_VERSION),
     ".storage_alignment": (rb"[1-9][0-9]{0,8}", "which is no number of bytes; download it again"),
-    "byteorder": (
-        rb"little",
-        (
-            "of which only 'little' is read; load the file with torch and save it again on another "
-            "computer"
-        ),
-    ),
+    "byteorder": (rb"little", _OTHER_ORDER),
 }
 """Entries that torch reads before all others (``_load`` in torch/serialization.py, and
 caffe2/serialize/versions.h): what they may say, and what to say where they say something else."""

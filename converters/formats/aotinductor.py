@@ -7,7 +7,7 @@ from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.torch_places import loadable
+from converters.checkpoint.torch_archive import loadable
 from converters.errors import StorageError
 from converters.formats.format import DEFAULTS, Format
 from converters.formats.reference import torch_threads

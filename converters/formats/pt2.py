@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.torch_places import loadable
+from converters.checkpoint.torch_archive import loadable
 from converters.errors import InputError, UnsafeInputError, printable
 from converters.formats.format import DEFAULTS, Format
 from converters.formats.torch_program import TorchRuntime, exported_program

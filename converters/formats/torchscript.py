@@ -24,8 +24,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import open_checkpoint
-from converters.checkpoint.torch_archive import TorchArchive
-from converters.checkpoint.torch_places import loadable
+from converters.checkpoint.torch_archive import TorchArchive, loadable
 from converters.folder.folder import TORCHSCRIPT_NAME
 from converters.formats.format import DEFAULTS, Format
 from converters.formats.torch_program import TorchRuntime

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 
 from converters.checkpoint import Opaque, StoredTensor, open_any, open_checkpoint
-from converters.checkpoint.fsdp import consolidate
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, PROTOCOL_VERSION
+from converters.checkpoint.lists import consolidate
 from converters.errors import ConversionError, InputError, StorageError
 from tests.converters.checkpoint.compare import LAYOUTS
 from tests.converters.checkpoint.files import TREE, in_zip, refusal, saved, tensor_pickle

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from converters.checkpoint.torch_places import MAX_INFLATED, loadable
+from converters.checkpoint.torch_archive import MAX_INFLATED, loadable
 from converters.errors import UnsafeInputError
 from converters.formats.registry import FORMATS
 from converters.formats.torchscript import export_torchscript
