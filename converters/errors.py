@@ -127,8 +127,6 @@ class ConversionError(Exception):
 class InputError(ConversionError):
     """The input or the way the command was called cannot be used."""
 
-    exit_status = 2
-
 
 class UnsafeInputError(ConversionError):
     """The input would run code, or is built to be read differently by different readers."""

@@ -98,8 +98,7 @@ class CheckpointList(SeveralFiles):
 
     def _whole(self, pieces: Sequence[Any], notes: Sequence[Any]) -> Any:
         """A module; what FSDP did not wrap has no metadata, and every shard holds all of it."""
-        whole: Any = pieces[0]
-        return consolidate(pieces, notes, self.path.name) if notes[0] else whole
+        return consolidate(pieces, notes, self.path.name) if notes[0] else pieces[0]
 
     def _filled(self, tree: Tree, depth: int) -> Tree:
         """The same tree with the tensor in the place of each file name."""

@@ -43,6 +43,8 @@ _REFUSED_MODULES = _words(
     "marshal pickle _pickle cPickle shelve"
 )
 
+_LEADING_ELSEWHERE = _REFUSED_MODULES | _REFUSED_PACKAGES
+
 _REFUSED_FUNCTIONS = _words(
     "io.open _io.open io.open_code _io.open_code io.FileIO _io.FileIO functools.reduce "
     "operator.methodcaller operator.attrgetter _operator.methodcaller _operator.attrgetter "
@@ -93,9 +95,5 @@ def _runs_code(module: str, name: str) -> bool:
         or steps[-1] in _REFUSED_NAMES
         or f"{module}.{name}" in _REFUSED_FUNCTIONS
         # Walking through attributes is how a harmless module leads to another: `linalg.os.system`.
-        or any(_leads_elsewhere(step) for step in steps[:-1])
+        or any(step.startswith("__") or step in _LEADING_ELSEWHERE for step in steps[:-1])
     )
-
-
-def _leads_elsewhere(attribute: str) -> bool:
-    return attribute.startswith("__") or attribute in _REFUSED_MODULES | _REFUSED_PACKAGES

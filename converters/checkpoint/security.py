@@ -14,7 +14,7 @@ from converters.errors import ConversionError, InputError, UnsafeInputError, pri
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from converters.checkpoint.pickle_audit import Named, PickleAudit
+    from converters.checkpoint.pickle_audit import Named
 
 SCHEMA = 1
 """Of what `regnet inspect --security --json` prints; grows when a key changes its meaning."""
@@ -39,12 +39,8 @@ class SecurityReport(FileAudit):
     @property
     def harmless(self) -> bool:
         """Whether other programs can open the file without running anything it brings."""
-        return not self.running and self.refusal is None and not self._lost
-
-    @property
-    def _lost(self) -> list[PickleAudit]:
-        """The pickles of which the end is not known."""
-        return [pickle for pickle in self.pickles if pickle.lost is not None]
+        followed = all(pickle.lost is None for pickle in self.pickles)
+        return not self.running and self.refusal is None and followed
 
     def require_harmless(self) -> None:
         """Do nothing if the file is harmless.
@@ -60,11 +56,12 @@ class SecurityReport(FileAudit):
             raise code_error(counted)
         if self.refusal is not None:
             raise self.refusal
-        for pickle in self._lost:
-            raise InputError(
-                f"{pickle.place}: cannot be followed behind {pickle.lost}, so nobody knows what it "
-                "does; get the checkpoint from a source you trust."
-            )
+        for pickle in self.pickles:
+            if pickle.lost is not None:
+                raise InputError(
+                    f"{pickle.place}: cannot be followed behind {pickle.lost}, so nobody knows "
+                    "what it does; get the checkpoint from a source you trust."
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -32,13 +32,8 @@ _MAX_OPEN = 128
 class SeveralFiles(Closing):
     """Open files that are one checkpoint; what it holds is up to the subclass.
 
-    Attributes:
-        path: What the user named.
-        container: How the files are laid out.
-        size: Of the files together, in bytes.
-        tree: What they hold together.
-        beside: What lies beside the files and says what they are.
-        stamps: By file, in the order they were opened; see :class:`SourceFile`.
+    Attributes are those of :class:`Checkpoint`, of all files together, in the order they were
+    opened; ``path`` is what the user named.
     """
 
     container = ""

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import ZipFile, ZipInfo
 
-from converters.checkpoint.source_file import SourceFile
+from converters.checkpoint.source_file import Closing, SourceFile
 from converters.checkpoint.zip_directory import LOCAL_HEADER, STORED, ZipDirectory
 from converters.errors import InputError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import BinaryIO, Self
+    from typing import BinaryIO
 
 ALIGNMENT = 64
 """Where an entry's data begins, in bytes: a mapped tensor can be used in place."""
@@ -39,7 +39,7 @@ _CODE = "code/"
 """What torch.jit.save compresses; weights and everything in a `.pt2` lie as they are."""
 
 
-class TorchArchive:
+class TorchArchive(Closing):
     """Writes a zip front to back; a context manager that completes it.
 
     Args:
@@ -73,10 +73,8 @@ class TorchArchive:
             for chunk in chunks:
                 entry.write(chunk)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Complete the zip and close its file."""
         with self._file:
             self._zip.close()
 

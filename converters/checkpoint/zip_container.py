@@ -24,18 +24,6 @@ from regnet.files.dtypes import item_size
 if TYPE_CHECKING:
     from converters.checkpoint.source_file import SourceFile
 
-_OF_CHECKPOINTS = (
-    "data.pkl",
-    "data/",
-    "byteorder",
-    "version",
-    ".format_version",
-    ".storage_alignment",
-    ".data/serialization_id",
-    ".data/version",
-)
-"""The entries that torch.save writes: one pickle, the bytes of tensors, short texts."""
-
 _PACKAGE = (".data/extern_modules",)
 _PT2 = ("archive_format", "serialized_exported_program", "models/")
 
@@ -61,6 +49,9 @@ _LAYOUT: dict[str, tuple[bytes, str]] = {
 }
 """Entries that torch reads before all others (``_load`` in torch/serialization.py, and
 caffe2/serialize/versions.h): what they may say, and what to say where they say something else."""
+
+_OF_CHECKPOINTS = ("data.pkl", "data/", *_LAYOUT, ".format_version", ".data/serialization_id")
+"""The entries that torch.save writes: one pickle, the bytes of tensors, short texts."""
 
 
 def read_zip(file: SourceFile) -> Tree:
@@ -100,10 +91,6 @@ class _Archive:
 
     Attributes:
         directory: Its entries.
-
-    Raises:
-        InputError: It is damaged, or another kind of archive.
-        UnsafeInputError: Programs may find other entries in it, or it has two folders.
     """
 
     def __init__(self, file: SourceFile) -> None:
