@@ -11,7 +11,9 @@ import hashlib
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from converters.checkpoint.source_file import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +36,7 @@ _READ_BACK = 1 << 20
 """Bytes hashed at a time: few enough for the processor's cache."""
 
 
-class Follower:
+class Follower(Closing):
     """One thread that does jobs in their order; a context manager.
 
     The error of a job that fails is raised by a later call.
@@ -64,10 +66,8 @@ class Follower:
         while len(self._jobs) > left:
             self._jobs.popleft().result()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Abandon what is not done, and end the thread."""
         self.abandon()
         self._thread.shutdown()
 
@@ -84,7 +84,7 @@ class Followers(NamedTuple):
     source: Follower
 
 
-class WeightsFile:
+class WeightsFile(Closing):
     """A file written front to back; a context manager that closes it.
 
     What lies there already, of an attempt that was interrupted, is compared with what would be
@@ -142,10 +142,8 @@ class WeightsFile:
             follower.finish()
         return self._sha256.hexdigest()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Abandon what is not hashed yet, and close the file."""
         for follower in self._followers:
             follower.abandon()
         os.close(self._fd)
