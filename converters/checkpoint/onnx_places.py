@@ -51,8 +51,7 @@ def open_onnx(path: Path, *, weights: bool = False) -> ModelProto:
         weights: Whether to read the weights beside it into the model.
 
     Raises:
-        UnsafeInputError: If a location leads out of the file's folder.
-        InputError: If it is of a version that is not known yet.
+        ConversionError: If :func:`require_readable` does not take it.
         ValueError: If it is no ONNX file, or its weights are not there.
     """
     model = parsed(path)

@@ -50,8 +50,7 @@ class Checkpoint(Closing):
         tree: What it holds, keys as saved and in their order; of safetensors, tensors by name.
         metadata: The text a safetensors header carries beside its tensors; else empty.
         beside: What else lies beside it and says what it is.
-        files: The files that hold the weights: this one.
-        stamps: By file; see :class:`SourceFile`.
+        stamps: Of the files that hold the weights, which is this one; see :class:`SourceFile`.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class Checkpoint(Closing):
         self.tree = tree
         self.metadata = metadata
         self.beside = Beside()
-        self.files = (file.path,)
         self.stamps = {file.path: file.stamp}
         self._file = file
         self._verified: set[int] = set()  # the offsets of storages whose checksum was right

@@ -46,11 +46,6 @@ class SeveralFiles(Closing):
         self.stamps: dict[Path, Stamp] = {}
         self._open: OrderedDict[Path, Checkpoint] = OrderedDict()
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files, in the order they were opened."""
-        return tuple(self.stamps)
-
     def chunks(self, tensor: StoredTensor, chunk_size: int = CHUNK_SIZE) -> Iterator[bytes]:
         """Yield a tensor's bytes; see :meth:`Checkpoint.chunks`."""
         for part in tensor.parts:

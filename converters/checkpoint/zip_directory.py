@@ -300,9 +300,8 @@ class ZipDirectory:
         raise self.ambiguous(f"has a table of contents that is not one of {count} entries")
 
     def _entry(self, numbers: tuple[int, ...], raw_name: bytes, extra: bytes) -> Entry:
-        flags, method, crc32 = numbers[3], numbers[4], numbers[7]
-        stored, size, disk, header = numbers[8], numbers[9], numbers[13], numbers[16]
-        attributes = numbers[15]
+        *_, flags, method, _, _, crc32, stored, size = numbers[:10]
+        disk, _, attributes, header = numbers[13:]
         name = self._name(raw_name, flags)
         if attributes & _IS_FOLDER and not name.endswith("/"):  # of which miniz reads nothing
             raise self.ambiguous(f"marks '{printable(name)}' as a folder, which has content")

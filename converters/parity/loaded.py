@@ -59,7 +59,7 @@ class LoadedTensors:
         if not isinstance(checkpoint, Checkpoint | CheckpointFolder):
             raise NotLoadedError("it is a list of files, which no library loads as one")
         self._paths = {id(tensor): path for path, tensor in _walk(checkpoint.tree, ())}
-        self._files = {path: _loader(path) for path in checkpoint.files}
+        self._files = {path: _loader(path) for path in checkpoint.stamps}
 
     def array(self, tensor: StoredTensor) -> np.ndarray:
         """Return a tensor as its own library loads it; see :class:`Tensors`.

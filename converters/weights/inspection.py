@@ -117,10 +117,8 @@ def inspected(
         source = replace(source, skipped={**source.skipped, **checkpoint.beside.ignored})
         plan = make_plan(source, path.name, dtype or DEFAULT)
         source = replace(source, decisions=source.decisions + _dtype_decisions(plan, dtype))
-        yield (
-            checkpoint,
-            Inspection(path, checkpoint.files, checkpoint.container, checkpoint.size, source, plan),
-        )
+        files, container = tuple(checkpoint.stamps), checkpoint.container
+        yield checkpoint, Inspection(path, files, container, checkpoint.size, source, plan)
 
 
 def _dtype_decisions(plan: Plan, asked: DType | None) -> tuple[Decision, ...]:
