@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from converters.checkpoint.pickle_audit import Judgement, PickleAudit, audit_pickle
-from converters.checkpoint.pickle_machine import MAX_OPCODES
+from converters.checkpoint.pickle_machine import ADVICE, MAX_OPCODES
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource
 from converters.checkpoint.sniff import (
     HEAD_SIZE,
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from converters.checkpoint.zip_directory import Entry, ReadableAt
 
     Running = tuple[PickleAudit, Named]
-
-ADVICE = "do not open the file elsewhere, and get the checkpoint from a source you trust"
 
 _MOST = 5
 """Pickles in a file that are followed: a legacy checkpoint begins with so many, an archive has one.

@@ -35,6 +35,8 @@ square of the digits to print one."""
 
 HIGHEST_PROTOCOL = 5
 
+ADVICE = "do not open the file elsewhere, and get the checkpoint from a source you trust"
+
 FindStorage: TypeAlias = Callable[[str, str, int], Storage]
 """From (key, dtype, number of elements) to the storage; may raise an InputError."""
 
@@ -271,8 +273,7 @@ class PickleMachine:
     def _unsafe(self, what: str) -> UnsafeInputError:
         return UnsafeInputError(
             f"{self._label}: would run code in other programs, for at byte {self._position} it "
-            f"names {printable(what)}; nothing was run, do not open the file elsewhere, and get "
-            "the checkpoint from a source you trust."
+            f"names {printable(what)}; nothing was run, {ADVICE}."
         )
 
     def _op_reduce(self, _: None) -> None:

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import open_checkpoint
-from converters.checkpoint.file_audit import ADVICE, FileAudit, audit_file, code_error, unsafe
+from converters.checkpoint.file_audit import FileAudit, audit_file, code_error, unsafe
 from converters.checkpoint.onnx_places import parsed, require_readable
+from converters.checkpoint.pickle_machine import ADVICE
 from converters.checkpoint.source_file import SourceFile
 from converters.errors import ConversionError, InputError, UnsafeInputError, printable
 

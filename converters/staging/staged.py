@@ -88,8 +88,7 @@ def staged_file(target: Path) -> Iterator[Path]:
         The file to write; what it holds, perhaps of a process that was killed, is to be replaced.
 
     Raises:
-        StorageError: If the disk is full, the folder cannot be written, or another process is about
-            to make ``target``.
+        StorageError: As :func:`staged_folder` does.
     """
     with storage_errors(target), _parents(target):
         staging = partial(target)
@@ -121,8 +120,7 @@ def staged_update(target: Path, names: Sequence[str]) -> Iterator[Path]:
         The folder to write the named files into, and no others.
 
     Raises:
-        StorageError: If the disk is full, a folder cannot be written, or another process is about
-            to make ``target``.
+        StorageError: As :func:`staged_folder` does.
     """
     target = target.resolve()
     is_movable = os.access(target.parent, os.W_OK) and not target.is_mount()
