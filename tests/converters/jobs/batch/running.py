@@ -47,7 +47,9 @@ def run_batch(made: Sequence[Made], out: Path, *options: str) -> Ran:
         )
         while process.poll() is None:
             folders = len(list(out.iterdir())) if out.is_dir() else 0
-            resident[folders] = _megabytes(process.pid)
+            megabytes = _megabytes(process.pid)
+            if megabytes is not None:
+                resident[folders] = megabytes
             time.sleep(0.2)
         printed.seek(0)
         said.seek(0)
@@ -77,8 +79,8 @@ def require_right(made: Sequence[Made], ran: Ran, out: Path, result: str = "conv
     assert sum(ran.record["counts"].values()) == len(made)
 
 
-def _megabytes(process: int) -> float:
-    """Resident memory; 0 of a process that has ended."""
+def _megabytes(process: int) -> float | None:
+    """Resident memory; None of a process that has ended and was not waited for yet."""
     status = Path(f"/proc/{process}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    return int(found[1]) / 1000 if found else 0.0
+    return int(found[1]) / 1000 if found else None
