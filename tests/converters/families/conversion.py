@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from converters.checkpoint.beside import Beside
 from converters.errors import InputError
 from converters.families.known import FAMILIES
 from converters.families.options import SourceOptions
@@ -97,7 +98,7 @@ class _Headers:
 
     tree: dict[str, StoredTensor]
     path: Path = Path("net")
-    config: dict[str, Any] = field(default_factory=dict)
+    beside: Beside = field(default_factory=Beside)
 
 
 def source_of_headers(tensors: dict[str, StoredTensor]) -> Source:

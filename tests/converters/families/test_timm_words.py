@@ -14,6 +14,7 @@ from timm.models import get_pretrained_cfg
 from timm.utils import CheckpointSaver
 
 from converters.checkpoint import open_any
+from converters.checkpoint.beside import Beside
 from converters.families.manifest import manifest
 from converters.families.source import FILTERS, NOT_UNDERSTOOD, EvalTransform
 from converters.families.timm import FAMILY as TIMM
@@ -167,7 +168,7 @@ def test_a_model_that_timm_has_not_is_named(tmp_path: Path) -> None:
 def test_a_folder_of_before_2023_says_the_same(name: str, tmp_path: Path) -> None:
     cfg = {key: value for key, value in get_pretrained_cfg(name).to_dict().items() if value}
     legacy = cast("Any", type("Legacy", (), {"path": tmp_path, "tree": {}}))
-    legacy.config = {"architecture": name.split(".", maxsplit=1)[0], **cfg}
+    legacy.beside = Beside({"architecture": name.split(".", maxsplit=1)[0], **cfg})
 
     config = TimmConfig.of(legacy)
 

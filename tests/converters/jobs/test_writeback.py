@@ -413,7 +413,8 @@ def test_wrong_bytes_are_found_when_it_is_read_back(
     target = target_named("torchvision")
 
     def flipped(path: Path, network: Network) -> None:
-        replace(network, target=replace(target, channel_order="bgr")).write(path)
+        bgr = replace(target.preprocessing, channel_order="bgr")
+        replace(network, target=replace(target, preprocessing=bgr)).write(path)
 
     folder = converted(tmp_path / "folder", classifier(**RULED))
     wrong = replace(target, write=flipped)
