@@ -1,4 +1,9 @@
-"""The plan: every tensor of the source accounted for, every tensor of the target filled."""
+"""The plan: every tensor of the source accounted for, every tensor of the target filled.
+
+One quirk computes weights. VISSL's linear evaluation puts a batch norm between pooling and the
+linear layer, and the reference has none there; but in evaluation a batch norm scales and shifts
+each feature, which a linear layer can do itself: ``W (s x + t) + b = (W s) x + (W t + b)``.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +12,55 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError, first
-from converters.weights.fold import Fold
-from regnet.architecture import COUNTER, Architecture
+from regnet.architecture import COUNTER, NORM_EPS, Architecture
 from regnet.files.dtypes import COUNTER_DTYPE, DEFAULT, DTYPES
 from regnet.files.safetensors_file import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from converters.checkpoint import StoredTensor
     from converters.families.source import Source
     from regnet.architecture import Slot
     from regnet.files.dtypes import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A batch norm and the weight of the linear layer behind it.
+
+    Attributes:
+        norm: ``weight``, ``bias``, ``running_mean`` and ``running_var``, each (features,).
+        weight: (classes, features).
+    """
+
+    norm: Mapping[str, StoredTensor]
+    weight: StoredTensor
+
+    def apply(
+        self, tensor: StoredTensor, read: Callable[[StoredTensor], NDArray[np.float64]]
+    ) -> NDArray[np.float64]:
+        """Compute the linear layer's weight or bias with the batch norm in it.
+
+        Args:
+            tensor: ``weight`` itself, or the bias (classes,).
+            read: Returns a tensor's numbers in float64.
+
+        Returns:
+            Like ``tensor``, in float64, which is where all of it is computed.
+        """
+        import numpy as np
+
+        norm = {leaf: read(stored) for leaf, stored in self.norm.items()}
+        scale = norm["weight"] / np.sqrt(norm["running_var"] + NORM_EPS)
+        weight = read(self.weight)
+        if tensor is self.weight:
+            return weight * scale
+        shift = norm["bias"] - norm["running_mean"] * scale
+        return read(tensor) + weight @ shift
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,20 @@
-"""Writing the target's weights from a plan: one pass over the source, pieces in memory."""
+"""Writing the target's weights from a plan: one pass over the source, pieces in memory.
+
+On the way numbers are looked for that no trained network has: NaN, infinity, a negative variance.
+They come of a training that diverged, and a network with one of them answers the same to every
+image. The thread that takes a file's sha256 finds them, in bytes it has read already.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.digests import SourceDigest, followable
-from converters.errors import InputError
-from converters.weights.finite import FiniteCheck
-from converters.weights.weights_file import PIECE, Follower, Followers, WeightsFile
+from converters.errors import InputError, first
+from converters.weights.weights_file import PIECE, Follower, WeightsFile
 from regnet.architecture import BUFFER_LEAVES
 from regnet.files.dtypes import ELEMENT_TYPES, cast, cast_pieces, dtypes_that_hold, widened
 from regnet.files.safetensors_file import (
@@ -30,8 +35,11 @@ if TYPE_CHECKING:
     from converters.checkpoint import AnyCheckpoint, Storage, StoredTensor
     from converters.checkpoint.values import Run
     from converters.weights.plan import Plan, Step
+    from converters.weights.weights_file import Look
 
     Buffer = bytes | memoryview
+
+_VARIANCE = "running_var"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +91,10 @@ def write_weights(  # noqa: PLR0913 -- the checkpoint, the plan, and how
     steps = {step.target.name: step for step in plan.steps}
     shards = planned_shards(plan, max_shard_size)
     ordered = [[steps[spec.name] for spec in in_file_order(shard.specs)] for shard in shards]
-    digests, finite = _source_digests(checkpoint, plan), FiniteCheck()
+    digests = _source_digests(checkpoint, plan)
     with Follower() as target, Follower() as source:
         runs = followable([run for of_file in ordered for step in of_file for run in _runs(step)])
-        stream = _Stream(checkpoint, Followers(target, source), digests, runs, finite, advance)
+        stream = _Stream(checkpoint, target, source, digests, runs, advance)
         weights = {
             shard.file_name: stream.write(folder / shard.file_name, of_file)
             for shard, of_file in zip(shards, ordered, strict=True)
@@ -94,18 +102,21 @@ def write_weights(  # noqa: PLR0913 -- the checkpoint, the plan, and how
     if len(shards) > 1:
         (folder / INDEX_NAME).write_text(index_json(shards, BUFFER_LEAVES), encoding="utf-8")
     read = {path.name: digest.finish() for path, digest in digests.items()}
-    if not allow_nonfinite:
-        finite.require(checkpoint.path.name)
+    if stream.wrong and not allow_nonfinite:
+        named = [f"{name} {what}" for name, what in stream.wrong.items()]
+        raise InputError(
+            f"{checkpoint.path.name} holds numbers that no trained network has ({first(named)}); "
+            "convert an earlier checkpoint, or this one as it is with --allow-nonfinite."
+        )
     return Written(weights, read)
 
 
 def _source_digests(checkpoint: AnyCheckpoint, plan: Plan) -> dict[Path, SourceDigest]:
     """One for each file; it checks the storages whose tensors are written or folded."""
     storages: dict[Path, list[Storage]] = defaultdict(list)
-    for step in plan.steps:
-        for tensor in (step.tensor,) if step.tensor else ():
-            for part in tensor.parts:
-                storages[part.storage.path].append(part.storage)
+    for tensor in (step.tensor for step in plan.steps if step.tensor):
+        for part in tensor.parts:
+            storages[part.storage.path].append(part.storage)
     return {
         path: SourceDigest(path, stamp, storages[path]) for path, stamp in checkpoint.stamps.items()
     }
@@ -124,23 +135,25 @@ class _Stream:
 
     Attributes:
         checkpoint: The source.
-        followers: The threads that hash.
+        target: The thread that hashes what is written.
+        source: The thread that feeds the digests.
         digests: That of each source file.
         followed: The runs that are fed to them.
-        finite: Told of every number that is written.
         advance: Called with the number of bytes written.
+        wrong: The tensors with a number that cannot be right: name to what it is.
     """
 
     checkpoint: AnyCheckpoint
-    followers: Followers
+    target: Follower
+    source: Follower
     digests: Mapping[Path, SourceDigest]
     followed: set[Run]
-    finite: FiniteCheck
     advance: Callable[[int], None]
+    wrong: dict[str, str] = field(default_factory=dict)
 
     def write(self, path: Path, steps: Sequence[Step]) -> str:
         """Write one file of tensors, in this order, and return its sha256."""
-        with WeightsFile(path, self.followers) as file:
+        with WeightsFile(path, self.target, self.source) as file:
             file.write(header_bytes([step.target for step in steps]))
             for step in steps:
                 tensor, runs = step.tensor, _runs(step)
@@ -161,20 +174,36 @@ class _Stream:
         digest = self.digests[run.path] if run in self.followed else None
         for piece in run.pieces(PIECE):
             if step.cast is None:
-                file.copy(source, piece, digest, self.finite.of(step))
+                file.copy(source, piece, digest, self._look(step))
                 self.advance(piece.length)
             else:
                 stored = source.read(piece.offset, piece.length)
                 if digest is not None:
-                    self.followers.source.do(digest.feed, piece.offset, stored)
+                    self.source.do(digest.feed, piece.offset, stored)
                 array = np.frombuffer(stored, ELEMENT_TYPES[tensor.dtype].numpy)
                 self._append(file, step, self._cast(step, array, tensor.dtype))
         source.require_unchanged()
 
     def _append(self, file: WeightsFile, step: Step, pieces: Iterable[Buffer]) -> None:
         for data in pieces:
-            file.write(data, self.finite.of(step))
+            file.write(data, self._look(step))
             self.advance(len(data))
+
+    def _look(self, step: Step) -> Look | None:
+        """What finds wrong numbers in a step's bytes; None for counters and what is made zeros."""
+        dtype = step.target.dtype
+        if step.source_name is None or "float" not in dtype:
+            return None
+        return partial(self._look_at, step.source_name, dtype)
+
+    def _look_at(self, name: str, dtype: str, data: bytes) -> None:
+        import numpy as np
+
+        numbers = widened(np.frombuffer(data, ELEMENT_TYPES[dtype].numpy), dtype)
+        if not np.isfinite(numbers).all():
+            self.wrong.setdefault(name, "is not finite")
+        elif name.endswith(_VARIANCE) and (numbers < 0).any():
+            self.wrong.setdefault(name, "is negative")
 
     def _pieces(self, step: Step, tensor: StoredTensor) -> Iterator[Buffer]:
         """What has to be in memory as a whole before it can be written."""

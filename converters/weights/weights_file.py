@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.source_file import Closing
 
@@ -72,18 +72,6 @@ class Follower(Closing):
         self._thread.shutdown()
 
 
-class Followers(NamedTuple):
-    """The threads behind a writer.
-
-    Attributes:
-        target: Takes the sha256 of what is written.
-        source: Feeds the digest of a source with what was copied from it.
-    """
-
-    target: Follower
-    source: Follower
-
-
 class WeightsFile(Closing):
     """A file written front to back; a context manager that closes it.
 
@@ -92,16 +80,17 @@ class WeightsFile(Closing):
 
     Args:
         path: Made if it is missing, with the mode that the umask gives.
-        followers: The threads that hash.
+        target: The thread that takes the sha256 of what is written.
+        source: The thread that feeds the digest of a source with what was copied from it.
 
     Raises:
         OSError: From any method, if the file cannot be written.
     """
 
-    def __init__(self, path: Path, followers: Followers) -> None:
+    def __init__(self, path: Path, target: Follower, source: Follower) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(path, flags, 0o666)
-        self._followers = followers
+        self._target, self._source = target, source
         self._position = 0
         self._is_kept = os.fstat(self._fd).st_size > 0  # all that lies there was the same so far
         self._kernel_copies = hasattr(os, "copy_file_range")
@@ -110,7 +99,7 @@ class WeightsFile(Closing):
     def write(self, data: bytes | memoryview, look: Look | None = None) -> None:
         """Append bytes, which ``look`` is called with as they are hashed."""
         self._put(data)
-        self._followers.target.do(self._hash, self._position - len(data), len(data), look)
+        self._target.do(self._hash, self._position - len(data), len(data), look)
 
     def copy(
         self, file: SourceFile, run: Run, digest: SourceDigest | None, look: Look | None = None
@@ -131,21 +120,21 @@ class WeightsFile(Closing):
         copied = 0 if self._is_kept else self._copy(file.fileno(), run)
         if copied < run.length:
             self._put(file.read(run.offset + copied, run.length - copied))
-        self._followers.target.do(self._hash, start, run.length, look)
+        self._target.do(self._hash, start, run.length, look)
         if digest is not None:
-            self._followers.source.do(self._feed, start, run.length, digest, run.offset)
+            self._source.do(self._feed, start, run.length, digest, run.offset)
 
     def finish(self) -> str:
         """Cut off what lies behind the end, and return the sha256, in hexadecimal."""
         os.ftruncate(self._fd, self._position)
-        for follower in self._followers:
-            follower.finish()
+        self._target.finish()
+        self._source.finish()
         return self._sha256.hexdigest()
 
     def close(self) -> None:
         """Abandon what is not hashed yet, and close the file."""
-        for follower in self._followers:
-            follower.abandon()
+        self._target.abandon()
+        self._source.abandon()
         os.close(self._fd)
 
     def _copy(self, source: int, run: Run) -> int:

@@ -22,7 +22,7 @@ from converters.jobs.convert import ConvertOptions, convert
 from converters.progress import Silent
 from converters.staging.staged import staged_file, staged_folder, working_folder
 from converters.staging.unfinished import partial_name
-from converters.weights.weights_file import Follower, Followers, WeightsFile
+from converters.weights.weights_file import Follower, WeightsFile
 from tests.converters.demo import snapshot
 from tests.converters.giants import sparse_checkpoint, wide
 from tests.converters.stored import in_pycls_words
@@ -293,7 +293,7 @@ def test_the_kernel_copies_where_it_can(tmp_path: Path, monkeypatch: pytest.Monk
         SourceFile(run.path) as source,
         Follower() as one,
         Follower() as other,
-        WeightsFile(tmp_path / "target", Followers(one, other)) as file,
+        WeightsFile(tmp_path / "target", one, other) as file,
     ):
         file.copy(source, run, None)
         file.finish()
