@@ -19,11 +19,11 @@ from converters.parity.verdict import Measurement, Verdict
 from regnet.files.safetensors_file import TensorSpec, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from converters.folder.folder import ConvertedFolder
     from converters.parity.metrics import Outputs, Units
 
 _PIXELS = ".pixel_values"
@@ -55,46 +55,38 @@ def write_golden(folder: Path, inputs: Inputs, oracle: Batches) -> str:
     return write_file(folder / GOLDEN_NAME, specs, lambda spec: [arrays[spec.name].tobytes()])
 
 
-def read_golden(
-    folder: Path, output_names: tuple[str, ...]
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, Outputs]]:
-    """Read inputs and the oracle's outputs back.
-
-    Args:
-        folder: The converted folder.
-        output_names: What the network returns.
-
-    Returns:
-        Inputs and oracle as :func:`write_golden` took them.
+def read_golden(folder: ConvertedFolder) -> tuple[Inputs, Batches]:
+    """Read inputs and the oracle's outputs back, as :func:`write_golden` took them.
 
     Raises:
         InputError: If the file is missing, damaged or another network's.
     """
-    path = folder / GOLDEN_NAME
+    path, channels = folder.path / GOLDEN_NAME, folder.config.num_channels
     inputs: dict[str, NDArray[np.float32]] = {}
     oracle: dict[str, Outputs] = {}
     with open_checkpoint(path) as checkpoint:
         tensors = tensors_of(checkpoint.tree)
-        for batch in _batches(tensors):
-            names = [f"{batch}.{name}" for name in output_names]
+        batches = [name.removesuffix(_PIXELS) for name in tensors if name.endswith(_PIXELS)]
+        for batch in sorted(batches, key=lambda batch: (batch != "native", batch)):  # as written
+            names = [f"{batch}.{name}" for name in folder.output_names]
             if not set(names) <= set(tensors):
                 raise InputError(
                     f"{path} lacks {names[0]}; it belongs to another folder, convert again."
                 )
+            shape = tensors[batch + _PIXELS].shape
+            if len(shape) != 4 or shape[1] != channels or not all(shape):  # noqa: PLR2004 -- NCHW
+                raise InputError(
+                    f"{path} holds {batch}{_PIXELS} of shape {list(shape)}, where the network "
+                    f"takes (N, {channels}, H, W); it belongs to another folder, convert again."
+                )
             inputs[batch] = checkpoint.array(tensors[batch + _PIXELS]).astype(np.float32)
             oracle[batch] = {
                 name: checkpoint.array(tensors[f"{batch}.{name}"]).astype(np.float64)
-                for name in output_names
+                for name in folder.output_names
             }
     if not inputs:
         raise InputError(f"{path} holds no inputs; convert the checkpoint again.")
     return inputs, oracle
-
-
-def _batches(names: Iterable[str]) -> list[str]:
-    """Those with pixels; the native size first, as it is written."""
-    batches = [name.removesuffix(_PIXELS) for name in names if name.endswith(_PIXELS)]
-    return sorted(batches, key=lambda batch: (batch != "native", batch))
 
 
 def judge_golden(oracle: Batches, golden: Batches, units: Units) -> Verdict:

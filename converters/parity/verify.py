@@ -213,7 +213,7 @@ def _taken_over(options: SourceOptions) -> Iterator[str]:
 def recorded_inputs(folder: ConvertedFolder) -> tuple[Inputs, Batches | None]:
     """The folder's golden vectors, as `read_golden` gives them; else fresh inputs and None."""
     if (folder.path / GOLDEN_NAME).is_file():
-        return read_golden(folder.path, folder.output_names)
+        return read_golden(folder)
     return fresh_inputs(folder), None
 
 

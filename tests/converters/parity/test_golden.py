@@ -225,9 +225,10 @@ def test_golden_vectors_come_back_as_they_were_written(tmp_path: Path) -> None:
         batch: {"logits": random.standard_normal((len(pixels), 7))}
         for batch, pixels in inputs.items()
     }
+    folder = random_folder(tmp_path, RegNetConfig(**SMALL))
     digest = write_golden(tmp_path, inputs, oracle)
     assert digest == sha256_of(tmp_path / "golden.safetensors")
-    inputs_again, oracle_again = read_golden(tmp_path, ("logits",))
+    inputs_again, oracle_again = read_golden(folder)
     assert list(inputs_again) == list(inputs)
     for batch, pixels in inputs.items():
         assert inputs_again[batch].tobytes() == pixels.tobytes()
@@ -245,7 +246,27 @@ def test_golden_vectors_come_back_as_they_were_written(tmp_path: Path) -> None:
 def test_golden_vectors_of_another_network_are_refused(
     names: dict[str, tuple[int, ...]], reason: str, tmp_path: Path
 ) -> None:
+    folder = random_folder(tmp_path, RegNetConfig(**SMALL))
     arrays = {name: np.zeros(shape, np.float32) for name, shape in names.items()}
     save_file(arrays, tmp_path / "golden.safetensors")
     with pytest.raises(InputError, match=rf"golden\.safetensors {reason}.*\.$"):
-        read_golden(tmp_path, ("logits",))
+        read_golden(folder)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 48, 48), (1, 3, 48), (0, 3, 48, 48)])
+def test_golden_vectors_whose_images_the_network_cannot_take_are_refused_in_a_sentence(
+    shape: tuple[int, ...], folder: Path
+) -> None:
+    (folder / "conversion.json").unlink()  # whose checksum would say that they were changed
+    arrays = load_file(folder / "golden.safetensors")
+    arrays["native.pixel_values"] = np.zeros(shape, np.float32)
+    save_file(arrays, folder / "golden.safetensors")
+
+    with pytest.raises(InputError) as caught:
+        verify_folder(ConvertedFolder(folder))
+
+    assert caught.value.exit_status == 2
+    assert str(caught.value) == (
+        f"{folder / 'golden.safetensors'} holds native.pixel_values of shape {list(shape)}, where "
+        "the network takes (N, 3, H, W); it belongs to another folder, convert again."
+    )
