@@ -9,28 +9,38 @@ artefact; if they do not, the folder is another network than the checkpoint.
 
 from __future__ import annotations
 
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+import torch
 
 from converters.errors import ConversionError, in_words
 from converters.families.options import SourceOptions
 from converters.families.real_network import NotRunError
+from converters.formats.reference import torch_threads
 from converters.parity.contents.source import certify_source
 from converters.parity.loaded import LoadedTensors, NotLoadedError, ReadingError
-from converters.parity.source_runtime import SourceRuntime
-from converters.parity.truth import run
 from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
 from converters.weights.inspection import inspected
-from regnet.files.dtypes import COMPUTED, DTYPES
+from regnet.architecture import COUNTER
+from regnet.files.dtypes import COMPUTED, DTYPES, widened
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from converters.checkpoint import AnyCheckpoint
+    from converters.families.real_network import RealNetwork
+    from converters.families.source import Source
     from converters.folder.folder import ConvertedFolder
     from converters.parity.loaded import Tensors
+    from converters.parity.metrics import Outputs
     from converters.parity.truth import Truth
     from converters.weights.inspection import Inspection
-    from regnet.files.dtypes import DType
 
 _CANNOT_RUN = "its own framework cannot run it"
 
@@ -67,40 +77,39 @@ def judge_source(
         UnsafeInputError: If it would run code.
         StorageError: If it cannot be read.
     """
-    options = options or SourceOptions()
-    with inspected(checkpoint, options, _dtype(folder)) as (opened, inspection):
+    dtype = next(dtype for dtype in DTYPES if dtype == folder.dtype)
+    with inspected(checkpoint, options or SourceOptions(), dtype) as (opened, inspection):
         return _judge(folder, truth, opened, inspection)
-
-
-def _dtype(folder: ConvertedFolder) -> DType:
-    return next(dtype for dtype in DTYPES if dtype == folder.dtype)
 
 
 def _judge(
     folder: ConvertedFolder, truth: Truth, checkpoint: AnyCheckpoint, inspection: Inspection
 ) -> Verdict:
     """Run the real network; one that its own framework cannot load fails with torch's words."""
-    name = inspection.path.name
+    source = inspection.source
     precision = folder.dtype if folder.dtype in _ROUNDED else COMPUTED
     loaded, not_compared = _loaded(checkpoint)
-    tensors = None
+    runtime, tensors, not_run = source.framework, None, None
+    measured: tuple[Measurement, ...] = ()
     try:
         tensors = certify_source(folder, loaded, inspection.plan)
-        runtime = SourceRuntime(inspection.source, checkpoint, loaded)
-        units = truth.units(precision)
-        outputs = run(runtime, truth.inputs_for(precision))
+        with torch_threads():
+            network = _built(source, checkpoint)
+            _load(network, source, loaded)
+        units, inputs = truth.units(precision), truth.inputs_for(precision)
+        outputs = {batch: _run(network, source, pixels) for batch, pixels in inputs.items()}
         measured = judge(outputs, units, truth.oracle, precision)
+        runtime = _with_version(source.family.package)
     except NotRunError as error:
-        return Verdict(name, NOT_RUN, COMPUTED, (), tensors, str(error), not_compared)
+        runtime, not_run = NOT_RUN, str(error)
     except ConversionError:
         raise
     except Exception as error:  # noqa: BLE001 -- frameworks raise classes of their own
         words = in_words(error)
         what = words if isinstance(error, ReadingError) else f"{_CANNOT_RUN} ({words})"
-        failed = Measurement("all", "all", (), failure=what)
-        framework = inspection.source.framework
-        return Verdict(name, framework, COMPUTED, (failed,), tensors, None, not_compared)
-    return Verdict(name, runtime.name, runtime.precision, measured, tensors, None, not_compared)
+        measured = (Measurement("all", "all", (), failure=what),)
+    name = inspection.path.name
+    return Verdict(name, runtime, COMPUTED, measured, tensors, not_run, not_compared)
 
 
 def _loaded(checkpoint: AnyCheckpoint) -> tuple[Tensors, str | None]:
@@ -109,3 +118,64 @@ def _loaded(checkpoint: AnyCheckpoint) -> tuple[Tensors, str | None]:
         return LoadedTensors(checkpoint), None
     except NotLoadedError as error:
         return checkpoint, f"read by this project's own reader, for {error}; another reading"
+
+
+def _built(source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
+    """The framework's own network of a checkpoint, its weights not loaded yet.
+
+    Raises:
+        NotRunError: If the framework is missing, cannot be imported, or has no such network.
+    """
+    family, package = source.family, source.family.package
+    if family.build is None:
+        raise NotRunError(f"nothing here builds the networks of {family.title}")
+    if find_spec(package) is None:
+        raise NotRunError(f"{package} is not installed (pip install {package.replace('_', '-')})")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what old frameworks still use
+            return family.build(source, checkpoint)
+    except ImportError as error:
+        raise NotRunError(f"{package} cannot be imported ({in_words(error)})") from error
+
+
+def _load(network: RealNetwork, source: Source, tensors: Tensors) -> None:
+    """Put every tensor of a checkpoint where it belongs, and leave no place without one.
+
+    Counters of batches, which old files lack, may be missing.
+
+    Raises:
+        RuntimeError: Also from torch, if a tensor has no place there or another shape.
+    """
+    stored = {
+        network.spell(name): tensor
+        for name, tensor in source.tensors.items()
+        if source.keymap.parse(name)
+    }
+    stored |= {network.norm + leaf: tensor for leaf, tensor in source.classifier_norm.items()}
+    state = {
+        name: torch.from_numpy(widened(tensors.array(tensor), tensor.dtype))
+        for name, tensor in stored.items()
+    }
+    missing, unexpected = network.module.load_state_dict(state, strict=False)
+    missing = [name for name in missing if not name.endswith(COUNTER)]
+    for what, names in (("gets no tensor for", missing), ("has no place for", unexpected)):
+        if names:
+            raise RuntimeError(f"the framework's network {what} {', '.join(names[:3])}")
+    network.module.eval()
+
+
+def _run(network: RealNetwork, source: Source, pixel_values: NDArray[np.float32]) -> Outputs:
+    """Outputs by the reference model's names; what was trained on BGR takes RGB turned round."""
+    with torch.inference_mode(), torch_threads():
+        images = torch.tensor(pixel_values)
+        images = images.flip(1) if source.flips_stem else images
+        outputs = network.outputs(images, has_classifier=source.has_classifier)
+    return {name: output.contiguous().numpy() for name, output in outputs.items()}
+
+
+def _with_version(package: str) -> str:
+    """A package with its version, such as ``timm 1.0.31``."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:  # run from a folder
+        return package
