@@ -70,8 +70,8 @@ def reason_of(error: OSError | ValueError) -> str:
     """Why a file could not be read, as a clause for parentheses.
 
     Args:
-        error: From the system, or from :mod:`regnet.files.json_text` and
-            :mod:`regnet.files.reading`, whose errors are clauses without a subject.
+        error: From the system, or from :mod:`regnet.files.reading`, whose errors are clauses
+            without a subject.
     """
     return in_words(error) if isinstance(error, OSError) else f"it {error}"
 

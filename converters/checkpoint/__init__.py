@@ -9,7 +9,7 @@ from converters.checkpoint.lists import CheckpointList, is_list
 from converters.checkpoint.reader import Checkpoint, open_checkpoint
 from converters.checkpoint.several import CheckpointFolder
 from converters.checkpoint.values import Opaque, Storage, StoredTensor, Tree
-from regnet.files.weight_files import is_file
+from regnet.files.safetensors_file import is_file
 
 if TYPE_CHECKING:
     from pathlib import Path

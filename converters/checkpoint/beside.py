@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import InputError
 from regnet.config import CONFIG_NAME
 from regnet.files.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME, processor_settings
-from regnet.files.json_text import read_json as read_text_as_json
-from regnet.files.safetensors_file import INDEX_NAME, WEIGHTS_NAME
-from regnet.files.weight_files import shards_of
+from regnet.files.reading import read_json as read_text_as_json
+from regnet.files.safetensors_file import INDEX_NAME, WEIGHTS_NAME, shards_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +102,7 @@ def index_of(path: Path) -> Path | None:
 
 
 def read_index(index: Path) -> dict[str, set[str]]:
-    """Read an index; see :func:`regnet.files.weight_files.shards_of`.
+    """Read an index; see :func:`regnet.files.safetensors_file.shards_of`.
 
     Raises:
         InputError: If it cannot be used, or a shard is missing.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from converters.checkpoint.several import SeveralFiles
 from converters.checkpoint.values import StoredTensor, cut, join
 from converters.errors import InputError, printable
-from regnet.files.weight_files import is_file
+from regnet.files.safetensors_file import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence

@@ -11,7 +11,7 @@ from converters.checkpoint.reader import CHUNK_SIZE, open_checkpoint
 from converters.checkpoint.source_file import Closing
 from converters.checkpoint.values import JoinedTensor
 from converters.errors import InputError
-from regnet.files.weight_files import require_indexed, unindexed
+from regnet.files.safetensors_file import require_indexed, unindexed
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence

@@ -117,8 +117,7 @@ def read_labels(path: Path) -> list[str]:
     Raises:
         InputError: If the file cannot be read or is neither.
     """
-    from regnet.files.json_text import parse_json
-    from regnet.files.reading import read_text
+    from regnet.files.reading import parse_json, read_text
 
     try:
         text = read_text(path)

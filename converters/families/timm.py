@@ -23,7 +23,7 @@ from converters.families.timm_config import DEFAULT, SAYS, SILENT, TimmConfig
 from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
 from regnet.config import CONFIG_NAME, IMAGENET_CLASSES, IMAGENET_MEAN
-from regnet.files.json_text import write_json
+from regnet.files.json_file import write_json
 from regnet.files.safetensors_file import WEIGHTS_NAME, TensorSpec, write_file
 
 if TYPE_CHECKING:

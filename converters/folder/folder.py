@@ -22,8 +22,14 @@ from regnet.config import (
 )
 from regnet.files.dtypes import ELEMENT_TYPES
 from regnet.files.json_file import PREPROCESSOR_NAME, processor_settings
-from regnet.files.safetensors_file import INDEX_NAME, WEIGHTS_NAME
-from regnet.files.weight_files import require_indexed, shards_of, unindexed, weight_files
+from regnet.files.safetensors_file import (
+    INDEX_NAME,
+    WEIGHTS_NAME,
+    require_indexed,
+    shards_of,
+    unindexed,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     import os

@@ -17,7 +17,8 @@ from converters.families.options import SourceOptions
 from converters.families.source import LICENCE
 from converters.folder.folder import REPORT_NAME
 from regnet.design_space import complexity
-from regnet.files.json_text import as_text, read_json, write_json
+from regnet.files.json_file import as_text, write_json
+from regnet.files.reading import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from converters.checkpoint.torch_archive import loadable
 from converters.errors import InputError, UnsafeInputError, printable
 from converters.formats.format import DEFAULTS, Format
 from converters.formats.torch_program import TorchRuntime, exported_program
-from regnet.files.json_text import parse_json
+from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path

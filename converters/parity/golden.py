@@ -37,8 +37,8 @@ _FLOAT64_ROUNDING = 2.0**-29
 """In units of float32's: 2**-53 to 2**-24."""
 
 
-def write_golden(folder: Path, inputs: Inputs, oracle: Batches) -> str:
-    """Write ``golden.safetensors`` and return its sha256.
+def write_golden(folder: Path, inputs: Inputs, oracle: Batches) -> None:
+    """Write ``golden.safetensors``.
 
     Args:
         folder: The converted folder.
@@ -52,7 +52,7 @@ def write_golden(folder: Path, inputs: Inputs, oracle: Batches) -> str:
     for batch, outputs in oracle.items():
         arrays |= {f"{batch}.{name}": output for name, output in outputs.items()}
     specs = [TensorSpec(name, array.dtype.name, array.shape) for name, array in arrays.items()]
-    return write_file(folder / GOLDEN_NAME, specs, lambda spec: [arrays[spec.name].tobytes()])
+    write_file(folder / GOLDEN_NAME, specs, lambda spec: [arrays[spec.name].tobytes()])
 
 
 def read_golden(folder: ConvertedFolder) -> tuple[Inputs, Batches]:

@@ -15,7 +15,7 @@ from converters.checkpoint.beside import CONFIGURATIONS, WEIGHTS
 from converters.errors import StorageError, in_words
 from converters.staging.staged import staged_folder
 from converters.staging.unfinished import partial_name
-from regnet.files.json_text import read_json
+from regnet.files.reading import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.reports.findings import SCHEMA
-from regnet.files.json_text import read_json
+from regnet.files.reading import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

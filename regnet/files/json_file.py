@@ -1,4 +1,4 @@
-"""What a configuration and an image processor share: a JSON file in a folder, both ways."""
+"""A folder's JSON files: written for people, and read back as settings that several files share."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from regnet.files.json_text import read_json_object
 from regnet.files.loading import settings_of
+from regnet.files.reading import read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 PROCESSOR_NAME = "processor_config.json"
+
+
+def as_text(value: Any) -> str:
+    """JSON as people read it.
+
+    Raises:
+        ValueError: If it holds NaN or infinity, which JSON has not.
+    """
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write a JSON object as people read it; errors are those of :func:`as_text`."""
+    path.write_text(as_text(fields), encoding="utf-8")
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -17,8 +17,15 @@ import torch
 from safetensors import safe_open
 
 from regnet.files.dtypes import OF_SAFETENSORS
-from regnet.files.safetensors_file import INDEX_NAME, LENGTH_SIZE, METADATA_KEY, WEIGHTS_NAME
-from regnet.files.weight_files import require_indexed, shards_of, weight_files
+from regnet.files.safetensors_file import (
+    INDEX_NAME,
+    LENGTH_SIZE,
+    METADATA_KEY,
+    WEIGHTS_NAME,
+    require_indexed,
+    shards_of,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

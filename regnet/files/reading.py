@@ -1,12 +1,17 @@
-"""Opening a file that somebody else named, and reading text as editors of every system write it."""
+"""Files that somebody else named or wrote: text of any system's editor, and JSON, within bounds.
+
+What is wrong with a text is said as a clause that can follow the name of where it was: "is nested
+too deep", "has more than 100 bytes".
+"""
 
 from __future__ import annotations
 
 import codecs
 import errno
+import json
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -14,6 +19,10 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 20_000_000
 """Of a text; the names of a million classes fit."""
+
+MAX_DEPTH = 100
+"""Of lists and objects within each other. Python gives up at some hundred, and every other program
+at another number."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -55,12 +64,13 @@ def decoded(content: bytes) -> str:
     """Decode UTF-8, or what its byte order mark says; the mark is no part of the text.
 
     Raises:
-        UnicodeDecodeError: If it is in another encoding.
+        ValueError: If it is in another encoding.
     """
-    for mark, encoding in _MARKS:
-        if content.startswith(mark):
-            return content.decode(encoding)
-    return content.decode("utf-8")
+    marked = (encoding for mark, encoding in _MARKS if content.startswith(mark))
+    try:
+        return content.decode(next(marked, "utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is no UTF-8 text ({error.reason} at byte {error.start})") from error
 
 
 def read_text(path: Path, most: int = MAX_BYTES) -> str:
@@ -72,15 +82,77 @@ def read_text(path: Path, most: int = MAX_BYTES) -> str:
 
     Raises:
         OSError: If it cannot be read, or is no regular file.
-        ValueError: If it is longer or in another encoding, as a clause that can follow its name:
-            "has more than ... bytes".
+        ValueError: If it is longer or in another encoding.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size  # memory is taken for as much as is asked for
         content = file.read(min(size, most) + 1)
     if len(content) > most:
         raise ValueError(f"has more than {most} bytes")
+    return decoded(content)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON in UTF-8, or in what its byte order mark says.
+
+    Args:
+        text: The JSON.
+
+    Returns:
+        Plain values. Of a key that is repeated the last counts, as in every reader of JSON.
+
+    Raises:
+        ValueError: If it is none, is nested too deep, or holds half a character.
+    """
+    text = decoded(text) if isinstance(text, bytes) else text
     try:
-        return decoded(content)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is no UTF-8 text ({error.reason} at byte {error.start})") from error
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("is nested too deep") from error
+    except ValueError as error:
+        raise ValueError(f"is not valid JSON ({error})") from error
+    _require_plain(value)
+    return value
+
+
+def read_json(path: Path, most: int = MAX_BYTES) -> Any:
+    """Read a file of JSON.
+
+    Raises:
+        OSError: If it cannot be read, or is no regular file.
+        ValueError: If it is longer, or no JSON; see :func:`parse_json`.
+    """
+    return parse_json(read_text(path, most))
+
+
+def read_json_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
+    """Read a file that holds a JSON object; errors are those of :func:`read_json`."""
+    value = read_json(path, most)
+    if not isinstance(value, dict):
+        raise ValueError("is not a JSON object")
+    return value
+
+
+def _require_plain(value: Any) -> None:
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError("is nested too deep")
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item)
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+            elif isinstance(item, str):
+                _require_whole_characters(item)
+        level = below
+
+
+def _require_whole_characters(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("holds half of a character (a lone surrogate)") from error

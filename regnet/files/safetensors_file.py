@@ -1,14 +1,14 @@
-"""Writing the safetensors format, streamed and byte-identical from run to run, without torch.
+"""The safetensors files of a folder: which they are, and writing them, without torch.
 
-The format: eight bytes little-endian header length, a JSON header (name, dtype, shape, offsets),
-then the raw tensors without gaps. The safetensors library wants every tensor in memory, shuffles
-its metadata and writes files that only their owner can read; this writer does none of that. Reading
+The index says which files hold the weights, never their names. A file is eight bytes little-endian
+header length, a JSON header (name, dtype, shape, offsets), then the raw tensors without gaps. The
+safetensors library wants every tensor in memory, shuffles its metadata and writes files that only
+their owner can read; this writer streams, and its files are byte-identical from run to run. Reading
 is left to the library.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from regnet.files.dtypes import ELEMENT_TYPES, item_size
+from regnet.files.reading import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
     from pathlib import Path
 
     Buffer = bytes | bytearray | memoryview
@@ -92,7 +93,7 @@ def write_file(
     path: Path,
     specs: Iterable[TensorSpec],
     data: Callable[[TensorSpec], Iterable[Buffer]],
-) -> str:
+) -> None:
     """Write one safetensors file in a single pass.
 
     Args:
@@ -101,28 +102,20 @@ def write_file(
         data: Gives a tensor's bytes, row-major and little-endian, in chunks of any size; called
             once per tensor, in the order of the file.
 
-    Returns:
-        The sha256 of the file, in hexadecimal.
-
     Raises:
         ValueError: If a tensor's chunks are more or fewer bytes than its shape says.
         OSError: If the file cannot be written.
     """
     ordered = in_file_order(specs)
-    digest = hashlib.sha256()
     with path.open("wb") as file:
-        header = header_bytes(ordered)
-        digest.update(header)
-        file.write(header)
+        file.write(header_bytes(ordered))
         for spec in ordered:
             written = 0
             for chunk in data(spec):
-                digest.update(chunk)
                 file.write(chunk)
                 written += memoryview(chunk).nbytes
             if written != spec.nbytes:
                 raise ValueError(f"{spec.name} gave {written} bytes where {spec.nbytes} belong.")
-    return digest.hexdigest()
 
 
 def parse_size(text: str | int) -> int:
@@ -187,3 +180,107 @@ def index_json(shards: Sequence[Shard], buffers: tuple[str, ...]) -> str:
     }
     index = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
     return json.dumps(index, indent=2) + "\n"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """List the files that `from_pretrained` reads: ``model.safetensors``, else the index's shards.
+
+    Args:
+        folder: Of a converted network, or as transformers writes it.
+
+    Raises:
+        FileNotFoundError: If there is neither, or a shard is missing.
+        ValueError: If the index cannot be used.
+    """
+    if (folder / WEIGHTS_NAME).is_file():
+        return [folder / WEIGHTS_NAME]
+    if not (folder / INDEX_NAME).is_file():
+        raise FileNotFoundError(
+            f"{folder} has neither {WEIGHTS_NAME} nor {INDEX_NAME}; convert the checkpoint with "
+            "`regnet convert` first."
+        )
+    return [folder / name for name in shards_of(folder / INDEX_NAME)]
+
+
+def shards_of(index: Path) -> dict[str, set[str]]:
+    """Read an index.
+
+    Args:
+        index: ``model.safetensors.index.json``, or any of its form.
+
+    Returns:
+        The names of its files, sorted, each with the names of the tensors in it.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If it is no index, or names a file outside its folder.
+    """
+    try:
+        content = read_json(index)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{index.name}: cannot be read as JSON; restore the file.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{index.name}: is no JSON object; restore the file.")
+    placed = content.get("weight_map")
+    if not isinstance(placed, dict) or not placed:
+        raise ValueError(f"{index.name}: has no weight_map; the download is incomplete.")
+    shards: dict[str, set[str]] = {}
+    for tensor, name in placed.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{index.name}: names no file for {tensor}; restore the file.")
+        shards.setdefault(name, set()).add(tensor)
+    outside = [name for name in shards if "/" in name or "\\" in name or name in {"", ".", ".."}]
+    if outside:
+        raise ValueError(f"{index.name}: names a file outside its folder ({outside[0]!r}).")
+    missing = [name for name in sorted(shards) if not is_file(index.parent / name)]
+    if missing:
+        raise FileNotFoundError(
+            f"{index.name}: {len(missing)} of {len(shards)} shards are missing, first "
+            f"{missing[0]!r}; complete the download."
+        )
+    return dict(sorted(shards.items()))
+
+
+def require_indexed(
+    index: Path, shards: Mapping[str, set[str]], held: Mapping[str, Iterable[str]]
+) -> None:
+    """Check that shards hold what their index says, all of it and nothing else.
+
+    Programs differ in which of the two they go by.
+
+    Args:
+        index: For messages.
+        shards: What it says; see :func:`shards_of`.
+        held: The names of the tensors in each file.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    for name, stated in shards.items():
+        different = sorted(stated ^ set(held[name]))
+        if different:
+            where = (
+                "is not in" if different[0] in stated else "is named elsewhere or nowhere but in"
+            )
+            raise ValueError(
+                f"{index.name}: {different[0]} {where} {name}; index and shards are not of one "
+                "download, fetch the folder again."
+            )
+
+
+def unindexed(folder: Path, read: Container[str]) -> list[str]:
+    """List files that are named like shards of the weights and that nobody reads.
+
+    Args:
+        folder: Theirs.
+        read: The names of those that are read.
+    """
+    return sorted(path.name for path in folder.glob(SHARD_PATTERN) if path.name not in read)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; of a name that no file can have, that it is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

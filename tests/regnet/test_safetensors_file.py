@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,8 +49,7 @@ def test_the_format_is_that_of_the_safetensors_library(tmp_path: Path) -> None:
         raw = bytes(tensors[spec.name].reshape(-1).view(torch.uint8).tolist())
         return [raw[start : start + 3] for start in range(0, len(raw), 3)]
 
-    digest = write_file(path, specs, in_chunks_of_three)
-    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    write_file(path, specs, in_chunks_of_three)
     assert path.read_bytes() == safetensors.torch.save(tensors, metadata={"format": "pt"})
     assert identical(
         dict(sorted(safetensors.torch.load_file(path).items())), dict(sorted(tensors.items()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from converters.errors import InputError
-from regnet.files.json_text import parse_json
+from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

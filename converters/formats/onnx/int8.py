@@ -38,7 +38,7 @@ from converters.formats.onnx.int8_graph import (
     quantised,
 )
 from converters.formats.probabilities import softmax
-from regnet.files.json_text import parse_json
+from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from converters.parity.compare.sides import WeightsSide
 from regnet.config import CONFIG_NAME
 from regnet.files.json_file import PREPROCESSOR_NAME
-from regnet.files.json_text import parse_json
+from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

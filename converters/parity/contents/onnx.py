@@ -28,7 +28,7 @@ from converters.parity.contents.written import (
     stated_precision,
 )
 from regnet.architecture import NORM_EPS
-from regnet.files.json_text import parse_json
+from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,7 +15,7 @@ from converters.errors import printable
 from converters.parity.contents.archive import Archive
 from converters.parity.contents.held import Contents, HeldTensor
 from regnet.files.dtypes import item_size
-from regnet.files.json_text import parse_json
+from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -28,7 +28,7 @@ from converters.formats.torchscript import CODE, MARK, program_entries
 from regnet.config import CONFIG_NAME
 from regnet.files.dtypes import COMPUTED
 from regnet.files.json_file import PREPROCESSOR_NAME
-from regnet.files.json_text import parse_json
+from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

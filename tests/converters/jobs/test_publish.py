@@ -13,7 +13,7 @@ from converters.folder.folder import REPORT_NAME
 from converters.folder.signature import SIGNATURE_NAME
 from converters.jobs.publish import RIGHT, prepare, send
 from converters.parity.recording import file_record
-from regnet.files.json_text import write_json
+from regnet.files.json_file import write_json
 from tests.converters.cli.running import assert_one_sentence, regnet
 from tests.converters.demo import FILES, snapshot
 from tests.converters.hub import Hub, hub_taking_uploads

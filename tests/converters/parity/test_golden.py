@@ -226,8 +226,7 @@ def test_golden_vectors_come_back_as_they_were_written(tmp_path: Path) -> None:
         for batch, pixels in inputs.items()
     }
     folder = random_folder(tmp_path, RegNetConfig(**SMALL))
-    digest = write_golden(tmp_path, inputs, oracle)
-    assert digest == sha256_of(tmp_path / "golden.safetensors")
+    write_golden(tmp_path, inputs, oracle)
     inputs_again, oracle_again = read_golden(folder)
     assert list(inputs_again) == list(inputs)
     for batch, pixels in inputs.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from regnet.files.json_text import MAX_DEPTH, parse_json, read_json, read_json_object
+from regnet.files.reading import MAX_DEPTH, parse_json, read_json, read_json_object
 
 if TYPE_CHECKING:
     from pathlib import Path
