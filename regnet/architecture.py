@@ -132,7 +132,6 @@ class Conv(Operation):
         return self.slots[0].shape[-1]
 
 
-@dataclass(frozen=True, slots=True)
 class Norm(Operation):
     """A batch norm by its running statistics; see :data:`NORM_EPS`."""
 
@@ -148,27 +147,22 @@ class Act(Operation):
     function: Function
 
 
-@dataclass(frozen=True, slots=True)
 class Pool(Operation):
     """The mean of each channel: (N, C, H, W) to (N, C, 1, 1)."""
 
 
-@dataclass(frozen=True, slots=True)
 class Scale(Operation):
     """A value, (N, C, H, W), times its gate, (N, C, 1, 1)."""
 
 
-@dataclass(frozen=True, slots=True)
 class Add(Operation):
     """The sum of two values of one shape."""
 
 
-@dataclass(frozen=True, slots=True)
 class Flatten(Operation):
     """(N, C, 1, 1) to (N, C)."""
 
 
-@dataclass(frozen=True, slots=True)
 class Linear(Operation):
     """A product with a matrix, and a bias."""
 

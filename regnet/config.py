@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from regnet.files.json_file import JsonFile
-from regnet.files.loading import dtype_name, either_dtype
+from regnet.files.loading import dtype_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ CLASSIFIER_OUTPUTS = ("logits",)
 TRUNK_OUTPUTS = ("last_hidden_state", "pooler_output")
 """What the two return, in order."""
 
-_DTYPE_KEYS = ("dtype", "torch_dtype")
+_DTYPE_KEYS = ("dtype", "torch_dtype")  # the first wins, as in transformers
 DEFAULT_NUM_LABELS = 2
 
 MAX_BLOCKS = 1000
@@ -252,10 +252,9 @@ class RegNetConfig(JsonFile):
 def _plain_dtype(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with the dtype as ``config.json`` has it: one name, and none for ``"auto"``."""
     plain = {key: value for key, value in overrides.items() if key not in _DTYPE_KEYS}
-    if plain.keys() != overrides.keys():
-        name = dtype_name(either_dtype(*(overrides.get(key) for key in _DTYPE_KEYS)))
-        plain |= {} if name is None else {"dtype": name}
-    return plain
+    given = (overrides[key] for key in _DTYPE_KEYS if overrides.get(key) is not None)
+    name = dtype_name(next(given, None))
+    return plain if name is None else plain | {"dtype": name}
 
 
 def group_count(width: int, groups_width: int) -> int:

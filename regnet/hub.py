@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from regnet.architecture import BASE_PREFIX, BUFFER_LEAVES, CLASSIFIER
 from regnet.config import RegNetConfig
 from regnet.files.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME
-from regnet.files.loading import dtype_name, either_dtype, settings_of
+from regnet.files.loading import dtype_name, settings_of
 from regnet.files.mapped_file import load_tensors
 from regnet.files.reading import MAX_BYTES
 from regnet.files.safetensors_file import (
@@ -191,7 +191,7 @@ class PretrainedMixin(_Base):
             ValueError: If the configuration, a file, a dtype or a tensor's shape does not fit.
         """
         folder = Path(folder) / subfolder
-        wanted = either_dtype(dtype, torch_dtype)
+        wanted = torch_dtype if dtype is None else dtype
         with _no_garbage():
             if isinstance(config, RegNetConfig):
                 fields = settings_of(keywords, RegNetConfig.settings(), RegNetConfig.title)
@@ -327,11 +327,15 @@ def _no_garbage() -> Iterator[None]:
 
 
 def _write_weights(folder: Path, state: dict[str, Tensor], max_shard_size: int | None) -> None:
-    shards = plan_shards([_spec(name, tensor) for name, tensor in state.items()], max_shard_size)
+    specs = [
+        TensorSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        for name, tensor in state.items()
+    ]
+    shards = plan_shards(specs, max_shard_size)
     for shard in shards:
         # By name, as the safetensors library sorts: the files equal transformers' to the byte.
-        specs = sorted(shard.specs, key=lambda spec: spec.name)
-        write_file(folder / shard.file_name, specs, lambda spec: [_raw_bytes(state[spec.name])])
+        ordered = sorted(shard.specs, key=lambda spec: spec.name)
+        write_file(folder / shard.file_name, ordered, lambda spec: [_raw_bytes(state[spec.name])])
     if len(shards) > 1:
         (folder / INDEX_NAME).write_text(index_json(shards, BUFFER_LEAVES), encoding="utf-8")
 
@@ -368,10 +372,6 @@ def _warn(folder: Path, missing: list[str], unexpected: list[str]) -> None:
             f"({', '.join(unexpected[:3])}, ...); they were left out.",
             stacklevel=3,
         )
-
-
-def _spec(name: str, tensor: Tensor) -> TensorSpec:
-    return TensorSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
 
 
 def _raw_bytes(tensor: Tensor) -> bytes:

@@ -266,17 +266,16 @@ class RegNetImageProcessor(JsonFile):
         return by_size or self.resize_mode == "squash"
 
     @classmethod
-    def _read(cls, folder: Path, path: Path) -> tuple[Path, dict[str, Any]]:
+    def _read(cls, place: Path) -> tuple[Path, dict[str, Any]]:
         """Read the keys of the file, or those that lie nested in ``processor_config.json``."""
-        if path.name == PROCESSOR_NAME:
-            folder = path.parent
+        folder = place.parent if place.name == PROCESSOR_NAME and place.is_file() else place
         if folder.is_dir():
             name, fields = processor_settings(
                 folder, lambda file: read_object(file) if file.is_file() else {}
             )
             if name == PROCESSOR_NAME:
                 return folder / name, fields
-        return super()._read(folder, path)
+        return super()._read(place)
 
     def save_pretrained(self, folder: str | Path) -> list[str]:
         """Write ``preprocessor_config.json`` into a folder.

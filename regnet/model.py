@@ -262,9 +262,7 @@ class RegNetModel(PretrainedMixin, nn.Module):
             return_dict: Overrides the configuration.
 
         Returns:
-            ``last_hidden_state`` (N, C, H/32, W/32), ``pooler_output`` (N, C, 1, 1) and, if asked
-            for, ``hidden_states``: the stem's output, then each stage's. A tuple of what is not
-            None if ``return_dict`` is off.
+            The output, or a tuple of what in it is not None if ``return_dict`` is off.
 
         Raises:
             ValueError: If the image has another number of channels than the configuration.
@@ -320,8 +318,7 @@ class RegNetForImageClassification(PretrainedMixin, nn.Module):
             return_dict: Overrides the configuration.
 
         Returns:
-            ``loss`` (scalar, if labels are given), ``logits`` (N, num_labels) and, if asked for,
-            ``hidden_states``. A tuple of what is not None if ``return_dict`` is off.
+            The output, or a tuple of what in it is not None if ``return_dict`` is off.
 
         Raises:
             ValueError: If the image has another number of channels than the configuration.

@@ -7,7 +7,7 @@ folder may have written anything into it: names that leave the folder are refuse
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -38,6 +38,12 @@ NOT_VERIFIED: Mapping[str, Any] = {"passed": None, "changed_files": [], "verdict
 _LONGEST_NAME = 255
 """Bytes of a file's name, as file systems have it."""
 
+_ARCHITECTURE = (
+    *("layer_type", "depths", "hidden_sizes", "groups_width"),
+    *("embedding_size", "num_channels"),
+)
+"""Of the configuration, as they are recorded."""
+
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "channel_order": (None, "rgb", "bgr"),
     "weights": ("best", "raw", "ema"),
@@ -67,7 +73,9 @@ class Record:
         try:
             fields = _parsed(path)
         except (ValueError, OSError) as error:
-            raise _damaged(path, str(error)) from error
+            raise InputError(
+                f"{path} is damaged ({printable(str(error))}); convert the checkpoint again."
+            ) from error
         return cls(fields)
 
     @classmethod
@@ -129,9 +137,7 @@ class Record:
 
         options = self.fields.get("options", {})
         choices = {"framework": (None, *FAMILIES), **_CHOICES}
-        chosen: dict[str, Any] = {
-            key: options.get(key, allowed[0]) for key, allowed in choices.items()
-        }
+        chosen = {key: options.get(key, allowed[0]) for key, allowed in choices.items()}
         head = options.get("head")
         unknown = [key for key, allowed in choices.items() if chosen[key] not in allowed]
         if not isinstance(head, str | None):
@@ -191,10 +197,7 @@ def planned_record(inspection: Inspection) -> dict[str, Any]:
     """What ``conversion.json`` says that is known before a weight is read."""
     return {
         "architecture": architecture_record(inspection),
-        "decisions": [
-            {"topic": d.topic, "value": d.value, "reason": d.reason}
-            for d in inspection.source.decisions
-        ],
+        "decisions": [asdict(decision) for decision in inspection.source.decisions],
         "plan": [
             {"source": step.source_name, "target": step.target.name, "action": step.action}
             for step in inspection.plan.steps
@@ -206,20 +209,11 @@ def planned_record(inspection: Inspection) -> dict[str, Any]:
 def architecture_record(inspection: Inspection) -> dict[str, Any]:
     """Name, shape and cost of the network, at its own image size."""
     source = inspection.source
-    config = source.config
-    cost = complexity(config, source.transform.crop)
     return {
         "name": inspection.network_name,
-        "layer_type": config.layer_type,
-        "depths": config.depths,
-        "hidden_sizes": config.hidden_sizes,
-        "groups_width": config.groups_width,
-        "embedding_size": config.embedding_size,
-        "num_channels": config.num_channels,
-        "num_labels": config.num_labels if source.has_classifier else 0,
-        "parameters": cost.parameters,
-        "flops": cost.flops,
-        "activations": cost.activations,
+        **{field: getattr(source.config, field) for field in _ARCHITECTURE},
+        "num_labels": source.config.num_labels if source.has_classifier else 0,
+        **asdict(complexity(source.config, source.transform.crop)),
         "image_size": source.transform.crop,
     }
 
@@ -238,10 +232,6 @@ def _parsed(path: Path) -> dict[str, Any]:
     as_text(fields)  # refuses NaN and infinity
     _require_form(fields)
     return fields
-
-
-def _damaged(path: Path, reason: str) -> InputError:
-    return InputError(f"{path} is damaged ({printable(reason)}); convert the checkpoint again.")
 
 
 def _require_form(fields: Any) -> None:

@@ -82,7 +82,7 @@ def sign_folder(folder: Path, private_key: Path) -> Signature:
     from model_signing import signing
 
     files = _files(folder, links=False)
-    _require_elsewhere(private_key, folder, files)
+    _require_elsewhere(private_key, folder)
     password = os.environ.get(PASSWORD)
     config = signing.Config().set_hashing_config(_hashing(links=False))
     try:
@@ -107,27 +107,21 @@ def sign_folder(folder: Path, private_key: Path) -> Signature:
     return Signature(len(files))
 
 
-def _require_elsewhere(private_key: Path, folder: Path, files: set[str]) -> None:
+def _require_elsewhere(private_key: Path, folder: Path) -> None:
     """Refuse a folder that holds the key: who gets the folder could sign others.
 
     Raises:
         InputError: If it does, under whatever name.
     """
     key = _content(private_key)
-    held = (name for name in (*sorted(files), *_left_out(folder)) if _content(folder / name) == key)
-    name = next(held, None) if key else None
-    if name is not None:
+    others = (path for path in sorted(_walk(folder)) if path != folder / SIGNATURE_NAME)
+    held = next((path for path in others if key and _content(path) == key), None)
+    if held is not None:
+        name = printable(held.relative_to(folder).as_posix())
         raise InputError(
-            f"{folder} holds its private key ({printable(name)}), with which whoever gets the "
-            "folder could sign others; keep the key elsewhere, and sign again."
+            f"{folder} holds its private key ({name}), with which whoever gets the folder could "
+            "sign others; keep the key elsewhere, and sign again."
         )
-
-
-def _left_out(folder: Path) -> list[str]:
-    """The files that a signature leaves out, by their path in the folder."""
-    tops = (folder / name for name in LEFT_OUT if name != SIGNATURE_NAME)
-    below = (path for top in tops for path in (top, *top.rglob("*")))
-    return [path.relative_to(folder).as_posix() for path in below if path.is_file()]
 
 
 def _content(path: Path) -> bytes | None:

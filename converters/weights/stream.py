@@ -207,7 +207,9 @@ class _Stream:
 
     def _pieces(self, step: Step, tensor: StoredTensor) -> Iterator[Buffer]:
         """What has to be in memory as a whole before it can be written."""
-        array, dtype = self._array(step, tensor)
+        array, dtype = self.checkpoint.array(tensor), tensor.dtype
+        if step.fold is not None:
+            array, dtype = step.fold.apply(tensor, self._float64), "float64"
         if step.flip:
             array = array[:, ::-1]
         if step.cast is not None:
@@ -217,14 +219,8 @@ class _Stream:
         for start in range(0, flat.size, PIECE):
             yield flat[start : start + PIECE].data
 
-    def _array(self, step: Step, tensor: StoredTensor) -> tuple[NDArray[Any], str]:
-        """A tensor as it is stored, or as its fold computes it, and torch's name of its type."""
-        if step.fold is None:
-            return self.checkpoint.array(tensor), tensor.dtype
-        folded = step.fold.apply(
-            tensor, lambda t: cast(self.checkpoint.array(t), t.dtype, "float64")
-        )
-        return folded, "float64"
+    def _float64(self, tensor: StoredTensor) -> NDArray[Any]:
+        return cast(self.checkpoint.array(tensor), tensor.dtype, "float64")
 
     def _cast(self, step: Step, array: NDArray[Any], dtype: str) -> Iterator[bytes]:
         """Cast piece by piece to what the step asks for; no finite number may become infinite."""

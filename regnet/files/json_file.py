@@ -130,8 +130,7 @@ class JsonFile(ABC):
             TypeError: If a keyword is no setting, or asks for what is not done.
             ValueError: If its content cannot be used; the message names the file.
         """
-        path = Path(folder) / subfolder
-        path, fields = cls._read(path, path if path.is_file() else path / cls.file_name)
+        path, fields = cls._read(Path(folder) / subfolder)
         overrides = settings_of(overrides, cls.settings() | fields.keys(), cls.title)
         try:
             return cls.from_dict(fields, **overrides)
@@ -139,8 +138,9 @@ class JsonFile(ABC):
             raise ValueError(f"{path}: {error}") from error
 
     @classmethod
-    def _read(cls, _: Path, path: Path) -> tuple[Path, dict[str, Any]]:
-        """Read the keys of a file; a subclass may find them in another one of the folder."""
+    def _read(cls, place: Path) -> tuple[Path, dict[str, Any]]:
+        """Read the keys of a folder's file, or of the file itself, and say which it is."""
+        path = place if place.is_file() else place / cls.file_name
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; give a folder with a {cls.file_name}.")
         return path, read_object(path)

@@ -92,8 +92,3 @@ def dtype_name(dtype: object) -> str | None:
     if name not in DTYPES:
         raise ValueError(f'dtype={dtype!r} is not "auto" or one of {", ".join(DTYPES)}.')
     return name
-
-
-def either_dtype(dtype: object, torch_dtype: object) -> object:
-    """Of the keyword's two names whichever was given; ``dtype`` wins, as in transformers."""
-    return torch_dtype if dtype is None else dtype
