@@ -18,7 +18,6 @@ from regnet.architecture import BASE_PREFIX, BUFFER_LEAVES, CLASSIFIER
 from regnet.config import RegNetConfig
 from regnet.files.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME
 from regnet.files.loading import dtype_name, settings_of
-from regnet.files.mapped_file import load_tensors
 from regnet.files.reading import MAX_BYTES
 from regnet.files.safetensors_file import (
     INDEX_NAME,
@@ -26,6 +25,7 @@ from regnet.files.safetensors_file import (
     WEIGHTS_NAME,
     TensorSpec,
     index_json,
+    load_tensors,
     parse_size,
     plan_shards,
     write_file,

@@ -20,7 +20,8 @@ from converters.formats.registry import (
 from converters.progress import SILENT
 from converters.staging.staged import require_place, require_space, staged_folder
 from converters.weights.inspection import Inspection, inspected
-from converters.weights.stream import planned_shards, write_weights
+from converters.weights.stream import write_weights
+from regnet.files.safetensors_file import plan_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -207,8 +208,8 @@ def recorded_options(options: ConvertOptions, folder: ConvertedFolder) -> dict[s
 
 
 def _weight_names(inspection: Inspection, options: ConvertOptions) -> set[str]:
-    shards = planned_shards(inspection.plan, options.max_shard_size)
-    return {shard.file_name for shard in shards}
+    specs = [step.target for step in inspection.plan.steps]
+    return {shard.file_name for shard in plan_shards(specs, options.max_shard_size)}
 
 
 def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline

@@ -72,15 +72,16 @@ class Inspection:
         fields = source.config.to_dict()
         kind = CLASSIFIER_ARCHITECTURE if source.has_classifier else TRUNK_ARCHITECTURE
         fields |= {"architectures": [kind], "dtype": self.plan.dtype}
-        if labels is None and source.labels is not None and source.has_classifier:
-            fields |= {"id2label": dict(enumerate(source.labels)), "label2id": None}
-        if labels is not None:
+        if labels is None:
+            labels = source.labels if source.has_classifier else None
+        else:
             classes = source.config.num_labels if source.has_classifier else 0
             if len(labels) != classes or len(set(labels)) != classes:
                 raise InputError(
                     f"The labels are {len(set(labels))} different names where {self.path.name} "
                     f"has {classes} classes; give one name per class, in the order of the classes."
                 )
+        if labels is not None:
             fields |= {"id2label": dict(enumerate(labels)), "label2id": None}
         return RegNetConfig.from_dict(fields)
 

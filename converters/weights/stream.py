@@ -19,7 +19,6 @@ from regnet.architecture import BUFFER_LEAVES
 from regnet.files.dtypes import ELEMENT_TYPES, cast, cast_pieces, dtypes_that_hold, widened
 from regnet.files.safetensors_file import (
     INDEX_NAME,
-    Shard,
     header_bytes,
     in_file_order,
     index_json,
@@ -55,11 +54,6 @@ class Written:
     source: Mapping[str, str]
 
 
-def planned_shards(plan: Plan, max_shard_size: int | None = None) -> list[Shard]:
-    """The files that :func:`write_weights` writes, beside an index if they are several."""
-    return plan_shards([step.target for step in plan.steps], max_shard_size)
-
-
 def write_weights(  # noqa: PLR0913 -- the checkpoint, the plan, and how
     checkpoint: AnyCheckpoint,
     plan: Plan,
@@ -89,7 +83,7 @@ def write_weights(  # noqa: PLR0913 -- the checkpoint, the plan, and how
         OSError: If a file cannot be written.
     """
     steps = {step.target.name: step for step in plan.steps}
-    shards = planned_shards(plan, max_shard_size)
+    shards = plan_shards([step.target for step in plan.steps], max_shard_size)
     ordered = [[steps[spec.name] for spec in in_file_order(shard.specs)] for shard in shards]
     digests = _source_digests(checkpoint, plan)
     with Follower() as target, Follower() as source:

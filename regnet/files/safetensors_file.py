@@ -1,26 +1,33 @@
-"""The safetensors files of a folder: which they are, and writing them, without torch.
+"""The safetensors files of a folder: which they are, mapping them, and writing them.
 
 The index says which files hold the weights, never their names. A file is eight bytes little-endian
-header length, a JSON header (name, dtype, shape, offsets), then the raw tensors without gaps. The
-safetensors library wants every tensor in memory, shuffles its metadata and writes files that only
-their owner can read; this writer streams, and its files are byte-identical from run to run. Reading
-is left to the library.
+header length, a JSON header (name, dtype, shape, offsets), then the raw tensors without gaps.
+
+The safetensors library maps a file for torch as memory to be written to, for which Linux reserves
+room: it refuses one that is larger than the machine's memory. Here nothing is reserved; pages come
+in as they are used, and only what is written to takes memory. To write a file, the library wants
+every tensor in memory, shuffles its metadata, and lets only their owner read it; this writer
+streams, needs no torch, and its files are byte-identical from run to run.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import mmap
 import re
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from regnet.files.dtypes import ELEMENT_TYPES, item_size
+from regnet.files.dtypes import ELEMENT_TYPES, OF_SAFETENSORS, item_size
 from regnet.files.reading import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
     Buffer = bytes | bytearray | memoryview
 
@@ -37,6 +44,9 @@ METADATA = {"format": "pt"}
 """What transformers requires; one key, so its order cannot vary."""
 
 _ALIGNMENT = 8
+_NORESERVE = 0x4000 if sys.platform == "linux" else 0
+"""Linux' ``MAP_NORESERVE``, for which Python's mmap has no name; others do not reserve."""
+
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -284,3 +294,57 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def load_tensors(folder: Path) -> dict[str, Tensor]:
+    """Map the tensors of a folder's safetensors file or shards.
+
+    Args:
+        folder: With ``model.safetensors``, or ``model.safetensors.index.json`` and its shards.
+
+    Returns:
+        Name to CPU tensor, in the shape and dtype that is stored and the order of the files'
+        headers; writing to one does not change the file. Where a file puts a tensor at no multiple
+        of its item size, it is a copy.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is no safetensors file or is cut off.
+    """
+    held = {path.name: map_tensors(path) for path in weight_files(folder)}
+    if WEIGHTS_NAME not in held:
+        require_indexed(folder / INDEX_NAME, shards_of(folder / INDEX_NAME), held)
+    return {name: tensor for tensors in held.values() for name, tensor in tensors.items()}
+
+
+def map_tensors(path: Path) -> dict[str, Tensor]:
+    """Map the tensors of one file; see :func:`load_tensors`."""
+    from safetensors import safe_open
+
+    try:
+        # The library proves the header: well formed, without gaps, as long as the file.
+        with safe_open(path, framework="np"), path.open("rb") as file:
+            length = int.from_bytes(file.read(LENGTH_SIZE), "little")
+            header: dict[str, Any] = json.loads(file.read(length))
+            mapping = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | _NORESERVE)
+        header.pop(METADATA_KEY, None)
+        start = LENGTH_SIZE + length
+        return {name: _tensor(mapping, start, **entry) for name, entry in header.items()}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing; the folder is incomplete.") from None
+    except Exception as error:  # safetensors raises classes of its own
+        raise ValueError(f"{path} is not a readable safetensors file ({error}).") from error
+
+
+def _tensor(
+    mapping: mmap.mmap, start: int, *, dtype: str, shape: list[int], data_offsets: list[int]
+) -> Tensor:
+    import torch
+
+    kind = getattr(torch, OF_SAFETENSORS[dtype])
+    count = math.prod(shape)
+    if count == 0:  # torch maps no memory of length zero
+        return torch.empty(shape, dtype=kind)
+    offset = start + data_offsets[0]
+    tensor = torch.frombuffer(mapping, dtype=kind, count=count, offset=offset).view(shape)
+    return tensor.clone() if offset % tensor.itemsize else tensor

@@ -21,7 +21,7 @@ from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from converters.formats.torchscript import TorchScriptRuntime, export_torchscript
 from regnet.config import RegNetConfig
-from regnet.files.mapped_file import load_tensors
+from regnet.files.safetensors_file import load_tensors
 from regnet.model import RegNetForImageClassification, RegNetModel
 from tests.converters.formats.random_folder import random_folder
 
