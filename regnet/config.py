@@ -237,24 +237,19 @@ class RegNetConfig(JsonFile):
         Raises:
             ValueError: If no model can be built from the values.
         """
-        overrides = _plain_dtype(overrides)
+        given = (overrides[key] for key in _DTYPE_KEYS if overrides.get(key) is not None)
+        dtype = dtype_name(next(given, None))
+        overrides = {key: value for key, value in overrides.items() if key not in _DTYPE_KEYS}
         merged = {**fields, **overrides}
-        if "dtype" in overrides:
+        if dtype is not None:
             merged.pop("torch_dtype", None)  # its older name, in the file
+            merged["dtype"] = dtype
         if merged.pop("model_type", cls.model_type) != cls.model_type:
             raise ValueError("this does not describe a RegNet; its model_type must be 'regnet'.")
         if "num_labels" in overrides and "id2label" not in overrides:
             merged.pop("id2label", None)
             merged.pop("label2id", None)
         return cls(**merged)
-
-
-def _plain_dtype(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the dtype as ``config.json`` has it: one name, and none for ``"auto"``."""
-    plain = {key: value for key, value in overrides.items() if key not in _DTYPE_KEYS}
-    given = (overrides[key] for key in _DTYPE_KEYS if overrides.get(key) is not None)
-    name = dtype_name(next(given, None))
-    return plain if name is None else plain | {"dtype": name}
 
 
 def group_count(width: int, groups_width: int) -> int:

@@ -348,12 +348,12 @@ def _match_names(
     wanted_with_prefix = any(name.startswith(BASE_PREFIX) for name in expected)
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if stored_with_prefix and not wanted_with_prefix:
+        if not wanted_with_prefix:
             state[name.removeprefix(BASE_PREFIX)] = tensor
-        elif wanted_with_prefix and not stored_with_prefix and not name.startswith(CLASSIFIER):
-            state[BASE_PREFIX + name] = tensor
-        else:
+        elif stored_with_prefix or name.startswith(CLASSIFIER):
             state[name] = tensor
+        else:
+            state[BASE_PREFIX + name] = tensor
     unexpected = [name for name in state if name not in expected]
     return {name: tensor for name, tensor in state.items() if name in expected}, unexpected
 

@@ -368,13 +368,10 @@ def crop_pct_for(resize: int, crop: int) -> float:
 
 def _size_dict(size: int | Mapping[str, int]) -> dict[str, int]:
     edge = dict(size) if isinstance(size, Mapping) else {"shortest_edge": size}
-    if edge.keys() != {"shortest_edge"} or not _is_positive_int(edge["shortest_edge"]):
+    side = edge.get("shortest_edge")
+    if len(edge) != 1 or not isinstance(side, int) or isinstance(side, bool) or side <= 0:
         raise ValueError(f'size={size!r} must be a positive integer n or {{"shortest_edge": n}}.')
     return edge
-
-
-def _is_positive_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _resampling(resample: int) -> Image.Resampling:

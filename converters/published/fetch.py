@@ -103,22 +103,17 @@ def fetch(published: Published, progress: Progress) -> Path:
                 f"REGNET_OFFLINE and HF_HUB_OFFLINE, or fetch {published.url} elsewhere."
             )
         admit = partial(_admit, published.url, target.with_name(f"{target.name}.sha256"))
-        expected, most = published.sha256, _most_of(published)
+        most = _MOST_OF_ANY
+        if published.parameters:
+            most = max(_MOST_OF_A_SMALL_FILE, _MOST_OF_A_PARAMETER * published.parameters)
         try:
-            download(published.url, target, progress, expected, most=most, admit=admit)
+            download(published.url, target, progress, published.sha256, most=most, admit=admit)
         except OSError as error:
             raise StorageError(
                 f"{published.full_name} cannot be kept in the cache ({in_words(error)}); make room "
                 "or set REGNET_CACHE to a folder that can be written."
             ) from error
     return target
-
-
-def _most_of(published: Published) -> int:
-    """How many bytes a checkpoint of this network can have."""
-    if not published.parameters:
-        return _MOST_OF_ANY
-    return max(_MOST_OF_A_SMALL_FILE, _MOST_OF_A_PARAMETER * published.parameters)
 
 
 def download(  # noqa: PLR0913 -- two of them have names

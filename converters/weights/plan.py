@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError, first
-from regnet.architecture import COUNTER, NORM_EPS, Architecture
+from regnet.architecture import NORM_EPS, Architecture
 from regnet.files.dtypes import COUNTER_DTYPE, DEFAULT, DTYPES
 from regnet.files.safetensors_file import TensorSpec
 
@@ -117,9 +117,8 @@ class Plan:
     @property
     def cast_from(self) -> list[str]:
         """The types, other than ``dtype``, that the source stores weights in."""
-        tensors = {step.target.name: step.tensor for step in self.steps if step.tensor}
-        stored = {tensor.dtype for name, tensor in tensors.items() if not name.endswith(COUNTER)}
-        return sorted(stored - {self.dtype})
+        of_weights = (step for step in self.steps if step.target.dtype != COUNTER_DTYPE)
+        return sorted({step.tensor.dtype for step in of_weights if step.tensor} - {self.dtype})
 
 
 def make_plan(source: Source, where: str, dtype: DType = DEFAULT) -> Plan:
@@ -163,7 +162,10 @@ def _step(source: Source, slot: Slot, name: str, dtype: DType, where: str) -> St
             f"{where}: {name} is stored as {tensor.dtype}; only float32, float64, float16 and "
             "bfloat16 weights convert (undo the quantisation first)."
         )
-    fold = _fold(source) if slot.role == "classifier" else None
+    fold = None
+    if slot.role == "classifier" and source.classifier_norm:
+        weight = source.keymap.spell("classifier", {"affine": "weight"})
+        fold = Fold(source.classifier_norm, source.tensors[weight])
     return Step(
         target=target,
         source_name=name,
@@ -172,14 +174,6 @@ def _step(source: Source, slot: Slot, name: str, dtype: DType, where: str) -> St
         cast=target.dtype if fold or tensor.dtype != target.dtype else None,
         fold=fold,
     )
-
-
-def _fold(source: Source) -> Fold | None:
-    """The batch norm before the classifier, which the reference has no place for."""
-    if not source.classifier_norm:
-        return None
-    weight = source.keymap.spell("classifier", {"affine": "weight"})
-    return Fold(source.classifier_norm, source.tensors[weight])
 
 
 def _mismatch(source: Source, unknown: list[str], missing: list[str], where: str) -> str:

@@ -107,11 +107,13 @@ def parse_json(text: str | bytes) -> Any:
     text = decoded(text) if isinstance(text, bytes) else text
     try:
         value = json.loads(text)
+        _require_plain(value)
     except RecursionError as error:
         raise ValueError("is nested too deep") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("holds half of a character (a lone surrogate)") from error
     except ValueError as error:
         raise ValueError(f"is not valid JSON ({error})") from error
-    _require_plain(value)
     return value
 
 
@@ -134,11 +136,17 @@ def read_json_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
 
 
 def _require_plain(value: Any) -> None:
+    """Check what Python's reader lets pass.
+
+    Raises:
+        RecursionError: If something is nested deeper than :data:`MAX_DEPTH`.
+        UnicodeEncodeError: If a text holds half of a character.
+    """
     level, depth = [value], 0
     while level:
         depth += 1
         if depth > MAX_DEPTH:
-            raise ValueError("is nested too deep")
+            raise RecursionError
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
@@ -147,12 +155,5 @@ def _require_plain(value: Any) -> None:
             elif isinstance(item, list):
                 below.extend(item)
             elif isinstance(item, str):
-                _require_whole_characters(item)
+                item.encode()  # which half of a character has no way to
         level = below
-
-
-def _require_whole_characters(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("holds half of a character (a lone surrogate)") from error
