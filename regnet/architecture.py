@@ -138,11 +138,7 @@ class Norm(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act(Operation):
-    """An activation function.
-
-    Attributes:
-        function: Which.
-    """
+    """An activation function."""
 
     function: Function
 
@@ -227,10 +223,6 @@ def folded(operations: Sequence[Operation]) -> Operations:
 
 def extents(operations: Iterable[Operation], pixels: int) -> dict[str, int]:
     """Follow an image's height, or its width, through the network.
-
-    Args:
-        operations: Of the network.
-        pixels: Of the image.
 
     Returns:
         Name of a value to its extent in pixels; 1 behind a global mean.

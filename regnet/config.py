@@ -199,10 +199,7 @@ class RegNetConfig(JsonFile):
         return super().settings() | {*_DTYPE_KEYS}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` into a folder.
-
-        Args:
-            folder: Created if missing.
+        """Write ``config.json`` into a folder, which is created if missing.
 
         Raises:
             OSError: If it cannot be written.

@@ -59,11 +59,8 @@ def fit_widths_to_groups(widths: Sequence[int], group_width: int) -> list[int]:
 
     A stage narrower than the group width keeps its width and has one group.
     """
-    fitted = []
-    for width in widths:
-        group = min(group_width, width)
-        fitted.append(round(width / group) * group)
-    return fitted
+    groups = [min(group_width, width) for width in widths]
+    return [round(width / group) * group for width, group in zip(widths, groups, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +80,7 @@ class NamedNetwork:
         return "y" if self.name.startswith("RegNetY") else "x"
 
     def config(self, **fields: Any) -> RegNetConfig:
-        """The network's configuration, with 1000 classes unless ``fields`` say otherwise.
-
-        Args:
-            **fields: Passed on to :class:`~regnet.config.RegNetConfig`.
-        """
+        """The network's configuration, with 1000 classes unless ``fields`` of it say otherwise."""
         widths, depths = stage_widths_and_depths(self.depth, self.w_0, self.w_a, self.w_m)
         architecture: dict[str, Any] = {
             "hidden_sizes": fit_widths_to_groups(widths, self.group_width),

@@ -228,13 +228,18 @@ class PretrainedMixin(_Base):
             if state[name].shape != expected[name]
         }
         if mismatched and not ignore_mismatched_sizes:
-            name, stored, asked = next(each for each in sorted(mismatched))
+            name, stored, asked = min(mismatched)
             raise ValueError(
                 f"{folder}: {name} has shape {stored} where the configuration asks for {asked} "
                 f"({len(mismatched)} tensors differ); correct the configuration or pass "
                 "ignore_mismatched_sizes=True."
             )
-        absent = {name for name in expected if name not in state}
+        info = {
+            "missing_keys": expected.keys() - state.keys(),
+            "unexpected_keys": set(unexpected),
+            "mismatched_keys": mismatched,
+            "error_msgs": [],
+        }
         for name, _, _ in mismatched:
             del state[name]
         missing = [name for name in expected if name not in state]
@@ -243,12 +248,6 @@ class PretrainedMixin(_Base):
             model = build(config)
             dtype = dtype or next((t.dtype for t in state.values() if t.is_floating_point()), None)
         model.load_state_dict(state, strict=not missing, assign=True)
-        info = {
-            "missing_keys": absent,
-            "unexpected_keys": set(unexpected),
-            "mismatched_keys": mismatched,
-            "error_msgs": [],
-        }
         return (model if dtype is None else model.to(dtype)).eval(), info
 
 

@@ -278,10 +278,7 @@ class RegNetImageProcessor(JsonFile):
         return super()._read(place)
 
     def save_pretrained(self, folder: str | Path) -> list[str]:
-        """Write ``preprocessor_config.json`` into a folder.
-
-        Args:
-            folder: Created if missing.
+        """Write ``preprocessor_config.json`` into a folder, which is created if missing.
 
         Returns:
             The path of the file, in a list, as in transformers.

@@ -234,11 +234,7 @@ class RegNetEncoder(nn.Module):
 
 
 class RegNetModel(PretrainedMixin, nn.Module):
-    """The trunk: pixels to feature map and pooled features.
-
-    Args:
-        config: The architecture.
-    """
+    """The trunk: pixels to feature map and pooled features."""
 
     def __init__(self, config: RegNetConfig) -> None:
         super().__init__()

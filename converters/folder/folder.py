@@ -118,11 +118,8 @@ class ConvertedFolder:
         stated = self.preprocessing.get("size")
         if isinstance(stated, dict) and stated.keys() == {"height", "width"}:
             # Another class's processor, which ours cannot be; its size is one all the same.
-            processor = self._processor(size=stated["height"])
-        else:
-            processor = self.processor
-        size: int = processor.size["shortest_edge"]
-        return size
+            return self._processor(size=stated["height"]).size["shortest_edge"]
+        return self.processor.size["shortest_edge"]
 
     @cached_property
     def weight_files(self) -> list[Path]:

@@ -279,12 +279,7 @@ def require_indexed(
 
 
 def unindexed(folder: Path, read: Container[str]) -> list[str]:
-    """List files that are named like shards of the weights and that nobody reads.
-
-    Args:
-        folder: Theirs.
-        read: The names of those that are read.
-    """
+    """List files that are named like shards of the weights and are none of those ``read``."""
     return sorted(path.name for path in folder.glob(SHARD_PATTERN) if path.name not in read)
 
 
