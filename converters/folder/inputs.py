@@ -99,10 +99,6 @@ def fitted(pixels: NDArray[np.float32], sizes: Sequence[int | None]) -> NDArray[
 def photographs(folder: ConvertedFolder, paths: Sequence[Path]) -> NDArray[np.float32]:
     """Pictures as the folder's own image processor prepares them, (N, num_channels, H, W).
 
-    Args:
-        folder: Whose processor.
-        paths: Image files.
-
     Raises:
         InputError: If a file is no picture, the folder has no image processor that can be used, or
             the processor leaves pictures as they are and these have several sizes.

@@ -78,10 +78,6 @@ def is_offline() -> bool:
 def fetch(published: Published, progress: Progress) -> Path:
     """Give a published checkpoint's file or folder in the cache, fetched unless it is there.
 
-    Args:
-        published: An entry of the manifest.
-        progress: Told the bytes.
-
     Raises:
         InputError: If what arrived is not what the manifest promises; it is deleted.
         StorageError: If it cannot be fetched, or the cache cannot be written.

@@ -60,10 +60,7 @@ class Inspection:
         return network_like(self.source.config)
 
     def output_config(self, labels: Sequence[str] | None = None) -> RegNetConfig:
-        """The converted folder's ``config.json``.
-
-        Args:
-            labels: Names of the classes, or None.
+        """The converted folder's ``config.json``, with these names of its classes if any are given.
 
         Raises:
             InputError: If there are more or fewer labels than classes, or two are equal.

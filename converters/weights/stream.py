@@ -201,8 +201,9 @@ class _Stream:
 
     def _pieces(self, step: Step, tensor: StoredTensor) -> Iterator[Buffer]:
         """What has to be in memory as a whole before it can be written."""
-        array, dtype = self.checkpoint.array(tensor), tensor.dtype
-        if step.fold is not None:
+        if step.fold is None:
+            array, dtype = self.checkpoint.array(tensor), tensor.dtype
+        else:
             array, dtype = step.fold.apply(tensor, self._float64), "float64"
         if step.flip:
             array = array[:, ::-1]

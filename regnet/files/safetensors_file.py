@@ -6,8 +6,8 @@ header length, a JSON header (name, dtype, shape, offsets), then the raw tensors
 The safetensors library maps a file for torch as memory to be written to, for which Linux reserves
 room: it refuses one that is larger than the machine's memory. Here nothing is reserved; pages come
 in as they are used, and only what is written to takes memory. To write a file, the library wants
-every tensor in memory, shuffles its metadata, and lets only their owner read it; this writer
-streams, needs no torch, and its files are byte-identical from run to run.
+every tensor in memory, shuffles its metadata and lets only the owner read what it wrote; this
+writer streams, needs no torch, and its files are byte-identical from run to run.
 """
 
 from __future__ import annotations
