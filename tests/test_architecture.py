@@ -58,15 +58,6 @@ DOORS = {
 """Modules that are no rooms, with the reason why each may import what it wants."""
 
 
-FOR_TYPES = {
-    "converters.families.known": {"converters.families.family"},
-    "converters.families.source": {"converters.families.family", "converters.families.wrapping"},
-    "converters.families.writing": {"converters.families.family"},
-}
-"""Imports that lead back, for types alone: the list of families, what is known of a checkpoint and
-what is written for a framework name the family that they are of."""
-
-
 @cache
 def modules() -> dict[str, ast.Module]:
     """Every module of both packages, parsed."""
@@ -125,20 +116,9 @@ def test_a_room_imports_only_those_before_it(room: str) -> None:
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
     try:
-        TopologicalSorter(
-            {name: others - FOR_TYPES.get(name, set()) for name, others in imports().items()}
-        ).prepare()
+        TopologicalSorter(imports()).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(reversed(error.args[1])))
-
-
-def test_what_leads_back_is_imported_for_types_alone() -> None:
-    for name, others in FOR_TYPES.items():
-        tree = modules()[name]
-        blocks = [node for node in tree.body if isinstance(node, ast.If)]
-        typed = [other for block in blocks for other in imported_by(block)]
-        for other in others:
-            assert imported_by(tree).count(other) == typed.count(other) > 0, (name, other)
 
 
 @pytest.mark.parametrize("name", sorted(modules()))

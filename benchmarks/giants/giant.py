@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.giants.content import Part
 from converters.checkpoint import open_any
+from converters.families.family import Network
 from converters.families.recognise import tensors_of
 from converters.families.source import BICUBIC, EvalTransform
-from converters.families.writing import Network
 from regnet.architecture import COUNTER, Architecture
 from regnet.files.dtypes import COUNTER_DTYPE
 from regnet.files.safetensors_file import (

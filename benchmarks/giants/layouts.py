@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.giants.giant import Giant
-    from converters.families.family import Family
-    from converters.families.writing import Network
+    from converters.families.family import Family, Network
 
 LAYOUTS = {
     "pycls": ("trainer", "flat"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.giants.content import Part
-    from converters.families.writing import Network
+    from converters.families.family import Network
 
     Parts = OrderedDict[str, Part]
 

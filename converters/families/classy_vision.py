@@ -18,24 +18,23 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import InputError
 from converters.families.classy_vision_config import SAYS, ClassyVisionConfig
 from converters.families.entries import elsewhere, require_readable
-from converters.families.family import EMA_KEYS, Family, choose_state, source_of
+from converters.families.family import EMA_KEYS, Family
 from converters.families.heads import Head, branch, choose_head, last_block
 from converters.families.keymap import keymap
-from converters.families.layout import group_widths, strides
-from converters.families.real_network import RealNetwork, require_plain
+from converters.families.linear_rule import group_widths, strides
+from converters.families.reading import choose_state, source_of
+from converters.families.real_network import RealNetwork
 from converters.families.recognise import tensors_of
 from converters.families.source import BICUBIC, BILINEAR, EvalTransform, Preprocessing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint, StoredTensor
     from converters.checkpoint.torch_pickle import Value
-    from converters.families.options import SourceOptions
-    from converters.families.source import Source
-    from converters.families.wrapping import StateDict
-    from converters.families.writing import Network
+    from converters.families.family import Found, Network
+    from converters.families.source import Source, StateDict
     from regnet.config import RegNetConfig
 
 
@@ -77,28 +76,28 @@ class _StoredHead:
     tensors: dict[str, StoredTensor] = field(default_factory=dict)
 
 
-def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
-    """Read a ClassyVision or SWAG checkpoint; see :class:`~converters.families.family.Reader`."""
-    where = checkpoint.path.name
-    copies = [state for state in states if state.path[-1:] == (_CURRENT_WEIGHTS,)]
-    states = [state for state in states if state not in copies]
-    state, weights, skipped = choose_state(FAMILY, states, options, where)
+def _read(found: Found) -> Source:
+    """Read a ClassyVision or SWAG checkpoint."""
+    where = found.where
+    copies = [state for state in found.states if state.path[-1:] == (_CURRENT_WEIGHTS,)]
+    found = replace(found, states=[state for state in found.states if state not in copies])
+    state, weights, skipped = choose_state(found)
     skipped |= {copy.place: "the raw weights once more, kept by the hook" for copy in copies}
-    skipped |= elsewhere(state, but="heads")
     trunk, heads = _trunk_and_heads(state)
-    heads |= _detached_heads(branch(checkpoint.tree, *state.path[:-1], "heads"), where)
-    stated = ClassyVisionConfig.of(checkpoint.tree)
+    heads |= _detached_heads(branch(found.tree, *state.path[:-1], "heads"), where)
+    stated = ClassyVisionConfig.of(found.tree)
     config = stated.model
     fit, unfit = _classifiers(heads, last_block(trunk, CLASSY_VISION), _normalising(config))
-    chosen = choose_head(fit, unfit, options, where)
-    family = _SWAG_FAMILY if _SWAG_HEAD in heads else FAMILY
-    family = replace(family, preprocessing=stated.preprocessing(family.preprocessing))
-    if chosen.head is not None:
-        trunk |= chosen.head.spelled(family.keymap)
-    choice = (replace(state, tensors=trunk, beside={}), weights, {**skipped, **chosen.skipped})
-    source = source_of(family, choice, options, where)
-    source = source.decided(chosen.decision, *stated.not_understood)
-    return _as_configured(source, config, where)
+    head, decision, others = choose_head(found, fit, unfit)
+    skipped |= elsewhere(state, but="heads") | others
+    if _SWAG_HEAD in heads:
+        found = found.by(keymap=SWAG, preprocessing=_SWAG_PREPROCESSING)
+    family = found.family
+    if head is not None:
+        trunk |= head.spelled(family.keymap)
+    found = found.by(preprocessing=stated.preprocessing(family.preprocessing))
+    source = source_of(found, replace(state, tensors=trunk), weights, skipped)
+    return _as_configured(source.decided(decision, *stated.not_understood), config, where)
 
 
 def _trunk_and_heads(state: StateDict) -> tuple[dict[str, StoredTensor], dict[str, _StoredHead]]:
@@ -224,7 +223,7 @@ def _test(transform: EvalTransform) -> list[Value]:
 
 
 def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
-    """Build ClassyVision's trunk and head; see :class:`~converters.families.real_network.Build`.
+    """Build ClassyVision's trunk and head.
 
     SWAG's own code is a script of the Hub; its trunk is the same class under the same names.
     """
@@ -235,7 +234,6 @@ def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
         from classy_vision.models import build_model
 
     config = source.config
-    require_plain(config, "ClassyVision")
     network = build_model(anynet(config))
     head = build_head(_head(config) | ({} if source.has_classifier else {"num_classes": None}))
     module = nn.ModuleDict({"network": network, "head": head})
@@ -289,8 +287,4 @@ FAMILY = Family(
     says_of_images=EvalTransform.fields(),
 )
 
-_SWAG_FAMILY = replace(
-    FAMILY,
-    keymap=SWAG,
-    preprocessing=Preprocessing(EvalTransform(384, 384, BICUBIC), "SWAG's ImageNet fine-tuning"),
-)
+_SWAG_PREPROCESSING = Preprocessing(EvalTransform(384, 384, BICUBIC), "SWAG's ImageNet fine-tuning")

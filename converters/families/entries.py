@@ -8,14 +8,15 @@ of computation, which no file tells, decides between the last two, the user does
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError, first, printable
 from converters.families.heads import NO_HEAD, Head, choose_head, last_block
-from converters.families.wrapping import Normaliser, unread_of
+from converters.families.source import Normaliser
+from converters.families.wrapping import unread_of
 from regnet.architecture import COUNTER
 from regnet.files.dtypes import DTYPES
 
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from converters.checkpoint import StoredTensor
+    from converters.families.family import Found
     from converters.families.keymap import Keymap
-    from converters.families.options import SourceOptions
-    from converters.families.source import Decision
-    from converters.families.wrapping import StateDict, Unread
+    from converters.families.source import Decision, StateDict, Unread
 
 Tensors = dict[str, "StoredTensor"]
 
@@ -86,28 +86,8 @@ _FEW = 16
 _SHOWN = 3
 
 
-@dataclass(frozen=True)
-class Settled:
-    """A network whose every entry has its place.
-
-    Attributes:
-        tensors: Of the network, its classifier spelled as the framework's keymap has it.
-        head: Which classifier was chosen, where there was a choice to be made; else None.
-        skipped: What is left out: name to reason.
-    """
-
-    tensors: Tensors
-    head: Decision | None
-    skipped: Mapping[str, str]
-
-
-def prepared(state: StateDict, keymap: Keymap, where: str) -> StateDict:
+def prepared(found: Found, state: StateDict) -> StateDict:
     """Check that all of a chosen state dict can be read, and find what normalises its images.
-
-    Args:
-        state: What was chosen.
-        keymap: The framework's.
-        where: What error messages call the checkpoint.
 
     Returns:
         The same with its normalisers, which its tensors no longer contain.
@@ -116,11 +96,12 @@ def prepared(state: StateDict, keymap: Keymap, where: str) -> StateDict:
         InputError: If an entry of the network, or one that may change what comes out of it, is
             of a kind that is not read.
     """
+    keymap = found.family.keymap
     for name, unread in state.unread.items():
         if name.endswith(COUNTER):
             continue  # nothing is computed with it, and the plan makes zeros
         if keymap.parse(name) or (unread.is_state and not _harmless(name)):
-            raise _unreadable(name, unread, where)
+            raise _unreadable(name, unread, found.where)
     channels = _channels(state, keymap)
     return _without_normalisers(state, channels) if channels else state
 
@@ -143,38 +124,36 @@ def _unreadable(name: str, unread: Unread, where: str) -> InputError:
     )
 
 
-def settle(state: StateDict, keymap: Keymap, options: SourceOptions, where: str) -> Settled:
+def settle(
+    found: Found, state: StateDict
+) -> tuple[Tensors, tuple[Decision] | tuple[()], dict[str, str]]:
     """Place or leave out what stands beside a network, and choose its classifier.
 
     Args:
+        found: The checkpoint.
         state: What :func:`prepared` returned.
-        keymap: The framework's.
-        options: What the user decided.
-        where: What error messages call the checkpoint.
+
+    Returns:
+        The network's tensors, its classifier spelled as the framework's keymap has it; which one
+        that is, where there was a choice to be made; and what is left out: name to reason.
 
     Raises:
         InputError: If something may change what comes out of the network and has no place, or
             the user has to choose a head.
     """
+    keymap = found.family.keymap
     tensors = dict(state.tensors)
     beside: Tensors = {}
     for name, tensor in state.beside.items():
         (tensors if keymap.parse(name) else beside)[name] = tensor
-    _require_nothing_in_front(state, keymap, beside, where)
+    _require_nothing_in_front(state, keymap, beside, found.where)
     skipped = _counters(tensors, keymap)
     heads = _Heads(tensors, beside, _by_place(state.elsewhere), keymap)
-    head = heads.choose(options, where)
+    head = heads.choose(found)
     rest = {n: t for n, t in beside.items() if not heads.knows(n)}
     others = {path: t for path, t in state.elsewhere.items() if not heads.knows(".".join(path))}
-    return Settled(
-        heads.tensors,
-        head,
-        skipped
-        | _reasons(state, rest)
-        | elsewhere(replace(state, elsewhere=others))
-        | _unread(state)
-        | heads.left,
-    )
+    skipped |= _reasons(state, rest) | elsewhere(replace(state, elsewhere=others))
+    return heads.tensors, head, skipped | _unread(state) | heads.left
 
 
 def elsewhere(state: StateDict, but: str | None = None) -> dict[str, str]:
@@ -423,30 +402,25 @@ class _Heads:
                         modules.add(module)
         return found
 
-    def choose(self, options: SourceOptions, where: str) -> Decision | None:
+    def choose(self, found: Found) -> tuple[Decision] | tuple[()]:
         """Choose the head, and put it in its place among :attr:`tensors`.
 
-        Args:
-            options: What the user decided.
-            where: What error messages call the checkpoint.
-
         Returns:
-            Which, and why; None where there is nothing to choose.
+            Which, and why; nothing where there is nothing to choose.
 
         Raises:
             InputError: If the user has to choose, or chose what is not there.
         """
-        if options.head is None:
-            self._require_clear(where)
+        if found.options.head is None:
+            self._require_clear(found.where)
             if not self._fit or (self._has_inside and len(self._fit) == 1):
-                return None  # a trunk, the network's own classifier, or half of one
-        chosen = choose_head(self._fit, self._unfit, options, where)
-        self.left = dict(chosen.skipped)
+                return ()  # a trunk, the network's own classifier, or half of one
+        head, decision, self.left = choose_head(found, self._fit, self._unfit)
         for affine in _AFFINE:
             self.tensors.pop(self._keymap.spell("classifier", {"affine": affine}), None)
-        if chosen.head is not None:
-            self.tensors |= chosen.head.spelled(self._keymap)
-        return chosen.decision
+        if head is not None:
+            self.tensors |= head.spelled(self._keymap)
+        return (decision,)
 
     def _require_clear(self, where: str) -> None:
         """Refuse what may stand between the trunk and its classifier, behind it, or be one."""

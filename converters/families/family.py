@@ -1,55 +1,40 @@
-"""A family: a framework, and all that is known of its checkpoints; what readers of several share.
+"""A family: a framework, and all that is known of its checkpoints.
 
 What a framework has of its own (timm's ``pretrained_cfg``, say) is in its module; the list of them
-is :data:`converters.families.known.FAMILIES`.
+is :data:`converters.families.known.FAMILIES`. Its reader is given what is :class:`Found`, its
+writer a :class:`Network`.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.torch_pickle import PickledTensor
 from converters.errors import InputError
-from converters.families.entries import prepared, settle
 from converters.families.linear_rule import rule_of
-from converters.families.recognise import architecture_of
-from converters.families.source import Decision, Source
-from regnet.config import IMAGENET_MEAN, RegNetConfig
+from converters.families.writing import save_archive, tensor_chunks
+from regnet.architecture import Architecture
+from regnet.config import IMAGENET_MEAN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import AnyCheckpoint, StoredTensor
+    from converters.checkpoint.torch_pickle import Value
     from converters.families.keymap import Keymap
     from converters.families.options import SourceOptions
-    from converters.families.real_network import Build
-    from converters.families.source import ChannelOrder, Preprocessing
+    from converters.families.real_network import RealNetwork
+    from converters.families.source import EvalTransform, Preprocessing, Source, StateDict
     from converters.families.words import Says
-    from converters.families.wrapping import StateDict
-    from converters.families.writing import Network
+    from regnet.architecture import Slot
+    from regnet.config import RegNetConfig
 
 EMA_KEYS = frozenset({"ema_state", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict"})
 """Where trainers keep averaged weights: pycls, timm, torchvision and timm, VISSL, OpenMMLab."""
-
-
-class Reader(Protocol):
-    """What reads a framework's checkpoint."""
-
-    def __call__(
-        self, checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions
-    ) -> Source:
-        """Find out all that the checkpoint says, without reading a weight.
-
-        Args:
-            checkpoint: An open file or folder.
-            states: The state dicts of this framework found in it; at least one.
-            options: What the user decided.
-
-        Raises:
-            InputError: If it is a RegNet that the reference cannot be.
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +48,18 @@ class Family:
         keymap: Its names.
         title: What people call it.
         package: What is installed by pip, and imported, to run its own networks.
-        read: Reads its checkpoints.
         preprocessing: How it evaluates and what its networks were trained on, unless the checkpoint
             says otherwise.
+        read: Finds out all that a checkpoint says, without reading a weight; raises InputError for
+            a RegNet that the reference cannot be. `reading.family_source` where names and shapes
+            say all.
         prefers_ema: Whether it takes averaged weights itself where there are some.
         ema_keys: Which keys or prefixes mean averaged weights.
         states_evaluation: Whether its files may say how the network was evaluated; VISSL's say
             nothing, however deep they nest tensors.
-        build: Builds its own network of a checkpoint; None if nobody can.
+        build: Lets its own code build the network of a recognised checkpoint, which is open for
+            what it says of that; raises NotRunError if the framework has no such network, and
+            ImportError if it is not installed. None if nobody can.
         write: Makes its file or folder of a converted folder, at a path that does not exist yet;
             None if it is not written back for.
         says: Its words for what shapes cannot say; what it has no word for is as in the reference
@@ -89,12 +78,12 @@ class Family:
     keymap: Keymap
     title: str
     package: str
-    read: Reader
     preprocessing: Preprocessing
+    read: Callable[[Found], Source]
     prefers_ema: bool = False
     ema_keys: frozenset[str] = EMA_KEYS
     states_evaluation: bool = True
-    build: Build | None = None
+    build: Callable[[Source, AnyCheckpoint], RealNetwork] | None = None
     write: Callable[[Path, Network], None] | None = None
     says: Says = field(default_factory=dict)
     says_of_images: frozenset[str] = frozenset()
@@ -163,157 +152,146 @@ class Family:
             )
 
 
-def write_flat(path: Path, network: Network) -> None:
-    """Write a file of nothing but tensors; for :attr:`Family.write`."""
-    network.save(path, network.state_dict())
-
-
-Choice = tuple["StateDict", Decision, dict[str, str]]
-"""A state dict, why it was chosen, and what is left out with the reason."""
-
-
-def choose_state(
-    family: Family, states: Sequence[StateDict], options: SourceOptions, where: str
-) -> Choice:
-    """Choose between raw and averaged weights.
-
-    Args:
-        family: Whose rule decides where the user does not.
-        states: What was found, of one framework; at least one.
-        options: What the user decided.
-        where: What error messages call the checkpoint.
-
-    Returns:
-        The chosen state dict, prepared, the decision, and what is left out with the reason.
-
-    Raises:
-        InputError: If the choice asked for is not there, the file holds several models, or an
-            entry of the chosen one cannot be read.
-    """
-    states, skipped = _different(states)
-    averaged = [state for state in states if family.ema_keys & set(state.place.split("."))]
-    raw = [state for state in states if state not in averaged]
-    if len(raw) > 1 or len(averaged) > 1:
-        places = ", ".join(state.place for state in states)
-        raise InputError(f"{where} holds several models (at {places}); save one of them alone.")
-    if options.weights == "ema" and not averaged:
-        raise InputError(f"{where} holds no averaged weights; leave out --weights ema.")
-    if options.weights == "raw" and not raw:
-        raise InputError(f"{where} holds averaged weights only; leave out --weights raw.")
-    wants_ema = options.weights == "ema" or (options.weights == "best" and family.prefers_ema)
-    chosen = (averaged or raw)[0] if wants_ema or not raw else raw[0]
-    name = "ema" if chosen in averaged else "raw"
-    others = [state for state in states if state is not chosen]
-    if not others:
-        reason = f"the file holds one set of weights, at {chosen.place}"
-    elif options.weights == "best":
-        reason = f"what {family.keymap.framework} itself takes"
-    else:
-        reason = "as asked for with --weights"
-    skipped |= {state.place: "the weights that were not chosen" for state in others}
-    state = prepared(chosen, family.keymap, where)
-    return state, Decision("weights", name, reason), skipped
-
-
-def _different(states: Sequence[StateDict]) -> tuple[list[StateDict], dict[str, str]]:
-    """The state dicts without those that another module in the file holds once more.
-
-    Adversarial training saves ``model.`` and ``attacker.model.``, which are the same bytes.
-    """
-    kept: list[StateDict] = []
-    skipped: dict[str, str] = {}
-    for state in sorted(states, key=lambda state: len(state.prefix)):
-        twin = next((other for other in kept if _is_twin(state, other)), None)
-        if twin is None:
-            kept.append(state)
-        else:
-            skipped[state.place] = f"the very tensors of {twin.place}"
-    return kept, skipped
-
-
-def _is_twin(state: StateDict, other: StateDict) -> bool:
-    nested = state.path == other.path and state.prefix.endswith(f".{other.prefix}")
-    return nested and bool(other.prefix) and state.tensors == other.tensors
-
-
-def family_source(
-    family: Family, states: Sequence[StateDict], options: SourceOptions, where: str
-) -> Source:
-    """Make the source of a family's checkpoint.
-
-    Args:
-        family: The framework's.
-        states: The state dicts found in the checkpoint, of this framework.
-        options: What the user decided.
-        where: What error messages call the checkpoint.
-
-    Raises:
-        InputError: If the network is none that the reference can be.
-    """
-    state, weights, not_chosen = choose_state(family, states, options, where)
-    settled = settle(state, family.keymap, options, where)
-    state = replace(state, tensors=settled.tensors, beside={})
-    choice = (state, weights, {**not_chosen, **settled.skipped})
-    source = source_of(family, choice, options, where)
-    heads = (settled.head,) if settled.head else ()
-    return replace(source, decisions=source.decisions + heads)
-
-
-def source_of(family: Family, choice: Choice, options: SourceOptions, where: str) -> Source:
-    """Make the source of a state dict that is already chosen, with its head.
-
-    Args:
-        family: The framework's.
-        choice: What :func:`choose_state` returned, with all that belongs to the network, and
-            nothing else, among its tensors.
-        options: What the user decided.
-        where: What error messages call the checkpoint.
-
-    Raises:
-        InputError: If the network is none that the reference can be.
-    """
-    state, weights, skipped = choice
-    fields = architecture_of(state.tensors, family.keymap, where)
-    has_classifier = bool(fields["num_labels"])
-    if not has_classifier:
-        del fields["num_labels"]
-    config = RegNetConfig(**fields)
-    order, order_decision = channel_order(family, options, config)
-    transform, reason = family.preprocessing.transform, family.preprocessing.reason
-    return Source(
-        family=family,
-        tensors=state.tensors,
-        config=config,
-        has_classifier=has_classifier,
-        channel_order=order,
-        transform=transform.for_channels(config.num_channels),
-        decisions=(
-            weights,
-            order_decision,
-            Decision("evaluation transform", transform.in_words, reason),
-        ),
-        skipped=skipped,
-        normalisers=state.normalisers,
-    )
-
-
-def channel_order(
-    family: Family, options: SourceOptions, config: RegNetConfig
-) -> tuple[ChannelOrder, Decision]:
-    """What the network was trained on: as asked for, else as the framework feeds it."""
-    own = family.preprocessing
-    order, reason = own.channel_order, own.order_reason or f"{family.keymap.framework}'s own"
-    if options.channel_order:
-        order, reason = options.channel_order, "as asked for with --channel-order"
-    if config.num_channels != len(IMAGENET_MEAN):
-        return order, Decision("channel order", "kept", f"{config.num_channels} input channels")
-    value = "BGR, stem flipped to take RGB" if order == "bgr" else "RGB, stem kept"
-    return order, Decision("channel order", value, reason)
-
-
 def _join(numbers: Iterable[int]) -> str:
     return "/".join(map(str, numbers))
 
 
 def _in_words(counts: range) -> str:
     return f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint with networks of a framework, for its reader.
+
+    Attributes:
+        family: The framework, and the rules by which it is read.
+        checkpoint: The open file or folder.
+        states: The state dicts of this framework found in it; at least one.
+        options: What the user decided.
+    """
+
+    family: Family
+    checkpoint: AnyCheckpoint
+    states: Sequence[StateDict]
+    options: SourceOptions
+
+    @property
+    def where(self) -> str:
+        """What error messages call the checkpoint."""
+        return self.checkpoint.path.name
+
+    @property
+    def tree(self) -> Any:
+        """What the checkpoint holds."""
+        return self.checkpoint.tree
+
+    def by(self, **rules: Any) -> Found:
+        """The same, read by other rules: fields of the family."""
+        return replace(self, family=replace(self.family, **rules))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A converted network, read under the names of a framework.
+
+    Attributes:
+        target: The framework whose names these are.
+        checkpoint: The folder's weights, open.
+        stored: Those weights, by the reference's names.
+        config: The architecture.
+        has_classifier: Whether it has one, or is a trunk alone.
+        stated: The evaluation transform; None if images are not resized.
+        where: What messages call the folder.
+    """
+
+    target: Family
+    checkpoint: AnyCheckpoint
+    stored: Mapping[str, StoredTensor]
+    config: RegNetConfig
+    has_classifier: bool
+    stated: EvalTransform | None
+    where: str
+
+    @property
+    def transform(self) -> EvalTransform:
+        """The evaluation transform that the folder states.
+
+        Raises:
+            InputError: If there is none: its images are not resized.
+        """
+        if self.stated is None:
+            raise InputError(
+                f"{self.where} takes images as they are (do_resize is false in its "
+                f"preprocessor_config.json), which no {self.target.keymap.framework} file can say; "
+                "set do_resize to true."
+            )
+        return self.stated
+
+    @cached_property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """The target's name to where the tensor lies, in the order of its state dict."""
+        slots = Architecture.of(self.config, classifier=self.has_classifier).slots
+        spell = self.target.keymap.spell
+        return {
+            spell(slot.role, slot.fields): self.stored[slot.name]
+            for slot in sorted(slots, key=self._place)
+        }
+
+    def _place(self, slot: Slot) -> tuple[int, int, int, bool]:
+        """What tensors are sorted by; within a block, all but the shortcut keep their order."""
+        outside = {"stem": 0, "classifier": 2}
+        part = outside.get(slot.role.partition(".")[0], 1)
+        last = self.target.shortcut_last and slot.role.startswith("shortcut")
+        fields = slot.fields
+        return part, int(fields.get("stage", 0)), int(fields.get("block", 0)), last
+
+    def chunks(self, name: str) -> Iterable[bytes]:
+        """The bytes of a tensor as the target has them: a stem for BGR is flipped.
+
+        Args:
+            name: The target's.
+        """
+        flips = (
+            self.target.preprocessing.channel_order == "bgr"
+            and self.config.num_channels == len(IMAGENET_MEAN)
+        )
+        is_stem = name == self.target.keymap.spell("stem.conv", {})
+        return tensor_chunks(self.checkpoint, self.tensors[name], flip=flips and is_stem)
+
+    def write(self, path: Path) -> None:
+        """Make the framework's own file or folder, at a path that does not exist yet.
+
+        Raises:
+            InputError: If nothing is written for it, or it cannot say what the folder says.
+            OSError: If it cannot be written.
+        """
+        if self.target.write is None:
+            raise InputError(f"{self.where} cannot be written for {self.target.title}.")
+        self.target.write(path, self)
+
+    def state_dict(self) -> OrderedDict[str, Value]:
+        """All tensors, ready to be pickled; where the target nests them is its own affair."""
+        return OrderedDict(
+            (name, PickledTensor(str(key), name, tensor, tensor.dtype))
+            for key, (name, tensor) in enumerate(self.tensors.items())
+        )
+
+    def save(self, path: Path, tree: dict[str, Value]) -> None:
+        """Write a zip as ``torch.save`` does, the same bytes every time.
+
+        Args:
+            path: Created or replaced.
+            tree: What ``torch.load`` is to give; its tensors are those of :meth:`state_dict`.
+
+        Raises:
+            InputError: If a tensor is of a dtype that no RegNet computes in.
+            OSError: If the file cannot be written.
+        """
+        elements = ((tensor.nbytes, self.chunks(name)) for name, tensor in self.tensors.items())
+        save_archive(path, tree, elements)
+
+
+def write_flat(path: Path, network: Network) -> None:
+    """Write a file of nothing but tensors; for :attr:`Family.write`."""
+    network.save(path, network.state_dict())

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.checkpoint import StoredTensor
+    from converters.families.family import Found
     from converters.families.keymap import Keymap
-    from converters.families.options import SourceOptions
 
 
 NO_HEAD = "none"
@@ -45,55 +45,43 @@ class Head:
         }
 
 
-@dataclass(frozen=True)
-class HeadChoice:
-    """Which head was chosen.
-
-    Attributes:
-        head: None for a trunk alone.
-        decision: Which, and why.
-        skipped: The others, with the reason.
-    """
-
-    head: Head | None
-    decision: Decision
-    skipped: Mapping[str, str]
-
-
 def choose_head(
-    heads: Mapping[str, Head], unfit: Mapping[str, str], options: SourceOptions, where: str
-) -> HeadChoice:
+    found: Found, heads: Mapping[str, Head], unfit: Mapping[str, str]
+) -> tuple[Head | None, Decision, dict[str, str]]:
     """Choose the head that becomes the classifier.
 
     Args:
-        heads: Those that can, by name.
+        found: The checkpoint, and which head the user asked for.
+        heads: Those that can be it, by name.
         unfit: Those that cannot, by name, with the reason.
-        options: What the user decided.
-        where: What error messages call the checkpoint.
+
+    Returns:
+        The head, or None for a trunk alone; which that is, and why; the others, with the reason.
 
     Raises:
         InputError: If the head asked for cannot be it, or several can and none was asked for.
     """
+    asked, where = found.options.head, found.where
     names = ", ".join(map(printable, heads))
     skipped = {f"head {name}": why for name, why in unfit.items()}
-    if options.head == NO_HEAD and NO_HEAD not in heads:
+    if asked == NO_HEAD and NO_HEAD not in heads:
         decision = Decision("head", _TRUNK, "as asked for with --head")
-        return HeadChoice(None, decision, skipped | {f"head {name}": _OTHER for name in heads})
-    if options.head is None and len(heads) > 1:
+        return None, decision, skipped | {f"head {name}": _OTHER for name in heads}
+    if asked is None and len(heads) > 1:
         raise InputError(
             f"{where} has {len(heads)} heads ({names}); choose one with --head, or the trunk alone "
             f"with --head {NO_HEAD}."
         )
-    if options.head is not None and options.head not in heads:
-        raise InputError(f"{where}: {_not_there(options.head, names, unfit)}")
+    if asked is not None and asked not in heads:
+        raise InputError(f"{where}: {_not_there(asked, names, unfit)}")
     if not heads:
         reason = "its heads are no classifiers" if unfit else "the file holds none"
-        return HeadChoice(None, Decision("head", _TRUNK, reason), skipped)
-    name = options.head or next(iter(heads))
-    reason = "as asked for with --head" if options.head else "the only classifier in the file"
+        return None, Decision("head", _TRUNK, reason), skipped
+    name = asked or next(iter(heads))
+    reason = "as asked for with --head" if asked else "the only classifier in the file"
     value = printable(name) + (", its batch norm folded in" if heads[name].norm else "")
     others = {f"head {other}": _OTHER for other in heads if other != name}
-    return HeadChoice(heads[name], Decision("head", value, reason), skipped | others)
+    return heads[name], Decision("head", value, reason), skipped | others
 
 
 def _not_there(name: str, names: str, unfit: Mapping[str, str]) -> str:

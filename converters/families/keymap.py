@@ -137,3 +137,21 @@ def keymap(
     for role, name in zip(("squeeze", "excite"), attention, strict=False):
         rows[role] = f"{block}.{name}.{{affine}}"
     return Keymap(framework, rows | {"classifier": f"{classifier}.{{affine}}"})
+
+
+REFERENCE = keymap(
+    "transformers",
+    "encoder.stages.{stage}.layers.{block}",
+    stem=("embedder.embedder.convolution", "embedder.embedder.normalization"),
+    shortcut=("shortcut.convolution", "shortcut.normalization"),
+    reduce=("layer.0.convolution", "layer.0.normalization"),
+    grouped=("layer.1.convolution", "layer.1.normalization"),
+    expand=("layer.{last}.convolution", "layer.{last}.normalization"),
+    attention=("layer.2.attention.0", "layer.2.attention.2"),
+    classifier="classifier.1",
+)
+"""The reference's own names, against which every other table is read.
+
+Source: transformers ``models/regnet/modeling_regnet.py``. Names stand without the ``regnet.``
+prefix that everything but the classifier has in `RegNetForImageClassification`.
+"""

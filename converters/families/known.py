@@ -24,14 +24,14 @@ class Known:
     """Where a framework is described, and what is asked of it before that is imported.
 
     Attributes:
-        place: ``module:name`` of its family.
+        module: Holds its ``FAMILY``.
         tell_tale: A pattern for the name of a parameter that only its RegNets have.
         is_written: Whether a converted folder can be written back for it.
         is_regnet: Whether a mapping with the tell-tale is a RegNet; None where that is enough.
             Takes what stands before the tell-tale, and the mapping.
     """
 
-    place: str
+    module: str
     tell_tale: str
     is_written: bool = False
     is_regnet: Callable[[str, Mapping[str, object]], bool] | None = None
@@ -39,33 +39,31 @@ class Known:
     @property
     def family(self) -> Family:
         """All that is known of it; imported when it is asked for."""
-        return cast("Family", imported(self.place))
+        return cast("Family", imported(f"{self.module}:FAMILY"))
 
 
 FAMILIES = {
-    "pycls": Known("converters.families.pycls:FAMILY", r"s1\.b1\.f\.a\.weight", is_written=True),
-    "timm": Known(
-        "converters.families.timm:FAMILY", r"s1\.b1\.conv1\.conv\.weight", is_written=True
-    ),
+    "pycls": Known("converters.families.pycls", r"s1\.b1\.f\.a\.weight", is_written=True),
+    "timm": Known("converters.families.timm", r"s1\.b1\.conv1\.conv\.weight", is_written=True),
     "transformers": Known(
-        "converters.families.transformers:FAMILY", r"embedder\.embedder\.convolution\.weight"
+        "converters.families.transformers", r"embedder\.embedder\.convolution\.weight"
     ),
     "torchvision": Known(
-        "converters.families.torchvision:FAMILY",
+        "converters.families.torchvision",
         r"trunk_output\.block1\.block1-0\.f\.c\.0\.weight",
         is_written=True,
     ),
     "classy-vision": Known(
-        "converters.families.classy_vision:FAMILY",
+        "converters.families.classy_vision",
         r"trunk_output\.(_module\.)?block1\.(_module\.)?block1-0\.(_module\.)?f\.c\.weight",
         is_written=True,
     ),
     "vissl": Known(
-        "converters.families.vissl:FAMILY",
+        "converters.families.vissl",
         r"_feature_blocks\.res2\.(block1-part0\.)?block1-0\.f\.c\.weight",
     ),
     "mmpretrain": Known(
-        "converters.families.openmmlab:FAMILY",
+        "converters.families.openmmlab",
         r"layer1\.0\.conv3\.weight",  # a ResNet's too
         is_written=True,
         is_regnet=lazily("converters.families.openmmlab:is_regnet"),

@@ -1,4 +1,4 @@
-"""From stages back to the rule: which depth, w_0, w_a and w_m give these widths and depths.
+"""The stages of a network in the words that frameworks build networks from; the rule behind them.
 
 timm and mmpretrain cannot be told stages; they build every RegNet from the quantised linear rule of
 the paper (Radosavovic et al., arXiv 2003.13678, section 3.3). A converted folder knows its stages
@@ -11,7 +11,7 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from converters.families.layout import group_widths
+from regnet.config import group_count
 from regnet.design_space import (
     NETWORKS,
     QUANTUM,
@@ -34,6 +34,17 @@ _SMALLEST, _LARGEST = 1.05, 8.0
 _MAX_EXPONENT = 64
 _CLEARANCE = 1e-5
 """Relative distance of a width from where it would round otherwise: timm counts in float32."""
+
+
+def group_widths(config: RegNetConfig) -> list[int]:
+    """Channels per group of each stage."""
+    return [width // group_count(width, config.groups_width) for width in config.hidden_sizes]
+
+
+def strides(config: RegNetConfig) -> list[int]:
+    """Stride of the first block of each stage."""
+    first = 2 if config.downsample_in_first_stage else 1
+    return [first, *[2] * (len(config.depths) - 1)]
 
 
 class LinearRule(NamedTuple):

@@ -15,7 +15,7 @@ from converters.families.source import Decision, Source
 
 if TYPE_CHECKING:
     from converters.checkpoint import AnyCheckpoint, StoredTensor
-    from converters.families.wrapping import Normaliser
+    from converters.families.source import Normaliser
 
 _BYTE = 255.0
 """The largest pixel of an image that is not scaled to 0..1."""

@@ -16,26 +16,25 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import StoredTensor
-from converters.families.family import Family, family_source
+from converters.families.family import Family
 from converters.families.keymap import keymap
-from converters.families.layout import strides
+from converters.families.linear_rule import strides
 from converters.families.openmmlab_config import DEFAULT, SAYS, OpenMMLabConfig
-from converters.families.real_network import RealNetwork, require_plain, rule_behind
+from converters.families.reading import family_source
+from converters.families.real_network import RealNetwork, rule_behind
 from converters.families.source import EvalTransform, Preprocessing
 from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor
 
     from converters.checkpoint import AnyCheckpoint
-    from converters.families.options import SourceOptions
+    from converters.families.family import Found, Network
     from converters.families.source import Source
-    from converters.families.wrapping import StateDict
-    from converters.families.writing import Network
     from regnet.config import RegNetConfig
 
 OPENMMLAB = keymap(
@@ -73,25 +72,24 @@ def is_regnet(prefix: str, mapped: Mapping[str, object]) -> bool:
     return stem.shape[2:] == (3, 3) and expand.shape[:1] == expand.shape[1:2]
 
 
-def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
-    """Read an OpenMMLab checkpoint; see :class:`~converters.families.family.Reader`."""
-    averaged = any(_RAW_BESIDE_AVERAGED in state.path for state in states)
+def _read(found: Found) -> Source:
+    """Read an OpenMMLab checkpoint."""
+    config = OpenMMLabConfig.of(found.tree, found.where)
+    config.require_expressible()
+    rules: dict[str, Any] = {"preprocessing": config.preprocessing} if config.preprocessing else {}
+    if any(_RAW_BESIDE_AVERAGED in state.path for state in found.states):
+        rules |= {"ema_keys": frozenset({"state_dict"}), "prefers_ema": True}
     renamed = [
         replace(state, tensors=_heads(state.tensors), beside=_heads(state.beside))
-        for state in states
+        for state in found.states
     ]
-    config = OpenMMLabConfig.of(checkpoint.tree, checkpoint.path.name)
-    config.require_expressible()
-    family = replace(FAMILY, preprocessing=config.preprocessing or FAMILY.preprocessing)
-    if averaged:
-        family = replace(family, ema_keys=frozenset({"state_dict"}), prefers_ema=True)
-    source = family_source(family, renamed, options, checkpoint.path.name)
+    source = family_source(replace(found.by(**rules), states=renamed))
     source = source.decided(
         *config.not_understood(source.config.num_labels * source.has_classifier)
     )
     if not config.downsample_in_first_stage:
         source = source.without_first_stride(f"the file's {config.place}")
-    return source.labelled(_classes(checkpoint.tree), "the file's meta")
+    return source.labelled(_classes(found.tree), "the file's meta")
 
 
 def _classes(tree: object) -> object:
@@ -175,13 +173,12 @@ def _pipeline(transform: EvalTransform) -> list[dict[str, Any]]:
 
 
 def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
-    """Build mmpretrain's network; see :class:`~converters.families.real_network.Build`."""
+    """Build mmpretrain's network."""
     import_torchvision()
     with warnings.catch_warnings(action="ignore"):  # of operators that need compiling
         import mmpretrain.models
 
         config = source.config
-        require_plain(config, "mmpretrain")
         settings = _model(config, has_classifier=source.has_classifier)
         module = mmpretrain.models.MODELS.build(settings)
     last = getattr(module.backbone, f"layer{len(config.depths)}")

@@ -14,26 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.families.entries import OPTIMISER, prepared, settle
-from converters.families.family import Family, choose_state, source_of
+from converters.families.family import Family
 from converters.families.keymap import keymap
 from converters.families.labels import imagenet_labels
-from converters.families.layout import group_widths, strides
-from converters.families.linear_rule import rule_of
+from converters.families.linear_rule import group_widths, rule_of, strides
 from converters.families.pycls_config import RULE, SAYS, PyclsConfig
+from converters.families.reading import choose_state, source_of
 from converters.families.real_network import NotRunError, RealNetwork
 from converters.families.source import BILINEAR, Decision, EvalTransform, Preprocessing
 from regnet.config import IMAGENET_CLASSES
 from regnet.design_space import named_like
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Mapping
     from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
-    from converters.families.options import SourceOptions
-    from converters.families.source import Source
-    from converters.families.wrapping import StateDict
-    from converters.families.writing import Network
+    from converters.families.family import Found, Network
+    from converters.families.source import Source, StateDict
     from regnet.config import RegNetConfig
 
 PYCLS = keymap(
@@ -60,28 +58,25 @@ _SECTIONS = ("MODEL", "REGNET", "ANYNET", "BN")
 """The parts of the cfg that a network is built from."""
 
 
-def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
-    """Read a pycls checkpoint; see :class:`~converters.families.family.Reader`.
+def _read(found: Found) -> Source:
+    """Read a pycls checkpoint.
 
     A bare state dict, and one nested elsewhere than under ``model_state``, are understood as well.
     """
-    where = checkpoint.path.name
-    wrapper: Mapping[Hashable, Any] = checkpoint.tree if isinstance(checkpoint.tree, dict) else {}
-    state, weights, skipped = _choose_state(wrapper, states, options, where)
-    settled = settle(state, PYCLS, options, where)
-    cfg = _cfg_in(wrapper, where)
+    wrapper: Mapping[Hashable, Any] = found.tree if isinstance(found.tree, dict) else {}
+    state, weights, skipped = _choose_state(found, wrapper)
+    tensors, head, others = settle(found, state)
+    cfg = _cfg_in(wrapper, found.where)
     cfg.require_expressible()
-    family = replace(FAMILY, preprocessing=cfg.preprocessing)
-    state = replace(state, tensors=settled.tensors)
-    skipped = _optimiser(wrapper) | skipped | dict(settled.skipped)
-    source = source_of(family, (state, weights, skipped), options, where)
-    _require_described(source, cfg, where)
+    found = found.by(preprocessing=cfg.preprocessing)
+    skipped = _optimiser(wrapper) | skipped | others
+    source = source_of(found, replace(state, tensors=tensors), weights, skipped)
+    _require_described(source, cfg, found.where)
     source = source.configured(
         hidden_act=cfg.activation, downsample_in_first_stage=cfg.downsample_in_first_stage
     )
     if _is_imagenet(cfg, source.config):
         source = replace(source.decided(_IMAGENET), labels=imagenet_labels())
-    head = (settled.head,) if settled.head else ()
     return source.decided(*cfg.not_understood, *head)
 
 
@@ -92,21 +87,21 @@ def _cfg_in(tree: object, where: str) -> PyclsConfig:
 
 
 def _choose_state(
-    wrapper: Mapping[Hashable, Any],
-    states: Sequence[StateDict],
-    options: SourceOptions,
-    where: str,
+    found: Found, wrapper: Mapping[Hashable, Any]
 ) -> tuple[StateDict, Decision, dict[str, str]]:
     """Choose by pycls' own rule, the smaller stored error, where the file is one of pycls' own."""
-    own = {state.path[0]: state for state in states if state.path in {(key,) for key in _OWN}}
-    if len(own) < len(states) or len(own) < len(_OWN) or options.weights != "best":
-        return choose_state(FAMILY, states, options, where)
+    own = {state.path[0]: state for state in found.states if state.path in {(key,) for key in _OWN}}
+    if {len(own), len(found.states)} != {len(_OWN)} or found.options.weights != "best":
+        return choose_state(found)
     raw, ema = (_error(wrapper, key) for key in ("test_err", "ema_err"))
     taken, left = _OWN if raw <= ema else reversed(_OWN)
     best = "raw" if raw <= ema else "ema"
     reason = f"pycls' rule: the stored errors are {raw:g} % raw and {ema:g} % EMA"
-    state = prepared(own[taken], PYCLS, where)
-    return state, Decision("weights", best, reason), {left: "the weights that were not chosen"}
+    return (
+        prepared(found, own[taken]),
+        Decision("weights", best, reason),
+        {left: "the weights that were not chosen"},
+    )
 
 
 def _error(wrapper: Mapping[Hashable, Any], key: str) -> float:
@@ -185,7 +180,7 @@ def _anynet(config: RegNetConfig) -> dict[str, Any]:
 
 
 def _build(source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
-    """Build pycls' network from the cfg, else as an AnyNet; see `real_network.Build`."""
+    """Build pycls' network from the cfg, else as an AnyNet."""
     from pycls.core import builders
     from pycls.core.config import cfg, reset_cfg
     from torch.nn import Identity

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from converters.families.linear_rule import rule_of
 
@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from converters.checkpoint import AnyCheckpoint
     from converters.families.linear_rule import LinearRule
-    from converters.families.source import Source
     from regnet.config import RegNetConfig
 
 
@@ -23,10 +21,6 @@ class NotRunError(Exception):
 
     It says nothing against a folder: the framework is missing, or never had such a network.
     """
-
-
-def _unchanged(name: str) -> str:
-    return name
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,7 @@ class RealNetwork:
     module: nn.Module
     last: nn.Module
     forward: Callable[[Tensor], Tensor]
-    spell: Callable[[str], str] = field(default=_unchanged)
+    spell: Callable[[str], str] = str
     norm: str = ""
 
     def outputs(self, images: Tensor, *, has_classifier: bool) -> dict[str, Tensor]:
@@ -68,33 +62,6 @@ class RealNetwork:
             return {"logits": result}
         pooled = result.reshape(*result.shape[:2], 1, 1)
         return {"last_hidden_state": feature_maps[0], "pooler_output": pooled}
-
-
-class Build(Protocol):
-    """What builds a framework's network."""
-
-    def __call__(self, source: Source, checkpoint: AnyCheckpoint, /) -> RealNetwork:
-        """Let the framework's own code build the network of a checkpoint.
-
-        Args:
-            source: What was recognised.
-            checkpoint: The open file or folder, for what it says of its own network.
-
-        Raises:
-            NotRunError: If the framework has no such network.
-            ImportError: If it is not installed.
-        """
-        ...
-
-
-def require_plain(config: RegNetConfig, framework: str) -> None:
-    """Check that a network is what a framework without such options builds.
-
-    Raises:
-        NotRunError: If its activation is not ReLU.
-    """
-    if config.hidden_act != "relu":
-        raise NotRunError(f"{framework} builds RegNets with relu, not {config.hidden_act}")
 
 
 def rule_behind(config: RegNetConfig, framework: str) -> LinearRule:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from converters.families.keymap import Keymap
-    from converters.families.wrapping import StateDict
+    from converters.families.source import StateDict
 
 _OTHER_NETWORKS = (
     ("an EfficientNet of pycls", r"s1\.b1\.(dwise|exp)\.weight"),

@@ -1,4 +1,4 @@
-"""What a framework's reader finds out about a checkpoint, before a weight is read."""
+"""What is found of a network in a checkpoint, and what its framework's reader makes of that."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.checkpoint import StoredTensor
-    from converters.families.family import Family
     from converters.families.keymap import Keymap
-    from converters.families.wrapping import Normaliser
     from regnet.image_processor import RegNetImageProcessor
 
 ChannelOrder = Literal["rgb", "bgr"]
@@ -187,12 +185,75 @@ class Preprocessing:
     order_reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A value of a mapping that is no tensor of the kind that is read.
+
+    Attributes:
+        kind: What it is, in words.
+        is_state: Whether a module's state may be in it; else it is a number, a text or a note.
+    """
+
+    kind: str
+    is_state: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Normaliser:
+    """Mean and deviation that a network is given with its weights, to be applied to its images.
+
+    Attributes:
+        name: Of the mean, in the checkpoint.
+        mean: One number per input channel, or one for all.
+        std: Likewise.
+    """
+
+    name: str
+    mean: StoredTensor
+    std: StoredTensor
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """A RegNet's tensors somewhere in a checkpoint.
+
+    Attributes:
+        framework: Whose names they have.
+        path: The keys that lead to it, from the top.
+        prefix: What stood before every name and is taken off, such as ``module.``.
+        tensors: Name without the prefix to tensor.
+        beside: What the same mapping holds without the prefix: the head, where the prefix is a
+            trunk's (``backbone.``), or the rest of a detector. Of the prefix's own wrappers
+            (``module.`` of ``module.backbone.``) the names are rid as well.
+        unread: What of both is no tensor that can be read, by the same names.
+        order: The names of ``tensors`` and ``beside`` as they are stored one behind the other.
+        elsewhere: The tensors of mappings without a network, by the keys that lead to them.
+        normalisers: What its images are normalised with; empty until it is looked for.
+    """
+
+    framework: str
+    path: tuple[str, ...]
+    prefix: str
+    tensors: Mapping[str, StoredTensor]
+    beside: Mapping[str, StoredTensor] = field(default_factory=dict)
+    unread: Mapping[str, Unread] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    elsewhere: Mapping[tuple[str, ...], StoredTensor] = field(default_factory=dict)
+    normalisers: tuple[Normaliser, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where it was, for messages: ``model.trunk``, or ``the top``."""
+        return ".".join((*self.path, *self.prefix.split(".")[:-1])) or "the top"
+
+
 @dataclass(frozen=True)
 class Source:
     """A recognised checkpoint, ready to be planned.
 
     Attributes:
-        family: Who saved it, and the rules by which it was read.
+        family: Who saved it: key of :data:`converters.families.known.FAMILIES`.
+        keymap: How it spells parameters.
         tensors: Its spelling to where the tensor lies, wrappers and prefixes removed.
         config: The architecture, from shapes.
         has_classifier: Whether it has a head, or is a trunk alone.
@@ -209,7 +270,8 @@ class Source:
             nothing does.
     """
 
-    family: Family
+    family: str
+    keymap: Keymap
     tensors: Mapping[str, StoredTensor]
     config: RegNetConfig
     has_classifier: bool
@@ -221,11 +283,6 @@ class Source:
     processor: Mapping[str, Any] = field(default_factory=dict)
     classifier_norm: Mapping[str, StoredTensor] = field(default_factory=dict)
     normalisers: tuple[Normaliser, ...] = ()
-
-    @property
-    def keymap(self) -> Keymap:
-        """How it spells parameters."""
-        return self.family.keymap
 
     @property
     def framework(self) -> str:

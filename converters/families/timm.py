@@ -9,14 +9,14 @@ words say is in :mod:`converters.families.timm_config`. What is written back is 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, printable
-from converters.families.family import Family, family_source
+from converters.families.family import Family
 from converters.families.keymap import keymap
 from converters.families.labels import imagenet_labels
 from converters.families.manifest import network_like
+from converters.families.reading import family_source
 from converters.families.real_network import RealNetwork, rule_behind
 from converters.families.source import LICENCE, Decision, EvalTransform, Preprocessing
 from converters.families.timm_config import DEFAULT, SAYS, SILENT, TimmConfig
@@ -27,14 +27,12 @@ from regnet.files.json_file import write_json
 from regnet.files.safetensors_file import WEIGHTS_NAME, TensorSpec, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from converters.checkpoint import AnyCheckpoint
-    from converters.families.options import SourceOptions
+    from converters.families.family import Found, Network
     from converters.families.source import Source
-    from converters.families.wrapping import StateDict
-    from converters.families.writing import Network
     from regnet.config import RegNetConfig
 
 TIMM = keymap(
@@ -57,15 +55,14 @@ _HUNDREDS = {"MF": 0.01, "GF": 10}
 """From the size in it to the number in timm's name."""
 
 
-def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
-    """Read a timm checkpoint; see :class:`~converters.families.family.Reader`."""
-    where = checkpoint.path.name
-    config = TimmConfig.of(checkpoint)
+def _read(found: Found) -> Source:
+    """Read a timm checkpoint."""
+    where, state = found.where, found.states[0]
+    config = TimmConfig.of(found.checkpoint)
     # Before shapes are read: pooling that doubles the features is no fault of the classifier.
     config.require_expressible(has_classifier=False)
-    _require_regnet_names([*states[0].tensors, *states[0].beside], where)
-    family = replace(FAMILY, preprocessing=config.preprocessing)
-    source = family_source(family, states, options, where)
+    _require_regnet_names([*state.tensors, *state.beside], where)
+    source = family_source(found.by(preprocessing=config.preprocessing))
     config.require_expressible(has_classifier=source.has_classifier)
     source = _with_activation(source, config.activation, where)
     source = source.decided(*config.not_understood)
@@ -200,7 +197,7 @@ def _pretrained_cfg(config: RegNetConfig, transform: EvalTransform, classes: int
 
 
 def _build(source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
-    """Build timm's network; see :class:`~converters.families.real_network.Build`."""
+    """Build timm's network."""
     import_torchvision()  # which timm builds on
     import timm
 

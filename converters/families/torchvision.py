@@ -9,25 +9,24 @@ builder such as ``regnet_y_400mf`` is built from the class.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from converters.families.family import Family, family_source, write_flat
+from converters.families.family import Family, write_flat
 from converters.families.keymap import keymap
-from converters.families.layout import group_widths, strides
-from converters.families.real_network import RealNetwork, require_plain
+from converters.families.linear_rule import group_widths, strides
+from converters.families.reading import family_source
+from converters.families.real_network import RealNetwork
 from converters.families.source import BILINEAR, FILTERS, EvalTransform, Preprocessing
 from converters.families.words import Vocabulary, keys, mapping_in, not_understood
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from converters.checkpoint import AnyCheckpoint
-    from converters.families.options import SourceOptions
+    from converters.families.family import Found
     from converters.families.source import Source
-    from converters.families.wrapping import StateDict
 
 TORCHVISION = keymap(
     "torchvision",
@@ -66,17 +65,16 @@ _ARGUMENTS = Vocabulary(
 """Arguments of ``references/classification/train.py``, of 2019 to today."""
 
 
-def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
-    """Read a torchvision checkpoint; see :class:`~converters.families.family.Reader`."""
-    where = checkpoint.path.name
-    arguments = mapping_in(checkpoint.tree, "args")
+def _read(found: Found) -> Source:
+    """Read a torchvision checkpoint."""
+    arguments = mapping_in(found.tree, "args")
     if not arguments:
-        return family_source(FAMILY, states, options, where)
+        return family_source(found)
     reason = "the training run's args"
     if _CROP not in arguments:
         reason += ", of a trainer from before 2022, which evaluates at 256"
-    family = replace(FAMILY, preprocessing=Preprocessing(_transform(arguments, where), reason))
-    source = family_source(family, states, options, where)
+    transform = _transform(arguments, found.where)
+    source = family_source(found.by(preprocessing=Preprocessing(transform, reason)))
     unknown = not_understood(_ARGUMENTS.unknown(arguments), "the training run's args")
     return source.decided(*unknown)
 
@@ -98,13 +96,12 @@ def _transform(arguments: Mapping[Any, Any], where: str) -> EvalTransform:
 
 
 def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
-    """Build torchvision's network; see :class:`~converters.families.real_network.Build`."""
+    """Build torchvision's network."""
     import_torchvision()
     from torch.nn import Identity
     from torchvision.models.regnet import BlockParams, RegNet
 
     config = source.config
-    require_plain(config, "torchvision")
     shape = BlockParams(
         depths=config.depths,
         widths=config.hidden_sizes,

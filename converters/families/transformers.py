@@ -10,23 +10,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, UnsafeInputError
-from converters.families.family import Family, family_source
+from converters.families.family import Family
+from converters.families.keymap import REFERENCE
+from converters.families.reading import family_source
 from converters.families.real_network import RealNetwork
-from converters.families.reference_keymap import REFERENCE
 from converters.families.source import BICUBIC, Decision, EvalTransform, Preprocessing
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
 from regnet.config import DEFAULT_NUM_LABELS, RegNetConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import Tensor
 
     from converters.checkpoint import AnyCheckpoint
     from converters.checkpoint.beside import Beside
-    from converters.families.options import SourceOptions
+    from converters.families.family import Found
     from converters.families.source import Source
-    from converters.families.wrapping import StateDict
 
 _FROM_SHAPES = (
     "num_channels",
@@ -45,14 +45,12 @@ _NOT_KEPT = ("model_type", "torch_dtype", "_name_or_path")
 """Of the new file: the type of the old weights, and where they lay."""
 
 
-def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
-    """Read a transformers folder or file; see :class:`~converters.families.family.Reader`."""
-    where = checkpoint.path.name
-    source = family_source(FAMILY, states, options, where)
-    if checkpoint.beside.preprocessor:
-        source = _with_processor(source, checkpoint.beside, where)
-    stated = checkpoint.beside.config
-    return _with_config(source, stated, where) if stated else source
+def _read(found: Found) -> Source:
+    """Read a transformers folder or file."""
+    source, beside = family_source(found), found.checkpoint.beside
+    if beside.preprocessor:
+        source = _with_processor(source, beside, found.where)
+    return _with_config(source, beside.config, found.where) if beside.config else source
 
 
 def _with_config(source: Source, keys: Mapping[str, Any], where: str) -> Source:
@@ -119,7 +117,7 @@ def _with_processor(source: Source, beside: Beside, where: str) -> Source:
 
 
 def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
-    """Build transformers' model; see :class:`~converters.families.real_network.Build`."""
+    """Build transformers' model."""
     from transformers import RegNetConfig, RegNetForImageClassification, RegNetModel
 
     fields = source.config.to_dict()

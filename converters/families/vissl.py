@@ -18,22 +18,22 @@ from converters.checkpoint.values import StoredTensor
 from converters.errors import InputError, printable
 from converters.families.classy_vision import anynet, classy_keymap
 from converters.families.entries import elsewhere, require_readable
-from converters.families.family import Family, choose_state, source_of
+from converters.families.family import Family
 from converters.families.heads import Head, branch, choose_head, last_block
-from converters.families.real_network import RealNetwork, require_plain
+from converters.families.reading import choose_state, source_of
+from converters.families.real_network import RealNetwork
 from converters.families.source import BICUBIC, BILINEAR, EvalTransform, Preprocessing
 from converters.families.torchvision import import_torchvision
 from regnet.architecture import COUNTER, NORM_EPS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import nn
 
     from converters.checkpoint import AnyCheckpoint
-    from converters.families.options import SourceOptions
+    from converters.families.family import Found
     from converters.families.source import Source
-    from converters.families.wrapping import StateDict
 
 VISSL = classy_keymap(
     "vissl",
@@ -53,24 +53,22 @@ _NORM_LEAVES = {"weight", "bias", "running_mean", "running_var"}
 HeadTensors = dict[str, StoredTensor]
 
 
-def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
-    """Read a VISSL checkpoint; see :class:`~converters.families.family.Reader`."""
-    where = checkpoint.path.name
-    state, weights, skipped = choose_state(FAMILY, states, options, where)
+def _read(found: Found) -> Source:
+    """Read a VISSL checkpoint."""
+    where = found.where
+    state, weights, skipped = choose_state(found)
     trunk = _without_parts(state.tensors, where)
     beside = {name.removeprefix("heads."): tensor for name, tensor in state.beside.items()}
-    stored = branch(checkpoint.tree, *state.path[:-1], "heads") if state.path else None
+    stored = branch(found.tree, *state.path[:-1], "heads") if state.path else None
     heads = _by_index(beside, where) | _by_index(stored, where)
-    skipped |= elsewhere(state, but="heads")
     fit, unfit = _classifiers(heads, last_block(trunk, VISSL)[2])
-    chosen = choose_head(fit, unfit, options, where)
-    if chosen.head is not None:
-        trunk |= chosen.head.spelled(VISSL)
-    fine_tuned = chosen.head is not None and not chosen.head.norm
-    choice = (replace(state, tensors=trunk, beside={}), weights, {**skipped, **chosen.skipped})
-    source = source_of(_FINE_TUNED if fine_tuned else FAMILY, choice, options, where)
-    norm = chosen.head.norm if chosen.head else {}
-    return replace(source.decided(chosen.decision), classifier_norm=norm)
+    head, decision, others = choose_head(found, fit, unfit)
+    if head is not None:
+        trunk |= head.spelled(VISSL)
+        found = found if head.norm else found.by(preprocessing=_FINE_TUNED)
+    skipped |= elsewhere(state, but="heads") | others
+    source = source_of(found, replace(state, tensors=trunk), weights, skipped).decided(decision)
+    return replace(source, classifier_norm=head.norm) if head else source
 
 
 def _without_parts(tensors: Mapping[str, StoredTensor], where: str) -> HeadTensors:
@@ -160,7 +158,7 @@ def _chained(heads: Mapping[str, HeadTensors]) -> set[str]:
 
 
 def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
-    """Build VISSL's trunk and head; see :class:`~converters.families.real_network.Build`.
+    """Build VISSL's trunk and head.
 
     The trunk is that of a single process: checkpoints of the one that is cut for FSDP hold the same
     tensors under the same names, once the levels of its parts are taken out.
@@ -173,7 +171,6 @@ def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
         from vissl.models.trunks.regnet import RegNet
 
     config = source.config
-    require_plain(config, "VISSL")
     settings = AttrDict(
         {
             "INPUT_TYPE": "rgb",
@@ -234,7 +231,4 @@ FAMILY = Family(
     build=_build,
 )
 
-_FINE_TUNED = replace(
-    FAMILY,
-    preprocessing=Preprocessing(EvalTransform(384, 384, BICUBIC), "SEER's fine-tuning on ImageNet"),
-)
+_FINE_TUNED = Preprocessing(EvalTransform(384, 384, BICUBIC), "SEER's fine-tuning on ImageNet")

@@ -13,13 +13,14 @@ before that parameter's name is the prefix.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.values import Opaque, StoredTensor
 from converters.errors import InputError, printable
 from converters.families.known import FAMILIES
+from converters.families.source import StateDict, Unread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,68 +50,6 @@ _TENSOR_LIKE = re.compile(
 
 EXTRA_STATE = "_extra_state"
 """Under this leaf a module keeps what is no tensor (torch, `Module.get_extra_state`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """A value of a mapping that is no tensor of the kind that is read.
-
-    Attributes:
-        kind: What it is, in words.
-        is_state: Whether a module's state may be in it; else it is a number, a text or a note.
-    """
-
-    kind: str
-    is_state: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Normaliser:
-    """Mean and deviation that a network is given with its weights, to be applied to its images.
-
-    Attributes:
-        name: Of the mean, in the checkpoint.
-        mean: One number per input channel, or one for all.
-        std: Likewise.
-    """
-
-    name: str
-    mean: StoredTensor
-    std: StoredTensor
-
-
-@dataclass(frozen=True)
-class StateDict:
-    """A RegNet's tensors somewhere in a checkpoint.
-
-    Attributes:
-        framework: Whose names they have.
-        path: The keys that lead to it, from the top.
-        prefix: What stood before every name and is taken off, such as ``module.``.
-        tensors: Name without the prefix to tensor.
-        beside: What the same mapping holds without the prefix: the head, where the prefix is a
-            trunk's (``backbone.``), or the rest of a detector. Of the prefix's own wrappers
-            (``module.`` of ``module.backbone.``) the names are rid as well.
-        unread: What of both is no tensor that can be read, by the same names.
-        order: The names of ``tensors`` and ``beside`` as they are stored one behind the other.
-        elsewhere: The tensors of mappings without a network, by the keys that lead to them.
-        normalisers: What its images are normalised with; empty until it is looked for.
-    """
-
-    framework: str
-    path: tuple[str, ...]
-    prefix: str
-    tensors: Mapping[str, StoredTensor]
-    beside: Mapping[str, StoredTensor] = field(default_factory=dict)
-    unread: Mapping[str, Unread] = field(default_factory=dict)
-    order: tuple[str, ...] = ()
-    elsewhere: Mapping[tuple[str, ...], StoredTensor] = field(default_factory=dict)
-    normalisers: tuple[Normaliser, ...] = ()
-
-    @property
-    def place(self) -> str:
-        """Where it was, for messages: ``model.trunk``, or ``the top``."""
-        return ".".join((*self.path, *self.prefix.split(".")[:-1])) or "the top"
 
 
 def find_state_dicts(tree: object) -> list[StateDict]:

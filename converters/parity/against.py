@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from converters.errors import ConversionError, in_words
+from converters.families.known import FAMILIES
 from converters.families.options import SourceOptions
 from converters.families.real_network import NotRunError
 from converters.formats.reference import torch_threads
@@ -99,7 +100,7 @@ def _judge(
         units, inputs = truth.units(precision), truth.inputs_for(precision)
         outputs = {batch: _run(network, source, pixels) for batch, pixels in inputs.items()}
         measured = judge(outputs, units, truth.oracle, precision)
-        runtime = _with_version(source.family.package)
+        runtime = _with_version(FAMILIES[source.family].family.package)
     except NotRunError as error:
         runtime, not_run = NOT_RUN, str(error)
     except ConversionError:
@@ -126,7 +127,8 @@ def _built(source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
     Raises:
         NotRunError: If the framework is missing, cannot be imported, or has no such network.
     """
-    family, package = source.family, source.family.package
+    family = FAMILIES[source.family].family
+    package = family.package
     if family.build is None:
         raise NotRunError(f"nothing here builds the networks of {family.title}")
     if find_spec(package) is None:

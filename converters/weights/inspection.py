@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_any
 from converters.errors import InputError
+from converters.families.family import Found
 from converters.families.known import FAMILIES
 from converters.families.manifest import named_file, network_like
 from converters.families.normalising import normalised
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
     from converters.checkpoint import AnyCheckpoint
     from converters.families.options import SourceOptions
-    from converters.families.source import Source
-    from converters.families.wrapping import StateDict
+    from converters.families.source import Source, StateDict
     from converters.weights.plan import Plan
     from regnet.files.dtypes import DType
 
@@ -107,7 +107,7 @@ def inspected(
             source = options.published.describe(source, asked_order)
         elif path.is_file():
             framework = states[0].framework
-            has_words = bool(states[0].path) and source.family.states_evaluation
+            has_words = bool(states[0].path) and FAMILIES[framework].family.states_evaluation
             source = (
                 named_file(path.name, framework, source, asked_order, has_words=has_words) or source
             )
@@ -136,7 +136,7 @@ def _read(checkpoint: AnyCheckpoint, states: list[StateDict], options: SourceOpt
     """
     family = FAMILIES[states[0].framework].family
     try:
-        return family.read(checkpoint, states, options)
+        return family.read(Found(family, checkpoint, states, options))
     except UNFIT as error:
         raise InputError(
             f"{checkpoint.path.name} is not as {family.title} writes it "

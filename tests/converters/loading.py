@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 
+from converters.families.family import Found
 from converters.families.known import FAMILIES
 from converters.families.options import SourceOptions
 from converters.families.wrapping import find_state_dicts
@@ -63,7 +64,8 @@ def planned(tree: Any, **options: Any) -> tuple[Source, Plan]:
     """Recognise and plan what a checkpoint would hold, from headers that lie in no file."""
     checkpoint: Any = SimpleNamespace(tree=tree, path=Path("nowhere.torch"), config={})
     states = find_state_dicts(tree)
-    source = FAMILIES[states[0].framework].family.read(checkpoint, states, SourceOptions(**options))
+    family = FAMILIES[states[0].framework].family
+    source = family.read(Found(family, checkpoint, states, SourceOptions(**options)))
     return source, make_plan(source, "nowhere.torch")
 
 

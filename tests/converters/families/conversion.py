@@ -14,6 +14,7 @@ from PIL import Image
 
 from converters.checkpoint.beside import Beside
 from converters.errors import InputError
+from converters.families.family import Found
 from converters.families.known import FAMILIES
 from converters.families.options import SourceOptions
 from converters.families.recognise import refusal as not_found
@@ -106,8 +107,8 @@ def source_of_headers(tensors: dict[str, StoredTensor]) -> Source:
     found = find_state_dicts(tensors)
     if not found:
         raise not_found(None, found, tensors, "net")
-    read = FAMILIES[found[0].framework].family.read
-    return read(cast("AnyCheckpoint", _Headers(tensors)), found, SourceOptions())
+    family, headers = FAMILIES[found[0].framework].family, cast("AnyCheckpoint", _Headers(tensors))
+    return family.read(Found(family, headers, found, SourceOptions()))
 
 
 def refusal(action: Callable[[], object], name: str) -> str:

@@ -13,10 +13,10 @@ from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetForImageClassification as TheirClassifier
 
 from converters.families.classy_vision import CLASSY_VISION
+from converters.families.keymap import REFERENCE
 from converters.families.openmmlab import OPENMMLAB
 from converters.families.pycls import PYCLS
 from converters.families.recognise import architecture_of
-from converters.families.reference_keymap import REFERENCE
 from converters.families.timm import TIMM
 from converters.families.torchvision import TORCHVISION
 from regnet.architecture import BASE_PREFIX, BATCH_NORM_LEAVES

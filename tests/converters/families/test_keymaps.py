@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from converters.families.keymap import REFERENCE
 from converters.families.openmmlab import OPENMMLAB
-from converters.families.reference_keymap import REFERENCE
 from converters.families.timm import TIMM
 from converters.families.torchvision import TORCHVISION
 from tests.converters.families.test_openmmlab import renamed

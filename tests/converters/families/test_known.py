@@ -63,8 +63,8 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def row(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = "tests.converters.families.toy:FAMILY"
-    row = Known(place, r"body\.0\.0\.main\.0\.0\.weight", is_written=True)
+    module = "tests.converters.families.toy"
+    row = Known(module, r"body\.0\.0\.main\.0\.0\.weight", is_written=True)
     monkeypatch.setitem(FAMILIES, "toy", row)
 
 

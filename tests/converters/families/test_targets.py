@@ -20,13 +20,13 @@ from pycls.models.anynet import AnyNet
 from converters.errors import InputError
 from converters.families import linear_rule
 from converters.families.classy_vision import anynet
+from converters.families.family import Network
 from converters.families.known import target_named, written_back
 from converters.families.linear_rule import rule_of
 from converters.families.openmmlab import _config_text as mmpretrain_config
 from converters.families.pycls import _cfg as pycls_cfg
 from converters.families.source import BILINEAR, EvalTransform
 from converters.families.timm import _made_with, entrypoint
-from converters.families.writing import Network
 from regnet import RegNetConfig
 from regnet.architecture import Architecture
 from regnet.design_space import NETWORKS, fit_widths_to_groups, stage_widths_and_depths

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from converters.checkpoint import Opaque
 from converters.errors import InputError
-from converters.families.wrapping import StateDict, all_tensors, find_state_dicts
+from converters.families.wrapping import all_tensors, find_state_dicts
 from tests.converters.stored import stored
+
+if TYPE_CHECKING:
+    from converters.families.source import StateDict
 
 TELL_TALE = "s1.b1.f.a.weight"
 KERNEL = stored((16, 12, 1, 1))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.families.family import Family, family_source, write_flat
+from converters.families.family import Family, write_flat
 from converters.families.keymap import keymap
-from converters.families.layout import group_widths, strides
-from converters.families.real_network import RealNetwork, require_plain
+from converters.families.linear_rule import group_widths, strides
+from converters.families.reading import family_source
+from converters.families.real_network import RealNetwork
 from converters.families.source import BILINEAR, EvalTransform, Preprocessing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from converters.checkpoint import AnyCheckpoint
-    from converters.families.options import SourceOptions
     from converters.families.source import Source
-    from converters.families.wrapping import StateDict
 
 TOY = keymap(
     "toy",
@@ -30,17 +27,11 @@ TOY = keymap(
 )
 
 
-def _read(checkpoint: AnyCheckpoint, states: Sequence[StateDict], options: SourceOptions) -> Source:
-    """Read a checkpoint; see :class:`~converters.families.family.Reader`."""
-    return family_source(FAMILY, states, options, checkpoint.path.name)
-
-
 def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
-    """Build its own network; see :class:`~converters.families.real_network.Build`."""
+    """Build its own network."""
     from tests.converters.families.toy_framework import Net
 
     config = source.config
-    require_plain(config, "toy")
     widths = (config.embedding_size, *config.hidden_sizes)
     module = Net(widths, config.depths, group_widths(config), strides(config), config.num_labels)
     return RealNetwork(module, module.body, module)
@@ -50,7 +41,7 @@ FAMILY = Family(
     keymap=TOY,
     title="Toy",
     package="tests",
-    read=_read,
+    read=family_source,
     preprocessing=Preprocessing(EvalTransform(256, 224, BILINEAR), "toy's own", "bgr"),
     build=_build,
     write=write_flat,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from converters.families.writing import Network
+    from converters.families.family import Network
 
 FRAMEWORKS = {
     "timm": "timm",
