@@ -175,14 +175,15 @@ def _as_configured(source: Source, config: Mapping[str, Any], where: str) -> Sou
             )
     first = SAYS["downsample_in_first_stage"]
     stated = config.get(first.key)
-    if not isinstance(stated, list | tuple) or set(stated) == {2}:
+    if not isinstance(stated, list | tuple):
         return source
-    if not first.allows(stated[0]) or set(stated[1:]) != {2}:
+    if not first.allows(stated[0]) or set(stated[1:]) - {2}:
         raise InputError(
             f"{where}: its configuration sets strides {stated!r}; the reference RegNet has stride "
             "2 in every stage, or 1 in the first alone."
         )
-    return source.without_first_stride("the checkpoint's own configuration")
+    reason = "the checkpoint's own configuration"
+    return source.strided(reason, downsamples=first.ours[stated[0]])
 
 
 def _write(path: Path, network: Network) -> None:

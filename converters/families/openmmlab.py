@@ -87,8 +87,9 @@ def _read(found: Found) -> Source:
     source = source.decided(
         *config.not_understood(source.config.num_labels * source.has_classifier)
     )
-    if not config.downsample_in_first_stage:
-        source = source.without_first_stride(f"the file's {config.place}")
+    if config.downsample_in_first_stage is not None:
+        reason = f"the file's {config.place}"
+        source = source.strided(reason, downsamples=config.downsample_in_first_stage)
     return source.labelled(_classes(found.tree), "the file's meta")
 
 

@@ -166,8 +166,13 @@ class OpenMMLabConfig:
         return tuple(value) if isinstance(value, list | tuple) and value else (default,)
 
     @property
-    def downsample_in_first_stage(self) -> bool:
-        """Whether the first stage has stride 2, as it has unless ``strides`` says otherwise."""
+    def downsample_in_first_stage(self) -> bool | None:
+        """Whether the first stage has stride 2, as it has unless ``strides`` says otherwise.
+
+        None if no backbone is described.
+        """
+        if not mapping_in(self._model, "backbone"):
+            return None
         return bool(self._stages("strides", 2)[0] != 1)
 
     @property

@@ -72,9 +72,9 @@ def _read(found: Found) -> Source:
     skipped = _optimiser(wrapper) | skipped | others
     source = source_of(found, replace(state, tensors=tensors), weights, skipped)
     _require_described(source, cfg, found.where)
-    source = source.configured(
-        hidden_act=cfg.activation, downsample_in_first_stage=cfg.downsample_in_first_stage
-    )
+    source = source.configured(hidden_act=cfg.activation)
+    if cfg.values:
+        source = source.strided("", downsamples=cfg.downsample_in_first_stage)
     if _is_imagenet(cfg, source.config):
         source = replace(source.decided(_IMAGENET), labels=imagenet_labels())
     return source.decided(*cfg.not_understood, *head)

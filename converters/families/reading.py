@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from converters.errors import InputError
 from converters.families.entries import prepared, settle
-from converters.families.recognise import architecture_of
+from converters.families.recognise import architecture_of, is_identity_first
 from converters.families.source import Decision, Source
 from regnet.config import IMAGENET_MEAN, RegNetConfig
 
@@ -108,7 +108,7 @@ def source_of(
     config = RegNetConfig(**fields)
     order, order_decision = _channel_order(found, config)
     transform = own.transform
-    return Source(
+    source = Source(
         family=state.framework,
         keymap=keymap,
         tensors=state.tensors,
@@ -124,6 +124,10 @@ def source_of(
         skipped=skipped,
         normalisers=state.normalisers,
     )
+    if is_identity_first(state.tensors, keymap):
+        reason = "its first block has no projection, which only stride 1 allows"
+        return source.strided(reason, downsamples=False)
+    return source
 
 
 def _channel_order(found: Found, config: RegNetConfig) -> tuple[ChannelOrder, Decision]:

@@ -107,7 +107,7 @@ def architecture_of(
 
     Returns:
         Fields of :class:`~regnet.config.RegNetConfig`; ``num_labels`` is 0 without a classifier.
-        Strides and activation cannot be seen and are not among them.
+        Activation cannot be seen and is not among them, nor are strides, which seldom can.
 
     Raises:
         InputError: If the network is none that the reference can be.
@@ -129,6 +129,16 @@ def architecture_of(
         "layer_type": _layer_type(blocks, where),
         "num_labels": others.get("classifier", (0,))[0],
     }
+
+
+def is_identity_first(tensors: Mapping[str, StoredTensor], keymap: Keymap) -> bool:
+    """Whether the first block adds its input as it is, which it can at stride 1 alone.
+
+    Every other first block has a projection, and then shapes do not show which stride that has.
+    """
+    place = {"stage": 0, "block": 0, "norm": "weight"}
+    names = (keymap.spell(f"shortcut.{part}", place) for part in ("conv", "norm"))
+    return tensors.keys().isdisjoint(names)
 
 
 Shapes = dict[str, tuple[int, ...]]

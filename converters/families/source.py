@@ -38,6 +38,9 @@ class Decision:
 LICENCE = "licence"
 """Topic of the decision that says under which licence the weights are."""
 
+_FIRST_STAGE = "first stage"
+"""Topic of the decision that says with which stride it begins, where that is not 2."""
+
 NOT_UNDERSTOOD = "not understood"
 """The topic of what a checkpoint says and nobody here knows the meaning of: a warning."""
 
@@ -320,14 +323,17 @@ class Source:
         decision = Decision("labels", f"{classes} names", reason)
         return replace(self.decided(decision), labels=tuple(map(str, names)))
 
-    def without_first_stride(self, reason: str) -> Source:
-        """The same with stride 1 in the first stage, which no shape shows.
+    def strided(self, reason: str, *, downsamples: bool) -> Source:
+        """The same with what somebody says of the first stage's stride, whatever was said before.
 
         Args:
-            reason: Who says so.
+            reason: Who says so; empty where nobody needs to be told.
+            downsamples: Whether it is 2, not 1.
         """
-        source = self.configured(downsample_in_first_stage=False)
-        return source.decided(Decision("first stage", "stride 1", reason))
+        others = tuple(d for d in self.decisions if d.topic != _FIRST_STAGE)
+        told = (Decision(_FIRST_STAGE, "stride 1", reason),) if reason and not downsamples else ()
+        source = self.configured(downsample_in_first_stage=downsamples)
+        return replace(source, decisions=(*others, *told))
 
     def preprocessor_fields(self) -> dict[str, Any]:
         """Keyword arguments of `RegNetImageProcessor` for the source's evaluation transform."""

@@ -73,6 +73,7 @@ def _with_config(source: Source, keys: Mapping[str, Any], where: str) -> Source:
         why = str(error).rstrip(".")
         raise InputError(f"{where}: its config.json cannot be used: {why}.") from error
     _require_same(source.config, stated, where)
+    source = source.strided("", downsamples=stated.downsample_in_first_stage)
     decisions = [Decision("configuration", "as stored", "the folder's config.json")]
     if not stated.downsample_in_first_stage:
         reason = "as config.json says, and transformers 5 reads it; 4.x computed with stride 2"

@@ -18,12 +18,15 @@ from transformers import RegNetForImageClassification as TheirClassifier
 from transformers import RegNetModel as TheirModel
 
 from converters.errors import InputError
+from converters.families.known import FAMILIES
 from converters.families.pycls import PYCLS
 from converters.families.recognise import architecture_of, refusal
 from converters.families.wrapping import all_tensors, find_state_dicts
+from converters.weights.plan import make_plan
 from regnet.architecture import Architecture
 from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS
+from tests.converters.families.conversion import source_of_headers
 from tests.converters.stored import headers, in_pycls_words, stored
 from tests.oracles.pycls import published
 from tests.oracles.pycls import settings as pycls_settings
@@ -128,6 +131,72 @@ def test_a_published_network_is_read_with_its_published_group_width(name: str) -
     tensors = {key: stored(shape) for key, shape in in_pycls_words(expected).items()}
 
     assert RegNetConfig(**architecture_of(tensors, PYCLS, "a file")) == expected
+
+
+IDENTITY_FIRST = RegNetConfig(
+    embedding_size=16,
+    hidden_sizes=[16, 24],
+    depths=[2, 1],
+    groups_width=8,
+    layer_type="x",
+    downsample_in_first_stage=False,
+)
+"""A trunk whose first block adds its input as it is."""
+
+
+def spelled(framework: str, config: RegNetConfig) -> Headers:
+    slots = Architecture.of(config, classifier=False).slots
+    spell = FAMILIES[framework].family.keymap.spell
+    return {
+        spell(slot.role, slot.fields): stored(slot.shape) for slot in slots if not slot.is_counter
+    }
+
+
+@pytest.mark.parametrize("framework", FAMILIES)
+def test_a_first_block_without_projection_is_one_of_stride_1(framework: str) -> None:
+    tensors = spelled(framework, IDENTITY_FIRST)
+
+    source = source_of_headers(tensors)
+
+    assert not source.config.downsample_in_first_stage
+    assert "no projection" in {d.topic: d.reason for d in source.decisions}["first stage"]
+    placed = {step.source_name for step in make_plan(source, "net").steps}
+    assert placed - {None} == tensors.keys()
+
+
+@pytest.mark.parametrize("framework", FAMILIES)
+@pytest.mark.parametrize("part", ["shortcut.conv", "shortcut.norm"])
+def test_half_a_projection_is_none_at_all(framework: str, part: str) -> None:
+    strided = RegNetConfig.from_dict(IDENTITY_FIRST.to_dict() | {"downsample_in_first_stage": True})
+    tensors = spelled(framework, strided)
+    place = {"stage": 0, "block": 0, "norm": "weight"}
+    del tensors[FAMILIES[framework].family.keymap.spell(part, place)]
+
+    with pytest.raises(InputError, match=r" 1 missing \("):
+        make_plan(source_of_headers(tensors), "net")
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {
+            "model_state": spelled("pycls", IDENTITY_FIRST),
+            "cfg": "ANYNET: {STRIDES: [2, 2]}\nMODEL: {TYPE: anynet}\n",
+        },
+        {
+            "input_args": {"config": {"model": {"strides": [2, 2]}}},
+            "classy_state_dict": spelled("classy-vision", IDENTITY_FIRST),
+        },
+        {
+            "meta": {"cfg": "model = dict(backbone=dict(type='RegNet', strides=(2, 2)))"},
+            "state_dict": spelled("mmpretrain", IDENTITY_FIRST),
+        },
+    ],
+    ids=["pycls", "classy-vision", "mmpretrain"],
+)
+def test_a_stated_stride_goes_before_a_projection_that_is_missing(tree: Headers) -> None:
+    with pytest.raises(InputError, match=r" 5 missing \("):
+        make_plan(source_of_headers(tree), "net")
 
 
 def test_a_first_stage_narrower_than_the_group_width_is_one_group() -> None:

@@ -204,6 +204,18 @@ def test_a_first_stage_without_stride_is_kept_and_said(tmp_path: Path) -> None:
     assert difference(ours.logits(noise()), theirs(model, noise())) < LIMIT
 
 
+def test_a_bare_file_whose_first_block_has_no_projection_is_of_stride_1(tmp_path: Path) -> None:
+    sizes = {"embedding_size": 16, "hidden_sizes": [16, 24], "depths": [2, 1], "groups_width": 8}
+    model = network(downsample_in_first_stage=False, **sizes)
+    torch.save(model.state_dict(), tmp_path / "net.bin")
+
+    ours = converted(tmp_path / "net.bin")
+
+    assert ours.decision("first stage")[0] == "stride 1"
+    assert ours.config.downsample_in_first_stage is False
+    assert difference(ours.logits(noise()), theirs(model, noise())) < LIMIT
+
+
 def test_a_group_width_wider_than_every_stage_is_kept(tmp_path: Path) -> None:
     model = network(groups_width=640)
     model.save_pretrained(tmp_path / "net")
