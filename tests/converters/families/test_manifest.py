@@ -257,7 +257,7 @@ def recognised(config: RegNetConfig) -> Source:
         Decision("evaluation transform", transform.in_words, "VISSL's default"),
     )
     return Source(
-        *(VISSL, {}, config, True, "rgb", transform),
+        *("vissl", VISSL.keymap, {}, config, True, "rgb", transform),
         decisions=decisions,
     )
 
