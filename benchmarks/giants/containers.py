@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.giants.content import Part
 from benchmarks.giants.sparse import SparseFile
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, PROTOCOL_VERSION
-from converters.checkpoint.torch_pickle import opcodes, program
-from converters.families.writing import save_archive
+from converters.checkpoint.torch_pickle import opcodes, program, save_archive
 from regnet.files.safetensors_file import (
     TensorSpec,
     header_bytes,

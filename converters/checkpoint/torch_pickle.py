@@ -1,4 +1,4 @@
-"""Pickles as torch reads them, written opcode by opcode without torch.
+"""Pickles as torch reads them, written opcode by opcode without torch; the zip around them.
 
 The standard library cannot write them: a tensor is a call of torch's own function on a storage that
 lies outside the pickle. Protocol 2, as ``torch.save`` has it; see torch's ``_utils.py`` and
@@ -13,13 +13,20 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from converters.checkpoint.torch_archive import TorchArchive
 from converters.errors import InputError
 from regnet.files.dtypes import COUNTER_DTYPE, DTYPES, ELEMENT_TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
 
     from converters.checkpoint import StoredTensor
+
+_ARCHIVE_ROOT = "archive"
+_ARCHIVE_VERSION = b"3\n"
+"""Of torch's zip container, since torch 1.6; see its ``caffe2/serialize/versions.h``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +138,29 @@ def _storage_class(tensor: PickledTensor) -> str:
             "no RegNet computes in; convert the checkpoint again with `--dtype float32`."
         )
     return storage
+
+
+def save_archive(
+    place: Path | BinaryIO,
+    tree: dict[str, Value],
+    elements: Iterable[tuple[int, Iterable[bytes]]],
+) -> None:
+    """Write a zip as ``torch.save`` does, front to back.
+
+    Args:
+        place: A path, created or replaced; or a file open for writing, which is closed in the end.
+        tree: What ``torch.load`` is to give; its tensors are called "0", "1" and so on.
+        elements: Of the tensors in that order: how many bytes, and the bytes. Each is asked for
+            when the file stands where the bytes belong.
+
+    Raises:
+        InputError: If a tensor is of a dtype that no RegNet computes in.
+        OSError: If the file cannot be written.
+    """
+    content = program(opcodes(tree))
+    with TorchArchive(place, _ARCHIVE_ROOT) as archive:
+        archive.add("data.pkl", len(content), [content])
+        archive.add("byteorder", len(b"little"), [b"little"])
+        for key, (size, chunks) in enumerate(elements):
+            archive.add(f"data/{key}", size, chunks)
+        archive.add("version", len(_ARCHIVE_VERSION), [_ARCHIVE_VERSION])

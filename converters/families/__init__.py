@@ -13,6 +13,6 @@ the shapes, `entries.py` and `heads.py` place what stands beside the network, `n
 stands in front of it. `words.py`, `pixel_steps.py` and `config_text.py` read configurations.
 `manifest.py` knows what was published.
 
-To other code: `real_network.py` is the framework's own network, `writing.py` the bytes of its
-files, `linear_rule.py` stages as frameworks ask for them.
+To other code: `real_network.py` is the framework's own network,
+`linear_rule.py` stages as frameworks ask for them.
 """

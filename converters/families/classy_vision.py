@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.families.classy_vision_config import SAYS, ClassyVisionConfig
-from converters.families.entries import elsewhere, require_readable
+from converters.families.entries import elsewhere, readable
 from converters.families.family import EMA_KEYS, Family
 from converters.families.heads import Head, branch, choose_head, last_block
 from converters.families.keymap import keymap
 from converters.families.linear_rule import group_widths, strides
 from converters.families.reading import choose_state, source_of
 from converters.families.real_network import RealNetwork
-from converters.families.recognise import tensors_of
 from converters.families.source import BICUBIC, BILINEAR, EvalTransform, Preprocessing
 
 if TYPE_CHECKING:
@@ -126,8 +125,7 @@ def _detached_heads(stored: object, where: str) -> dict[str, _StoredHead]:
     heads: dict[str, _StoredHead] = {}
     for block, by_id in stored.items() if isinstance(stored, dict) else ():
         for head, tensors in by_id.items() if isinstance(by_id, dict) else ():
-            require_readable(tensors, where)
-            if kept := tensors_of(tensors):
+            if kept := readable(tensors, where):
                 heads[str(head)] = _StoredHead(str(block), kept)
     return heads
 
@@ -191,22 +189,17 @@ def _write(path: Path, network: Network) -> None:
     head = OrderedDict(item for item in state.items() if item[0].startswith(_FC))
     trunk = OrderedDict(item for item in state.items() if item[0] not in head)
     heads: dict[str, Value] = {_FORK_BLOCK: {_HEAD_ID: head}} if head else {}
-    model: dict[str, Value] = {"model": {"trunk": trunk, "heads": heads}}
+    model = anynet(network.config) | ({"heads": [_head(network.config)]} if head else {})
     tree: dict[str, Value] = {
         "input_args": {
             "config": {
-                "model": _model(network.config, has_head=bool(head)),
+                "model": model,
                 "dataset": {"test": {"name": "image_path", "transforms": _test(network.transform)}},
             }
         },
-        "classy_state_dict": {"base_model": model},
+        "classy_state_dict": {"base_model": {"model": {"trunk": trunk, "heads": heads}}},
     }
     network.save(path, tree)
-
-
-def _model(config: RegNetConfig, *, has_head: bool) -> dict[str, Value]:
-    """What ClassyVision's ``build_model`` takes."""
-    return anynet(config) | ({"heads": [_head(config)]} if has_head else {})
 
 
 def _test(transform: EvalTransform) -> list[Value]:

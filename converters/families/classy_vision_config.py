@@ -10,7 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from converters.families.pixel_steps import TORCHVISION, Followed, Picture, Steps, as_it_is, follow
+from converters.families.pixel_steps import (
+    TORCHVISION,
+    Picture,
+    Step,
+    Steps,
+    as_it_is,
+    follow,
+    listed,
+)
 from converters.families.source import Preprocessing
 from converters.families.words import (
     FIRST_STRIDES,
@@ -26,14 +34,12 @@ from regnet.architecture import NORM_EPS
 from regnet.config import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from converters.families.source import Decision
 
 _NATIVE = {"classy_cifar10": 32, "classy_cifar100": 32}
 """Data sets of pictures of one size."""
-
-_MAX_STEPS = 30
 
 _TASK = Vocabulary(
     read=keys("dataset model"),
@@ -111,30 +117,25 @@ class ClassyVisionConfig:
         return isinstance(self._test.get("transforms"), list | tuple)
 
     @property
-    def _followed(self) -> Followed:
-        """From the file of a picture to what the network takes."""
-        steps = list(_listed(self._test.get("transforms")))
+    def _followed(self) -> tuple[Picture, list[str]]:
+        """From the file of a picture to what the network takes; the steps that are not followed."""
         start = Picture(order="rgb", native=_NATIVE.get(str(self._test.get("name"))))
-        followed = follow(steps, _STEPS, start)
-        if followed.missed or followed.picture.has_size:
-            return followed
-        return replace(followed, missed=("list, which crops nothing",))
+        picture, missed = follow(listed(self._test.get("transforms"), _named), _STEPS, start)
+        if not missed and not picture.has_size:
+            missed.append("list, which crops nothing")
+        return picture, missed
 
     def preprocessing(self, own: Preprocessing) -> Preprocessing:
-        """How it was evaluated.
-
-        Args:
-            own: The framework's, for what is not said or could not be followed.
-        """
+        """How it was evaluated; as the framework does where it is not said or not followed."""
         if not self.says:
             return own
-        transform = self._followed.picture.transform(own.transform)
+        transform = self._followed[0].transform(own.transform)
         return Preprocessing(transform, "the checkpoint's own configuration")
 
     @property
     def not_understood(self) -> tuple[Decision, ...]:
         """Words that may change the network or its evaluation, and are not understood."""
-        unknown = [f"the transform {step}" for step in self._followed.missed if self.says]
+        unknown = [f"the transform {step}" for step in self._followed[1] if self.says]
         unknown += _TASK.unknown(self.values)
         unknown += _MODEL.unknown(self.model, "model.")
         unknown += _DATASET.unknown(self._test, "dataset.test.")
@@ -144,19 +145,14 @@ class ClassyVisionConfig:
         return not_understood(unknown, "the checkpoint's own configuration")
 
 
-def _listed(transforms: object, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Name and settings of each step; transforms that hold others are those others."""
-    for step in transforms[:_MAX_STEPS] if isinstance(transforms, list | tuple) else ():
-        settings = step if isinstance(step, dict) else {}
-        name = str(settings.get("name", step)).replace("_", "").lower()
-        if name == "applytransformtokey" and settings.get("key", "input") not in {"input", 0}:
-            continue
-        if isinstance(settings.get("transforms"), list | tuple) and depth < 3:  # noqa: PLR2004
-            yield from _listed(settings["transforms"], depth + 1)
-        elif name == "genericimagetransform" and settings.get("split") == "test":
-            yield "imagenetnoaugment", {}
-        else:
-            yield name, settings
+def _named(step: object) -> Step | None:
+    settings = step if isinstance(step, dict) else {}
+    name = str(settings.get("name", step)).replace("_", "").lower()
+    if name == "applytransformtokey" and settings.get("key", "input") not in {"input", 0}:
+        return None
+    if name == "genericimagetransform" and settings.get("split") == "test":
+        return "imagenetnoaugment", {}
+    return name, settings
 
 
 def _imagenet(picture: Picture, settings: Mapping[str, Any]) -> Picture:

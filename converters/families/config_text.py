@@ -61,9 +61,6 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 def read_config(stored: object) -> dict[str, Any] | None:
     """Read a configuration that a checkpoint holds as text, or as a dict of any class.
 
-    Args:
-        stored: What the checkpoint holds.
-
     Returns:
         Its names and values; None if it cannot be read. Nothing in it was run.
     """

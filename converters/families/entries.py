@@ -8,15 +8,15 @@ of computation, which no file tells, decides between the last two, the user does
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import replace
-from functools import cached_property
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError, first, printable
 from converters.families.heads import NO_HEAD, Head, choose_head, last_block
+from converters.families.recognise import tensors_of
 from converters.families.source import Normaliser
-from converters.families.wrapping import unread_of
+from converters.families.wrapping import shared_levels, unread_of
 from regnet.architecture import COUNTER
 from regnet.files.dtypes import DTYPES
 
@@ -106,8 +106,8 @@ def prepared(found: Found, state: StateDict) -> StateDict:
     return _without_normalisers(state, channels) if channels else state
 
 
-def require_readable(stored: object, where: str) -> None:
-    """Check that all of a head that is stored in a mapping of its own can be read.
+def readable(stored: object, where: str) -> Tensors:
+    """The tensors of a head that is stored in a mapping of its own; none if it is no mapping.
 
     Raises:
         InputError: If an entry is a tensor of a kind that is not read.
@@ -115,6 +115,7 @@ def require_readable(stored: object, where: str) -> None:
     for name, unread in unread_of(stored).items():
         if unread.is_state:
             raise _unreadable(name, unread, where)
+    return tensors_of(stored)
 
 
 def _unreadable(name: str, unread: Unread, where: str) -> InputError:
@@ -148,12 +149,18 @@ def settle(
         (tensors if keymap.parse(name) else beside)[name] = tensor
     _require_nothing_in_front(state, keymap, beside, found.where)
     skipped = _counters(tensors, keymap)
-    heads = _Heads(tensors, beside, _by_place(state.elsewhere), keymap)
-    head = heads.choose(found)
+    near = {n: t for n, t in beside.items() if not _harmless(n, t)}
+    heads = _Heads(tensors, near, {**_by_place(state.elsewhere), **near}, keymap)
+    decisions, left = heads.choose(found)
     rest = {n: t for n, t in beside.items() if not heads.knows(n)}
     others = {path: t for path, t in state.elsewhere.items() if not heads.knows(".".join(path))}
     skipped |= _reasons(state, rest) | elsewhere(replace(state, elsewhere=others))
-    return heads.tensors, head, skipped | _unread(state) | heads.left
+    skipped |= {
+        name.split(".")[0]: why
+        for name, unread in state.unread.items()
+        if unread.is_state and (why := _harmless(name))
+    }
+    return heads.tensors, decisions, skipped | left
 
 
 def elsewhere(state: StateDict, but: str | None = None) -> dict[str, str]:
@@ -169,20 +176,10 @@ def elsewhere(state: StateDict, but: str | None = None) -> dict[str, str]:
     for path in state.elsewhere:
         if path[: len(heads)] == heads:
             continue
-        pairs = zip(path[:-1], state.path, strict=False)
-        depth = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        depth = shared_levels(path[:-1], state.path)
         reason = _harmless_elsewhere(path) or "no part of the network's state dict"
         found.setdefault(".".join(path[: depth + 1]), reason)
     return found
-
-
-def _unread(state: StateDict) -> dict[str, str]:
-    """The entries that cannot be read and do not matter."""
-    return {
-        name.split(".")[0]: _harmless(name) or ""
-        for name, unread in state.unread.items()
-        if unread.is_state and _harmless(name)
-    }
 
 
 def _by_place(elsewhere: Mapping[tuple[str, ...], StoredTensor]) -> Tensors:
@@ -323,114 +320,93 @@ class _Heads:
 
     Args:
         tensors: The network's.
-        beside: What stands beside it in its mapping.
-        elsewhere: What stands in other mappings, by place.
+        near: What may matter and stands beside it in its mapping.
+        outside: The same, and what stands in other mappings, by place.
         keymap: The framework's.
 
     Attributes:
         tensors: The network's; after :meth:`choose` with the chosen head, and no other.
-        left: The heads that are left out: name to reason.
     """
 
     def __init__(
         self,
         tensors: Tensors,
-        beside: Mapping[str, StoredTensor],
-        elsewhere: Mapping[str, StoredTensor],
+        near: Tensors,
+        outside: Tensors,
         keymap: Keymap,
     ) -> None:
         self.tensors = tensors
-        self.left: dict[str, str] = {}
-        self._keymap = keymap
-        self._beside = {n: t for n, t in beside.items() if not _harmless(n, t)}
-        self._elsewhere = elsewhere
+        self._keymap, self._near, self._outside = keymap, near, outside
         self._width = last_block(tensors, keymap)[2]
-        names = {affine: keymap.spell("classifier", {"affine": affine}) for affine in _AFFINE}
-        self._inside = names["weight"].rpartition(".")[0]
-        inside = {affine: tensors[name] for affine, name in names.items() if name in tensors}
-        self._has_inside = bool(inside)
+        self._names = {affine: keymap.spell("classifier", {"affine": affine}) for affine in _AFFINE}
+        self._inside = {
+            affine: tensors[name] for affine, name in self._names.items() if name in tensors
+        }
         self._fit: dict[str, Head] = {}
         self._unfit: dict[str, str] = {}
-        if len(inside) == len(_AFFINE):
-            self._fit[self._inside] = Head(inside["weight"], inside["bias"])
-        classes = inside["weight"].shape[0] if "weight" in inside and inside["weight"].shape else 0
-        for module, leaves in _by_module(self._outside).items():
-            self._judge(module, leaves, classes)
-
-    @cached_property
-    def _outside(self) -> Tensors:
-        return {**self._elsewhere, **self._beside}
+        self._judge()
 
     def knows(self, name: str) -> bool:
-        """Whether an entry belongs to a head, which :attr:`left` has a reason for if it is left."""
+        """Whether an entry belongs to a head, which has a reason if it is left out."""
         module = name.rpartition(".")[0]
         return module in self._fit or module in self._unfit
 
-    def _judge(self, module: str, leaves: Tensors, classes: int) -> None:
-        """Say of a module outside whether it is a classifier, or else reads what one would."""
-        matrices = [t for t in leaves.values() if len(t.shape) == 2]  # noqa: PLR2004
-        reads = {matrix.shape[1] for matrix in matrices}
-        if not module or not reads & ({self._width, classes} - {0}):
-            return
-        if _PRETRAINING.fullmatch(module.lower()):
-            return
-        linear = leaves.keys() == set(_AFFINE) and len(matrices) == 1
-        fits = linear and leaves["bias"].shape == leaves["weight"].shape[:1]
-        if fits and self._width in reads and not self._goes_on(module, leaves["weight"]):
-            self._fit[module] = Head(leaves["weight"], leaves["bias"])
-        elif fits and self._width not in reads:
-            self._unfit[module] = f"it reads the {classes} outputs of {self._inside}"
-        else:
-            self._unfit[module] = "it is more than one linear layer, or has another form"
-
-    def _goes_on(self, module: str, weight: StoredTensor) -> bool:
-        """Whether another layer of the same parent reads what this one puts out."""
-        parent = module.rpartition(".")[0]
-        return bool(parent) and bool(self._sizes.get((parent, weight.shape[0]), set()) - {module})
-
-    @cached_property
-    def _sizes(self) -> dict[tuple[str, int], set[str]]:
-        """Parent and size to some of the modules below it that read or keep so many features."""
-        found: dict[tuple[str, int], set[str]] = {}
-        for name, tensor in self._outside.items():
-            module = name.rpartition(".")[0]
+    def _judge(self) -> None:
+        """Say which modules are classifiers, and which only read what one would."""
+        inside, name = self._inside, self._names["weight"].rpartition(".")[0]
+        if len(inside) == len(_AFFINE):
+            self._fit[name] = Head(inside["weight"], inside["bias"])
+        classes = inside["weight"].shape[0] if "weight" in inside and inside["weight"].shape else 0
+        readers = _readers(self._outside)
+        for module, leaves in _by_module(self._outside).items():
+            matrices = [t for t in leaves.values() if len(t.shape) == 2]  # noqa: PLR2004
+            reads = {matrix.shape[1] for matrix in matrices}
+            if not module or not reads & ({self._width, classes} - {0}):
+                continue
+            if _PRETRAINING.fullmatch(module.lower()):
+                continue
+            linear = leaves.keys() == set(_AFFINE) and len(matrices) == 1
+            fits = linear and leaves["bias"].shape == leaves["weight"].shape[:1]
+            # Another layer of the same parent may read what this one puts out.
             parent = module.rpartition(".")[0]
-            for above in (parent, parent.rpartition(".")[0]):
-                for size in set(tensor.shape[-2:]):
-                    modules = found.setdefault((above, size), set())
-                    if len(modules) < 2:  # noqa: PLR2004 -- one besides the one that asks
-                        modules.add(module)
-        return found
+            if fits and self._width not in reads:
+                self._unfit[module] = f"it reads the {classes} outputs of {name}"
+            elif fits and not (parent and readers[parent, leaves["weight"].shape[0]] - {module}):
+                self._fit[module] = Head(leaves["weight"], leaves["bias"])
+            else:
+                self._unfit[module] = "it is more than one linear layer, or has another form"
 
-    def choose(self, found: Found) -> tuple[Decision] | tuple[()]:
+    def choose(self, found: Found) -> tuple[tuple[Decision] | tuple[()], dict[str, str]]:
         """Choose the head, and put it in its place among :attr:`tensors`.
 
         Returns:
-            Which, and why; nothing where there is nothing to choose.
+            Which, and why, nothing where there is nothing to choose; the others, with the reason.
 
         Raises:
             InputError: If the user has to choose, or chose what is not there.
         """
         if found.options.head is None:
             self._require_clear(found.where)
-            if not self._fit or (self._has_inside and len(self._fit) == 1):
-                return ()  # a trunk, the network's own classifier, or half of one
-        head, decision, self.left = choose_head(found, self._fit, self._unfit)
-        for affine in _AFFINE:
-            self.tensors.pop(self._keymap.spell("classifier", {"affine": affine}), None)
+            if not self._fit or (self._inside and len(self._fit) == 1):
+                return (), {}  # a trunk, the network's own classifier, or half of one
+        head, decision, left = choose_head(found, self._fit, self._unfit)
+        for name in self._names.values():
+            self.tensors.pop(name, None)
         if head is not None:
             self.tensors |= head.spelled(self._keymap)
-        return (decision,)
+        return (decision,), left
 
     def _require_clear(self, where: str) -> None:
         """Refuse what may stand between the trunk and its classifier, behind it, or be one."""
         unclear = list(self._unfit)
-        if len(self._fit) == 1 or self._has_inside:
-            rest = self._beside if self._beside_holds_head() else self._outside
+        if len(self._fit) == 1 or self._inside:
+            # Where the head is in the network's own mapping, others are the trainer's.
+            in_place = self._inside or _by_module(self._near).keys() & self._fit.keys()
             unclear += [
                 name
-                for name, tensor in rest.items()
-                if not self.knows(name) and self._may_matter(name, tensor)
+                for name, tensor in (self._near if in_place else self._outside).items()
+                if not self.knows(name)
+                and (not _PRETRAINING.fullmatch(name.lower()) or self._width in tensor.shape[:1])
             ]
         if not unclear:
             return
@@ -443,17 +419,6 @@ class _Heads:
             "if that is what you want."
         )
 
-    def _beside_holds_head(self) -> bool:
-        """Whether the head is in the network's own mapping, and others are the trainer's."""
-        heads = _by_module(self._beside).keys() & self._fit.keys()
-        return bool(heads) or self._has_inside
-
-    def _may_matter(self, name: str, tensor: StoredTensor) -> bool:
-        """Whether an entry may change what the classifier reads or puts out."""
-        if _PRETRAINING.fullmatch(name.lower()):
-            return self._width in tensor.shape[:1]
-        return True
-
 
 def _by_module(tensors: Mapping[str, StoredTensor]) -> dict[str, Tensors]:
     modules: dict[str, Tensors] = {}
@@ -461,3 +426,15 @@ def _by_module(tensors: Mapping[str, StoredTensor]) -> dict[str, Tensors]:
         module, _, leaf = name.rpartition(".")
         modules.setdefault(module, {})[leaf] = tensor
     return modules
+
+
+def _readers(tensors: Mapping[str, StoredTensor]) -> Mapping[tuple[str, int], set[str]]:
+    """Parent and size to the modules below it that read or keep so many features."""
+    found: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for name, tensor in tensors.items():
+        module = name.rpartition(".")[0]
+        parent = module.rpartition(".")[0]
+        for above in (parent, parent.rpartition(".")[0]):
+            for size in tensor.shape[-2:]:
+                found[above, size].add(module)
+    return found

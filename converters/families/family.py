@@ -12,10 +12,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.torch_pickle import PickledTensor
+from converters.checkpoint.torch_pickle import PickledTensor, save_archive
 from converters.errors import InputError
 from converters.families.linear_rule import rule_of
-from converters.families.writing import save_archive, tensor_chunks
 from regnet.architecture import Architecture
 from regnet.config import IMAGENET_MEAN
 
@@ -98,12 +97,7 @@ class Family:
     def require_expressible(
         self, config: RegNetConfig, where: str, *, has_classifier: bool
     ) -> None:
-        """Check that the framework's own code can be this network.
-
-        Args:
-            config: Its architecture.
-            where: What the message calls it.
-            has_classifier: Whether it has one, or is a trunk alone.
+        """Check that the framework's own code can be a network, which messages call ``where``.
 
         Raises:
             InputError: Naming the first feature that stands in the way.
@@ -247,11 +241,7 @@ class Network:
         return part, int(fields.get("stage", 0)), int(fields.get("block", 0)), last
 
     def chunks(self, name: str) -> Iterable[bytes]:
-        """The bytes of a tensor as the target has them: a stem for BGR is flipped.
-
-        Args:
-            name: The target's.
-        """
+        """The bytes of a tensor as the target has them, by its name: a stem for BGR is flipped."""
         flips = (
             self.target.preprocessing.channel_order == "bgr"
             and self.config.num_channels == len(IMAGENET_MEAN)
@@ -295,3 +285,12 @@ class Network:
 def write_flat(path: Path, network: Network) -> None:
     """Write a file of nothing but tensors; for :attr:`Family.write`."""
     network.save(path, network.state_dict())
+
+
+def tensor_chunks(
+    checkpoint: AnyCheckpoint, tensor: StoredTensor, *, flip: bool
+) -> Iterable[bytes]:
+    """The bytes of a tensor, its second axis reversed if ``flip``."""
+    if not flip:
+        return checkpoint.chunks(tensor)
+    return [checkpoint.array(tensor)[:, ::-1].tobytes()]

@@ -99,14 +99,9 @@ def branch(tree: object, *path: str) -> Any:
 
 
 def last_block(tensors: Mapping[str, StoredTensor], keymap: Keymap) -> tuple[int, int, int]:
-    """Stage and block, from zero, of the last block, and how many channels it puts out.
+    """Stage and block of a trunk's last block, from zero, and how many channels it puts out.
 
-    Args:
-        tensors: A trunk's, spelled as ``keymap`` has it.
-        keymap: The framework's.
-
-    Returns:
-        Zeros if there is no block.
+    All are zero if there is no block.
     """
     found = [(0, 0, 0)]
     for name, tensor in tensors.items():

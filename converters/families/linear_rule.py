@@ -62,11 +62,7 @@ class LinearRule(NamedTuple):
 
 
 def rule_of(config: RegNetConfig) -> LinearRule | None:
-    """The rule that gives a network's stages; None if no rule does.
-
-    Args:
-        config: Published networks get their published rule.
-    """
+    """The rule that gives a network's stages, the published one if it is; None if no rule does."""
     name = named_like(config)
     if name:
         network = NETWORKS[name]

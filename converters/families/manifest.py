@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 MANIFEST = Path(__file__).with_name("manifest.toml")
 
-_ARCHITECTURE = ("layer_type", "depths", "hidden_sizes", "groups_width")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
@@ -111,7 +109,13 @@ class Published:
         Raises:
             InputError: If the file holds another network.
         """
-        self._require_network(source.config)
+        found, expected = source.config, self.config
+        if expected and (field := _difference(found, expected)):
+            raise InputError(
+                f"{self.full_name}: its file has {field} {getattr(found, field)} where a "
+                f"{self.architecture} has {getattr(expected, field)}; if that is what you want, "
+                "give the file instead of the name."
+            )
         transform, stated = source.transform, {}
         if not source.processor:
             transform = self.transform.for_channels(source.config.num_channels)
@@ -134,21 +138,10 @@ class Published:
 
     def is_network(self, source: Source) -> bool:
         """Whether a checkpoint holds this network, with as many classes."""
-        found, config = source.config, self.config
-        if config is None:
-            return False
-        classes = found.num_labels if source.has_classifier else 0
-        same = all(getattr(found, field) == getattr(config, field) for field in _ARCHITECTURE)
+        config = self.config
+        classes = source.config.num_labels if source.has_classifier else 0
+        same = config is not None and not _difference(source.config, config)
         return same and self.classes in {None, classes}
-
-    def _require_network(self, found: RegNetConfig) -> None:
-        for field in _ARCHITECTURE if self.config else ():
-            value, expected = getattr(found, field), getattr(self.config, field)
-            if value != expected:
-                raise InputError(
-                    f"{self.full_name}: its file has {field} {value} where a {self.architecture} "
-                    f"has {expected}; if that is what you want, give the file instead of the name."
-                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,17 +168,13 @@ def parse(content: bytes) -> Manifest:
     """
     try:
         stated = tomllib.loads(content.decode("utf-8"))
+        networks = stated["architectures"].items()
         return Manifest(
-            {
-                name: RegNetConfig(**fields, num_labels=0)
-                for name, fields in stated["architectures"].items()
-            },
+            {name: RegNetConfig(**fields, num_labels=0) for name, fields in networks},
             tuple(
-                _published(
-                    {key: value for key, value in group.items() if key != "checkpoints"} | row
-                )
+                _published(group | row)
                 for group in stated["group"]
-                for row in group["checkpoints"]
+                for row in group.pop("checkpoints")
             ),
         )
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -222,12 +211,7 @@ def timm_default(model: str) -> Published | None:
 
 
 def named_file(
-    name: str,
-    framework: str,
-    source: Source,
-    asked_order: ChannelOrder | None,
-    *,
-    has_words: bool,
+    name: str, source: Source, asked_order: ChannelOrder | None, *, has_words: bool
 ) -> Source | None:
     """Describe a file that has a published one's name, and its network, as that one.
 
@@ -237,7 +221,6 @@ def named_file(
 
     Args:
         name: Of the file.
-        framework: That saved it, as in :attr:`Published.framework`.
         source: What was recognised in it.
         asked_order: The channel order that the user asked for, if any.
         has_words: Whether it holds more than tensors.
@@ -246,9 +229,9 @@ def named_file(
         None if the name is no published file's, or of several, or the network is another.
     """
     named = [p for p in manifest() if p.file_name == name]
-    if len(named) != 1 or named[0].framework != framework or not named[0].is_network(source):
+    entry = named[0] if len(named) == 1 else None
+    if not entry or entry.framework != source.family or not entry.is_network(source):
         return None
-    (entry,) = named
     if entry.digest:
         because = f"the name of the file, {entry.full_name}'s; its sha256 decides as it is read"
     elif not has_words:
@@ -282,9 +265,15 @@ def require_published(sha256: Mapping[str, str]) -> None:
 def network_like(config: RegNetConfig) -> str | None:
     """Name the published network with this architecture, whatever its classes; None if none."""
     for name, published in _content().architectures.items():
-        if all(getattr(config, field) == getattr(published, field) for field in _ARCHITECTURE):
+        if not _difference(config, published):
             return name
     return named_like(config)
+
+
+def _difference(config: RegNetConfig, other: RegNetConfig) -> str | None:
+    """The first field in which two architectures differ."""
+    fields = ("layer_type", "depths", "hidden_sizes", "groups_width")
+    return next((f for f in fields if getattr(config, f) != getattr(other, f)), None)
 
 
 def nearest(name: str) -> list[str]:

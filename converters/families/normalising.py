@@ -24,14 +24,7 @@ Numbers = tuple[float, ...]
 
 
 def normalised(source: Source, checkpoint: AnyCheckpoint) -> Source:
-    """Take a network's own normalisation for its evaluation transform; six numbers are read.
-
-    Args:
-        source: What was recognised.
-        checkpoint: Open, to read the numbers from.
-
-    Returns:
-        The source itself if it has none.
+    """Take a network's own normalisation, if it has one, for its evaluation transform.
 
     Raises:
         InputError: If there are several that differ, the numbers cannot normalise pixels, or

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from torch import Tensor
-
     from converters.checkpoint import AnyCheckpoint
     from converters.families.family import Found, Network
     from converters.families.source import Source
@@ -60,12 +58,7 @@ _LEVELS = 255
 
 
 def is_regnet(prefix: str, mapped: Mapping[str, object]) -> bool:
-    """Whether layers are a RegNet's, not a ResNet's: a 3x3 stem, output as wide as the bottleneck.
-
-    Args:
-        prefix: Before their names.
-        mapped: What holds them.
-    """
+    """Whether layers are a RegNet's, not a ResNet's: 3x3 stem, output as wide as the bottleneck."""
     stem, expand = mapped.get(f"{prefix}conv1.weight"), mapped[f"{prefix}layer1.0.conv3.weight"]
     if not isinstance(stem, StoredTensor) or not isinstance(expand, StoredTensor):
         return False
@@ -90,13 +83,9 @@ def _read(found: Found) -> Source:
     if config.downsample_in_first_stage is not None:
         reason = f"the file's {config.place}"
         source = source.strided(reason, downsamples=config.downsample_in_first_stage)
-    return source.labelled(_classes(found.tree), "the file's meta")
-
-
-def _classes(tree: object) -> object:
-    """The class names that mmengine, or mmcv before it, put into ``meta``."""
-    meta = mapping_in(tree, "meta")
-    return mapping_in(meta, "dataset_meta").get("classes") or meta.get("CLASSES")
+    meta = mapping_in(found.tree, "meta")  # of mmengine, or of mmcv before it
+    names = mapping_in(meta, "dataset_meta").get("classes") or meta.get("CLASSES")
+    return source.labelled(names, "the file's meta")
 
 
 def _heads(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
@@ -105,10 +94,7 @@ def _heads(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
 
 
 def _write(path: Path, network: Network) -> None:
-    state = OrderedDict(
-        (name if name.startswith(_HEAD) else _BACKBONE + name, tensor)
-        for name, tensor in network.state_dict().items()
-    )
+    state = OrderedDict((_spell(name), one) for name, one in network.state_dict().items())
     network.save(path, {"meta": {"cfg": _config_text(network)}, "state_dict": state})
 
 
@@ -183,16 +169,8 @@ def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
         settings = _model(config, has_classifier=source.has_classifier)
         module = mmpretrain.models.MODELS.build(settings)
     last = getattr(module.backbone, f"layer{len(config.depths)}")
-    return RealNetwork(module, last, _forward(module, source), _spell)
-
-
-def _forward(module: Any, source: Source) -> Any:
-    def forward(images: Tensor) -> Tensor:
-        output = module(images)
-        result: Tensor = output if source.has_classifier else output[-1]
-        return result
-
-    return forward
+    forward = module if source.has_classifier else lambda images: module(images)[-1]
+    return RealNetwork(module, last, forward, _spell)
 
 
 def _spell(name: str) -> str:

@@ -19,13 +19,14 @@ from converters.errors import InputError
 from converters.families.config_text import read_config
 from converters.families.pixel_steps import (
     TORCHVISION,
-    Followed,
     Picture,
+    Step,
     StepError,
     Steps,
     as_it_is,
     filter_of,
     follow,
+    listed,
     sides,
     whole,
 )
@@ -42,13 +43,13 @@ from converters.families.words import (
 from regnet.architecture import NORM_EPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 
 DEFAULT = EvalTransform(256, 224, BILINEAR)
 """That of mmpretrain's ``configs/regnet``."""
 
-_MAX_STEPS = 30
+_MAX_WRAPPERS = 30
 _NATIVE = {"CIFAR10": 32, "CIFAR100": 32}
 """Data sets that are arrays of RGB pictures of one size."""
 
@@ -176,15 +177,14 @@ class OpenMMLabConfig:
         return bool(self._stages("strides", 2)[0] != 1)
 
     @property
-    def followed(self) -> Followed:
-        """From the file of a picture to what the network takes, in the test's pipeline."""
+    def _followed(self) -> tuple[Picture, list[str]]:
+        """From the file of a picture to what the network takes; the steps that are not followed."""
         dataset, steps = self._test()
         native = None if self._is_detector else _NATIVE.get(_kind(dataset))
         start = Picture(order="rgb" if native else None, native=native)
         if self._is_detector:  # its sizes are no classifier's
             steps = [step for step in steps if step[0] in {"LoadImageFromFile", "Normalize"}]
-        followed = follow(steps, _STEPS, start)
-        picture, missed = followed.picture, list(followed.missed)
+        picture, missed = follow(steps, _STEPS, start)
         if picture.order is None:
             picture = replace(picture, order="bgr")
         preprocessor = self._preprocessor
@@ -197,25 +197,25 @@ class OpenMMLabConfig:
             missed.append(f"data_preprocessor ({error})")
         if steps and not picture.has_size and not self._is_detector and not missed:
             missed.append("a pipeline that crops nothing")
-        return Followed(picture, tuple(missed))
+        return picture, missed
 
-    def _test(self) -> tuple[Mapping[str, Any], list[tuple[str, Mapping[str, Any]]]]:
+    def _test(self) -> tuple[Mapping[str, Any], list[Step]]:
         """The data set of the test, or of the validation, and its steps."""
         for place in ("test", "val"):
             loader = mapping_in(self.values, f"{place}_dataloader")
             old = mapping_in(mapping_in(self.values, "data"), place)
             dataset = _innermost(mapping_in(loader, "dataset") or old)
-            steps = list(_listed(dataset.get("pipeline")))
+            steps = list(listed(dataset.get("pipeline"), _named))
             if steps or _kind(dataset) in _NATIVE:
                 return dataset, steps
-        return {}, list(_listed(self.values.get("test_pipeline")))
+        return {}, list(listed(self.values.get("test_pipeline"), _named))
 
     @property
     def preprocessing(self) -> Preprocessing | None:
         """How it was evaluated; None if it says nothing of that."""
         if not self._preprocessor and not any(self._test()):
             return None
-        picture, place = self.followed.picture, f"the file's {self.place}"
+        (picture, _), place = self._followed, f"the file's {self.place}"
         sizes = "" if picture.has_size else "; the sizes are those of mmpretrain's configs/regnet"
         order = picture.order or "bgr"
         return Preprocessing(picture.transform(DEFAULT), place + sizes, order, place)
@@ -230,7 +230,7 @@ class OpenMMLabConfig:
             return ()
         if not self.values:
             return not_understood([self.place], self.where)
-        unknown = [f"the step {step}" for step in self.followed.missed]
+        unknown = [f"the step {step}" for step in self._followed[1]]
         preprocessor, backbone = self._preprocessor, mapping_in(self._model, "backbone")
         if not self._is_detector:
             unknown += _PREPROCESSOR.unknown(preprocessor, "data_preprocessor.")
@@ -251,7 +251,7 @@ def _kind(settings: Mapping[str, Any]) -> str:
 
 def _innermost(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
     """The data set in wrappers that repeat or join data sets."""
-    for _ in range(_MAX_STEPS):
+    for _ in range(_MAX_WRAPPERS):
         joined = dataset.get("datasets")
         inner = joined[0] if isinstance(joined, list) and joined else dataset.get("dataset")
         if not isinstance(inner, dict):
@@ -260,17 +260,11 @@ def _innermost(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
     return dataset
 
 
-def _listed(pipeline: object, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Name and settings of each step; steps that hold others are those others."""
-    for step in pipeline[:_MAX_STEPS] if isinstance(pipeline, list | tuple) else ():
-        if not isinstance(step, dict):
-            yield str(step), {}
-        elif isinstance(step.get("transforms"), list | tuple) and depth < 3:  # noqa: PLR2004
-            yield from _listed(step["transforms"], depth + 1)
-        else:
-            name = str(step.get("type") or "")
-            name = name if name.startswith("torchvision/") else _kind(step)
-            yield name, step
+def _named(step: object) -> Step:
+    if not isinstance(step, dict):
+        return str(step), {}
+    name = str(step.get("type") or "")
+    return name if name.startswith("torchvision/") else _kind(step), step
 
 
 def _load(picture: Picture, settings: Mapping[str, Any]) -> Picture:

@@ -8,16 +8,19 @@ channels, and the steps that could not be followed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import Opaque
 from converters.families.source import FILTERS, EvalTransform
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator
 
     from converters.families.source import ChannelOrder
+
+_MAX_STEPS, _MAX_DEPTH = 30, 3
+"""Of a list of steps, beyond which nobody lists any."""
 
 _BYTES = 255.0
 _AREA = "area"
@@ -126,11 +129,7 @@ class Picture:
         return self.crop or (self.resize if is_square and self.resize else self.native)
 
     def transform(self, sizes: EvalTransform) -> EvalTransform:
-        """What was followed; sizes and filter are another's where this has none.
-
-        Args:
-            sizes: The framework's own.
-        """
+        """What was followed; sizes and filter are the framework's own where this has none."""
         picture = self.flipped() if self.order == "bgr" else self
         side, resize = self._side, self.resize or self.native
         if side is None or resize is None:
@@ -146,6 +145,9 @@ class Picture:
             squash,
         )
 
+
+Step = tuple[str, Mapping[str, Any]]
+"""Name and settings."""
 
 Steps = Mapping[str, Callable[[Picture, Mapping[str, Any]], Picture]]
 """By the name of a step, what it makes of a picture with its settings."""
@@ -222,32 +224,29 @@ TORCHVISION: Steps = {
 """``torchvision.transforms``, which other frameworks take for steps of their own lists."""
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """The end of a list of steps.
-
-    Attributes:
-        picture: What is known of it.
-        missed: The steps that could not be followed, in words.
-    """
-
-    picture: Picture
-    missed: tuple[str, ...] = field(default=())
-
-
-def follow(
-    steps: Sequence[tuple[str, Mapping[str, Any]]],
-    known: Steps,
-    start: Picture,
-) -> Followed:
-    """Follow steps by a table.
+def listed(steps: object, named: Callable[[object], Step | None], depth: int = 0) -> Iterator[Step]:
+    """The steps of a list; those that hold others are those others.
 
     Args:
-        steps: Name and settings of each.
-        known: By name, what it makes of a picture.
-        start: Before the first.
+        steps: What a configuration has for them, which may be anything.
+        named: Gives name and settings of a step; None if it is none of pictures.
+        depth: In how many steps these are held.
     """
-    picture, missed = start, []
+    for step in steps[:_MAX_STEPS] if isinstance(steps, list | tuple) else ():
+        found, inner = named(step), step.get("transforms") if isinstance(step, dict) else None
+        if found and isinstance(inner, list | tuple) and depth < _MAX_DEPTH:
+            yield from listed(inner, named, depth + 1)
+        elif found:
+            yield found
+
+
+def follow(steps: Iterable[Step], known: Steps, picture: Picture) -> tuple[Picture, list[str]]:
+    """Follow steps by a table, from what is known of a picture before the first.
+
+    Returns:
+        What is known of it in the end, and the steps that could not be followed, in words.
+    """
+    missed = []
     for name, settings in steps:
         if name not in known:
             missed.append(name)
@@ -259,4 +258,4 @@ def follow(
             picture = error.instead or picture
         except (LookupError, TypeError, ValueError):
             missed.append(f"{name} (its settings)")
-    return Followed(picture, tuple(missed))
+    return picture, missed

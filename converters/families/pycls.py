@@ -69,13 +69,15 @@ def _read(found: Found) -> Source:
     cfg = _cfg_in(wrapper, found.where)
     cfg.require_expressible()
     found = found.by(preprocessing=cfg.preprocessing)
-    skipped = _optimiser(wrapper) | skipped | others
-    source = source_of(found, replace(state, tensors=tensors), weights, skipped)
+    optimiser = {"optimizer_state": OPTIMISER} if "optimizer_state" in wrapper else {}
+    state = replace(state, tensors=tensors)
+    source = source_of(found, state, weights, optimiser | skipped | others)
     _require_described(source, cfg, found.where)
     source = source.configured(hidden_act=cfg.activation)
     if cfg.values:
         source = source.strided("", downsamples=cfg.downsample_in_first_stage)
-    if _is_imagenet(cfg, source.config):
+    dataset, classes = cfg.get("TRAIN", "DATASET", ""), source.config.num_labels
+    if dataset == "imagenet" and classes == IMAGENET_CLASSES:
         source = replace(source.decided(_IMAGENET), labels=imagenet_labels())
     return source.decided(*cfg.not_understood, *head)
 
@@ -128,16 +130,6 @@ def _require_described(source: Source, cfg: PyclsConfig, where: str) -> None:
 def _stages(widths: list[int], depths: list[int]) -> str:
     """Depth x width of each stage, for messages."""
     return ", ".join(f"{depth}x{width}" for width, depth in zip(widths, depths, strict=True))
-
-
-def _is_imagenet(cfg: PyclsConfig, config: RegNetConfig) -> bool:
-    dataset = cfg.get("TRAIN", "DATASET", "")
-    return bool(dataset == "imagenet" and config.num_labels == IMAGENET_CLASSES)
-
-
-def _optimiser(wrapper: Mapping[Hashable, Any]) -> dict[str, str]:
-    key = "optimizer_state"
-    return {key: OPTIMISER} if key in wrapper else {}
 
 
 def _write(path: Path, network: Network) -> None:

@@ -12,7 +12,7 @@ from regnet.config import group_count, squeeze_width
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from converters.families.keymap import Keymap
+    from converters.families.keymap import Fields, Keymap
     from converters.families.source import StateDict
 
 _OTHER_NETWORKS = (
@@ -32,14 +32,7 @@ _OTHER_NETWORKS = (
 
 
 def tensors_of(tree: object) -> dict[str, StoredTensor]:
-    """The tensors of a state dict, by name.
-
-    Args:
-        tree: What a checkpoint holds at the place of the state dict.
-
-    Returns:
-        Empty if it is no mapping; entries that are no tensors are left out.
-    """
+    """The tensors of a state dict, by name; none if it is no mapping."""
     if not isinstance(tree, dict):
         return {}
     return {
@@ -55,23 +48,25 @@ def refusal(
     tensors: Collection[str],
     where: str,
 ) -> InputError:
-    """The error for a checkpoint without the RegNet that was looked for.
+    """The error for a checkpoint without the RegNet that was looked for: what it is instead.
 
     Args:
         framework: Whose RegNet was asked for; None for any.
         found: RegNets of other frameworks.
         tensors: The names of what is in the checkpoint.
         where: What the message calls it.
-
-    Returns:
-        One sentence that says what it looks like instead.
     """
     wanted = f"a {framework} RegNet" if framework else "a RegNet of a known framework"
     if not tensors:
         return InputError(
             f"{where} holds no tensors by name; give the file that the training run saved."
         )
-    other = _first_match(_OTHER_NETWORKS, tensors)
+    kinds = (
+        kind
+        for kind, pattern in _OTHER_NETWORKS
+        if any(re.fullmatch(pattern, name) for name in tensors)
+    )
+    other = next(kinds, None)
     if found:
         return InputError(
             f"{where} is not {wanted}: it is one saved by {found[0].framework}; convert it with "
@@ -85,14 +80,6 @@ def refusal(
     return InputError(
         f"{where} is not {wanted}: {looks}; this tool converts RegNetX and RegNetY checkpoints."
     )
-
-
-def _first_match(table: tuple[tuple[str, str], ...], names: Collection[str]) -> str | None:
-    for title, pattern in table:
-        compiled = re.compile(pattern)
-        if any(compiled.fullmatch(name) for name in names):
-            return title
-    return None
 
 
 def architecture_of(
@@ -136,7 +123,7 @@ def is_identity_first(tensors: Mapping[str, StoredTensor], keymap: Keymap) -> bo
 
     Every other first block has a projection, and then shapes do not show which stride that has.
     """
-    place = {"stage": 0, "block": 0, "norm": "weight"}
+    place: Fields = {"stage": 0, "block": 0, "norm": "weight"}
     names = (keymap.spell(f"shortcut.{part}", place) for part in ("conv", "norm"))
     return tensors.keys().isdisjoint(names)
 

@@ -118,11 +118,7 @@ class EvalTransform:
         )
 
     def preprocessor_fields(self, channels: int) -> dict[str, Any]:
-        """Keyword arguments of `RegNetImageProcessor` that compute this transform.
-
-        Args:
-            channels: Of the images.
-        """
+        """Keyword arguments of `RegNetImageProcessor` that compute this transform."""
         from regnet.image_processor import SQUASH_FROM, crop_pct_for
         from regnet.images import PILLOW_MODES
 
@@ -311,12 +307,7 @@ class Source:
         return replace(self, config=RegNetConfig.from_dict(self.config.to_dict() | fields))
 
     def labelled(self, names: object, reason: str) -> Source:
-        """The same with the names of its classes, unless they do not name every class.
-
-        Args:
-            names: What a checkpoint has for them.
-            reason: Where they are from.
-        """
+        """The same with what a checkpoint has for class names, unless it does not name them all."""
         classes = self.config.num_labels if self.has_classifier else 0
         if not isinstance(names, list | tuple) or len(names) != classes or not classes:
             return self

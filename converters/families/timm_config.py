@@ -176,16 +176,15 @@ class TimmConfig:
         """The ``pretrained_cfg``: the folder's own, else that of the model the arguments name."""
         if self.folder:
             return mapping_in(self.folder, "pretrained_cfg")
-        named = self.named
         stated: dict[Any, Any] = {}
-        if named:
-            side = named.transform.crop
+        if named := self.named:
+            transform = named.transform
             stated = {
-                "input_size": (3, side, side),
-                "interpolation": named.transform.filter_name,
+                "input_size": (3, transform.crop, transform.crop),
+                "interpolation": transform.filter_name,
                 "crop_pct": named.crop_pct,
-                "mean": named.transform.mean,
-                "std": named.transform.std,
+                "mean": transform.mean,
+                "std": transform.std,
             }
         overlays = (mapping_in(self.model, f"pretrained_cfg{part}") for part in ("", "_overlay"))
         return {key: value for part in (stated, *overlays) for key, value in part.items()}
@@ -252,8 +251,7 @@ class TimmConfig:
             deit = isinstance(self.arguments.get("input_size"), int)
             base = f"timm's {self.named.name}" if self.named and not deit else "timm's default"
             reason = f"the training run's args; what they leave out is {base}"
-        stated = _resolved(self.arguments, self.pretrained, self.where)
-        return Preprocessing(_transform(stated, self.where), reason)
+        return Preprocessing(_transform(self.arguments, self.pretrained, self.where), reason)
 
     @property
     def not_understood(self) -> tuple[Decision, ...]:
@@ -263,8 +261,7 @@ class TimmConfig:
             unknown.append(f"model {self.arguments['model']}")
         unknown += _FOLDER.unknown(self.folder)
         unknown += _PRETRAINED.unknown(mapping_in(self.folder, "pretrained_cfg"), "pretrained_cfg.")
-        places = (("model_kwargs", self.arguments), ("model_args", self.folder))
-        for key, place in places:
+        for key, place in (("model_kwargs", self.arguments), ("model_args", self.folder)):
             unknown += _MODEL.unknown(mapping_in(place, key), f"{key}.")
         where = "the folder's config.json" if self.folder else "the training run's args"
         return not_understood(unknown, where)
@@ -284,44 +281,26 @@ def _from_single_dict(folder: dict[str, Any]) -> dict[str, Any]:
     return config | {"pretrained_cfg": stated}
 
 
-def _resolved(
+def _transform(
     arguments: Mapping[Any, Any], stated: Mapping[Any, Any], where: str
-) -> dict[str, Any]:
+) -> EvalTransform:
     """What ``resolve_data_config`` gives for arguments and a ``pretrained_cfg``.
 
-    An ``input_size`` that is one number is DeiT's, whose trainer shares timm's files and names but
-    not the models' ``pretrained_cfg``.
+    The short side goes to ``floor(size / crop_pct)``, as ``transforms_imagenet_eval`` has it. An
+    ``input_size`` that is one number is DeiT's, whose trainer shares timm's files and names but not
+    the models' ``pretrained_cfg``.
     """
     if isinstance(side := arguments.get("input_size"), int):
         own = {"input_size": (3, side, side), "crop_pct": arguments.get("eval_crop_ratio")}
         arguments, stated = {**arguments, **own}, {}
-    channels = arguments.get("in_chans") or arguments.get("chans") or 3
-    side = arguments.get("img_size")
-    size = arguments.get("input_size") or ((channels, side, side) if side else None)
-    size = size or stated.get("input_size") or (channels, DEFAULT.crop, DEFAULT.crop)
-    whole = isinstance(size, list | tuple) and all(isinstance(n, int) and n > 0 for n in size)
-    if not whole or len(size) != 3:  # noqa: PLR2004
-        raise InputError(f"{where}: its input_size {size!r} is not channels, height and width.")
-    found = {
-        key: arguments.get(key) or stated.get(key) for key in _DATA if key not in {"mean", "std"}
-    }
-    for key in ("mean", "std"):
-        found[key] = _per_channel(arguments.get(key) or stated.get(key), size[0])
-    return found | {"input_size": tuple(size)}
+    channels, height, width = _size(arguments, stated, where)
 
+    def resolved(key: str, default: Any) -> Any:
+        return arguments.get(key) or stated.get(key) or default
 
-def _per_channel(values: Sequence[float] | float | None, channels: int) -> tuple[float, ...]:
-    """A single number counts for every channel."""
-    values = (values,) if isinstance(values, int | float) else tuple(values or ())
-    return values * channels if len(values) == 1 else values
-
-
-def _transform(stated: Mapping[str, Any], where: str) -> EvalTransform:
-    """Short side to ``floor(size / crop_pct)``, as ``transforms_imagenet_eval`` has it."""
-    _, height, width = stated["input_size"]
-    crop_pct = stated["crop_pct"] or DEFAULT.crop / DEFAULT.resize
-    interpolation = stated["interpolation"] or DEFAULT.filter_name
-    mode = stated["crop_mode"] or "center"
+    crop_pct = resolved("crop_pct", DEFAULT.crop / DEFAULT.resize)
+    interpolation = resolved("interpolation", DEFAULT.filter_name)
+    mode = resolved("crop_mode", "center")
     squash = mode == "squash" and crop_pct == 1
     kept = interpolation in FILTERS and isinstance(crop_pct, float | int) and 0 < crop_pct <= 1
     if not kept or height != width or mode == "border" or (mode == "squash" and not squash):
@@ -334,7 +313,25 @@ def _transform(stated: Mapping[str, Any], where: str) -> EvalTransform:
         math.floor(height / crop_pct),
         height,
         FILTERS[interpolation],
-        stated["mean"] or DEFAULT.mean,
-        stated["std"] or DEFAULT.std,
+        _per_channel(resolved("mean", DEFAULT.mean), channels),
+        _per_channel(resolved("std", DEFAULT.std), channels),
         squash,
     )
+
+
+def _size(arguments: Mapping[Any, Any], stated: Mapping[Any, Any], where: str) -> tuple[int, ...]:
+    """Channels, height and width of the input."""
+    channels = arguments.get("in_chans") or arguments.get("chans") or 3
+    side = arguments.get("img_size")
+    size = arguments.get("input_size") or ((channels, side, side) if side else None)
+    size = size or stated.get("input_size") or (channels, DEFAULT.crop, DEFAULT.crop)
+    whole = isinstance(size, list | tuple) and all(isinstance(n, int) and n > 0 for n in size)
+    if not whole or len(size) != 3:  # noqa: PLR2004
+        raise InputError(f"{where}: its input_size {size!r} is not channels, height and width.")
+    return tuple(size)
+
+
+def _per_channel(values: Sequence[float] | float, channels: int) -> tuple[float, ...]:
+    """A single number counts for every channel."""
+    values = (values,) if isinstance(values, int | float) else tuple(values)
+    return values * channels if len(values) == 1 else values

@@ -21,8 +21,6 @@ from regnet.config import DEFAULT_NUM_LABELS, RegNetConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor
-
     from converters.checkpoint import AnyCheckpoint
     from converters.checkpoint.beside import Beside
     from converters.families.family import Found
@@ -127,16 +125,13 @@ def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
     module = kind(RegNetConfig(**fields))
     trunk = module.regnet if source.has_classifier else module
 
-    def forward(images: Tensor) -> Tensor:
-        output = module(images)
-        result: Tensor = output.logits if source.has_classifier else output.pooler_output
-        return result
-
     def spell(name: str) -> str:
         in_trunk = source.has_classifier and not name.startswith(CLASSIFIER)
         return BASE_PREFIX + name if in_trunk else name
 
-    return RealNetwork(module, trunk.encoder.stages[-1], forward, spell)
+    output = "logits" if source.has_classifier else "pooler_output"
+    last = trunk.encoder.stages[-1]
+    return RealNetwork(module, last, lambda images: getattr(module(images), output), spell)
 
 
 FAMILY = Family(

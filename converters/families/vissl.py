@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from converters.checkpoint.values import StoredTensor
 from converters.errors import InputError, printable
 from converters.families.classy_vision import anynet, classy_keymap
-from converters.families.entries import elsewhere, require_readable
+from converters.families.entries import elsewhere, readable
 from converters.families.family import Family
 from converters.families.heads import Head, branch, choose_head, last_block
 from converters.families.reading import choose_state, source_of
@@ -28,8 +28,6 @@ from regnet.architecture import COUNTER, NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from torch import nn
 
     from converters.checkpoint import AnyCheckpoint
     from converters.families.family import Found
@@ -95,12 +93,9 @@ def _by_index(stored: object, where: str) -> dict[str, HeadTensors]:
             for index, head in enumerate(stored)
             for name, tensor in (head.items() if isinstance(head, dict) else ())
         }
-    if isinstance(stored, dict):
-        require_readable(stored, where)
-    for name, tensor in stored.items() if isinstance(stored, dict) else ():
-        index, _, leaf = str(name).partition(".")
-        if isinstance(tensor, StoredTensor):
-            heads.setdefault(index, {})[leaf] = tensor
+    for name, tensor in readable(stored, where).items():
+        index, _, leaf = name.partition(".")
+        heads.setdefault(index, {})[leaf] = tensor
     return heads
 
 
@@ -125,7 +120,10 @@ def _classifiers(
             unfit[name] = "it is more than one linear layer"
         elif name in chained:
             unfit[name] = "it is one of several that run one behind another"
-        elif not _reads(width, linear["clf.0.weight"], norm):
+        elif any(
+            shape != (width,)
+            for shape in (linear["clf.0.weight"].shape[1:], *(t.shape for t in norm.values()))
+        ):
             unfit[name] = f"it does not read the {width} features in which the network ends"
         else:
             fit[name] = Head(linear["clf.0.weight"], linear["clf.0.bias"], norm)
@@ -136,11 +134,6 @@ def _in_pieces(stored: HeadTensors) -> bool:
     """Whether FSDP wrapped it; VISSL 0.1.6 notes the shapes of the trunk's parameters alone."""
     flat = any(leaf.rpartition(".")[2].startswith("flat_param") for leaf in stored)
     return flat or any(len(t.shape) == 1 for leaf, t in stored.items() if leaf == "clf.0.weight")
-
-
-def _reads(width: int, weight: StoredTensor, norm: Mapping[str, StoredTensor]) -> bool:
-    fits = all(tensor.shape == (width,) for tensor in norm.values())
-    return fits and weight.shape[1:] == (width,)
 
 
 def _chained(heads: Mapping[str, HeadTensors]) -> set[str]:
@@ -198,7 +191,7 @@ def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
     )
 
 
-def _head(settings: Any, source: Source) -> nn.Module:
+def _head(settings: Any, source: Source) -> Any:
     """Its linear classifier, behind a batch norm where the checkpoint has one."""
     with warnings.catch_warnings(action="ignore"):
         from vissl.models.heads.linear_eval_mlp import LinearEvalMLP
@@ -206,10 +199,8 @@ def _head(settings: Any, source: Source) -> nn.Module:
 
     width, classes = source.config.hidden_sizes[-1], source.config.num_labels
     if source.classifier_norm:
-        head: nn.Module = LinearEvalMLP(settings, width, [width, classes])
-    else:
-        head = MLP(settings, [width, classes])
-    return head
+        return LinearEvalMLP(settings, width, [width, classes])
+    return MLP(settings, [width, classes])
 
 
 def _spell(name: str, classifier: str) -> str:

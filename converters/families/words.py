@@ -123,12 +123,7 @@ class Vocabulary:
 
 
 def not_understood(words: Iterable[str], where: str) -> tuple[Decision, ...]:
-    """What is told of words that nobody here understands; nothing if there are none.
-
-    Args:
-        words: Keys, or whatever names them.
-        where: Whose, for people.
-    """
+    """What is told of words in ``where`` that nobody here understands; nothing of no words."""
     named = list(dict.fromkeys(map(printable, words)))
     if not named:
         return ()
@@ -139,14 +134,9 @@ def not_understood(words: Iterable[str], where: str) -> tuple[Decision, ...]:
 
 
 def mapping_in(tree: object, key: Hashable) -> dict[Any, Any]:
-    """The mapping under a key, also where an object holds it in its attributes or items.
+    """The mapping under a key, also where an object has it for its attributes or items.
 
-    Args:
-        tree: A checkpoint's, or a part of it.
-        key: Where it should lie.
-
-    Returns:
-        An empty one if there is none.
+    It is empty if there is none.
     """
     found = tree.get(key) if isinstance(tree, dict) else None
     found = found.fields if isinstance(found, Opaque) else found

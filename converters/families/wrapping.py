@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint.values import Opaque, StoredTensor
 from converters.errors import InputError, printable
 from converters.families.known import FAMILIES
+from converters.families.recognise import tensors_of
 from converters.families.source import StateDict, Unread
 
 if TYPE_CHECKING:
@@ -55,9 +56,6 @@ EXTRA_STATE = "_extra_state"
 def find_state_dicts(tree: object) -> list[StateDict]:
     """Find every RegNet, outermost first; one mapping may hold several under several prefixes.
 
-    Args:
-        tree: What a checkpoint holds.
-
     Raises:
         InputError: If a mapping holds one tensor twice, with and without its prefix, or the
             checkpoint more networks than anybody saves in one file.
@@ -70,7 +68,10 @@ def find_state_dicts(tree: object) -> list[StateDict]:
                 f"The checkpoint holds more than {_MAX_NETWORKS} networks; save one of them alone."
             )
         prefixes = [prefix for _, prefix in networks]
-        owners = {name: _owner(name, prefixes) for name in (mapping if prefixes else ())}
+        owners = {  # the longest prefix that each name has
+            name: max(filter(name.startswith, prefixes), key=len, default=None)
+            for name in (mapping if prefixes else ())
+        }
         found += [
             _state_dict(framework, path, prefix, owners, mapping) for framework, prefix in networks
         ]
@@ -83,7 +84,7 @@ def find_state_dicts(tree: object) -> list[StateDict]:
 
 def all_tensors(tree: object) -> dict[str, StoredTensor]:
     """The tensors of the largest mapping anywhere, to say what a checkpoint looks like."""
-    mappings = (_tensors(mapping) for _, mapping in _mappings(tree, ()))
+    mappings = (tensors_of(mapping) for _, mapping in _mappings(tree, ()))
     return max(mappings, key=len, default={})
 
 
@@ -133,10 +134,6 @@ def unread_of(tree: object) -> dict[str, Unread]:
     }
 
 
-def _tensors(mapped: Mapped) -> dict[str, StoredTensor]:
-    return {name: value for name, value in mapped.items() if isinstance(value, StoredTensor)}
-
-
 def _elsewhere(
     tree: object, path: tuple[str, ...], networks: set[tuple[str, ...]]
 ) -> Iterator[tuple[tuple[str, ...], StoredTensor]]:
@@ -172,11 +169,6 @@ def _recognise(mapped: Mapped) -> list[tuple[str, str]]:
     return found
 
 
-def _owner(name: str, prefixes: Sequence[str]) -> str | None:
-    """The longest prefix that a name has, or None."""
-    return max(filter(name.startswith, prefixes), key=len, default=None)
-
-
 def _state_dict(
     framework: str,
     path: tuple[str, ...],
@@ -189,13 +181,6 @@ def _state_dict(
     What stands beside several networks is of the one with which its name has the most levels in
     common, or of all of them.
 
-    Args:
-        framework: Whose names they are.
-        path: The keys that lead to the mapping.
-        prefix: The one.
-        owners: Each name's longest prefix, or None.
-        mapped: The mapping.
-
     Raises:
         InputError: If it holds a tensor twice, with and without the prefix.
     """
@@ -207,8 +192,10 @@ def _state_dict(
         owner = owners[name]
         if owner not in {prefix, None}:
             continue
-        ours = _shared_levels(name, prefix)
-        if owner is None and any(_shared_levels(name, str(other)) > ours for other in others):
+        ours = shared_levels(name.split("."), prefix.split("."))
+        if owner is None and any(
+            shared_levels(name.split("."), str(other).split(".")) > ours for other in others
+        ):
             continue
         short = _without(prefix, name)
         if isinstance(value, Unread) and not value.is_state and short in seen:
@@ -235,9 +222,9 @@ def _state_dict(
     )
 
 
-def _shared_levels(name: str, prefix: str) -> int:
-    """How many levels a name and a prefix have in common, from the outermost."""
-    pairs = zip(name.split("."), prefix.split("."), strict=False)
+def shared_levels(place: Sequence[str], other: Sequence[str]) -> int:
+    """How many levels two places have in common, from the outermost."""
+    pairs = zip(place, other, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_any
 from converters.errors import ConversionError, InputError
-from converters.families.family import Network
+from converters.families.family import Network, tensor_chunks
 from converters.families.keymap import REFERENCE
 from converters.families.known import target_named
 from converters.families.options import SourceOptions
 from converters.families.source import EvalTransform
-from converters.families.writing import tensor_chunks
 from converters.folder.folder import REPORT_NAME, ConvertedFolder
 from converters.jobs.convert import ConvertOptions, convert
 from converters.progress import SILENT

@@ -106,11 +106,9 @@ def inspected(
         if options.published:
             source = options.published.describe(source, asked_order)
         elif path.is_file():
-            framework = states[0].framework
-            has_words = bool(states[0].path) and FAMILIES[framework].family.states_evaluation
-            source = (
-                named_file(path.name, framework, source, asked_order, has_words=has_words) or source
-            )
+            says_all = FAMILIES[source.family].family.states_evaluation
+            has_words = bool(states[0].path) and says_all
+            source = named_file(path.name, source, asked_order, has_words=has_words) or source
         source = normalised(source, checkpoint)
         source = replace(source, skipped={**source.skipped, **checkpoint.beside.ignored})
         plan = make_plan(source, path.name, dtype or DEFAULT)

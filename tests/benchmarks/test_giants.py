@@ -25,8 +25,8 @@ from benchmarks.giants.vissl import in_part
 from converters.checkpoint import open_any
 from converters.checkpoint.values import StoredTensor
 from converters.errors import InputError
+from converters.families.family import tensor_chunks
 from converters.families.options import SourceOptions
-from converters.families.writing import tensor_chunks
 from converters.weights.inspection import inspected
 from regnet import RegNetConfig, RegNetForImageClassification
 from tests.converters.stored import stored

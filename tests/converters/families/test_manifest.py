@@ -333,13 +333,13 @@ def test_a_published_file_is_known_by_its_name_if_nothing_speaks_against_it(
     assert name
     config = published.config or NETWORKS["RegNetX-200MF"].config()
     classes = published.classes
-    source = replace(recognised(config), has_classifier=classes != 0)
+    framework = published.framework
+    source = replace(recognised(config), family=framework, has_classifier=classes != 0)
     unique = sum(p.file_name == name for p in FILES) == 1
     known = unique and published.config is not None
 
     def found(source: Source, *, words: bool, name: str = name) -> Source | None:
-        framework = published.framework
-        return named_file(name, framework, source, None, has_words=words)
+        return named_file(name, source, None, has_words=words)
 
     silent = found(source, words=False)
     assert silent == (published.describe(source, None, reason_of(silent)) if known else None)
