@@ -128,11 +128,7 @@ def _unreadable(name: str, unread: Unread, where: str) -> InputError:
 def settle(
     found: Found, state: StateDict
 ) -> tuple[Tensors, tuple[Decision] | tuple[()], dict[str, str]]:
-    """Place or leave out what stands beside a network, and choose its classifier.
-
-    Args:
-        found: The checkpoint.
-        state: What :func:`prepared` returned.
+    """Place or leave out what stands beside a :func:`prepared` network, and choose its classifier.
 
     Returns:
         The network's tensors, its classifier spelled as the framework's keymap has it; which one
@@ -328,13 +324,7 @@ class _Heads:
         tensors: The network's; after :meth:`choose` with the chosen head, and no other.
     """
 
-    def __init__(
-        self,
-        tensors: Tensors,
-        near: Tensors,
-        outside: Tensors,
-        keymap: Keymap,
-    ) -> None:
+    def __init__(self, tensors: Tensors, near: Tensors, outside: Tensors, keymap: Keymap) -> None:
         self.tensors = tensors
         self._keymap, self._near, self._outside = keymap, near, outside
         self._width = last_block(tensors, keymap)[2]

@@ -244,10 +244,7 @@ def named_file(
 def require_published(sha256: Mapping[str, str]) -> None:
     """Refuse a file that has the name of a published one and other bytes.
 
-    timm and torchvision end a file's name with the first digits of its sha256.
-
-    Args:
-        sha256: By file name, in hexadecimal.
+    timm and torchvision end a file's name with the first digits of its sha256, in hexadecimal.
 
     Raises:
         InputError: If a digest does not begin as the name says.

@@ -221,11 +221,7 @@ class OpenMMLabConfig:
         return Preprocessing(picture.transform(DEFAULT), place + sizes, order, place)
 
     def not_understood(self, classes: int) -> tuple[Decision, ...]:
-        """Words that may change the network or its evaluation, and are not understood.
-
-        Args:
-            classes: Of the classifier; 0 for a trunk.
-        """
+        """Words that may change a network of so many classes or its evaluation, not understood."""
         if not self.place:
             return ()
         if not self.values:

@@ -225,10 +225,10 @@ TORCHVISION: Steps = {
 
 
 def listed(steps: object, named: Callable[[object], Step | None], depth: int = 0) -> Iterator[Step]:
-    """The steps of a list; those that hold others are those others.
+    """The steps of a list, if there is one; those that hold others are those others.
 
     Args:
-        steps: What a configuration has for them, which may be anything.
+        steps: Whatever the configuration has for them.
         named: Gives name and settings of a step; None if it is none of pictures.
         depth: In how many steps these are held.
     """

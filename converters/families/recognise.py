@@ -43,10 +43,7 @@ def tensors_of(tree: object) -> dict[str, StoredTensor]:
 
 
 def refusal(
-    framework: str | None,
-    found: Sequence[StateDict],
-    tensors: Collection[str],
-    where: str,
+    framework: str | None, found: Sequence[StateDict], tensors: Collection[str], where: str
 ) -> InputError:
     """The error for a checkpoint without the RegNet that was looked for: what it is instead.
 
@@ -85,12 +82,7 @@ def refusal(
 def architecture_of(
     tensors: Mapping[str, StoredTensor], keymap: Keymap, where: str
 ) -> dict[str, Any]:
-    """Read the architecture off the shapes.
-
-    Args:
-        tensors: Spelled as ``keymap`` has it.
-        keymap: The framework's.
-        where: What error messages call the checkpoint.
+    """Read the architecture off the shapes of tensors that are spelled as ``keymap`` has it.
 
     Returns:
         Fields of :class:`~regnet.config.RegNetConfig`; ``num_labels`` is 0 without a classifier.
