@@ -12,8 +12,6 @@ from regnet.files.json_file import PREPROCESSOR_NAME
 from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from converters.parity.compare.sides import Side
 
 _BOOKKEEPING = frozenset({"transformers_version", "_name_or_path", "torch_dtype"})
@@ -24,6 +22,7 @@ _METADATA = (_LABELS, _PREPROCESSING)
 """Keys of an ONNX file's metadata, each JSON (`converters.formats.onnx.export`)."""
 
 _SHOWN = 60
+_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +59,11 @@ def compare_fields(a: Side, b: Side) -> tuple[FieldDifference, ...] | None:
     found: list[FieldDifference] = []
     shared = [file for file in ours if file in theirs]
     for file in shared:
-        fields = [*ours[file], *theirs[file]]
-        both = ours[file].keys() & theirs[file].keys()
-        for field in dict.fromkeys(fields if whole else filter(both.__contains__, fields)):
-            if field not in _BOOKKEEPING and _differ(field, ours[file], theirs[file]):
-                values = _shown(ours[file], field), _shown(theirs[file], field)
-                found.append(FieldDifference(file, field, *values))
+        for field in ours[file] | theirs[file]:
+            values = ours[file].get(field, _ABSENT), theirs[file].get(field, _ABSENT)
+            counts = field not in _BOOKKEEPING and (whole or _ABSENT not in values)
+            if counts and values[0] != values[1]:
+                found.append(FieldDifference(file, field, *map(_shown, values)))
     return tuple(found) if shared else None
 
 
@@ -90,14 +88,9 @@ def _stated(side: Side) -> dict[str, dict[str, Any]]:
     return {file: fields for file, fields in found.items() if fields and isinstance(fields, dict)}
 
 
-def _differ(field: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    return (field in a) != (field in b) or a.get(field) != b.get(field)
-
-
-def _shown(values: Mapping[str, Any], field: str) -> str | None:
-    if field not in values:
+def _shown(value: Any) -> str | None:
+    if value is _ABSENT:
         return None
-    value = values[field]
     text = json.dumps(value)
     if len(text) <= _SHOWN:
         return text

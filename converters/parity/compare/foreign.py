@@ -8,7 +8,7 @@ tools have one image input of any name, perhaps of a fixed size, and return logi
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from converters.errors import ConversionError, InputError, in_words, printable
 from converters.formats.confined import Allowance, ConfinedProgram, ProgramError
@@ -39,8 +39,15 @@ _STATED = ("name", "precision", "layout", "producer", "metadata", "evaluator", "
 IMAGE_AXES = 4
 
 
-class Foreign(Runtime, Protocol):
-    """Runs an artefact whose names are not known beforehand, on one thread.
+class ConfinedForeign(Runtime):
+    """Runs an artefact whose names are not known beforehand, where it cannot harm anybody.
+
+    One of `ForeignOnnx` and `ForeignTorchScript` stands in the other process, and has the same
+    methods and attributes.
+
+    Args:
+        kind: ``onnx`` or ``torchscript``.
+        path: The file.
 
     Attributes:
         layout: The axes of its input (N, C, H, W) that are fixed.
@@ -48,52 +55,6 @@ class Foreign(Runtime, Protocol):
         metadata: What it states of itself, by key.
         evaluator: What computes it in float64, in words.
         noise: What its own error in float32 is called.
-    """
-
-    layout: Layout
-    producer: str
-    metadata: Mapping[str, str]
-    evaluator: str
-    noise: str
-
-    def __call__(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """Compute the outputs by the reference model's names.
-
-        Args:
-            pixel_values: (N, C, H, W), normalised.
-
-        Returns:
-            ``logits``, (N, classes), or ``last_hidden_state``, (N, width, H', W'), and
-            ``pooler_output``, (N, width, 1, 1), in the artefact's precision.
-
-        Raises:
-            InputError: If it does not take them.
-        """
-        ...
-
-    def in_another_order(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """The same outputs with the same sums arranged in another way, which rounds otherwise."""
-        ...
-
-    def in_float64(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """The same outputs with every float a float64; they are float64 too.
-
-        Raises:
-            InputError: If it does not run so.
-        """
-        ...
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """What it holds, by its own names, in the shapes and dtypes that it holds it in."""
-        ...
-
-
-class ConfinedForeign(Foreign):
-    """A `Foreign` whose program cannot harm whoever compares it.
-
-    Args:
-        kind: ``onnx`` or ``torchscript``.
-        path: The file.
 
     Raises:
         InputError: If it cannot be opened, there or within bounds of time and memory.
@@ -109,26 +70,37 @@ class ConfinedForeign(Foreign):
         stated = self._program.attributes
         self.name = printable(str(stated["name"]))
         self.precision = printable(str(stated["precision"]))
-        self.layout = tuple(stated["layout"])
+        self.layout: Layout = tuple(stated["layout"])
         self.producer = str(stated["producer"])
         self.metadata = {str(key): str(value) for key, value in stated["metadata"].items()}
         self.evaluator = str(stated["evaluator"])
         self.noise = str(stated["noise"])
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """Ask the other process for the outputs; see `Foreign`."""
+        """Compute the outputs by the reference model's names, on one thread.
+
+        Args:
+            pixel_values: (N, C, H, W), normalised.
+
+        Returns:
+            ``logits``, (N, classes), or ``last_hidden_state``, (N, width, H', W'), and
+            ``pooler_output``, (N, width, 1, 1), in the artefact's precision.
+
+        Raises:
+            InputError: If it does not take them; also from the other methods.
+        """
         return self._ask("__call__", pixel_values)
 
     def in_another_order(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """Likewise."""
+        """The same outputs with the same sums arranged in another way, which rounds otherwise."""
         return self._ask("in_another_order", pixel_values)
 
     def in_float64(self, pixel_values: NDArray[np.float32]) -> Outputs:
-        """Likewise."""
+        """The same outputs with every float a float64; they are float64 too."""
         return self._ask("in_float64", pixel_values)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Ask for what it holds."""
+        """What it holds, by its own names, in the shapes and dtypes that it holds it in."""
         return self._ask("tensors")
 
     def _ask(self, method: str, *arrays: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 from converters.checkpoint.onnx_places import open_onnx, require_readable
 from converters.errors import InputError
 from converters.formats.onnx.runtime import PROVIDERS, session_options
-from converters.parity.compare.foreign import IMAGE_AXES, Foreign, by, in_a_sentence, named
+from converters.parity.compare.foreign import IMAGE_AXES, by, in_a_sentence, named
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from converters.parity.metrics import Outputs
 
 
-class ForeignOnnx(Foreign):
-    """Runs an ONNX file; one with external data needs that beside it.
+class ForeignOnnx:
+    """What stands in the process of a `ConfinedForeign`; external data must lie beside the file.
 
     Attributes:
         precision: What the weights say it computes in.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.formats.reference import torch_threads
 from converters.formats.torchscript import TorchScriptRuntime
-from converters.parity.compare.foreign import IMAGE_AXES, Foreign, by, in_a_sentence, named
+from converters.parity.compare.foreign import IMAGE_AXES, by, in_a_sentence, named
 from regnet.config import TRUNK_OUTPUTS
 from regnet.files.dtypes import COMPUTED
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from converters.parity.metrics import Outputs
 
 
-class ForeignTorchScript(Foreign):
-    """Runs a TorchScript file, which states nothing of itself but how many channels it takes.
+class ForeignTorchScript:
+    """What stands in the process of a `ConfinedForeign`; the file states only its channels.
 
     Raises:
         InputError: If it cannot be loaded.
@@ -35,7 +35,7 @@ class ForeignTorchScript(Foreign):
         with in_a_sentence(path, "loaded by torch.jit", "check that the file is whole"):
             runtime = TorchScriptRuntime(path)
         self.name = runtime.name
-        self.metadata = {}
+        self.metadata: dict[str, str] = {}
         self._module: Any = runtime.program
         kernels = (p.shape[1] for p in self._module.parameters() if p.ndim == IMAGE_AXES)
         self.layout = (None, next(kernels, None), None, None)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.errors import InputError
 from converters.folder.folder import DEFAULT_IMAGE_SIZE
 from converters.folder.inputs import PHOTOGRAPHS, SEED, photographs, verification_inputs
 from converters.parity.compare.foreign import TORCHSCRIPT
-from converters.parity.compare.sides import WeightsSide, folder_of
+from converters.parity.compare.sides import WeightsSide
 from converters.parity.metrics import Batches, Errors, TopK, best_classes, rms
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import Verdict, judge
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.parity.compare.sides import ArtefactSide, Side
+    from converters.parity.compare.sides import Side
     from converters.parity.metrics import Inputs
 
 _IMAGES = 3
@@ -93,21 +94,6 @@ class Distance:
         )
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What the outputs of both sides come to.
-
-    Attributes:
-        oracle: What the oracle is, in words, or why there is none.
-        verdict: On the other side; its ``artefact`` is ``A`` or ``B``. None without an oracle.
-        distances: Between the outputs, in plain numbers.
-    """
-
-    oracle: str
-    verdict: Verdict | None = None
-    distances: tuple[Distance, ...] = ()
-
-
 def shared_inputs(a: Side, b: Side, images: Sequence[Path]) -> Inputs:
     """The verification inputs, as both sides take them.
 
@@ -123,12 +109,12 @@ def shared_inputs(a: Side, b: Side, images: Sequence[Path]) -> Inputs:
     """
     _, channels, height, width = (x or y for x, y in zip(a.layout, b.layout, strict=True))
     channels = channels or len(IMAGENET_MEAN)
+    folders = [side.folder for side in (a, b) if isinstance(side, WeightsSide)]
     if height and width:
         random = np.random.default_rng(SEED)
         noise = random.standard_normal((_IMAGES, channels, height, width))
         inputs = {_NATIVE: noise.astype(np.float32)}
     else:
-        folders = [side.folder for side in (a, b) if isinstance(side, WeightsSide)]
         inputs = (
             dict(fresh_inputs(folders[0]))
             if folders
@@ -137,68 +123,64 @@ def shared_inputs(a: Side, b: Side, images: Sequence[Path]) -> Inputs:
         if not folders and TORCHSCRIPT not in {a.kind, b.kind}:
             del inputs[_NATIVE]  # the reference evaluator takes seconds for an image of that size
     if images:
-        inputs[PHOTOGRAPHS] = photographs(folder_of(a, b), images)
+        if not folders:
+            raise InputError(
+                f"Neither {a.name} and {b.name} says how pictures are prepared; leave out "
+                "--images, or compare with a checkpoint or a converted folder."
+            )
+        inputs[PHOTOGRAPHS] = photographs(folders[0], images)
     return inputs
 
 
 def obstacle(a: Side, b: Side) -> str | None:
     """Why no image fits both sides, or None."""
-    for axis, x, y in zip(
-        ("images", "channels", "rows", "columns"), a.layout, b.layout, strict=True
-    ):
-        if x and y and x != y and axis != "images":
+    for axis, x, y in zip(("channels", "rows", "columns"), a.layout[1:], b.layout[1:], strict=True):
+        if x and y and x != y:
             return f"A takes {x} {axis} and B {y}"
     return None
 
 
-def judge_outputs(a: Side, b: Side, inputs: Inputs) -> Judged:
+def judge_outputs(a: Side, b: Side, inputs: Inputs) -> tuple[str, Verdict, tuple[Distance, ...]]:
     """Run both sides and judge one by the other.
+
+    Returns:
+        What the oracle is, in words; the verdict on the other side, whose ``artefact`` is ``A`` or
+        ``B``; and how far B's outputs are from A's, in plain numbers.
 
     Raises:
         InputError: If a side cannot be run.
     """
-    if isinstance(a, WeightsSide):
-        return _by_weights(a, b, inputs, ("A", "B"))
-    if isinstance(b, WeightsSide):
-        return _by_weights(b, a, inputs, ("B", "A"))
-    # B by A, or A by B where B alone runs quickly in float64.
-    if b.kind == TORCHSCRIPT != a.kind:
-        return _by_artefact(b, a, inputs, ("B", "A"))
-    return _by_artefact(a, b, inputs, ("A", "B"))
-
-
-def _by_weights(side: WeightsSide, other: Side, inputs: Inputs, letters: tuple[str, str]) -> Judged:
-    """Judge the other side by the reference model with the weights of this one."""
-    truth = Truth(side.folder, inputs)
-    precision = other.runtime.precision
-    outputs = run(other.runtime, truth.inputs_for(precision))
-    measured = judge(outputs, truth.units(precision), truth.oracle, precision)
-    verdict = Verdict(letters[1], other.runtime.name, precision, measured)
-    oracle = f"the reference model with {letters[0]}'s weights in float64"
-    return Judged(oracle, verdict, _distances(letters, truth.eager, outputs))
-
-
-def _by_artefact(
-    side: ArtefactSide, other: ArtefactSide, inputs: Inputs, letters: tuple[str, str]
-) -> Judged:
-    """Judge the other artefact by this one."""
-    artefact = side.runtime
-    noisy = run(artefact, inputs)
-    other_order = {batch: artefact.in_another_order(pixels) for batch, pixels in inputs.items()}
-    exact = {batch: artefact.in_float64(pixels) for batch, pixels in inputs.items()}
-    outputs = run(other.runtime, inputs)
-    measured = judge(outputs, units_of([noisy, other_order], exact), exact, artefact.noise)
-    verdict = Verdict(letters[1], other.runtime.name, artefact.noise, measured)
-    oracle = (
-        f"{letters[0]} itself in float64, by {artefact.evaluator}; the unit is {letters[0]}'s own "
-        "float32 error"
+    # B by A, unless only B has weights, or of two artefacts only B runs quickly in float64.
+    swapped = not isinstance(a, WeightsSide) and (
+        isinstance(b, WeightsSide) or b.kind == TORCHSCRIPT != a.kind
     )
-    return Judged(oracle, verdict, _distances(letters, noisy, outputs))
+    (own, other), (letter, judged) = ((b, a), "BA") if swapped else ((a, b), "AB")
+    if isinstance(own, WeightsSide):
+        truth = Truth(own.folder, inputs)
+        precision = other.runtime.precision
+        outputs = run(other.runtime, truth.inputs_for(precision))
+        units, exact = truth.units(precision), truth.oracle
+        honest = truth.eager
+        oracle = f"the reference model with {letter}'s weights in float64"
+    else:
+        artefact = own.runtime
+        precision = artefact.noise
+        honest = run(artefact, inputs)
+        other_order = {batch: artefact.in_another_order(pixels) for batch, pixels in inputs.items()}
+        exact = {batch: artefact.in_float64(pixels) for batch, pixels in inputs.items()}
+        outputs = run(other.runtime, inputs)
+        units = units_of([honest, other_order], exact)
+        oracle = (
+            f"{letter} itself in float64, by {artefact.evaluator}; the unit is {letter}'s own "
+            "float32 error"
+        )
+    measured = judge(outputs, units, exact, precision)
+    verdict = Verdict(judged, other.runtime.name, precision, measured)
+    return oracle, verdict, _distances(*((outputs, honest) if swapped else (honest, outputs)))
 
 
-def _distances(letters: tuple[str, str], x: Batches, y: Batches) -> tuple[Distance, ...]:
-    """Of B's outputs from A's, given those of the sides so called."""
-    a, b = (x, y) if letters == ("A", "B") else (y, x)
+def _distances(a: Batches, b: Batches) -> tuple[Distance, ...]:
+    """Of B's outputs from A's."""
     found = (
         Distance.of(batch, name, array, b[batch][name])
         for batch, outputs in a.items()

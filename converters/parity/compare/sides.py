@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file
 from converters.checkpoint.source_file import SourceFile
 from converters.checkpoint.zip_directory import ZIP_START, ZipDirectory
-from converters.errors import ConversionError, InputError, StorageError, in_words
+from converters.errors import ConversionError, StorageError, in_words
 from converters.folder.folder import REPORT_NAME, ConvertedFolder
 from converters.formats.reference import ReferenceRuntime
 from converters.parity.compare.foreign import ONNX, TORCHSCRIPT, ConfinedForeign
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from converters.formats.runtime import Runtime
     from converters.parity.compare.foreign import Layout
 
-_TITLES = {ONNX: "ONNX file", TORCHSCRIPT: "TorchScript file"}
+_TITLES = {"folder": "converted folder", ONNX: "ONNX file", TORCHSCRIPT: "TorchScript file"}
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,22 @@ class _Named:
     Attributes:
         path: What the user named.
         kind: ``folder``, ``checkpoint``, ``onnx`` or ``torchscript``.
+        framework: Who saved a checkpoint; None of all others.
     """
 
     path: Path
     kind: str
+    framework: str | None
 
     @property
     def name(self) -> str:
         """The last part of the path."""
         return self.path.resolve().name
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return f"checkpoint of {self.framework}" if self.framework else _TITLES[self.kind]
 
 
 @dataclass(frozen=True)
@@ -51,16 +58,9 @@ class WeightsSide(_Named):
 
     Attributes:
         folder: Its weights under the reference's names.
-        framework: Who saved a checkpoint; None of a folder.
     """
 
     folder: ConvertedFolder
-    framework: str | None = None
-
-    @property
-    def title(self) -> str:
-        """What it is, for people."""
-        return f"checkpoint of {self.framework}" if self.framework else "converted folder"
 
     @cached_property
     def runtime(self) -> Runtime:
@@ -73,20 +73,8 @@ class WeightsSide(_Named):
         return (None, self.folder.config.num_channels, None, None)
 
 
-@dataclass(frozen=True)
 class ArtefactSide(_Named):
-    """A side that is an artefact, which runs by itself.
-
-    Attributes:
-        framework: None: nobody knows who saved it.
-    """
-
-    framework: None = None
-
-    @property
-    def title(self) -> str:
-        """What it is, for people."""
-        return _TITLES[self.kind]
+    """A side that is an artefact, which runs by itself."""
 
     @cached_property
     def runtime(self) -> ConfinedForeign:
@@ -122,13 +110,13 @@ def opened(path: Path, options: SourceOptions) -> Iterator[Side]:
     """
     kind = _kind(path)
     if kind == "folder":
-        yield WeightsSide(path, kind, ConvertedFolder(path))
+        yield WeightsSide(path, kind, None, ConvertedFolder(path))
     elif kind != "checkpoint":
-        yield ArtefactSide(path, kind)
+        yield ArtefactSide(path, kind, None)
     else:
         with TemporaryDirectory(prefix="regnet-compare-") as temporary:
-            folder, framework = _converted(path, Path(temporary), options)
-            yield WeightsSide(path, kind, folder, framework)
+            framework = _convert(path, Path(temporary), options)
+            yield WeightsSide(path, kind, framework, ConvertedFolder(Path(temporary)))
 
 
 def _kind(path: Path) -> str:
@@ -156,7 +144,7 @@ def _is_program(path: Path) -> bool:
     return any(name.startswith("code/") for name in inside) and "constants.pkl" in inside
 
 
-def _converted(path: Path, folder: Path, options: SourceOptions) -> tuple[ConvertedFolder, str]:
+def _convert(path: Path, folder: Path, options: SourceOptions) -> str:
     """Write a checkpoint's weights and configuration, and nothing else; who saved it."""
     from converters.weights.inspection import inspected
     from converters.weights.stream import write_weights
@@ -174,20 +162,4 @@ def _converted(path: Path, folder: Path, options: SourceOptions) -> tuple[Conver
                 f"({in_words(error)}); make room, or set TMPDIR to a place "
                 "that has some."
             ) from error
-        return ConvertedFolder(folder), inspection.source.framework
-
-
-def folder_of(*sides: Side) -> ConvertedFolder:
-    """The first side's weights, configuration and processor that there are.
-
-    Raises:
-        InputError: If all sides are artefacts.
-    """
-    for side in sides:
-        if isinstance(side, WeightsSide):
-            return side.folder
-    names = " and ".join(side.name for side in sides)
-    raise InputError(
-        f"Neither {names} says how pictures are prepared; leave out --images, or compare with a "
-        "checkpoint or a converted folder."
-    )
+        return inspection.source.framework

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from converters.parity.compare.sides import Side
     from converters.parity.contents.held import Contents
     from converters.parity.contents.tensors import TensorCertificate
+
+    _Content = tuple[tuple[int, ...], bytes]
 
 _STEM = "embedder.embedder.convolution.weight"
 
@@ -64,18 +67,6 @@ class Tensors:
     dtypes: Mapping[str, str]
     array: Callable[[str], NDArray[Any]]
 
-    @classmethod
-    def of_folder(cls, folder: ConvertedFolder) -> Tensors:
-        """A folder's, without the prefix that a trunk has inside a classifier."""
-        stored = {name.removeprefix(BASE_PREFIX): name for name in folder.tensors}
-        dtypes = {short: folder.tensors[name].dtype for short, name in stored.items()}
-        return cls(dtypes, lambda short: folder.array(stored[short]))
-
-    @classmethod
-    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Arrays in memory, of any shapes and dtypes that NumPy has."""
-        return cls({name: array.dtype.name for name, array in arrays.items()}, arrays.__getitem__)
-
 
 def compare_weights(a: Side, b: Side) -> Weights:
     """Compare what two sides hold.
@@ -89,24 +80,35 @@ def compare_weights(a: Side, b: Side) -> Weights:
         return _with_artefact(b.folder, a)
     if isinstance(b, ArtefactSide):
         return _with_artefact(a.folder, b)
-    return compare_tensors(Tensors.of_folder(a.folder), Tensors.of_folder(b.folder))
+    return _compared(_of_folder(a.folder), _of_folder(b.folder))
 
 
-def compare_tensors(a: Tensors, b: Tensors) -> Weights:
-    """Compare two sets of tensors by name.
+def _of_folder(folder: ConvertedFolder) -> Tensors:
+    """A folder's tensors, without the prefix that a trunk has inside a classifier."""
+    stored = {name.removeprefix(BASE_PREFIX): name for name in folder.tensors}
+    dtypes = {short: folder.tensors[name].dtype for short, name in stored.items()}
+    return Tensors(dtypes, lambda short: folder.array(stored[short]))
 
-    Args:
-        a: What a clause calls A.
-        b: What it calls B.
-    """
+
+def _of_artefact(side: ArtefactSide) -> Tensors:
+    arrays = side.runtime.tensors()
+    return Tensors({name: array.dtype.name for name, array in arrays.items()}, arrays.__getitem__)
+
+
+def _compared(a: Tensors, b: Tensors) -> Weights:
+    """Compare two sets of tensors, which a clause calls A and B, by name."""
     identical = counters = 0
     differences = [f"{printable(name)} is in A alone" for name in a.dtypes if name not in b.dtypes]
     differences += [f"{printable(name)} is in B alone" for name in b.dtypes if name not in a.dtypes]
-    twins = _Twins(a, b)
-    for name in a.dtypes:
-        if name not in b.dtypes:
-            continue
-        words = _difference(name, a, b, twins)
+    shared = [name for name in a.dtypes if name in b.dtypes]
+
+    @cache
+    def by_content() -> dict[_Content, str]:
+        kept = (name for name in shared if not name.endswith(COUNTER))
+        return {_content(a.array(name)): name for name in kept}
+
+    for name in shared:
+        words = _difference(name, a, b, by_content)
         if words is None:
             identical += 1
         elif name.endswith(COUNTER):
@@ -116,8 +118,10 @@ def compare_tensors(a: Tensors, b: Tensors) -> Weights:
     return Weights(identical, 0, counters, tuple(differences))
 
 
-def _difference(name: str, a: Tensors, b: Tensors, twins: _Twins) -> str | None:
-    """How B's tensor differs from A's of the same name, or None."""
+def _difference(
+    name: str, a: Tensors, b: Tensors, by_content: Callable[[], Mapping[_Content, str]]
+) -> str | None:
+    """How B's tensor differs from A's of the same name, if it does; it may be another of A's."""
     ours, theirs = a.array(name), b.array(name)
     if ours.shape != theirs.shape:
         return f"has shape {list(theirs.shape)} where A has {list(ours.shape)}"
@@ -128,10 +132,15 @@ def _difference(name: str, a: Tensors, b: Tensors, twins: _Twins) -> str | None:
         return None
     if name == _STEM and np.array_equal(ours[:, ::-1], theirs):
         return "has its input channels reversed (BGR against RGB)"
-    twin = twins.of(name, theirs)
-    if twin:
-        return f"holds what A calls {printable(twin)}"
+    if theirs.size > 1 and not (theirs == theirs.flat[0]).all():  # else there are many such
+        twin = by_content().get(_content(theirs), name)
+        if twin != name:
+            return f"holds what A calls {printable(twin)}"
     return f"differs {difference.describe(ours.shape)}{_size(ours, theirs, a.dtypes[name])}"
+
+
+def _content(array: NDArray[Any]) -> _Content:
+    return array.shape, hashlib.sha256(array.tobytes()).digest()
 
 
 def _in_another_type(ours: NDArray[Any], dtype: str, theirs: NDArray[Any], other: str) -> str:
@@ -157,28 +166,6 @@ def _size(ours: NDArray[Any], theirs: NDArray[Any], dtype: str) -> str:
     return f", by at most {error.max():.3g}{relative}"
 
 
-class _Twins:
-    """Finds which of A's tensors B holds under another name: two that were swapped, mostly."""
-
-    def __init__(self, a: Tensors, b: Tensors) -> None:
-        self._a = a
-        self._names = [name for name in a.dtypes if name in b.dtypes and not name.endswith(COUNTER)]
-        self._by_content: dict[tuple[tuple[int, ...], bytes], str] | None = None
-
-    def of(self, name: str, theirs: NDArray[Any]) -> str | None:
-        """Which of A's, other than ``name``, has these elements; None of tensors all alike."""
-        if theirs.size < 2 or (theirs == theirs.flat[0]).all():  # noqa: PLR2004
-            return None
-        if self._by_content is None:
-            self._by_content = {_content(self._a.array(other)): other for other in self._names}
-        found = self._by_content.get(_content(theirs))
-        return found if found != name else None
-
-
-def _content(array: NDArray[Any]) -> tuple[tuple[int, ...], bytes]:
-    return array.shape, hashlib.sha256(array.tobytes()).digest()
-
-
 def _with_artefact(folder: ConvertedFolder, artefact: ArtefactSide) -> Weights:
     """Compare weights with an artefact that was, or was not, written by this project."""
     try:
@@ -202,7 +189,7 @@ def _sharing(folder: ConvertedFolder, artefact: ArtefactSide, contents: Contents
     """Compare weights with those that an artefact points at."""
     home = ConvertedFolder(artefact.path.parent)
     proof = certify(home, artefact.kind, artefact.path)
-    held = compare_tensors(Tensors.of_folder(folder), Tensors.of_folder(home))
+    held = _compared(_of_folder(folder), _of_folder(home))
     differences = _of_tensors(proof, contents) + held.differences
     note = "the artefact shares the weights of its folder"
     return replace(held, differences=differences, note=note)
@@ -221,10 +208,9 @@ def _is_ours(side: ArtefactSide, contents: Contents, folder: ConvertedFolder) ->
 
 
 def _two_artefacts(a: ArtefactSide, b: ArtefactSide) -> Weights:
-    ours, theirs = a.runtime.tensors(), b.runtime.tensors()
-    shared = ours.keys() & theirs.keys()
-    if 2 * len(shared) < max(len(ours), len(theirs)) or not shared:
+    ours, theirs = _of_artefact(a), _of_artefact(b)
+    shared = ours.dtypes.keys() & theirs.dtypes.keys()
+    if 2 * len(shared) < max(len(ours.dtypes), len(theirs.dtypes)) or not shared:
         return Weights(decides=False, note="not compared: the artefacts name their tensors apart")
-    found = compare_tensors(Tensors.of_arrays(ours), Tensors.of_arrays(theirs))
     note = "by the names that the artefacts share; their outputs decide"
-    return replace(found, decides=False, note=note)
+    return replace(_compared(ours, theirs), decides=False, note=note)
