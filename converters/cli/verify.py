@@ -141,7 +141,6 @@ def _print(findings: Findings, locations: Sequence[Location], output: Output) ->
 def _locate(folder: ConvertedFolder, report: Report, progress: Steps) -> Iterator[Location]:
     """Look into each artefact, on the batch that came nearest to a fail."""
     from converters.formats.registry import FORMATS
-    from converters.parity.locate.intermediates import shows_values
     from converters.parity.locate.location import locate
     from converters.parity.verify import fresh_inputs
 
@@ -149,7 +148,7 @@ def _locate(folder: ConvertedFolder, report: Report, progress: Steps) -> Iterato
     verdicts = {verdict.artefact: verdict for verdict in report.verdicts}
     for kind, form in FORMATS.items():
         verdict = verdicts.get(form.file_name)
-        if verdict is None or not shows_values(kind):
+        if verdict is None or form.intermediates is None:
             continue
         progress.step(f"locating in {form.title}")
         measured = [m for m in verdict.measurements if m.batch in inputs]

@@ -61,13 +61,18 @@ def run_with_intermediates(
         InputError: If it is of a kind whose values cannot be had, cannot be opened, or does not
             compute in float32.
     """
-    if not shows_values(kind):
-        others = " or ".join(filter(shows_values, FORMATS))
+    if FORMATS[kind].intermediates is None:
+        others = " or ".join(name for name, form in FORMATS.items() if form.intermediates)
         raise InputError(f"{path.name} shows no values inside; locate faults in {others} instead.")
     try:
         if is_ours(folder, kind, path):
             return _run(folder, kind, path, pixels)
-        return _run_confined(folder, kind, path, pixels)
+        allowance = Allowance.of([path, *folder.weight_files])
+        program = ConfinedProgram(
+            f"{__name__}:served", (str(folder.path), kind, str(path)), (), allowance
+        )
+        told = program.call("__call__", pixels)
+        return Intermediates(**{name: told.pop(name) for name in _FACTS}, values=told)
     except ConversionError:
         raise
     except Exception as error:
@@ -77,9 +82,14 @@ def run_with_intermediates(
         ) from error
 
 
-def shows_values(kind: str) -> bool:
-    """Whether what an artefact of a format computes on the way can be had."""
-    return FORMATS[kind].intermediates is not None
+def served(folder: str, kind: str, path: str) -> Callable[[NDArray[np.float32]], dict[str, Any]]:
+    """Give what stands in a process of its own: from pixels to values by name and all facts."""
+
+    def run(pixels: NDArray[np.float32]) -> dict[str, Any]:
+        found = _run(ConvertedFolder(Path(folder)), kind, Path(path), pixels)
+        return {**found.values, **{name: getattr(found, name) for name in _FACTS}}
+
+    return run
 
 
 def _run(
@@ -87,29 +97,3 @@ def _run(
 ) -> Intermediates:
     run: Callable[..., Intermediates] = imported(str(FORMATS[kind].intermediates))
     return run(folder, path, pixels)
-
-
-def _run_confined(
-    folder: ConvertedFolder, kind: str, path: Path, pixels: NDArray[np.float32]
-) -> Intermediates:
-    program = ConfinedProgram(
-        f"{__name__}:_Served",
-        (str(folder.path), kind, str(path)),
-        (),
-        Allowance.of([path, *folder.weight_files]),
-    )
-    told = program.call("run", pixels)
-    facts = {name: told.pop(name) for name in _FACTS}
-    return Intermediates(told, **facts)
-
-
-class _Served:
-    """What stands in the process of `_run_confined`."""
-
-    def __init__(self, folder: str, kind: str, path: str) -> None:
-        self._folder, self._kind, self._path = ConvertedFolder(Path(folder)), kind, Path(path)
-
-    def run(self, pixels: NDArray[np.float32]) -> dict[str, Any]:
-        """The values by name, and what else is told of them."""
-        found = _run(self._folder, self._kind, self._path, pixels)
-        return {**found.values, **{name: getattr(found, name) for name in _FACTS}}

@@ -37,10 +37,7 @@ _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 def run_onnx(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -> Intermediates:
     """Run an ONNX file and keep the value of every node.
 
-    Args:
-        folder: Whose artefact it is.
-        path: The file; a sharing one beside its weights.
-        pixels: (N, num_channels, H, W), normalised.
+    Arguments are those of `run_with_intermediates`.
 
     Raises:
         InputError: If this project's exporter did not write it.

@@ -39,10 +39,7 @@ def run_torchscript(
 ) -> Intermediates:
     """Run a TorchScript file and keep the value of every operator.
 
-    Args:
-        folder: Whose artefact it is.
-        path: The file.
-        pixels: (N, num_channels, H, W), normalised.
+    Arguments are those of `run_with_intermediates`.
 
     Raises:
         InputError: If this project's exporter did not write it, or not in float32.

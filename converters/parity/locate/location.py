@@ -8,6 +8,7 @@ value shows them, say because a ReLU before them is silent on the image, then th
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -57,9 +58,10 @@ class Location:
     why: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        modules = [module.to_dict() for module in self.modules]
-        return {**asdict(self), "modules": modules}
+        """Plain values for JSON, which knows no infinity: what is not finite becomes None."""
+        text = json.dumps(asdict(self))
+        plain: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
+        return plain
 
 
 def locate(folder: ConvertedFolder, kind: str, path: Path, pixels: NDArray[np.float32]) -> Location:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -71,16 +71,6 @@ class ModuleError:
     def at_fault(self) -> bool:
         """Whether the module itself is wrong."""
         return self.local is not None and not self.local <= BAND
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, which knows no infinity: what is not finite becomes None."""
-        return {
-            "module": self.module,
-            "depth": self.depth,
-            "errors": {"max": _finite(self.errors.max), "rms": _finite(self.errors.rms)},
-            "ratio": _finite(self.ratio),
-            "local": _finite(self.local),
-        }
 
 
 def measure(
@@ -194,7 +184,3 @@ def _ratio(
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(errors == 0, 0.0, errors / units)
     return np.where(np.isfinite(ratios), ratios, np.inf)
-
-
-def _finite(number: float | None) -> float | None:
-    return number if number is not None and math.isfinite(number) else None

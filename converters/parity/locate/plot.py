@@ -48,7 +48,7 @@ def error_by_depth_svg(location: Location) -> str:
     Returns:
         An ``<svg>`` element. It holds no script, and refers to nothing outside.
     """
-    scale = _Scale.of(location.modules)
+    scale = _Scale(location.modules)
     title = escape(f"{location.artefact}: error by depth")
     what = escape(f"{location.culprit}, {location.why}" if location.culprit else location.why)
     opening = (
@@ -56,13 +56,14 @@ def error_by_depth_svg(location: Location) -> str:
         f'aria-label="{title}" font-family="system-ui, sans-serif" font-size="11" '
         'fill="currentColor" style="max-width:100%;height:auto">'
     )
+    points = " ".join(f"{scale.x(m.depth)},{scale.y(m.ratio)}" for m in location.modules)
     parts = [
         opening,
         f"<title>{title}: {what}</title>",
         f'<text x="{_LEFT}" y="14" font-size="13" font-weight="600">{title}</text>',
         *_legend(with_culprit=location.culprit is not None),
         *scale.axes(),
-        *_line(location.modules, scale),
+        f'<polyline points="{points}" fill="none" stroke="{_ERROR}" stroke-width="1.5"/>',
         *_dots(location.modules, scale, location.culprit),
         "</svg>",
     ]
@@ -70,23 +71,13 @@ def error_by_depth_svg(location: Location) -> str:
 
 
 class _Scale:
-    """Where depth and ratio lie in the drawing.
+    """Where depth and ratio lie in the drawing; its edges are powers of ten."""
 
-    Args:
-        depths: How many modules there are.
-        low: Power of ten at the lower edge.
-        high: Power of ten at the upper edge.
-    """
-
-    def __init__(self, depths: int, low: int, high: int) -> None:
-        self._last = max(depths - 1, 1)
-        self._low, self._high = low, high
-
-    @classmethod
-    def of(cls, modules: Sequence[ModuleError]) -> _Scale:
+    def __init__(self, modules: Sequence[ModuleError]) -> None:
         ratios = [_clipped(m.ratio) for m in modules] + [_clipped(m.local or 1) for m in modules]
         exponents = [math.log10(ratio) for ratio in (*ratios, BAND)]
-        return cls(len(modules), math.floor(min(0, *exponents)), math.ceil(max(2, *exponents)))
+        self._last = max(len(modules) - 1, 1)
+        self._low, self._high = math.floor(min(0, *exponents)), math.ceil(max(2, *exponents))
 
     def x(self, depth: int) -> float:
         return round(_LEFT + _INNER_WIDTH * depth / self._last, 1)
@@ -146,30 +137,19 @@ def _legend(*, with_culprit: bool) -> Iterator[str]:
         yield f'<text x="{x + 13}" y="{y}">{words}</text>'
 
 
-def _line(modules: Sequence[ModuleError], scale: _Scale) -> Iterator[str]:
-    points = " ".join(f"{scale.x(m.depth)},{scale.y(m.ratio)}" for m in modules)
-    yield f'<polyline points="{points}" fill="none" stroke="{_ERROR}" stroke-width="1.5"/>'
-
-
 def _dots(modules: Sequence[ModuleError], scale: _Scale, culprit: str | None) -> Iterator[str]:
     for module in modules:
-        x = scale.x(module.depth)
-        words = escape(_words(module))
-        if module.module == culprit:
+        x, found = scale.x(module.depth), module.module == culprit
+        if found:
             yield _rule(x, _TOP, x, _TOP + _INNER_HEIGHT, 0.6)
+        dots = _dot(x, scale.y(module.ratio), 1.5, _ERROR)
+        if module.local is not None:
+            dots += _dot(x, scale.y(module.local), *((5, _CULPRIT) if found else (2, _LOCAL)))
         # A wide transparent circle first, since nobody points at two pixels.
         yield (
-            f'<g><title>{words}</title><circle cx="{x}" cy="{scale.y(module.ratio)}" r="5" '
-            'fill="transparent"/>'
-            + _dot(x, scale.y(module.ratio), 1.5, _ERROR)
-            + ("" if module.local is None else _local_dot(module, x, scale, culprit))
-            + "</g>"
+            f'<g><title>{escape(_words(module))}</title><circle cx="{x}" '
+            f'cy="{scale.y(module.ratio)}" r="5" fill="transparent"/>{dots}</g>'
         )
-
-
-def _local_dot(module: ModuleError, x: float, scale: _Scale, culprit: str | None) -> str:
-    found = module.module == culprit
-    return _dot(x, scale.y(module.local or 0), 5 if found else 2, _CULPRIT if found else _LOCAL)
 
 
 def _dot(x: float, y: float, radius: float, colour: str) -> str:
