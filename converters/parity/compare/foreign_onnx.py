@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onnx import TensorProto, numpy_helper
 
 from converters.checkpoint.onnx_places import open_onnx, require_readable
 from converters.errors import InputError
 from converters.formats.onnx.runtime import PROVIDERS, session_options
+from converters.formats.onnx.silent import onnxruntime
 from converters.parity.compare.foreign import IMAGE_AXES, by, in_a_sentence, named
 from regnet.files.dtypes import COMPUTED
 
@@ -40,8 +42,6 @@ class ForeignOnnx:
     noise = "float32 ONNX Runtime"
 
     def __init__(self, file: Path | str) -> None:
-        from converters.formats.onnx.silent import onnxruntime
-
         self._path = path = Path(file)
         require_readable(path)
         remedy = "check that the file is whole and its weights are beside it"
@@ -83,8 +83,6 @@ class ForeignOnnx:
 
     @cached_property
     def _plain_session(self) -> InferenceSession:
-        from converters.formats.onnx.silent import onnxruntime
-
         options = session_options()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         return onnxruntime.InferenceSession(self._path, options, providers=PROVIDERS)
@@ -101,8 +99,6 @@ class ForeignOnnx:
         Raises:
             ValueError: If weights are not where the file says.
         """
-        from onnx import numpy_helper
-
         graph = open_onnx(self._path, weights=True).graph
         return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
@@ -133,20 +129,16 @@ def _batches(pixels: NDArray[Any], size: int) -> Sequence[NDArray[Any]]:
 
 def _precision(path: Path) -> str:
     """The narrowest type among operators and weights, which is what decides how far it may be."""
-    import onnx
-
     graph = open_onnx(path).graph
     if any("QuantizeLinear" in node.op_type or "QLinear" in node.op_type for node in graph.node):
         return "int8"
     types = {tensor.data_type for tensor in graph.initializer}
-    narrow = {"float16": onnx.TensorProto.FLOAT16, "bfloat16": onnx.TensorProto.BFLOAT16}
+    narrow = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
     return next((name for name, number in narrow.items() if number in types), COMPUTED)
 
 
 def _doubled(model: ModelProto) -> ModelProto:
     """The model with every float32 or float16 in it a float64."""
-    from onnx import TensorProto, numpy_helper
-
     narrow = {TensorProto.FLOAT, TensorProto.FLOAT16}
     constants = [
         attribute.t

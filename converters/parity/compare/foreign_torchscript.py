@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from converters.formats.reference import torch_threads
 from converters.formats.torchscript import TorchScriptRuntime
 from converters.parity.compare.foreign import IMAGE_AXES, by, in_a_sentence, named
@@ -42,20 +44,14 @@ class ForeignTorchScript:
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> Outputs:
         """Compute the outputs."""
-        import torch
-
         return self._run(torch.tensor(pixel_values))
 
     def in_another_order(self, pixel_values: NDArray[np.float32]) -> Outputs:
         """The same with memory running over channels first."""
-        import torch
-
         return self._run(torch.tensor(pixel_values).to(memory_format=torch.channels_last))
 
     def in_float64(self, pixel_values: NDArray[np.float32]) -> Outputs:
         """The outputs of the same module with all floats doubled."""
-        import torch
-
         self._module.double()
         try:
             return self._run(torch.tensor(pixel_values).double())
@@ -67,8 +63,6 @@ class ForeignTorchScript:
         return {name: tensor.numpy() for name, tensor in self._module.state_dict().items()}
 
     def _run(self, images: Any) -> Outputs:
-        import torch
-
         what = f"run on images {by(images.shape)} in {images.dtype}"
         remedy = "compare it with a checkpoint or a converted folder"
         with (
