@@ -114,13 +114,11 @@ def shared_inputs(a: Side, b: Side, images: Sequence[Path]) -> Inputs:
         random = np.random.default_rng(SEED)
         noise = random.standard_normal((_IMAGES, channels, height, width))
         inputs = {_NATIVE: noise.astype(np.float32)}
+    elif folders:
+        inputs = dict(fresh_inputs(folders[0]))
     else:
-        inputs = (
-            dict(fresh_inputs(folders[0]))
-            if folders
-            else verification_inputs(channels, DEFAULT_IMAGE_SIZE)
-        )
-        if not folders and TORCHSCRIPT not in {a.kind, b.kind}:
+        inputs = verification_inputs(channels, DEFAULT_IMAGE_SIZE)
+        if TORCHSCRIPT not in {a.kind, b.kind}:
             del inputs[_NATIVE]  # the reference evaluator takes seconds for an image of that size
     if images:
         if not folders:
