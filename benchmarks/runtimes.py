@@ -30,7 +30,7 @@ from benchmarks.tables import (
     replace_measured,
     targets_table,
 )
-from converters.formats.onnx.runtime import PROVIDERS, session_options
+from converters.formats.onnx.runtime import open_session
 from converters.formats.runtime import ArtefactRuntime
 from converters.jobs.bench import Contender, time_in_turn
 from converters.jobs.convert import convert
@@ -149,9 +149,7 @@ def in_pairs(
 
 def in_onnxruntime(path: Path) -> Network:
     """Open a file in ONNX Runtime as `regnet bench` does: one thread that does not spin."""
-    from converters.formats.onnx.silent import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, session_options(), providers=PROVIDERS)
+    session = open_session(path)
     name = session.get_inputs()[0].name
     return Network(lambda pixels: session.run(None, {name: pixels})[0], "ONNX Runtime")
 

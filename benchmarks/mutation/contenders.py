@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.formats.onnx.runtime import PROVIDERS, session_options
+from converters.formats.onnx.runtime import open_session, run_session, session_options
 from converters.formats.reference import ReferenceRuntime
 
 if TYPE_CHECKING:
@@ -118,11 +118,9 @@ def torch_onnx_rule(reference: Outputs, outputs: Outputs) -> bool:
 
 def run_onnx(path: Path, pixels: NDArray[np.float32], *, basic: bool = False) -> Outputs:
     """Outputs by name, in the order of the file."""
-    from converters.formats.onnx.silent import onnxruntime
+    import onnxruntime
 
     options = session_options()
     if basic:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = onnxruntime.InferenceSession(path, options, providers=PROVIDERS)
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"pixel_values": pixels}), strict=True))
+    return run_session(open_session(path, options), "pixel_values", pixels)

@@ -18,7 +18,7 @@ from rich.table import Table
 from converters.cli.console import Output
 from converters.folder.folder import ConvertedFolder
 from converters.formats.format import ExportOptions
-from converters.formats.probabilities import softmax
+from converters.formats.runtime import softmax
 from converters.jobs.bench_folder import bench_folder
 from converters.jobs.evaluate import evaluate
 from converters.jobs.export import export_artefacts

@@ -1,4 +1,4 @@
-"""What every runtime offers."""
+"""What every runtime offers, and how sure its outputs are."""
 
 from __future__ import annotations
 
@@ -61,3 +61,12 @@ class ArtefactRuntime(Runtime, Protocol):
             self(pixel_values)
             seconds.append(time.perf_counter() - begin)
         return seconds
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Probabilities (N, classes) of logits (N, classes)."""
+    import numpy as np
+
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    return probabilities

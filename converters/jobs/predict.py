@@ -12,8 +12,8 @@ from converters.errors import InputError, StorageError, in_words
 from converters.folder.folder import ConvertedFolder
 from converters.folder.images import read_in_batches
 from converters.formats.memory import MemoryShortError
-from converters.formats.probabilities import softmax
 from converters.formats.registry import FORMATS, artefacts_in
+from converters.formats.runtime import softmax
 from converters.parity.found import open_found
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from converters.folder.inputs import SEED
 from converters.formats.onnx.graph import LOGITS
 from converters.formats.onnx.preprocessing import PROBABILITIES, TOP_INDICES, TOP_SCORES
 from converters.formats.onnx.preprocessing_runtime import ConfinedWhole, WholeWithPreprocessing
-from converters.formats.probabilities import softmax
+from converters.formats.runtime import softmax
 from converters.parity.metrics import Errors
 from converters.parity.truth import Truth
 from converters.parity.verdict import MAX_LIMIT, Measurement, judge

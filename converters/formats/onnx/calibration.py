@@ -12,11 +12,12 @@ from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError
 from converters.folder.images import UnreadableImagesError, find_images, read_in_batches
 from converters.folder.inputs import NATURAL, verification_inputs
+from converters.formats.onnx.graph import named_node
 from converters.formats.onnx.runtime import open_session
 from regnet.architecture import PIXELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -64,20 +65,21 @@ def images_sha256(folder: ConvertedFolder, places: Sequence[Path]) -> str:
 
 
 def calibration_pixels(
-    folder: ConvertedFolder, images: Iterable[Path]
+    folder: ConvertedFolder, places: Sequence[Path]
 ) -> list[NDArray[np.float32]]:
-    """Prepare images as the folder's own image processor does.
+    """Prepare the images of :func:`calibration_images` as the folder's own image processor does.
 
     Returns:
         Batches of at most 8, each (N, num_channels, H, W), all in memory: 154 MB of 256 images of
         224 pixels.
 
     Raises:
-        InputError: If together they take more than a gigabyte.
+        InputError: If there are none, or together they take more than a gigabyte.
         UnreadableImagesError: If there are some that cannot be read.
     """
     unreadable: list[str] = []
     batches: list[NDArray[np.float32]] = []
+    images = calibration_images(folder, places)
     for _, pixels in read_in_batches(images, folder.processor, _BATCH, unreadable):
         batches.append(pixels)
         if sum(batch.nbytes for batch in batches) > _MOST_BYTES:
@@ -96,42 +98,32 @@ def verification_pixels(folder: ConvertedFolder) -> list[NDArray[np.float32]]:
     return [pixels for name, pixels in inputs.items() if name in NATURAL]
 
 
-class Measured:
-    """What a network makes of the calibration images.
+def measured(
+    model: ModelProto, batches: Sequence[NDArray[np.float32]], values: Sequence[str] = ()
+) -> tuple[list[NDArray[np.float32]], dict[str, tuple[float, float]]]:
+    """Run a model, which is left as it is, on one thread.
 
-    Attributes:
-        outputs: Its first output for each batch, (N, ...), float32.
-        ranges: Value to the least and the largest number seen.
+    Args:
+        model: With its initialisers, in less than 2 GB.
+        batches: Of pixels.
+        values: What to measure the ranges of.
+
+    Returns:
+        Its first output for each batch, (N, ...), and of each value the least and the largest
+        number seen.
     """
-
-    def __init__(
-        self, model: ModelProto, batches: Sequence[NDArray[np.float32]], values: Sequence[str] = ()
-    ) -> None:
-        """Run a model, which is left as it is, on one thread.
-
-        Args:
-            model: With its initialisers, in less than 2 GB.
-            batches: Of pixels.
-            values: What to measure the ranges of.
-        """
-        observed = ModelProto()
-        observed.CopyFrom(model)
-        observed.graph.output.extend(_observe(observed, values))
-        session = open_session(observed)
-        runs = [session.run(None, {PIXELS: pixels}) for pixels in batches]
-        self.outputs = [run[0] for run in runs]
-        bounds = np.array([run[len(model.graph.output) :] for run in runs], np.float32)
-        pairs = bounds.reshape(len(runs), len(values), 2)
-        least, most = pairs[..., 0].min(axis=0), pairs[..., 1].max(axis=0)
-        self.ranges = dict(
-            zip(values, zip(least.tolist(), most.tolist(), strict=True), strict=True)
-        )
-
-
-def _observe(model: ModelProto, values: Iterable[str]) -> Iterator[object]:
-    """Nodes behind values that give their least and largest numbers, as outputs."""
+    observed = ModelProto()
+    observed.CopyFrom(model)
     for value in values:
         for operator in ("ReduceMin", "ReduceMax"):
-            name = f"{value}.{operator}"
-            model.graph.node.append(helper.make_node(operator, [value], [name], keepdims=0))
-            yield helper.make_tensor_value_info(name, TensorProto.FLOAT, [])
+            bound = f"{value}.{operator}"
+            observed.graph.node.append(named_node(operator, bound, value, keepdims=0))
+            info = helper.make_tensor_value_info(bound, TensorProto.FLOAT, [])
+            observed.graph.output.append(info)
+    session = open_session(observed)
+    runs = [session.run(None, {PIXELS: pixels}) for pixels in batches]
+    bounds = np.array([run[len(model.graph.output) :] for run in runs], np.float32)
+    pairs = bounds.reshape(len(runs), len(values), 2)
+    least, most = pairs[..., 0].min(axis=0).tolist(), pairs[..., 1].max(axis=0).tolist()
+    ranges = zip(least, most, strict=True)
+    return [run[0] for run in runs], dict(zip(values, ranges, strict=True))

@@ -93,7 +93,7 @@ def self_contained(folder: ConvertedFolder, form: GraphForm) -> OnnxFile:
     """
     graph = build_graph(folder.config, classifier=folder.has_classifier, fold_norms=True, form=form)
     weights = tuple(folded_weights(folder, form.precision))
-    return OnnxFile(_model(_metadata(folder, form), form), graph, weights)
+    return OnnxFile(_model(folder, form), graph, weights)
 
 
 def _sharing(
@@ -112,11 +112,12 @@ def _sharing(
     digests = {
         file.name: weights_sha256.get(file.name) or sha256_of(file) for file in folder.weight_files
     }
-    metadata = _metadata(folder, form) | {WEIGHTS_KEY: _json(digests)}
-    return OnnxFile(_model(metadata, form), graph)
+    return OnnxFile(_model(folder, form, {WEIGHTS_KEY: _json(digests)}), graph)
 
 
-def _model(metadata: Mapping[str, str], form: GraphForm) -> ModelProto:
+def _model(
+    folder: ConvertedFolder, form: GraphForm, more: Mapping[str, str] | None = None
+) -> ModelProto:
     """Everything but the graph; nothing in it tells the machine or what is installed there.
 
     The format is the oldest that the opset allows: runtimes refuse newer ones than they know.
@@ -128,6 +129,7 @@ def _model(metadata: Mapping[str, str], form: GraphForm) -> ModelProto:
         producer_version=REVISION,
         opset_import=[opset],
     )
+    metadata = _metadata(folder, form) | (more or {})
     helper.set_model_props(model, dict(sorted(metadata.items())))
     return model
 

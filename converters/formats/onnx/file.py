@@ -13,15 +13,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto
+import numpy as np
+from onnx import GraphProto, ModelProto, TensorProto
 
+from converters.errors import InputError
 from regnet.files.dtypes import item_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from converters.formats.onnx.form import Element
@@ -48,8 +49,8 @@ class Weight:
     Attributes:
         name: Of the initialiser.
         shape: Its sizes.
-        compute: Gives the array, row-major, of this shape and type.
-        element: Its type.
+        compute: Gives the array, row-major, of this shape.
+        element: The type that it is rounded to.
     """
 
     name: str
@@ -66,6 +67,33 @@ class Weight:
         """The initialiser without its data."""
         kind = ONNX_TYPES[self.element]
         return TensorProto(name=self.name, dims=self.shape, data_type=kind)
+
+    def computed(self) -> NDArray[np.floating]:
+        """The array, row-major.
+
+        Raises:
+            InputError: If float16 cannot hold it.
+        """
+        # Folding damaged weights, such as a negative variance, gives values that are not finite, as
+        # running them would; saying so is the verdict's business, and NumPy's warning would say it
+        # less well.
+        with np.errstate(all="ignore"):
+            array = self.compute().astype(self.element, copy=False)
+        if array.dtype == np.float16 and np.isinf(array).any():
+            raise InputError(
+                f"{self.name} holds numbers beyond {np.finfo(np.float16).max}, which float16 "
+                "cannot; export the network in float32, as --format onnx or onnx-web."
+            )
+        return array
+
+
+def external(tensor: TensorProto, location: str, offset: int, length: int) -> TensorProto:
+    """Say of an initialiser that its bytes lie in another file."""
+    tensor.data_location = TensorProto.EXTERNAL
+    place = {"location": location, "offset": offset, "length": length}
+    for key, value in place.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +132,7 @@ class OnnxFile:
             file.write(graph_head)
             for head, weight in zip(weight_heads, self.weights, strict=True):
                 file.write(head)
-                file.write(weight.compute().data)
+                file.write(weight.computed().data)
 
     def write_pair(self, path: Path) -> None:
         """Write the graph to one file and the weights, without gaps, to another beside it.
@@ -120,14 +148,9 @@ class OnnxFile:
         graph.CopyFrom(self.graph)
         with data.open("wb") as file:
             for weight in self.weights:
-                tensor = weight.described()
-                tensor.data_location = TensorProto.EXTERNAL
-                place = {"location": data.name, "offset": file.tell(), "length": weight.nbytes}
-                for key, value in place.items():
-                    entry = StringStringEntryProto(key=key, value=str(value))
-                    tensor.external_data.append(entry)
+                tensor = external(weight.described(), data.name, file.tell(), weight.nbytes)
                 graph.initializer.append(tensor)
-                file.write(weight.compute().data)
+                file.write(weight.computed().data)
         OnnxFile(self.model, graph).write(path)
 
     def _heads(self) -> tuple[bytes, bytes, list[bytes]]:

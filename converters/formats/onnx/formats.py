@@ -6,6 +6,8 @@ What writes and runs them is beside this file and imported when it is used, sinc
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from converters.folder.folder import ONNX_NAME
 from converters.formats.format import Format
 from regnet.files.late import lazily
@@ -14,11 +16,6 @@ _ONNX = "converters.formats.onnx"
 _PARITY = "converters.parity"
 _GRAPH = frozenset({"opset", "sizes"})
 _SESSION = ("import onnxruntime", 'session = onnxruntime.InferenceSession("{file}")')
-_RUN = 'outputs = session.run(None, {{"pixel_values": pixels.numpy()}})'
-
-_load = lazily(f"{_ONNX}.runtime:OnnxRuntime")
-_certificate = f"{_PARITY}.contents.onnx:read_onnx"
-_intermediates = f"{_PARITY}.locate.intermediates_onnx:run_onnx"
 
 ONNX = Format(
     name="onnx",
@@ -26,40 +23,14 @@ ONNX = Format(
     file_name=ONNX_NAME,
     options=_GRAPH | {"share_weights"},
     export=lazily(f"{_ONNX}.export:export_onnx"),
-    load=_load,
-    certificate=_certificate,
-    intermediates=_intermediates,
-    usage=(*_SESSION, _RUN),
+    load=lazily(f"{_ONNX}.runtime:OnnxRuntime"),
+    certificate=f"{_PARITY}.contents.onnx:read_onnx",
+    intermediates=f"{_PARITY}.locate.intermediates_onnx:run_onnx",
+    usage=(*_SESSION, 'outputs = session.run(None, {{"pixel_values": pixels.numpy()}})'),
 )
 
-ONNX_FP16 = Format(
-    name="onnx-fp16",
-    title="ONNX in float16",
-    file_name="onnx/model_fp16.onnx",
-    companions=("model_fp16.onnx_data",),
-    precision="float16",
-    options=_GRAPH | {"external_data", "io_float16"},
-    export=lazily(f"{_ONNX}.export:export_float16"),
-    load=_load,
-    certificate=_certificate,
-    usage=(*_SESSION, _RUN),
-)
-
-ONNX_INT8 = Format(
-    name="onnx-int8",
-    title="ONNX in int8",
-    file_name="onnx/model_quantized.onnx",
-    precision="int8",
-    options=_GRAPH | {"calibration_images", "largest_loss"},
-    export=lazily(f"{_ONNX}.int8:export_int8"),
-    load=_load,
-    certificate=f"{_PARITY}.contents.onnx_int8:read_onnx_int8",
-    details=lazily(f"{_ONNX}.int8:details"),
-    details_in_words=lazily(f"{_ONNX}.int8:details_in_words"),
-    usage=(*_SESSION, _RUN),
-)
-
-ONNX_WEB = Format(
+ONNX_WEB = replace(
+    ONNX,
     name="onnx-web",
     title="ONNX for transformers.js",
     file_name="onnx/model.onnx",
@@ -67,9 +38,6 @@ ONNX_WEB = Format(
     may_equal="onnx",
     options=_GRAPH | {"external_data"},
     export=lazily(f"{_ONNX}.export:export_onnx_alone"),
-    load=_load,
-    certificate=_certificate,
-    intermediates=_intermediates,
     language="js",
     usage=(
         'import * as ort from "onnxruntime-web";',
@@ -78,7 +46,34 @@ ONNX_WEB = Format(
     ),
 )
 
-ONNX_PREPROCESSING = Format(
+ONNX_FP16 = replace(
+    ONNX,
+    name="onnx-fp16",
+    title="ONNX in float16",
+    file_name="onnx/model_fp16.onnx",
+    companions=("model_fp16.onnx_data",),
+    precision="float16",
+    options=_GRAPH | {"external_data", "io_float16"},
+    export=lazily(f"{_ONNX}.export:export_float16"),
+    intermediates=None,
+)
+
+ONNX_INT8 = replace(
+    ONNX,
+    name="onnx-int8",
+    title="ONNX in int8",
+    file_name="onnx/model_quantized.onnx",
+    precision="int8",
+    options=_GRAPH | {"calibration_images", "largest_loss"},
+    export=lazily(f"{_ONNX}.int8:export_int8"),
+    certificate=f"{_PARITY}.contents.onnx_int8:read_onnx_int8",
+    intermediates=None,
+    details=lazily(f"{_ONNX}.int8:details"),
+    details_in_words=lazily(f"{_ONNX}.int8:details_in_words"),
+)
+
+ONNX_PREPROCESSING = replace(
+    ONNX,
     name="onnx-preprocessing",
     title="ONNX with preprocessing",
     file_name="onnx/model_with_preprocessing.onnx",
@@ -86,7 +81,7 @@ ONNX_PREPROCESSING = Format(
     options=_GRAPH,
     export=lazily(f"{_ONNX}.preprocessing:export_with_preprocessing"),
     load=lazily(f"{_ONNX}.preprocessing_runtime:NetworkOfPreprocessing"),
-    certificate=_certificate,
+    intermediates=None,
     usage=(
         *_SESSION,
         'probabilities, scores, classes = session.run(None, {{"image": image}})  # uint8 NHWC, RGB',

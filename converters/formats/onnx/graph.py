@@ -104,6 +104,11 @@ def _feature_size(operations: Operations, form: GraphForm, axis: str) -> int | s
     return f"feature_{axis}" if size is None else extents(operations, size)[FEATURES]
 
 
+def named_node(operator: str, name: str, *inputs: str, **attributes: Any) -> NodeProto:
+    """A node, called like the value that it makes."""
+    return helper.make_node(operator, inputs, [name], name=name, **attributes)
+
+
 @dataclass
 class _NodeWriter:
     """Appends nodes in execution order; most methods return the name of the value they made."""
@@ -122,7 +127,7 @@ class _NodeWriter:
 
     def add(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
         inputs = tuple(map(self.as_computed, inputs))
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
+        self.nodes.append(named_node(operator, name, *inputs, **attributes))
         return name
 
     def as_computed(self, name: str) -> str:
@@ -132,8 +137,7 @@ class _NodeWriter:
             return name
         precision: Element = self.form.precision
         value = f"{name}.{precision}"
-        node = helper.make_node("Cast", [name], [value], name=value, to=ONNX_TYPES[precision])
-        self.nodes.append(node)
+        self.nodes.append(named_node("Cast", value, name, to=ONNX_TYPES[precision]))
         return value
 
     def constant(self, name: str, value: float) -> str:

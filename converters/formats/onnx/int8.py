@@ -22,22 +22,15 @@ from onnx import ModelProto, StringStringEntryProto, numpy_helper
 from converters.checkpoint.onnx_places import open_onnx
 from converters.errors import InputError
 from converters.formats.onnx.calibration import (
-    Measured,
-    calibration_images,
     calibration_pixels,
+    measured,
     verification_pixels,
 )
 from converters.formats.onnx.export import SELF_CONTAINED_LIMIT, self_contained
 from converters.formats.onnx.file import OnnxFile
 from converters.formats.onnx.form import PRECISION_KEY, SIZES_KEY
-from converters.formats.onnx.int8_graph import (
-    Grid,
-    Int8Plan,
-    initialisers,
-    layer_names,
-    quantised,
-)
-from converters.formats.probabilities import softmax
+from converters.formats.onnx.int8_graph import Grid, Int8Plan, layer_names
+from converters.formats.runtime import softmax
 from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
@@ -118,14 +111,9 @@ def export_int8(folder: ConvertedFolder, path: Path, options: ExportOptions) -> 
         InputError: Also if there are no images, or int8 does not do for this network.
     """
     form, loss = options.form, options.largest_loss
-    network = _Network(folder, form)
-    images = calibration_images(folder, options.calibration_images)
-    batches = calibration_pixels(folder, images)
-    seen = [*batches, *verification_pixels(folder)]
-    measured = Measured(network.in_float, seen, network.plan().values)
-    trial = _Trial(network, measured, batches)
-    quantisation = trial.fewest_in_float(LARGEST_LOSS if loss is None else loss)
-    model = network.in_int8(trial.grids, quantisation.float_layers, form)
+    network = _Network(folder, options)
+    quantisation = network.fewest_in_float(LARGEST_LOSS if loss is None else loss)
+    model = network.in_int8(quantisation.float_layers, form)
     stated = {PRECISION_KEY: "int8", QUANTISATION_KEY: json.dumps(asdict(quantisation))}
     if form.fixed:
         stated[SIZES_KEY] = json.dumps(form.fixed, sort_keys=True)
@@ -137,15 +125,10 @@ def export_int8(folder: ConvertedFolder, path: Path, options: ExportOptions) -> 
     OnnxFile(model, graph).write(path)
 
 
-def read_quantisation(path: Path) -> dict[str, Any]:
-    """What an int8 file states of itself, as plain values for JSON."""
-    fields = asdict(Quantisation.stated(open_onnx(path)))
-    return fields | {"float_layers": list(fields["float_layers"])}
-
-
 def details(path: Path) -> dict[str, Any]:
-    """What is recorded of an int8 file beside its digest."""
-    return {"quantisation": read_quantisation(path)}
+    """What is recorded of an int8 file beside its digest: what it states, as values for JSON."""
+    fields = asdict(Quantisation.stated(open_onnx(path)))
+    return {"quantisation": fields | {"float_layers": list(fields["float_layers"])}}
 
 
 def details_in_words(details: Mapping[str, Any]) -> str:
@@ -154,56 +137,26 @@ def details_in_words(details: Mapping[str, Any]) -> str:
 
 
 class _Network:
-    """A network, to be quantised in part; all of it is in memory."""
+    """A network, to be quantised in part and tried on the calibration images; all in memory."""
 
-    def __init__(self, folder: ConvertedFolder, form: GraphForm) -> None:
-        self.layers = layer_names(folder)
-        self.has_classes = folder.has_classifier and folder.config.num_labels > 1
+    def __init__(self, folder: ConvertedFolder, options: ExportOptions) -> None:
         self._folder = folder
-        self._file = self_contained(folder, replace(form, batch=None, height=None, width=None))
+        self._layers = layer_names(folder)
+        form = replace(options.form, batch=None, height=None, width=None)
+        self._file = self_contained(folder, form)
         if self._file.nbytes > SELF_CONTAINED_LIMIT:
             raise InputError(
                 f"{folder.path} is larger than the 2 GB that can be quantised here; export it as "
                 "onnx-fp16."
             )
-        self._weights = {weight.name: weight.compute() for weight in self._file.weights}
-
-    @property
-    def in_float(self) -> ModelProto:
-        """The model as it is."""
-        return self._model(self._file.graph, self._weights)
-
-    def plan(self, left: Collection[str] = ()) -> Int8Plan:
-        """What is computed in integers if some layers are left in float."""
-        return Int8Plan(self._file.graph, self.layers, left)
-
-    def in_int8(
-        self, grids: Mapping[str, Grid], left: Collection[str], form: GraphForm | None = None
-    ) -> ModelProto:
-        """The quantised model; with all sizes open unless a form fixes them."""
-        plan = self.plan(left)
-        graph = self_contained(self._folder, form).graph if form else self._file.graph
-        tensors = initialisers(graph, plan, grids, self._weights)
-        return self._model(quantised(graph, plan), tensors)
-
-    def _model(self, graph: GraphProto, tensors: Mapping[str, NDArray[Any]]) -> ModelProto:
-        model = ModelProto()
-        model.CopyFrom(self._file.model)
-        model.graph.CopyFrom(graph)
-        model.graph.initializer.extend(
-            numpy_helper.from_array(tensor, name) for name, tensor in tensors.items()
-        )
-        return model
-
-
-class _Trial:
-    """Tries quantisations of a network on the calibration images."""
-
-    def __init__(self, network: _Network, measured: Measured, batches: Batches) -> None:
-        self.grids = {name: Grid.spanning(*range_) for name, range_ in measured.ranges.items()}
-        self._network = network
-        self._batches = batches
-        self._truth = measured.outputs[: len(batches)]
+        self._weights = {weight.name: weight.computed() for weight in self._file.weights}
+        self._batches = calibration_pixels(folder, options.calibration_images)
+        seen = [*self._batches, *verification_pixels(folder)]
+        graph = self._file.graph
+        values = Int8Plan(graph, self._layers).values
+        outputs, ranges = measured(self._model(graph, self._weights), seen, values)
+        self._grids = {name: Grid.spanning(*range_) for name, range_ in ranges.items()}
+        self._truth = outputs[: len(self._batches)]
 
     def fewest_in_float(self, largest_loss: float) -> Quantisation:
         """The first that does, with more and more layers in float.
@@ -212,7 +165,7 @@ class _Trial:
             InputError: If it costs too much whichever layers are left.
         """
         images = sum(map(len, self._batches))
-        if not self._network.has_classes:
+        if not self._folder.has_classifier or self._folder.config.num_labels <= 1:
             return Quantisation(images)
         for left in self._growing():
             agreement, loss = self._compared(left)
@@ -222,6 +175,21 @@ class _Trial:
             f"int8 costs {loss:.1%} of top-1 on the calibration images even with nearly all layers "
             "in float; calibrate on images that the network knows, or export it as onnx-fp16."
         )
+
+    def in_int8(self, left: Collection[str], form: GraphForm | None = None) -> ModelProto:
+        """The quantised model but for some layers; with all sizes open unless a form fixes them."""
+        graph = self_contained(self._folder, form).graph if form else self._file.graph
+        plan = Int8Plan(graph, self._layers, left)
+        return self._model(plan.quantised(), plan.initialisers(self._grids, self._weights))
+
+    def _model(self, graph: GraphProto, tensors: Mapping[str, NDArray[Any]]) -> ModelProto:
+        model = ModelProto()
+        model.CopyFrom(self._file.model)
+        model.graph.CopyFrom(graph)
+        model.graph.initializer.extend(
+            numpy_helper.from_array(tensor, name) for name, tensor in tensors.items()
+        )
+        return model
 
     def _growing(self) -> Iterator[Sequence[str]]:
         """Layers to leave: none, then the most sensitive, then more."""
@@ -242,12 +210,12 @@ class _Trial:
 
     def _most_sensitive_first(self) -> list[str]:
         """Layers by the error of the logits where nothing else is quantised."""
-        layers, errors = self._network.layers, {}
-        for layer in layers:
-            outputs = self._outputs(set(layers) - {layer}, self._batches[:_RANKED_ON])
+        errors = {}
+        for layer in self._layers:
+            outputs = self._outputs(set(self._layers) - {layer}, self._batches[:_RANKED_ON])
             pairs = zip(outputs, self._truth, strict=False)
             errors[layer] = sum(float(np.square(ours - truth).sum()) for ours, truth in pairs)
-        return sorted(layers, key=lambda layer: -errors[layer])
+        return sorted(self._layers, key=lambda layer: -errors[layer])
 
     def _outputs(self, left: Collection[str], batches: Batches) -> Batches:
-        return Measured(self._network.in_int8(self.grids, left), batches).outputs
+        return measured(self.in_int8(left), batches)[0]

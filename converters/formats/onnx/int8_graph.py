@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import GraphProto, NodeProto, helper
 
+from converters.formats.onnx.graph import named_node
 from regnet.architecture import PIXELS, Add, Linear, Norm, Scale
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class Int8Plan:
         left: Those of them that stay in float.
 
     Attributes:
+        graph: As given.
         nodes: Names of the nodes.
         values: Names of the values, in the order of the graph.
         handed_on: Those that exist only on their grid, since a node in integers makes them.
@@ -129,6 +131,7 @@ class Int8Plan:
     def __init__(
         self, graph: GraphProto, layers: Collection[str], left: Collection[str] = ()
     ) -> None:
+        self.graph = graph
         chosen = {None: False} | {layer: layer not in left for layer in layers}
         ours = [node for node in graph.node if chosen[_layer_of(node, layers)]]
         self.nodes = {node.name for node in ours}
@@ -136,7 +139,7 @@ class Int8Plan:
         relu = _sole_relus(graph)
         made = [relu.get(node.output[0], node.output[0]) for node in ours]
         self.handed_on = {value for value in made if value not in outputs}
-        read = {value for node in ours for value in activations(node)}
+        read = {value for node in ours for value in _activations(node)}
         order = [PIXELS, *(value for node in graph.node for value in node.output)]
         self.values = [value for value in order if value in read | self.handed_on]
 
@@ -145,86 +148,71 @@ class Int8Plan:
         on_grid = value in self.handed_on or (ours and value in self.values)
         return f"{value}.float32" if on_grid else value
 
+    def quantised(self) -> GraphProto:
+        """Write the graph anew with what is planned in integers, without initialisers."""
+        nodes = _pair(PIXELS) if PIXELS in self.values else []
+        for node in self.graph.node:
+            ours = node.name in self.nodes
+            copy = NodeProto()
+            copy.CopyFrom(node)
+            copy.input[:] = [self.read(value, ours=ours) for value in node.input]
+            if ours and node.op_type in _MULTIPLYING:
+                _, weight, bias = node.input
+                copy.input[1:] = [f"{weight}{WEIGHT}.float32", f"{bias}{BIAS}.float32"]
+                nodes.append(_dequantised(weight + WEIGHT, SCALE, ZERO_POINT, axis=0))
+                nodes.append(_dequantised(bias + BIAS, SCALE, axis=0))
+            nodes.append(copy)
+            for value in node.output:
+                if value in self.values:
+                    nodes += _pair(value)
+        return helper.make_graph(nodes, self.graph.name, self.graph.input, self.graph.output)
 
-def quantised(graph: GraphProto, plan: Int8Plan) -> GraphProto:
-    """Write a graph anew with what is planned in integers; initialisers are left to the caller.
+    def initialisers(
+        self, grids: Mapping[str, Grid], weights: Mapping[str, NDArray[np.floating]]
+    ) -> dict[str, NDArray[Any]]:
+        """All tensors that the nodes of :meth:`quantised` read, by name.
 
-    Args:
-        graph: In float32, without initialisers.
-        plan: Of this graph.
-    """
-    nodes = _pair(PIXELS) if PIXELS in plan.values else []
-    for node in graph.node:
-        ours = node.name in plan.nodes
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        copy.input[:] = [plan.read(value, ours=ours) for value in node.input]
-        if ours and node.op_type in _MULTIPLYING:
-            _, weight, bias = node.input
-            copy.input[1:] = [f"{weight}{WEIGHT}.float32", f"{bias}{BIAS}.float32"]
-            steps, per_channel = weight + WEIGHT, {"axis": 0}
-            nodes.append(_dequantise(steps, SCALE, ZERO_POINT, **per_channel))
-            nodes.append(_dequantise(bias + BIAS, SCALE, **per_channel))
-        nodes.append(copy)
-        for value in node.output:
-            if value in plan.values:
-                nodes += _pair(value)
-    return helper.make_graph(nodes, graph.name, graph.input, graph.output)
-
-
-def initialisers(
-    graph: GraphProto,
-    plan: Int8Plan,
-    grids: Mapping[str, Grid],
-    weights: Mapping[str, NDArray[np.floating]],
-) -> dict[str, NDArray[Any]]:
-    """All tensors that the nodes of :func:`quantised` read, by name.
-
-    Args:
-        graph: In float32, without initialisers.
-        plan: Of this graph.
-        grids: For each of ``plan.values``.
-        weights: The initialisers of ``graph``.
-    """
-    tensors: dict[str, NDArray[Any]] = {}
-    for value in plan.values:
-        tensors[value + SCALE] = np.array(grids[value].scale, np.float32)
-        tensors[value + ZERO_POINT] = np.array(grids[value].zero_point, np.uint8)
-    for node in graph.node:
-        if node.name in plan.nodes and node.op_type in _MULTIPLYING:
-            value, weight, bias = node.input
-            rounded = Int8Weight.of(weights[weight], weights[bias], grids[value].scale)
-            tensors |= {
-                weight + WEIGHT: rounded.weight,
-                weight + WEIGHT + SCALE: rounded.scale,
-                weight + WEIGHT + ZERO_POINT: np.zeros(len(rounded.weight), np.int8),
-                bias + BIAS: rounded.bias,
-                bias + BIAS + SCALE: rounded.bias_scale,
-            }
-        else:
-            tensors |= {value: weights[value] for value in node.input if value in weights}
-    return tensors
+        Args:
+            grids: For each of ``values``.
+            weights: The initialisers of ``graph``.
+        """
+        tensors: dict[str, NDArray[Any]] = {}
+        for value in self.values:
+            tensors[value + SCALE] = np.array(grids[value].scale, np.float32)
+            tensors[value + ZERO_POINT] = np.array(grids[value].zero_point, np.uint8)
+        for node in self.graph.node:
+            if node.name in self.nodes and node.op_type in _MULTIPLYING:
+                value, weight, bias = node.input
+                rounded = Int8Weight.of(weights[weight], weights[bias], grids[value].scale)
+                tensors |= {
+                    weight + WEIGHT: rounded.weight,
+                    weight + WEIGHT + SCALE: rounded.scale,
+                    weight + WEIGHT + ZERO_POINT: np.zeros(len(rounded.weight), np.int8),
+                    bias + BIAS: rounded.bias,
+                    bias + BIAS + SCALE: rounded.bias_scale,
+                }
+            else:
+                tensors |= {value: weights[value] for value in node.input if value in weights}
+        return tensors
 
 
 def _pair(value: str) -> list[NodeProto]:
     """What puts an activation on its grid and back."""
-    name = f"{value}.uint8"
-    numbers = [value + SCALE, value + ZERO_POINT]
+    numbers = value + SCALE, value + ZERO_POINT
+    on_grid, off_grid = f"{value}.uint8", f"{value}.float32"
     return [
-        helper.make_node("QuantizeLinear", [value, *numbers], [name], name=name),
-        helper.make_node(
-            "DequantizeLinear", [name, *numbers], [f"{value}.float32"], name=f"{value}.float32"
-        ),
+        named_node("QuantizeLinear", on_grid, value, *numbers),
+        named_node("DequantizeLinear", off_grid, on_grid, *numbers),
     ]
 
 
-def _dequantise(steps: str, *numbers: str, **attributes: int) -> NodeProto:
+def _dequantised(steps: str, *numbers: str, **attributes: int) -> NodeProto:
     """What makes floats of an initialiser in integers."""
-    name, inputs = f"{steps}.float32", [steps, *(steps + ending for ending in numbers)]
-    return helper.make_node("DequantizeLinear", inputs, [name], name=name, **attributes)
+    inputs = (steps, *(steps + ending for ending in numbers))
+    return named_node("DequantizeLinear", f"{steps}.float32", *inputs, **attributes)
 
 
-def activations(node: NodeProto) -> list[str]:
+def _activations(node: NodeProto) -> list[str]:
     """What a node reads but weights."""
     return list(node.input[:1] if node.op_type in _MULTIPLYING else node.input)
 

@@ -12,8 +12,7 @@ from converters.formats.confined import Allowance, ConfinedProgram
 from converters.formats.onnx.form import stated_sizes
 from converters.formats.onnx.graph import LOGITS
 from converters.formats.onnx.preprocessing import IMAGE, PREFIX, PROBABILITIES, TOP_INDICES
-from converters.formats.onnx.runtime import open_session, session_options
-from converters.formats.onnx.silent import onnxruntime
+from converters.formats.onnx.runtime import NAME, open_session, run_session, session_options
 from converters.formats.runtime import ArtefactRuntime
 from regnet.architecture import PIXELS
 
@@ -33,7 +32,7 @@ class NetworkOfPreprocessing(ArtefactRuntime):
     """
 
     def __init__(self, path: Path, _: Sequence[str] = (), threads: int = 1) -> None:
-        self.name = f"onnxruntime {onnxruntime.__version__}"
+        self.name = NAME
         model = open_onnx(path, weights=True)
         graph = model.graph
         inside = [n for n in graph.node if not n.name.startswith(PREFIX) and n.name not in _BEHIND]
@@ -45,13 +44,8 @@ class NetworkOfPreprocessing(ArtefactRuntime):
         self._session = open_session(model, session_options(threads))
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Compute the logits.
-
-        Args:
-            pixel_values: (N, num_channels, H, W), normalised.
-        """
-        (logits,) = self._session.run([LOGITS], {PIXELS: pixel_values})
-        return {LOGITS: logits}
+        """Compute the logits."""
+        return run_session(self._session, PIXELS, pixel_values)
 
 
 class WholeWithPreprocessing:
@@ -69,7 +63,6 @@ class WholeWithPreprocessing:
         inner = [helper.make_empty_tensor_value_info(name) for name in (PIXELS, LOGITS)]
         model.graph.output.extend(inner)
         self.sizes = stated_sizes({entry.key: entry.value for entry in model.metadata_props})
-        self._names = [output.name for output in model.graph.output]
         self._session = open_session(model)
 
     def __call__(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -78,8 +71,7 @@ class WholeWithPreprocessing:
         Args:
             image: (N, height, width, num_channels).
         """
-        values = self._session.run(self._names, {IMAGE: image})
-        return dict(zip(self._names, values, strict=True))
+        return run_session(self._session, IMAGE, image)
 
 
 class ConfinedWhole(ConfinedProgram):

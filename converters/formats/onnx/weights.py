@@ -12,23 +12,22 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import StringStringEntryProto, TensorProto
+from onnx import TensorProto
 
 from converters.errors import InputError
-from converters.formats.onnx.file import ONNX_TYPES, Weight
+from converters.formats.onnx.file import ONNX_TYPES, Weight, external
 from converters.formats.onnx.graph import folded_names
-from regnet.architecture import BATCH_NORM_LEAVES, COUNTER, KERNEL, NORM_EPS
+from regnet.architecture import NORM_EPS, Conv, folded
 from regnet.files.dtypes import COMPUTED, widened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from converters.folder.folder import ConvertedFolder
     from converters.formats.onnx.form import Element
-
-_NORM_LEAVES = tuple(f".normalization.{leaf}" for leaf in BATCH_NORM_LEAVES)
+    from regnet.architecture import Norm, Slot
 
 
 def folded_weights(folder: ConvertedFolder, element: Element = "float32") -> Iterator[Weight]:
@@ -44,17 +43,17 @@ def folded_weights(folder: ConvertedFolder, element: Element = "float32") -> Ite
     Raises:
         InputError: If a tensor is no float of 16 bits or more.
     """
-    for name, shape in _parameters(folder):
-        if name.endswith(KERNEL):
-            module = name.removesuffix(KERNEL)
-            weight, bias = folded_names(module)
-            kernel = partial(_folded_kernel, folder, module, element)
-            shift = partial(_folded_bias, folder, module, element)
-            yield Weight(weight, shape, partial(_held, weight, kernel), element)
-            yield Weight(bias, shape[:1], partial(_held, bias, shift), element)
-        elif not name.endswith(_NORM_LEAVES):
-            own = partial(_own, folder, name, element)
-            yield Weight(name, shape, partial(_held, name, own), element)
+    _parameters(folder)  # refuses what is no float
+    for operation in folded(folder.architecture.operations):
+        if isinstance(operation, Conv) and operation.norm:
+            (kernel,), norm = operation.slots, operation.norm
+            weight, bias = folded_names(operation.around)
+            scaled = partial(_folded_kernel, folder, kernel, norm, element)
+            yield Weight(weight, kernel.shape, scaled, element)
+            yield Weight(bias, kernel.shape[:1], partial(_folded_bias, folder, norm), element)
+        else:
+            for slot in operation.slots:
+                yield Weight(slot.name, slot.shape, partial(_readable, folder, slot), element)
 
 
 def shared_weights(folder: ConvertedFolder) -> Iterator[TensorProto]:
@@ -63,90 +62,56 @@ def shared_weights(folder: ConvertedFolder) -> Iterator[TensorProto]:
     Raises:
         InputError: If a tensor is no float of 16 bits or more.
     """
-    for name, shape in _parameters(folder):
-        tensor = folder.tensors[name]
-        storage = tensor.storage
-        place = {
-            "location": storage.path.name,
-            "offset": str(storage.offset),
-            "length": str(storage.length),
-        }
-        yield TensorProto(
-            name=name,
-            dims=shape,
-            data_type=ONNX_TYPES[tensor.dtype],
-            data_location=TensorProto.EXTERNAL,
-            external_data=[StringStringEntryProto(key=k, value=v) for k, v in place.items()],
-        )
+    for slot in _parameters(folder):
+        stored, storage = folder.tensors[slot.name], folder.tensors[slot.name].storage
+        kind = ONNX_TYPES[stored.dtype]
+        tensor = TensorProto(name=slot.name, dims=slot.shape, data_type=kind)
+        yield external(tensor, storage.path.name, storage.offset, storage.length)
 
 
 def cast_names(folder: ConvertedFolder) -> frozenset[str]:
     """Name the initialisers of a sharing file that are not float32, as the operators want them."""
-    parameters = (name for name, _ in _parameters(folder))
-    return frozenset(name for name in parameters if folder.tensors[name].dtype != COMPUTED)
+    names = (slot.name for slot in _parameters(folder))
+    return frozenset(name for name in names if folder.tensors[name].dtype != COMPUTED)
 
 
-def _parameters(folder: ConvertedFolder) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of the state dict without its counters."""
-    for name, shape in folder.architecture.shapes.items():
-        if name.endswith(COUNTER):
-            continue
-        tensor = folder.tensors[name]
+def _parameters(folder: ConvertedFolder) -> list[Slot]:
+    """The tensors of the state dict without its counters."""
+    slots = [slot for slot in folder.architecture.slots if not slot.is_counter]
+    for slot in slots:
+        tensor = folder.tensors[slot.name]
         if tensor.dtype not in ONNX_TYPES:
             raise InputError(
-                f"{tensor.storage.path.name} holds {name} as {tensor.dtype} where ONNX wants "
+                f"{tensor.storage.path.name} holds {slot.name} as {tensor.dtype} where ONNX wants "
                 "floats; convert the source again."
             )
-        yield name, shape
+    return slots
 
 
-# Folding damaged weights, such as a negative variance, gives values that are not finite, as running
-# them would; saying so is the verdict's business, and NumPy's warning would say it less well.
-_damage_is_judged_later = np.errstate(all="ignore")
-
-
-def _held(name: str, compute: Callable[[], NDArray[np.floating]]) -> NDArray[np.floating]:
-    """Compute a weight, and refuse one that float16 cannot hold."""
-    array = compute()
-    if array.dtype == np.float16 and np.isinf(array).any():
-        raise InputError(
-            f"{name} holds numbers beyond {np.finfo(np.float16).max}, which float16 cannot; "
-            "export the network in float32, as --format onnx or onnx-web."
-        )
-    return array
-
-
-@_damage_is_judged_later
-def _folded_kernel(folder: ConvertedFolder, module: str, element: Element) -> NDArray[np.floating]:
-    kernel = _readable(folder, module + KERNEL)
-    scale = _scale(folder, module)[:, np.newaxis, np.newaxis, np.newaxis]
+def _folded_kernel(
+    folder: ConvertedFolder, slot: Slot, norm: Norm, element: Element
+) -> NDArray[np.floating]:
+    kernel = _readable(folder, slot)
+    scale = _affine(folder, norm)[0].reshape(-1, 1, 1, 1)
     # Multiplied in float64 and rounded by a buffer of some thousand elements: no float64 copy.
     folded = np.empty(kernel.shape, element)
     np.multiply(kernel, scale, out=folded, dtype=np.float64, casting="same_kind")
     return folded
 
 
-@_damage_is_judged_later
-def _folded_bias(folder: ConvertedFolder, module: str, element: Element) -> NDArray[np.floating]:
-    mean = _norm_leaf(folder, module, "running_mean")
-    folded = _norm_leaf(folder, module, "bias") - mean * _scale(folder, module)
-    return folded.astype(element)
+def _folded_bias(folder: ConvertedFolder, norm: Norm) -> NDArray[np.float64]:
+    return _affine(folder, norm)[1]
 
 
-def _scale(folder: ConvertedFolder, module: str) -> NDArray[np.float64]:
-    variance = _norm_leaf(folder, module, "running_var")
-    return _norm_leaf(folder, module, "weight") / np.sqrt(variance + NORM_EPS)
+def _affine(folder: ConvertedFolder, norm: Norm) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What a batch norm multiplies each channel by, and what it then adds."""
+    gamma, beta, mean, variance = (
+        _readable(folder, slot).astype(np.float64) for slot in norm.slots if not slot.is_counter
+    )
+    scale = gamma / np.sqrt(variance + NORM_EPS)
+    return scale, beta - mean * scale
 
 
-def _norm_leaf(folder: ConvertedFolder, module: str, leaf: str) -> NDArray[np.float64]:
-    return _readable(folder, f"{module}.normalization.{leaf}").astype(np.float64)
-
-
-@_damage_is_judged_later
-def _own(folder: ConvertedFolder, name: str, element: Element) -> NDArray[np.floating]:
-    return _readable(folder, name).astype(element, copy=False)
-
-
-def _readable(folder: ConvertedFolder, name: str) -> NDArray[np.floating]:
+def _readable(folder: ConvertedFolder, slot: Slot) -> NDArray[np.floating]:
     """Map a tensor, as floats that NumPy can compute with."""
-    return widened(folder.array(name), folder.tensors[name].dtype)
+    return widened(folder.array(slot.name), folder.tensors[slot.name].dtype)

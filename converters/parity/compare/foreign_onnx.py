@@ -11,8 +11,7 @@ from onnx import TensorProto, numpy_helper
 
 from converters.checkpoint.onnx_places import open_onnx, require_readable
 from converters.errors import InputError
-from converters.formats.onnx.runtime import PROVIDERS, session_options
-from converters.formats.onnx.silent import onnxruntime
+from converters.formats.onnx.runtime import NAME, open_session, session_options
 from converters.parity.compare.foreign import IMAGE_AXES, by, in_a_sentence, named
 from regnet.files.dtypes import COMPUTED
 
@@ -46,11 +45,9 @@ class ForeignOnnx:
         require_readable(path)
         remedy = "check that the file is whole and its weights are beside it"
         with in_a_sentence(path, "loaded by ONNX Runtime", remedy):
-            self._session = onnxruntime.InferenceSession(
-                path, session_options(), providers=PROVIDERS
-            )
+            self._session = open_session(path)
             self.precision = _precision(path)
-        self.name = f"onnxruntime {onnxruntime.__version__}"
+        self.name = NAME
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != IMAGE_AXES:
             shapes = ", ".join(f"{node.name} {node.shape}" for node in inputs)
@@ -83,9 +80,7 @@ class ForeignOnnx:
 
     @cached_property
     def _plain_session(self) -> InferenceSession:
-        options = session_options()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return onnxruntime.InferenceSession(self._path, options, providers=PROVIDERS)
+        return open_session(self._path, session_options(optimised=False))
 
     @cached_property
     def _doubled(self) -> ReferenceEvaluator:

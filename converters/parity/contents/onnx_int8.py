@@ -22,7 +22,6 @@ from converters.formats.onnx.int8_graph import (
     ZERO_POINT,
     Int8Plan,
     layer_names,
-    quantised,
 )
 from converters.parity.contents.held import Contents, HeldTensor
 from converters.parity.contents.written import differences, form_of, metadata_faults
@@ -76,7 +75,7 @@ def _expected(folder: ConvertedFolder, model: ModelProto) -> tuple[GraphProto, I
     )
     left = Quantisation.stated(model).float_layers
     plan = Int8Plan(graph, layer_names(folder), left)
-    return quantised(graph, plan), plan
+    return plan.quantised(), plan
 
 
 def _held(name: str, tensors: Tensors) -> HeldTensor | None:

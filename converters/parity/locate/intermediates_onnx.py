@@ -13,8 +13,7 @@ from onnx import helper
 from converters.checkpoint.onnx_places import open_onnx
 from converters.errors import InputError, in_words
 from converters.formats.onnx.graph import build_graph
-from converters.formats.onnx.runtime import PROVIDERS, session_options
-from converters.formats.onnx.silent import onnxruntime
+from converters.formats.onnx.runtime import open_session, run_session, session_options
 from converters.parity.locate.intermediates import Intermediates
 from converters.parity.locate.walk import values_of
 from regnet.architecture import PIXELS
@@ -70,13 +69,9 @@ def _run(
     made = dict.fromkeys(name for node in model.graph.node for name in node.output)
     hidden = (helper.make_empty_tensor_value_info(name) for name in made if name not in outputs)
     model.graph.output.extend(hidden)
-    options = session_options()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options = session_options(optimised=False)
     options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
-    program = model.SerializeToString()
-    session = onnxruntime.InferenceSession(program, options, providers=PROVIDERS)
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {PIXELS: pixels}), strict=True))
+    return run_session(open_session(model, options), PIXELS, pixels)
 
 
 def _module(node: str, folded: bool) -> str:

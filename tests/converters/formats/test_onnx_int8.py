@@ -16,9 +16,8 @@ from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.formats.format import ExportOptions
-from converters.formats.onnx.calibration import Measured
 from converters.formats.onnx.form import GraphForm
-from converters.formats.onnx.int8 import export_int8, read_quantisation
+from converters.formats.onnx.int8 import details, export_int8, measured
 from converters.formats.onnx.int8_graph import Grid, Int8Weight
 from converters.formats.onnx.runtime import OnnxRuntime
 from converters.formats.registry import FORMATS
@@ -242,16 +241,14 @@ def test_sensitive_layers_stay_in_float(
 ) -> None:
     """One layer's grid is made useless, by a range that one value in a million has."""
     folder, spoilt = ConvertedFolder(demo_folder), "classifier.0"
-    right = Measured.__init__
 
-    def spoil(self: Measured, *arguments: object) -> None:
-        right(self, *arguments)  # type: ignore[arg-type]
-        if spoilt in self.ranges:
-            self.ranges[spoilt] = (0.0, 1e3)
+    def spoil(*arguments: Any) -> tuple[Any, dict[str, tuple[float, float]]]:
+        outputs, ranges = measured(*arguments)
+        return outputs, ranges | ({spoilt: (0.0, 1e3)} if spoilt in ranges else {})
 
-    monkeypatch.setattr(Measured, "__init__", spoil)
+    monkeypatch.setattr("converters.formats.onnx.int8.measured", spoil)
     export_int8(folder, tmp_path / "model.onnx", ExportOptions(calibration_images=pictures[:50]))
-    quantisation = read_quantisation(tmp_path / "model.onnx")
+    quantisation = details(tmp_path / "model.onnx")["quantisation"]
     assert quantisation["float_layers"][0] == "classifier.1"
     assert len(quantisation["float_layers"]) == 3
     assert quantisation["top1_loss"] <= 0.005
@@ -293,7 +290,7 @@ def test_without_images_it_refuses(folder: Path) -> None:
 def test_images_in_the_folder_itself_are_the_default(folder: Path) -> None:
     sample_images(folder / "calibration", 4)
     export_artefacts(folder, ["onnx-int8"], ExportOptions(), verify=False, progress=Silent())
-    assert read_quantisation(folder / INT8)["calibration_images"] == 4
+    assert details(folder / INT8)["quantisation"]["calibration_images"] == 4
     assert predict(folder, [folder / "calibration" / "0.png"], runtime="onnx-int8")
 
 

@@ -12,8 +12,6 @@ from tests.converters.cli.running import run
 if TYPE_CHECKING:
     import pytest
 
-_OWN = "silent.py"
-
 
 def test_nothing_is_written_into_home_or_the_temporary_folder(
     demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -50,12 +48,13 @@ def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_module_imports_it() -> None:
+    root = Path(converters.__path__[0])
     importing = {
-        path.name
-        for path in Path(converters.__path__[0]).rglob("*.py")
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if (isinstance(node, ast.Import) and any(n.name == "onnxruntime" for n in node.names))
         or (isinstance(node, ast.ImportFrom) and str(node.module).startswith("onnxruntime"))
     }
     # the other one names a class for its annotations alone
-    assert importing == {_OWN, "runtime.py", "foreign_onnx.py"}
+    assert importing == {"formats/onnx/runtime.py", "parity/compare/foreign_onnx.py"}

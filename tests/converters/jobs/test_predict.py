@@ -11,7 +11,7 @@ import torch
 
 from converters import predict
 from converters.errors import InputError
-from converters.formats.probabilities import softmax
+from converters.formats.runtime import softmax
 from tests.converters.demo import labels, sample_images
 
 if TYPE_CHECKING:
