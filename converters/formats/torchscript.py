@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import open_checkpoint
 from converters.checkpoint.torch_archive import TorchArchive, loadable
+from converters.checkpoint.torch_pickle import PickledTensor
 from converters.folder.folder import TORCHSCRIPT_NAME
 from converters.formats.format import DEFAULTS, Format
 from converters.formats.torch_program import TorchRuntime
@@ -33,18 +34,16 @@ from converters.formats.torchscript_module import (
     NAMESPACE,
     Attribute,
     ScriptModule,
-    ScriptTensor,
-    pickled,
-    source_code,
+    source_and_pickle,
 )
 from regnet.architecture import NORM_EPS, Conv, Norm
-from regnet.files.dtypes import cast_pieces
+from regnet.files.dtypes import COMPUTED, DTYPES, cast_pieces, item_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from converters.checkpoint import Checkpoint
+    from converters.checkpoint import Checkpoint, StoredTensor
     from converters.folder.folder import ConvertedFolder
     from converters.formats.format import ExportOptions
     from regnet.architecture import Operation
@@ -138,6 +137,13 @@ return torch.flatten(pooler_output, 1)
 """What the forward method of each class does; sequences and convolutions are made where they are
 needed."""
 
+_RETURNED = {
+    "RegNetModel": "Tuple[Tensor, Tensor]",
+    "RegNetForImageClassification": "Tensor",
+    "RegNetWithoutLabels": "Tensor",
+}
+"""What those give that take an image."""
+
 # Numbers and not attributes, as torch writes them too: coremltools and pnnx want constants.
 _CONVOLUTION = """
 return torch.conv2d(
@@ -151,23 +157,24 @@ def export_torchscript(folder: ConvertedFolder, path: Path, _: ExportOptions = D
     Its ``forward(pixel_values)`` takes (N, num_channels, H, W) in float32, any N, H and W, and
     returns the logits (N, num_labels); of a headless folder, ``last_hidden_state``
     (N, C, H/32, W/32) and ``pooler_output`` (N, C, 1, 1). Weights that the folder stores in another
-    dtype are float32 here. Batch norms use their running statistics even in training mode.
-
-    Args:
-        folder: What to export; its tensors pass through memory in pieces.
-        path: Created or replaced; equal folders give equal bytes.
+    dtype are float32 here; they pass through memory in pieces. Batch norms use their running
+    statistics even in training mode. Equal folders give equal bytes.
 
     Raises:
-        InputError: If the folder is incomplete, or a tensor's dtype is not one torch computes in.
+        InputError: Also if a tensor's dtype is not one torch computes in.
         StorageError: If the weights cannot be read or change meanwhile.
-        OSError: If the file cannot be written.
     """
-    network, program = script_network(folder), program_entries(folder)
+    program = program_entries(folder)
     with TorchArchive(path, NAMESPACE) as archive:
         for name, data in program.items():
             archive.add(name, len(data), [data])
         for file in folder.weight_files:
-            _add_tensors(archive, network, file)
+            with open_checkpoint(file) as weights:
+                for slot in folder.architecture.slots:
+                    stored = folder.tensors[slot.name]
+                    if stored.storage.path == file:
+                        size = stored.numel * item_size(_held_as(stored))
+                        archive.add(f"data/{slot.name}", size, _elements(weights, stored))
 
 
 def program_entries(folder: ConvertedFolder) -> dict[str, bytes]:
@@ -176,51 +183,34 @@ def program_entries(folder: ConvertedFolder) -> dict[str, bytes]:
     Raises:
         InputError: If the folder is incomplete, or a tensor's dtype is not one torch computes in.
     """
-    network = script_network(folder)
-    activation = ACTIVATIONS[folder.config.hidden_act]
-    code = _PREAMBLE.format(mark=MARK, activation=activation) + source_code(network)
+    code, objects = source_and_pickle(_module(folder, folder.architecture.operations))
+    preamble = _PREAMBLE.format(mark=MARK, activation=ACTIVATIONS[folder.config.hidden_act])
     return {
         "version": OPERATOR_VERSION,
         "byteorder": b"little",
-        CODE: code.encode(),
+        CODE: (preamble + code).encode(),
         "constants.pkl": EMPTY_PICKLE,
-        "data.pkl": pickled(network),
+        "data.pkl": objects,
     }
 
 
-def _add_tensors(archive: TorchArchive, network: ScriptModule, file: Path) -> None:
-    """Copy those of the network's tensors that lie in ``file``."""
-    with open_checkpoint(file) as weights:
-        for module in network.modules():
-            for tensor in module.tensors().values():
-                if tensor.stored.storage.path == file:
-                    archive.add(f"data/{tensor.name}", tensor.nbytes, _elements(weights, tensor))
+def _held_as(stored: StoredTensor) -> str:
+    """The dtype in the archive: weights are float32 there, counters and the like as stored."""
+    return COMPUTED if stored.dtype in DTYPES else stored.dtype
 
 
-def _elements(weights: Checkpoint, tensor: ScriptTensor) -> Iterable[bytes]:
-    """A tensor's bytes in pieces, as they are where its dtype is that of the module."""
-    stored = tensor.stored
-    if stored.dtype == tensor.dtype:
+def _elements(weights: Checkpoint, stored: StoredTensor) -> Iterable[bytes]:
+    """A tensor's bytes in pieces, as they are where its dtype is that of the archive."""
+    if stored.dtype == _held_as(stored):
         return weights.chunks(stored)
-    pieces = cast_pieces(weights.array(stored), stored.dtype, tensor.dtype)
+    pieces = cast_pieces(weights.array(stored), stored.dtype, _held_as(stored))
     return (piece.tobytes() for _, piece in pieces)
-
-
-def script_network(folder: ConvertedFolder) -> ScriptModule:
-    """Lay out a folder's network as TorchScript modules.
-
-    Args:
-        folder: Its configuration gives the modules, its files say where the tensors lie.
-
-    Raises:
-        InputError: If the folder is incomplete.
-    """
-    return _module(folder, folder.architecture.operations)
 
 
 _KINDS = {
     ("convolution", "normalization"): "RegNetLinearConvLayer",
     ("convolution", "normalization", "activation"): "RegNetConvLayer",
+    ("0", "1", "2", "3"): "Attention",
     ("pooler", "attention", "mul"): "RegNetSELayer",
     ("layer", "add", "activation"): "RegNetBlock",
     ("shortcut", "layer", "add", "activation"): "RegNetProjectionBlock",
@@ -238,7 +228,7 @@ _SEQUENCES = {
 """That of a sequence by its name; the number is the stage's."""
 
 
-def _module(  # noqa: PLR0911 -- one for each shape of module
+def _module(
     folder: ConvertedFolder, operations: Sequence[Operation], depth: int = 0
 ) -> ScriptModule:
     """Nest operations as their names say.
@@ -260,58 +250,46 @@ def _module(  # noqa: PLR0911 -- one for each shape of module
         for part, group in below.items()
         if any(operation.slots for operation in group)
     }
-    path = whole[:depth]
-    match path:
+    match whole[:depth]:
         case [] if folder.has_classifier:
             labelled = "classifier" in parts
             kind = "RegNetForImageClassification" if labelled else "RegNetWithoutLabels"
-            return _top(kind, "Tensor", **parts)
+            return _script(kind, parts)
         case [] | ["regnet"]:
-            return _top("RegNetModel", "Tuple[Tensor, Tensor]", **parts)
-        case [*_, "attention"]:
-            return _layer("Attention", **parts)
+            return _script("RegNetModel", parts)
         case [*_, "stages", number]:
-            body = _method("return self.layers.forward(hidden)")
-            return ScriptModule(f"RegNetStage{number}", parts, body)
+            return _script(f"RegNetStage{number}", parts, "return self.layers.forward(hidden)")
         case [*above, last] if last in _SEQUENCES:
-            return _sequence(_SEQUENCES[last].format(*above[-1:]), parts)
-    return _layer(_KINDS[tuple(below)], **parts)
+            calls = [f'hidden = getattr(self, "{name}").forward(hidden)' for name in parts]
+            kind = _SEQUENCES[last].format(*above[-1:])
+            return _script(kind, parts, "\n".join([*calls, "return hidden"]))
+    return _script(_KINDS[tuple(below)], parts)
 
 
 def _leaf(folder: ConvertedFolder, operation: Operation) -> ScriptModule:
     """A module of tensors."""
-    tensors = {
-        slot.leaf: ScriptTensor(slot.name, folder.tensors[slot.name], not slot.is_learned)
-        for slot in operation.slots
-    }
+    tensors = {}
+    for slot in operation.slots:
+        stored = folder.tensors[slot.name]
+        tensors[slot.leaf] = PickledTensor(slot.name, slot.name, stored, _held_as(stored))
     match operation:
         case Conv(slots=[_], stride=stride, kernel_size=size, groups=groups):
             body = _CONVOLUTION.format(stride=stride, padding=size // 2, groups=groups)
-            return ScriptModule("Conv2d", tensors, _method(body))
+            return _script("Conv2d", tensors, body)
         case Conv():
-            kind = "PointwiseConv2d"
+            return _script("PointwiseConv2d", tensors)
         case Norm():
-            kind = "BatchNorm2d"
-        case _:
-            kind = "Linear"
-    return _layer(kind, **tensors)
+            return _script("BatchNorm2d", tensors)
+    return _script("Linear", tensors)
 
 
-def _layer(kind: str, **attributes: Attribute) -> ScriptModule:
-    return ScriptModule(kind, attributes, _method(_BODIES[kind]))
-
-
-def _top(kind: str, returns: str, **attributes: Attribute) -> ScriptModule:
-    return ScriptModule(kind, attributes, _method(_BODIES[kind], "pixel_values", returns))
-
-
-def _sequence(kind: str, parts: Mapping[str, ScriptModule]) -> ScriptModule:
-    calls = [f'hidden = getattr(self, "{name}").forward(hidden)' for name in parts]
-    return ScriptModule(kind, parts, _method("\n".join([*calls, "return hidden"])))
-
-
-def _method(body: str, argument: str = "hidden", returns: str = "Tensor") -> str:
-    return f"def forward(self, {argument}: Tensor) -> {returns}:\n" + indent(body.strip(), "  ")
+def _script(kind: str, attributes: Mapping[str, Attribute], body: str = "") -> ScriptModule:
+    """A module; what its method does stands in :data:`_BODIES` unless it is given."""
+    argument, returns = "hidden", "Tensor"
+    if kind in _RETURNED:
+        argument, returns = "pixel_values", _RETURNED[kind]
+    head = f"def forward(self, {argument}: Tensor) -> {returns}:\n"
+    return ScriptModule(kind, attributes, head + indent((body or _BODIES[kind]).strip(), "  "))
 
 
 class TorchScriptRuntime(TorchRuntime):

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from converters.checkpoint.torch_pickle import PickledTensor, global_name, opcodes, program
-from regnet.files.dtypes import COMPUTED, DTYPES, item_size
+from regnet.architecture import BUFFER_LEAVES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from converters.checkpoint import StoredTensor
+    from collections.abc import Iterable, Mapping, Sequence
 
 NAMESPACE = "regnet"
 """Where the classes and functions live: ``__torch__.regnet``."""
@@ -25,33 +23,8 @@ NAMESPACE = "regnet"
 EMPTY_PICKLE = program(pickle.EMPTY_TUPLE)
 """Of an empty tuple: a module without constants outside its code."""
 
-
-@dataclass(frozen=True, slots=True)
-class ScriptTensor:
-    """A parameter or buffer.
-
-    Attributes:
-        name: Its whole name in the state dict, by which the archive knows its elements.
-        stored: Where the elements lie; contiguous.
-        is_buffer: Whether it is a buffer.
-    """
-
-    name: str
-    stored: StoredTensor
-    is_buffer: bool
-
-    @property
-    def dtype(self) -> str:
-        """What the module holds: weights are float32 there, counters and the like as stored."""
-        return COMPUTED if self.stored.dtype in DTYPES else self.stored.dtype
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the elements in bytes, as the module holds them."""
-        return self.stored.numel * item_size(self.dtype)
-
-
-Attribute: TypeAlias = "ScriptModule | ScriptTensor"
+Attribute: TypeAlias = "ScriptModule | PickledTensor"
+"""Tensors ask for no gradients: the batch norms are frozen, this is for inference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,117 +42,67 @@ class ScriptModule:
     attributes: Mapping[str, Attribute]
     forward: str
 
-    def modules(self) -> Iterator[ScriptModule]:
-        """Every module below this one, then this one."""
-        for value in self.attributes.values():
-            if isinstance(value, ScriptModule):
-                yield from value.modules()
-        yield self
 
-    def tensors(self) -> dict[str, ScriptTensor]:
-        """The tensors of this module alone, by attribute."""
-        return {
-            name: value
-            for name, value in self.attributes.items()
-            if isinstance(value, ScriptTensor)
-        }
+def source_and_pickle(module: ScriptModule) -> tuple[str, bytes]:
+    """Write a module and all below it.
 
-
-def source_code(module: ScriptModule) -> str:
-    """Declare the classes of ``module`` and of all below it, parts before wholes."""
-    return "\n".join(_Classes(module).declarations.values())
-
-
-class _Classes:
-    """The classes of a module and of all below it; equal parts share one.
-
-    Args:
-        module: The whole.
-
-    Attributes:
-        declarations: Name of each class to its source.
-    """
-
-    def __init__(self, module: ScriptModule) -> None:
-        self.declarations: dict[str, str] = {}
-        self._names: dict[int, str] = {}
-        for part in module.modules():
-            self._names[id(part)] = self._declare(part)
-
-    def name(self, module: ScriptModule) -> str:
-        """Of the class of one of the modules: its kind, numbered where several differ."""
-        return self._names[id(module)]
-
-    def _declare(self, module: ScriptModule) -> str:
-        number = 1
-        while True:
-            name = module.kind if number == 1 else f"{module.kind}_{number}"
-            source = self._source(name, module)
-            if self.declarations.setdefault(name, source) == source:
-                return name
-            number += 1
-
-    def _source(self, name: str, module: ScriptModule) -> str:
-        tensors = module.tensors()
-        buffers = [leaf for leaf, tensor in tensors.items() if tensor.is_buffer]
-        lines = [
-            f"class {name}(Module):",
-            f"  __parameters__ = {_quoted(leaf for leaf in tensors if leaf not in buffers)}",
-            f"  __buffers__ = {_quoted(buffers)}",
-            "  training : bool",
-            *(self._annotation(*attribute) for attribute in module.attributes.items()),
-            *(f"  {line}" for line in module.forward.splitlines()),
-        ]
-        return "\n".join(lines) + "\n"
-
-    def _annotation(self, name: str, value: Attribute) -> str:
-        match value:
-            case ScriptModule():
-                kind = f"__torch__.{NAMESPACE}.{self.name(value)}"
-            case ScriptTensor():
-                kind = "Tensor"
-        if name.isidentifier():
-            return f"  {name} : {kind}"
-        return f'  __annotations__["{name}"] = {kind}'
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
-
-
-def pickled(module: ScriptModule) -> bytes:
-    """The pickle that torch builds the modules from, in protocol 2.
-
-    Its classes exist in TorchScript alone.
+    Returns:
+        The classes, parts before wholes, of which equal parts share one; and the pickle that torch
+        builds the objects from, in protocol 2.
 
     Raises:
         InputError: If a tensor is of a dtype that a RegNet cannot have.
     """
-    return program(_module(module, _Classes(module)))
+    classes: dict[str, str] = {}
+    _, content = _written(module, classes)
+    return "\n".join(classes.values()), program(content)
 
 
-def _module(module: ScriptModule, classes: _Classes) -> bytes:
-    state = [opcodes("training"), opcodes(False)]
-    for name, attribute in module.attributes.items():
-        state += [opcodes(name), _attribute(attribute, classes)]
-    return b"".join(
-        (
-            global_name(f"__torch__.{NAMESPACE}", classes.name(module)),
-            pickle.EMPTY_TUPLE,
-            pickle.NEWOBJ,
-            pickle.EMPTY_DICT,
-            pickle.MARK,
-            *state,
-            pickle.SETITEMS,
-            pickle.BUILD,
-        )
+def _written(module: ScriptModule, classes: dict[str, str]) -> tuple[str, bytes]:
+    """The class of a module, which is declared behind those of its parts, and its opcodes."""
+    annotations, state = [], [opcodes("training"), opcodes(False)]
+    for name, value in module.attributes.items():
+        match value:
+            case ScriptModule():
+                part, content = _written(value, classes)
+                kind = f"__torch__.{NAMESPACE}.{part}"
+            case PickledTensor():
+                kind, content = "Tensor", opcodes(value)
+        spelled = f"{name} :" if name.isidentifier() else f'__annotations__["{name}"] ='
+        annotations.append(f"{spelled} {kind}")
+        state += [opcodes(name), content]
+    own = _declared(module, annotations, classes)
+    parts = (
+        global_name(f"__torch__.{NAMESPACE}", own),
+        pickle.EMPTY_TUPLE,
+        pickle.NEWOBJ,
+        pickle.EMPTY_DICT,
+        pickle.MARK,
+        *state,
+        pickle.SETITEMS,
+        pickle.BUILD,
     )
+    return own, b"".join(parts)
 
 
-def _attribute(attribute: Attribute, classes: _Classes) -> bytes:
-    match attribute:
-        case ScriptModule():
-            return _module(attribute, classes)
-        case ScriptTensor(name, stored):
-            # Not asking for gradients is right: the batch norms are frozen, this is for inference.
-            return opcodes(PickledTensor(name, name, stored, attribute.dtype))
+def _declared(module: ScriptModule, annotations: Sequence[str], classes: dict[str, str]) -> str:
+    """The name of a module's class: its kind, numbered where several differ."""
+    held = [name for name, value in module.attributes.items() if isinstance(value, PickledTensor)]
+    body = (
+        f"__parameters__ = {_quoted(name for name in held if name not in BUFFER_LEAVES)}",
+        f"__buffers__ = {_quoted(name for name in held if name in BUFFER_LEAVES)}",
+        "training : bool",
+        *annotations,
+        *module.forward.splitlines(),
+    )
+    number = 1
+    while True:
+        name = module.kind if number == 1 else f"{module.kind}_{number}"
+        source = "\n  ".join((f"class {name}(Module):", *body)) + "\n"
+        if classes.setdefault(name, source) == source:
+            return name
+        number += 1
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
