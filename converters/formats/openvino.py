@@ -105,9 +105,6 @@ class OpenVinoRuntime(ArtefactRuntime):
     error of float32. So float32 is asked for, and what was really compiled is looked up.
 
     Args:
-        path: See :class:`converters.formats.format.Load`, likewise the next two.
-        output_names: Of what it returns.
-        threads: How many compute.
         precision: What to ask for: ``f32``; None leaves it to OpenVINO.
 
     Attributes:

@@ -51,14 +51,7 @@ class ReferenceRuntime(ArtefactRuntime):
             self.model = reference_model(folder, self._dtype)
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
-        """Run the model.
-
-        Args:
-            pixel_values: (N, num_channels, H, W), normalised.
-
-        Returns:
-            Outputs by name, in the runtime's precision.
-        """
+        """Compute every output, in the runtime's precision."""
         import torch
 
         with torch.inference_mode(), torch_threads(self._threads):

@@ -129,7 +129,7 @@ def _model(
         producer_version=REVISION,
         opset_import=[opset],
     )
-    metadata = _metadata(folder, form) | (more or {})
+    metadata = {**_metadata(folder, form), **(more or {})}
     helper.set_model_props(model, dict(sorted(metadata.items())))
     return model
 

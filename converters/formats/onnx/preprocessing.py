@@ -19,14 +19,13 @@ from PIL import Image
 from converters.errors import InputError
 from converters.formats.onnx.export import self_contained
 from converters.formats.onnx.file import OnnxFile
-from converters.formats.onnx.graph import LOGITS
+from converters.formats.onnx.graph import LOGITS, named_node
 from regnet.architecture import PIXELS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from onnx import ValueInfoProto
 
     from converters.folder.folder import ConvertedFolder
     from converters.formats.format import ExportOptions
@@ -101,31 +100,27 @@ def with_preprocessing(folder: ConvertedFolder, network: GraphProto, form: Graph
         )
     writer = _Writer()
     writer.prepare(processor)
-    nodes = [*writer.nodes, *network.node, *_best_classes(config.num_labels)]
-    shape = [form.dim("batch"), form.dim("height"), form.dim("width"), config.num_channels]
-    image = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape)
-    outputs = _outputs(form.dim("batch"), config.num_labels)
-    return helper.make_graph(nodes, network.name, [image], outputs)
-
-
-def _best_classes(classes: int) -> list[NodeProto]:
-    count = np.array([min(TOP, classes)], np.int64)
-    return [
-        helper.make_node("Softmax", [LOGITS], [PROBABILITIES], name=PROBABILITIES, axis=1),
-        helper.make_node("Constant", [], ["top"], name="top", value=numpy_helper.from_array(count)),
+    batch, classes, top = form.dim("batch"), config.num_labels, min(TOP, config.num_labels)
+    best_classes = [
+        named_node("Softmax", PROBABILITIES, LOGITS, axis=1),
+        _constant("top", np.array([top], np.int64)),
         helper.make_node(
             "TopK", [PROBABILITIES, "top"], [TOP_SCORES, TOP_INDICES], name=TOP_INDICES, axis=1
         ),
     ]
-
-
-def _outputs(batch: int | str, classes: int) -> list[ValueInfoProto]:
-    best = [batch, min(TOP, classes)]
-    return [
+    outputs = [
         helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [batch, classes]),
-        helper.make_tensor_value_info(TOP_SCORES, TensorProto.FLOAT, best),
-        helper.make_tensor_value_info(TOP_INDICES, TensorProto.INT64, best),
+        helper.make_tensor_value_info(TOP_SCORES, TensorProto.FLOAT, [batch, top]),
+        helper.make_tensor_value_info(TOP_INDICES, TensorProto.INT64, [batch, top]),
     ]
+    shape = [batch, form.dim("height"), form.dim("width"), config.num_channels]
+    image = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape)
+    nodes = [*writer.nodes, *network.node, *best_classes]
+    return helper.make_graph(nodes, network.name, [image], outputs)
+
+
+def _constant(name: str, value: NDArray[Any]) -> NodeProto:
+    return named_node("Constant", name, value=numpy_helper.from_array(value))
 
 
 class _Writer:
@@ -141,13 +136,11 @@ class _Writer:
             value = self.resize(value, processor)
         value = self.add("Cast", "float32", value, to=TensorProto.FLOAT)
         if processor.do_rescale:
-            factor = self.constant("factor", np.array(processor.rescale_factor, np.float32))
+            factor = self.constant("factor", processor.rescale_factor)
             value = self.add("Mul", "rescaled", value, factor)
         if processor.do_normalize:
-            mean, std = (
-                self.constant(name, np.array(numbers, np.float32).reshape(-1, 1, 1))
-                for name, numbers in (("mean", processor.image_mean), ("std", processor.image_std))
-            )
+            mean = self.constant("mean", [[[number]] for number in processor.image_mean])
+            std = self.constant("std", [[[number]] for number in processor.image_std])
             self.add("Div", "normalised", self.add("Sub", "centred", value, mean), std)
         self.nodes[-1].output[0] = PIXELS
 
@@ -175,7 +168,8 @@ class _Writer:
         value = self.add("Resize", "resized", value, "", "", whole, **settings)
         start = self.crop_start(size, edge, to_even=processor.resize_mode != "convnext")
         end = self.add("Add", "crop_end", start, f"{PREFIX}edge")
-        return self.add("Slice", "cropped", value, start, end, self.axes())
+        axes = self.constant("axes", _HEIGHT_AND_WIDTH, np.int64)
+        return self.add("Slice", "cropped", value, start, end, axes)
 
     def whole_size(self, value: str, size: str) -> str:
         """Of all four axes: ONNX Runtime 1.32 moves a Transpose past a Resize of two wrongly."""
@@ -202,15 +196,12 @@ class _Writer:
 
     def sizes(self, name: str, pixels: int) -> str:
         """The same number of pixels for height and width."""
-        return self.constant(name, np.array([pixels, pixels], np.int64))
+        return self.constant(name, [pixels, pixels], np.int64)
 
-    def axes(self) -> str:
-        return self.constant("axes", np.array(_HEIGHT_AND_WIDTH, np.int64))
-
-    def constant(self, name: str, value: NDArray[Any]) -> str:
-        return self.add("Constant", name, value=numpy_helper.from_array(value))
+    def constant(self, name: str, value: Any, kind: type[np.generic] = np.float32) -> str:
+        self.nodes.append(_constant(PREFIX + name, np.array(value, kind)))
+        return PREFIX + name
 
     def add(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
-        name = PREFIX + name
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
-        return name
+        self.nodes.append(named_node(operator, PREFIX + name, *inputs, **attributes))
+        return PREFIX + name
