@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING
 
 from converters.errors import require_extra
 from converters.formats.format import DEFAULTS, Format
-from converters.formats.memory import require_memory
-from converters.formats.runtime import ArtefactRuntime
-from converters.formats.torch_program import exported_program
+from converters.formats.torch_program import TorchRuntime, exported_program
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
+    import torch
 
     from converters.folder.folder import ConvertedFolder
     from converters.formats.format import ExportOptions
+    from converters.formats.torch_program import Program
 
 LARGEST_BATCH = 8
 """Memory of the outputs is planned for so many images. ExecuTorch 1.5 takes 15 at most, whatever
@@ -29,9 +26,6 @@ _LARGEST_IMAGE = 2
 """Times the network's own image size: how large an image may be."""
 
 _LEAST_LARGEST_IMAGE = 64
-
-_COPIES = 2
-"""How many times the file's size it takes: mapped, and packed for the processor."""
 
 
 def export_executorch(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAULTS) -> None:
@@ -58,41 +52,40 @@ def export_executorch(folder: ConvertedFolder, path: Path, _: ExportOptions = DE
         lowered.write_to_file(file)
 
 
-class ExecuTorchRuntime(ArtefactRuntime):
-    """Runs a ``.pte``; larger batches than the program allows go through it in pieces.
+class ExecuTorchRuntime(TorchRuntime):
+    """Runs a ``.pte``, which is mapped, and packed for the processor.
 
-    All programs of the process share its threads.
+    Larger batches than the program allows go through it in pieces. All programs of the process
+    share its threads.
     """
 
-    def __init__(
-        self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1
-    ) -> None:
-        self.name = f"executorch {require_extra('executorch', 'executorch')}"
-        require_memory(_COPIES * path.stat().st_size)
+    library = "executorch"
+
+    def _version(self) -> str:
+        return require_extra("executorch", "executorch")
+
+    def _loaded(self, path: Path) -> Program:
+        import torch
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchao's, of what torch 2.13 renames
             from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
             from executorch.runtime import Runtime as Library
 
-        _unsafe_reset_threadpool(threads)
-        self._program = Library.get().load_program(path)  # which owns what the method points into
-        self._method = self._program.load_method("forward")
-        self._batch: int = self._method.metadata.input_tensor_meta(0).sizes()[0]
-        self._output_names = tuple(output_names)
+        _unsafe_reset_threadpool(self.threads)
+        program = Library.get().load_program(path)  # which owns what the method points into
+        largest: int = program.load_method("forward").metadata.input_tensor_meta(0).sizes()[0]
 
-    def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Compute every output, in float32."""
-        import numpy as np
-        import torch
+        def run(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            method = program.load_method("forward")  # loaded once
+            # The next piece is written where the last one was, so each is copied.
+            pieces = [
+                [output.clone() for output in method.execute([piece])]
+                for piece in torch.split(pixels, largest)
+            ]
+            return tuple(torch.cat(parts) for parts in zip(*pieces, strict=True))
 
-        pixels = torch.tensor(pixel_values)
-        # The next piece is written where the last one was, so each is copied.
-        pieces = [
-            [output.numpy().copy() for output in self._method.execute([piece])]
-            for piece in torch.split(pixels, self._batch)
-        ]
-        arrays = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
-        return dict(zip(self._output_names, arrays, strict=True))
+        return run
 
 
 EXECUTORCH = Format(

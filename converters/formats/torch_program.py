@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
-    from torch.export import Dim, ExportedProgram
+    from torch.export import ExportedProgram
 
     from converters.folder.folder import ConvertedFolder
 
@@ -53,22 +53,19 @@ def exported_program(folder: ConvertedFolder, largest: Sizes | None = None) -> E
     model.__dict__["forward"] = _plain(model, folder.output_names)
     size = folder.image_size
     pixels = torch.zeros(2, folder.config.num_channels, size, size)
+    batch, height, width = largest or (None, None, None)
+    axes = {
+        0: torch.export.Dim("batch", min=1, max=batch),
+        2: torch.export.Dim("height", min=1, max=height),
+        3: torch.export.Dim("width", min=1, max=width),
+    }
     # Otherwise a size of 1, of the image or of a feature map, would be another program.
     with torch_threads(), symbolic.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-        program = torch.export.export(model, (pixels,), dynamic_shapes=(_open_axes(largest),))
+        program = torch.export.export(model, (pixels,), dynamic_shapes=(axes,))
     for node in program.graph.nodes:
         for key in _TRACES:
             node.meta.pop(key, None)
     return program
-
-
-def _open_axes(largest: Sizes | None) -> dict[int, Dim]:
-    from torch.export import Dim
-
-    names = ("batch", "height", "width")
-    bounds: tuple[int | None, ...] = largest or (None, None, None)
-    dims = (Dim(name, min=1, max=bound) for name, bound in zip(names, bounds, strict=True))
-    return dict(zip((0, 2, 3), dims, strict=True))
 
 
 def _plain(model: torch.nn.Module, names: tuple[str, ...]) -> Program:
@@ -87,7 +84,8 @@ class TorchRuntime(ArtefactRuntime):
     """Runs what takes a tensor and returns tensors, in torch.
 
     Attributes:
-        library: What of torch it is, for its name.
+        library: What of torch it is, for its name, which torch's version follows.
+        threads: How many compute.
         copies: How many times the file's size loading takes: the bytes that are read, and the
             tensors.
         program: What was loaded.
@@ -99,14 +97,17 @@ class TorchRuntime(ArtefactRuntime):
     def __init__(
         self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1
     ) -> None:
-        import torch
-
+        self.name = f"{self.library} {self._version()}"
         require_memory(round(self.copies * path.stat().st_size))
-        self.name = f"{self.library} {release(torch.__version__)}"
+        self.threads = threads
         with torch_threads(threads):
             self.program = self._loaded(path)
         self._output_names = tuple(output_names)
-        self._threads = threads
+
+    def _version(self) -> str:
+        import torch
+
+        return release(torch.__version__)
 
     @abstractmethod
     def _loaded(self, path: Path) -> Any:
@@ -116,7 +117,7 @@ class TorchRuntime(ArtefactRuntime):
         """Compute every output, in float32."""
         import torch
 
-        with torch.inference_mode(), torch_threads(self._threads):
+        with torch.inference_mode(), torch_threads(self.threads):
             outputs = self.program(torch.tensor(pixel_values))
         tensors = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
         arrays = (tensor.contiguous().numpy() for tensor in tensors)

@@ -42,18 +42,16 @@ def send(stream: IO[bytes], head: Mapping[str, Any], arrays: Arrays) -> None:
     Raises:
         BrokenPipeError: If nobody reads.
     """
-    plain = {name: _plain(array) for name, array in arrays.items()}
+    plain = {  # row-major and little-endian; a copy only of what is not
+        name: np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+        for name, array in arrays.items()
+    }
     table = [[name, array.dtype.name, list(array.shape)] for name, array in plain.items()]
     text = json.dumps({"head": dict(head), "arrays": table}).encode("ascii")
     stream.write(len(text).to_bytes(_LENGTH, "little") + text)
     for array in plain.values():
         stream.write(array.reshape(-1).view(np.uint8).data)
     stream.flush()
-
-
-def _plain(array: NDArray[Any]) -> NDArray[Any]:
-    """The same array, row-major and little-endian; a copy only where it is not."""
-    return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
 
 
 def receive(stream: IO[bytes], largest: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from converters.formats.onnx.file import ONNX_TYPES
 from converters.formats.onnx.form import DEFAULT_FORM, FOLDED_BIAS, FOLDED_WEIGHT
@@ -87,15 +87,12 @@ def build_graph(
     else:
         sizes = [_feature_size(operations, form, axis) for axis in ("height", "width")]
         shapes = {FEATURES: [batch, channels, *sizes], POOLED: [batch, channels, 1, 1]}
+    shapes[PIXELS] = [batch, config.num_channels, form.dim("height"), form.dim("width")]
     kind = ONNX_TYPES[form.io_precision]
-    outputs = [helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()]
-    return helper.make_graph(writer.nodes, config.model_type, [pixels_value(config, form)], outputs)
-
-
-def pixels_value(config: RegNetConfig, form: GraphForm) -> ValueInfoProto:
-    """The input of the network."""
-    shape = (form.dim("batch"), config.num_channels, form.dim("height"), form.dim("width"))
-    return helper.make_tensor_value_info(PIXELS, ONNX_TYPES[form.io_precision], shape)
+    *outputs, pixels = (
+        helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()
+    )
+    return helper.make_graph(writer.nodes, config.model_type, [pixels], outputs)
 
 
 def _feature_size(operations: Operations, form: GraphForm, axis: str) -> int | str:

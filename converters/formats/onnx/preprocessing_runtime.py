@@ -26,10 +26,7 @@ _BEHIND = (PROBABILITIES, TOP_INDICES, "top")
 
 
 class NetworkOfPreprocessing(ArtefactRuntime):
-    """Runs what lies between preprocessing and probabilities, which takes any normalised pixels.
-
-    The file is one of :func:`converters.formats.onnx.preprocessing.export_with_preprocessing`.
-    """
+    """Runs what lies between preprocessing and probabilities, which takes any normalised pixels."""
 
     def __init__(self, path: Path, _: Sequence[str] = (), threads: int = 1) -> None:
         self.name = NAME
@@ -50,9 +47,6 @@ class NetworkOfPreprocessing(ArtefactRuntime):
 
 class WholeWithPreprocessing:
     """Runs all of the graph, and shows what passes between its three parts.
-
-    Args:
-        path: As for :class:`NetworkOfPreprocessing`.
 
     Attributes:
         sizes: (batch, height, width) of the images where the file says it fixes them, else None.
@@ -83,5 +77,5 @@ class ConfinedWhole(ConfinedProgram):
         self.sizes: Sequence[int | None] = self.attributes["sizes"]
 
     def __call__(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """Compute every output, ``pixel_values`` and ``logits``; see `WholeWithPreprocessing`."""
+        """Compute every output, ``pixel_values`` and ``logits``."""
         return self.call("__call__", image)
