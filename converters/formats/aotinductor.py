@@ -30,10 +30,17 @@ def export_aotinductor(folder: ConvertedFolder, path: Path, _: ExportOptions = D
         StorageError: If there is no C++ compiler, or it fails.
     """
     import torch
-    from torch._inductor.exc import CppCompileError, InductorError
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
     from torch._inductor.utils import fresh_cache
 
-    _require_compiler()
+    try:  # before the minutes of tracing and compiling
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise StorageError(
+            "AOTInductor needs a C++ compiler and there is none; install g++ or name one with the "
+            "variable CXX, or choose --format pt2, which needs none."
+        ) from error
     program = exported_program(folder)
     with (
         TemporaryDirectory() as temporary,
@@ -52,24 +59,6 @@ def export_aotinductor(folder: ConvertedFolder, path: Path, _: ExportOptions = D
                 "another with the variable CXX, or choose --format pt2, which needs none."
             ) from error
         copyfile(package, path)
-
-
-def _require_compiler() -> None:
-    """Make sure of a C++ compiler before the minutes of tracing and compiling.
-
-    Raises:
-        StorageError: If there is none.
-    """
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler as error:
-        raise StorageError(
-            "AOTInductor needs a C++ compiler and there is none; install g++ or name one with the "
-            "variable CXX, or choose --format pt2, which needs none."
-        ) from error
 
 
 class AotInductorRuntime(TorchRuntime):

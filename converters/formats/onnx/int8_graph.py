@@ -66,38 +66,25 @@ class Grid:
         return cls(scale, round(-least / scale))
 
 
-@dataclass(frozen=True, slots=True)
-class Int8Weight:
-    """Weights and bias of a layer in integers.
+def in_integers(
+    weight: NDArray[np.floating], bias: NDArray[np.floating], input_scale: float
+) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
+    """Round a layer's weights, (out, ...), and bias, (out,).
 
-    Attributes:
-        weight: int8, of the shape that it had; -127 to 127.
-        scale: float32 (out,), of a step of each output channel.
-        bias: int32 (out,), in steps of ``scale`` times the scale of the layer's input.
-        bias_scale: float32 (out,), that product.
+    A channel whose weights are tiny beside its bias gets larger steps, so that the bias fits.
+
+    Returns:
+        The weights in steps, -127 to 127; the size of a step for each output channel, (out,); the
+        bias in steps of that times ``input_scale``; and this product, (out,).
     """
-
-    weight: NDArray[np.int8]
-    scale: NDArray[np.float32]
-    bias: NDArray[np.int32]
-    bias_scale: NDArray[np.float32]
-
-    @classmethod
-    def of(
-        cls, weight: NDArray[np.floating], bias: NDArray[np.floating], input_scale: float
-    ) -> Int8Weight:
-        """Round a layer's weights, (out, ...), and bias, (out,).
-
-        A channel whose weights are tiny beside its bias gets larger steps, so that the bias fits.
-        """
-        largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
-        for_bias = np.abs(bias.astype(np.float64)) / (_LARGEST_BIAS * input_scale)
-        scale = np.maximum(np.maximum(largest / _WEIGHT_STEPS, for_bias), _TINY).astype(np.float32)
-        steps = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)))
-        bias_scale = np.float32(input_scale) * scale
-        bias_steps = np.rint(bias.astype(np.float64) / np.maximum(bias_scale, _TINY))
-        limited = np.clip(steps, -_WEIGHT_STEPS, _WEIGHT_STEPS)
-        return cls(limited.astype(np.int8), scale, bias_steps.astype(np.int32), bias_scale)
+    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
+    for_bias = np.abs(bias.astype(np.float64)) / (_LARGEST_BIAS * input_scale)
+    scale = np.maximum(np.maximum(largest / _WEIGHT_STEPS, for_bias), _TINY).astype(np.float32)
+    steps = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)))
+    bias_scale = np.float32(input_scale) * scale
+    bias_steps = np.rint(bias.astype(np.float64) / np.maximum(bias_scale, _TINY))
+    limited = np.clip(steps, -_WEIGHT_STEPS, _WEIGHT_STEPS)
+    return limited.astype(np.int8), scale, bias_steps.astype(np.int32), bias_scale
 
 
 def layer_names(folder: ConvertedFolder) -> tuple[str, ...]:
@@ -183,13 +170,16 @@ class Int8Plan:
         for node in self.graph.node:
             if node.name in self.nodes and node.op_type in _MULTIPLYING:
                 value, weight, bias = node.input
-                rounded = Int8Weight.of(weights[weight], weights[bias], grids[value].scale)
+                scale = grids[value].scale
+                steps, size, bias_steps, bias_size = in_integers(
+                    weights[weight], weights[bias], scale
+                )
                 tensors |= {
-                    weight + WEIGHT: rounded.weight,
-                    weight + WEIGHT + SCALE: rounded.scale,
-                    weight + WEIGHT + ZERO_POINT: np.zeros(len(rounded.weight), np.int8),
-                    bias + BIAS: rounded.bias,
-                    bias + BIAS + SCALE: rounded.bias_scale,
+                    weight + WEIGHT: steps,
+                    weight + WEIGHT + SCALE: size,
+                    weight + WEIGHT + ZERO_POINT: np.zeros(len(steps), np.int8),
+                    bias + BIAS: bias_steps,
+                    bias + BIAS + SCALE: bias_size,
                 }
             else:
                 tensors |= {value: weights[value] for value in node.input if value in weights}

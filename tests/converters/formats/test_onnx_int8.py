@@ -18,7 +18,7 @@ from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inpu
 from converters.formats.format import ExportOptions
 from converters.formats.onnx.form import GraphForm
 from converters.formats.onnx.int8 import details, export_int8, measured
-from converters.formats.onnx.int8_graph import Grid, Int8Weight
+from converters.formats.onnx.int8_graph import Grid, in_integers
 from converters.formats.onnx.runtime import OnnxRuntime
 from converters.formats.registry import FORMATS
 from converters.jobs.export import export_artefacts
@@ -315,6 +315,6 @@ def test_the_bias_of_a_dead_channel_fits() -> None:
     weight = np.zeros((2, 3, 1, 1), np.float32)
     weight[1] = 0.5
     bias = np.array([3.0, -0.25], np.float32)
-    rounded = Int8Weight.of(weight, bias, 0.01)
-    np.testing.assert_allclose(rounded.bias * rounded.bias_scale.astype(float), bias, rtol=0.01)
-    assert rounded.weight[1].ravel().tolist() == [127, 127, 127]
+    steps, _, bias_steps, bias_scale = in_integers(weight, bias, 0.01)
+    np.testing.assert_allclose(bias_steps * bias_scale.astype(float), bias, rtol=0.01)
+    assert steps[1].ravel().tolist() == [127, 127, 127]
