@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -136,3 +137,12 @@ def test_the_page_shows_the_rooms_in_their_order() -> None:
             package = package if match[1] else match[2]
             shown += [f"{package}.{match[2]}"] if match[1] else []
     assert tuple(shown) == ROOMS
+
+
+def test_nothing_that_git_ignores_is_part_of_the_project() -> None:
+    """A link to an environment that was added by mistake replaces the environment on checkout."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone")
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not listed.stdout.split()
