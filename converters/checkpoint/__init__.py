@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.beside import index_of, of_file
-from converters.checkpoint.lists import CheckpointList, is_list
+from converters.checkpoint.lists import complete
 from converters.checkpoint.reader import Checkpoint, open_checkpoint
-from converters.checkpoint.several import CheckpointFolder
+from converters.checkpoint.several import open_folder
 from converters.checkpoint.values import Opaque, Storage, StoredTensor, Tree
 from regnet.files.safetensors_file import is_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-AnyCheckpoint = Checkpoint | CheckpointFolder | CheckpointList
 
-
-def open_any(path: Path) -> AnyCheckpoint:
+def open_any(path: Path) -> Checkpoint:
     """Open a checkpoint that is a file, a folder, or a list of files beside it.
 
     A file named inside a folder of Hugging Face's libraries is read as the folder is: with its
@@ -30,23 +28,19 @@ def open_any(path: Path) -> AnyCheckpoint:
         ConversionError: See :func:`open_checkpoint`; or one of several files is missing.
     """
     if path.is_dir():
-        return CheckpointFolder(path)
+        return open_folder(path)
     index = index_of(path) if is_file(path) else None
     if index is not None:
-        return CheckpointFolder(path, index)
+        return open_folder(path, index)
     checkpoint = open_checkpoint(path)
     with checkpoint.closed_on_error():
-        if is_list(checkpoint):
-            return CheckpointList(checkpoint)
-        checkpoint.beside = of_file(path)
+        if not complete(checkpoint):
+            checkpoint.beside = of_file(path)
         return checkpoint
 
 
 __all__ = [
-    "AnyCheckpoint",
     "Checkpoint",
-    "CheckpointFolder",
-    "CheckpointList",
     "Opaque",
     "Storage",
     "StoredTensor",

@@ -17,126 +17,119 @@ from math import prod
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.several import SeveralFiles
 from converters.checkpoint.values import StoredTensor, cut, join
 from converters.errors import InputError, printable
 from regnet.files.safetensors_file import is_file
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from converters.checkpoint.reader import Checkpoint
     from converters.checkpoint.values import Tree
 
+LISTS = frozenset({"shard_list", "slice_list"})
+"""Kinds, as a list says it of itself."""
+
 _MAX_DEPTH = 8
 
 
-def is_list(checkpoint: Checkpoint) -> bool:
-    """Whether a file is a list of others.
+def complete(checkpoint: Checkpoint) -> bool:
+    """Open the files of a list as well, so that it holds the whole network; False if it is none.
+
+    Its tree is then as a consolidated checkpoint has it; of shards, only the model.
 
     Raises:
-        InputError: If it is one of the files that such a list names.
+        ConversionError: It is one of the files that such a list names; or a file is missing, cannot
+            be opened, or does not fit the others.
     """
-    kind = checkpoint.tree.get("type") if isinstance(checkpoint.tree, dict) else None
+    content: Any = checkpoint.tree
+    kind = content.get("type") if isinstance(content, dict) else None
+    name = checkpoint.path.name
     if isinstance(kind, str) and kind in {"shard", "slice"}:
         raise InputError(
-            f"{checkpoint.path.name}: is one {kind} of a network; give the {kind}_list file that "
-            f"VISSL wrote beside its {kind}s."
+            f"{name}: is one {kind} of a network; give the {kind}_list file that VISSL wrote "
+            f"beside its {kind}s."
         )
-    return isinstance(kind, str) and kind in {"shard_list", "slice_list"}
+    if not isinstance(kind, str) or kind not in LISTS:
+        return False
+    checkpoint.container = kind
+    if kind == "slice_list":
+        checkpoint.tree = _filled(checkpoint, content, 0)
+        return True
+    names = content.get("shards")
+    if not isinstance(names, list) or not names:
+        raise InputError(f"{name}: is a shard_list that names no shards; restore it.")
+    shards = [_base_model(_open_beside(checkpoint, shard)) for shard in names]
+    models = [_at(shard, "model") for shard in shards]
+    notes = [_at(shard, "meta") for shard in shards]
+    model = {
+        part: _joined([_at(m, part) for m in models], [_at(n, part) for n in notes], name)
+        for part in models[0]
+    }
+    checkpoint.tree = {"classy_state_dict": {"base_model": {"model": model}}}
+    return True
 
 
-class CheckpointList(SeveralFiles):
-    """An open list with its files; reads like a `Checkpoint` of the whole network.
-
-    Attributes:
-        container: ``shard_list`` or ``slice_list``.
-        tree: As a consolidated checkpoint has it; of shards, only the model.
-    """
-
-    def __init__(self, index: Checkpoint) -> None:
-        super().__init__(index.path)
-        self._keep(index)
-        content: Any = index.tree
-        self.container = str(content["type"])
-        with self.closed_on_error():
-            if self.container == "shard_list":
-                model = self._joined_shards(content)
-                self.tree = {"classy_state_dict": {"base_model": {"model": model}}}
-            else:
-                self.tree = self._filled(content, 0)
-
-    def _joined_shards(self, content: dict[Hashable, Tree]) -> dict[Hashable, Tree]:
-        names = content.get("shards")
-        if not isinstance(names, list) or not names:
-            raise InputError(f"{self.path.name}: is a shard_list that names no shards; restore it.")
-        shards = [self._base_model(self._open_beside(name)) for name in names]
-        models = [_at(shard, "model") for shard in shards]
-        notes = [_at(shard, "meta") for shard in shards]
-        return {
-            part: self._joined([_at(m, part) for m in models], [_at(n, part) for n in notes])
-            for part in models[0]
-        }
-
-    def _base_model(self, shard: Checkpoint) -> Any:
-        base_model = _at(_at(shard.tree, "classy_state_dict"), "base_model")
-        if not isinstance(_at(base_model, "model"), dict):
-            raise InputError(
-                f"{shard.path.name}: holds no classy_state_dict.base_model.model, as a shard of "
-                "VISSL does; complete the download."
-            )
-        return base_model
-
-    def _joined(self, pieces: Sequence[Any], notes: Sequence[Any]) -> Any:
-        """The trunk, or the heads, which may be a list of modules that FSDP wrapped one by one."""
-        if not isinstance(pieces[0], list):
-            return self._whole(pieces, notes)
-        return [
-            self._whole([_at(piece, index) for piece in pieces], [_at(n, index) for n in notes])
-            for index in range(len(pieces[0]))
-        ]
-
-    def _whole(self, pieces: Sequence[Any], notes: Sequence[Any]) -> Any:
-        """A module; what FSDP did not wrap has no metadata, and every shard holds all of it."""
-        return consolidate(pieces, notes, self.path.name) if notes[0] else pieces[0]
-
-    def _filled(self, tree: Tree, depth: int) -> Tree:
-        """The same tree with the tensor in the place of each file name."""
-        if isinstance(tree, dict) and depth < _MAX_DEPTH:
-            return {
-                key: value if key == "type" else self._filled(value, depth + 1)
-                for key, value in tree.items()
-            }
-        if isinstance(tree, list) and depth < _MAX_DEPTH:
-            return [self._filled(value, depth + 1) for value in tree]
-        return self._slice(tree) if isinstance(tree, str) else tree
-
-    def _slice(self, name: str) -> StoredTensor:
-        part = self._open_beside(name)
-        weight = part.tree.get("weight") if isinstance(part.tree, dict) else None
-        if not isinstance(weight, StoredTensor):
-            raise InputError(
-                f"{part.path.name}: holds no weight, as a slice of VISSL does; complete the "
-                "download."
-            )
-        return weight
-
-    def _open_beside(self, named: object) -> Checkpoint:
-        """Open a file that the list names, wherever it lay when the list was written."""
-        parts = PureWindowsPath(str(named)).parts[-2:]  # takes either slash
-        folder = self.path.parent
-        if parts and ".." not in parts:
-            for path in (folder / parts[-1], folder.joinpath(*parts)):
-                if path in self.stamps:
-                    raise InputError(
-                        f"{self.path.name}: names {printable(parts[-1])!r} twice; restore the list."
-                    )
-                if is_file(path):
-                    return self._add(path)
+def _base_model(shard: Checkpoint) -> Any:
+    base_model = _at(_at(shard.tree, "classy_state_dict"), "base_model")
+    if not isinstance(_at(base_model, "model"), dict):
         raise InputError(
-            f"{self.path.name}: {printable(parts[-1] if parts else '')!r}, which it names, is not "
-            "beside it; complete the download."
+            f"{shard.path.name}: holds no classy_state_dict.base_model.model, as a shard of "
+            "VISSL does; complete the download."
         )
+    return base_model
+
+
+def _joined(pieces: Sequence[Any], notes: Sequence[Any], where: str) -> Any:
+    """The trunk, or the heads, which may be a list of modules that FSDP wrapped one by one."""
+    if not isinstance(pieces[0], list):
+        return _whole(pieces, notes, where)
+    return [
+        _whole([_at(piece, index) for piece in pieces], [_at(n, index) for n in notes], where)
+        for index in range(len(pieces[0]))
+    ]
+
+
+def _whole(pieces: Sequence[Any], notes: Sequence[Any], where: str) -> Any:
+    """A module; what FSDP did not wrap has no metadata, and every shard holds all of it."""
+    return consolidate(pieces, notes, where) if notes[0] else pieces[0]
+
+
+def _filled(checkpoint: Checkpoint, tree: Tree, depth: int) -> Tree:
+    """The same tree with the tensor in the place of each file name."""
+    if isinstance(tree, dict) and depth < _MAX_DEPTH:
+        return {
+            key: value if key == "type" else _filled(checkpoint, value, depth + 1)
+            for key, value in tree.items()
+        }
+    if isinstance(tree, list) and depth < _MAX_DEPTH:
+        return [_filled(checkpoint, value, depth + 1) for value in tree]
+    return _slice(_open_beside(checkpoint, tree)) if isinstance(tree, str) else tree
+
+
+def _slice(part: Checkpoint) -> StoredTensor:
+    weight = part.tree.get("weight") if isinstance(part.tree, dict) else None
+    if not isinstance(weight, StoredTensor):
+        raise InputError(
+            f"{part.path.name}: holds no weight, as a slice of VISSL does; complete the download."
+        )
+    return weight
+
+
+def _open_beside(checkpoint: Checkpoint, named: object) -> Checkpoint:
+    """Open a file that a list names, wherever it lay when the list was written."""
+    parts = PureWindowsPath(str(named)).parts[-2:]  # takes either slash
+    folder, name = checkpoint.path.parent, checkpoint.path.name
+    if parts and ".." not in parts:
+        for path in (folder / parts[-1], folder.joinpath(*parts)):
+            if path in checkpoint.stamps:
+                raise InputError(f"{name}: names {printable(parts[-1])!r} twice; restore the list.")
+            if is_file(path):
+                return checkpoint.add(path)
+    raise InputError(
+        f"{name}: {printable(parts[-1] if parts else '')!r}, which it names, is not beside it; "
+        "complete the download."
+    )
 
 
 def _at(tree: Any, key: Any) -> Any:

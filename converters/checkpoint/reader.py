@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections import OrderedDict
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from converters.checkpoint.beside import Beside
@@ -20,7 +21,7 @@ from converters.checkpoint.source_file import Closing, SourceFile
 from converters.checkpoint.values import Run, Storage, StoredTensor, Tree
 from converters.checkpoint.zip_container import checksum_error, read_zip
 from converters.checkpoint.zip_directory import ZIP_START
-from converters.errors import InputError, StorageError, UnsafeInputError
+from converters.errors import InputError, StorageError, UnsafeInputError, printable
 from regnet.files.dtypes import ELEMENT_TYPES
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+
+    from converters.checkpoint.source_file import Stamp
 
 CHUNK_SIZE = 1 << 20
 """In bytes: large enough for the disk, small enough for the processor's cache."""
@@ -37,60 +40,82 @@ MAX_EXPANSION = 1 << 28
 
 _PICKLE_START = b"\x80"  # of protocol 2 and later, which is what torch writes
 
-Container = Literal["zip", "legacy", "safetensors"]
+_MAX_OPEN = 128
+"""Files held open at once; a system may allow no more than 256."""
 
 
 class Checkpoint(Closing):
-    """An open checkpoint; a context manager that closes the file.
+    """An open checkpoint, of one file or of several; a context manager that closes them.
 
     Attributes:
-        path: The file.
-        container: How it is laid out.
-        size: In bytes.
+        path: What was named: the file, the folder of several, or one of these.
+        container: How it is laid out: ``zip``, ``legacy`` or ``safetensors``; several files as
+            ``folder``, ``shard_list`` or ``slice_list``.
         tree: What it holds, keys as saved and in their order; of safetensors, tensors by name.
         metadata: The text a safetensors header carries beside its tensors; else empty.
         beside: What else lies beside it and says what it is.
-        stamps: Of the files that hold the weights, which is this one; see :class:`SourceFile`.
+        stamps: Of its files, in the order in which they were opened; see :class:`SourceFile`.
     """
 
     def __init__(
-        self, file: SourceFile, container: Container, tree: Tree, metadata: dict[str, str]
+        self,
+        path: Path,
+        container: str,
+        tree: Tree = None,
+        file: SourceFile | None = None,
+        metadata: dict[str, str] | None = None,
     ) -> None:
-        self.path = file.path
-        self.container: Container = container
-        self.size = file.size
+        self.path = path
+        self.container = container
         self.tree = tree
-        self.metadata = metadata
+        self.metadata = metadata or {}
         self.beside = Beside()
-        self.stamps = {file.path: file.stamp}
-        self._file = file
-        self._verified: set[int] = set()  # the offsets of storages whose checksum was right
+        self.stamps: dict[Path, Stamp] = {}
+        self._open: OrderedDict[Path, SourceFile] = OrderedDict()
+        self._verified: set[Storage] = set()
+        if file is not None:
+            self._hold(file)
 
-    def chunks(self, tensor: StoredTensor, chunk_size: int = CHUNK_SIZE) -> Iterator[bytes]:
+    @property
+    def size(self) -> int:
+        """Of all its files, in bytes."""
+        return sum(size for size, _ in self.stamps.values())
+
+    def add(self, path: Path) -> Checkpoint:
+        """Open one file more, which is closed with the others, and return what it holds.
+
+        Raises:
+            ConversionError: See :func:`open_checkpoint`.
+        """
+        added = open_checkpoint(path)
+        self._hold(added.source_file(path))
+        return added
+
+    def chunks(self, tensor: StoredTensor) -> Iterator[bytes]:
         """Yield the elements in row-major order, little-endian, without gaps.
 
-        One chunk at a time is in memory, unless the tensor is a view that is not contiguous, of
-        which all is. The first time a storage is met, its checksum is compared, where it has one;
-        in most cases on the way, so the error may come behind the last chunk.
+        :data:`CHUNK_SIZE` bytes at a time are in memory, unless the tensor is a view that is not
+        contiguous, of which all is. The first time a storage is met, its checksum is compared,
+        where it has one; in most cases on the way, so the error may come behind the last chunk.
 
         Args:
             tensor: One of this checkpoint's.
-            chunk_size: Bytes in each chunk but the last.
 
         Raises:
             InputError: The checksum is wrong.
             StorageError: The file cannot be read or has changed.
         """
-        runs = tensor.runs
-        if runs is None:
-            data = self.array(tensor).reshape(-1).view("|u1")
-            for start in range(0, data.size, chunk_size):
-                yield data[start : start + chunk_size].tobytes()
-        elif tensor.nbytes == tensor.storage.length:
-            yield from self._verified_chunks(tensor.storage, chunk_size)
-        else:
-            self.verify(tensor)
-            yield from self._read(runs[0], chunk_size)
+        for part in tensor.parts:
+            runs = part.runs
+            if runs is None:
+                data = self.array(part).reshape(-1).view("|u1")
+                for start in range(0, data.size, CHUNK_SIZE):
+                    yield data[start : start + CHUNK_SIZE].tobytes()
+            elif part.nbytes == part.storage.length:
+                yield from self._verified_chunks(part.storage)
+            else:
+                self.verify(part)
+                yield from self._read(runs[0])
 
     def array(self, tensor: StoredTensor) -> np.ndarray:
         """Return a tensor as an array of its shape with memory of its own, in C order.
@@ -104,40 +129,58 @@ class Checkpoint(Closing):
         """
         import numpy as np
 
+        if tensor.pieces:
+            return np.concatenate(list(map(self.array, tensor.pieces))).reshape(tensor.shape)
         dtype = np.dtype(ELEMENT_TYPES[tensor.dtype].numpy)
         if tensor.is_contiguous:
             return np.frombuffer(self._bytes(tensor), dtype).reshape(tensor.shape)
-        if tensor.nbytes > max(tensor.storage.length, MAX_EXPANSION):
+        storage = tensor.storage
+        if tensor.nbytes > max(storage.length, MAX_EXPANSION):
             raise InputError(
-                f"{self._file.name}, {tensor.storage.label}: expands to {tensor.nbytes} bytes from "
-                f"{tensor.storage.length}; save the tensor with .contiguous()."
+                f"{printable(storage.path.name)}, {storage.label}: expands to {tensor.nbytes} "
+                f"bytes from {storage.length}; save the tensor with .contiguous()."
             )
-        covered = StoredTensor(
-            tensor.dtype, (tensor.span,), (1,), tensor.storage, tensor.storage_offset
-        )
+        covered = StoredTensor(tensor.dtype, (tensor.span,), (1,), storage, tensor.storage_offset)
         flat = np.frombuffer(self._bytes(covered), dtype)
         steps = [step * tensor.itemsize for step in tensor.stride]
         view = np.lib.stride_tricks.as_strided(flat, tensor.shape, steps)
         return np.array(view, order="C")
 
     def verify(self, tensor: StoredTensor) -> None:
-        """Compare the checksum of a tensor's storage, if it has one and was not compared yet.
+        """Compare the checksums of a tensor's storages, where they have some not compared yet.
 
         Raises:
-            InputError: The checksum is wrong.
+            InputError: A checksum is wrong.
             StorageError: The file cannot be read or has changed.
         """
-        if tensor.storage.crc32 is not None and tensor.storage.offset not in self._verified:
-            for _ in self._verified_chunks(tensor.storage, CHUNK_SIZE):
-                pass
+        for part in tensor.parts:
+            if self._is_pending(part.storage):
+                for _ in self._verified_chunks(part.storage):
+                    pass
 
-    def source_file(self, _: Path) -> SourceFile:
-        """Return the open file, for who reads :attr:`StoredTensor.runs` without checksums."""
-        return self._file
+    def source_file(self, path: Path) -> SourceFile:
+        """Return one of the files, for who reads :attr:`StoredTensor.runs` without checksums.
+
+        It is open until others were asked for; of too many, the one unused for longest is closed.
+        """
+        if path not in self._open:
+            file = SourceFile(path)
+            with file.closed_on_error():
+                file.require_stamp(self.stamps[path])
+            self._hold(file)
+        self._open.move_to_end(path)
+        return self._open[path]
 
     def close(self) -> None:
-        """Close the file; tensors can no longer be read."""
-        self._file.close()
+        """Close every file; tensors can no longer be read."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _hold(self, file: SourceFile) -> None:
+        self.stamps[file.path] = file.stamp
+        self._open[file.path] = file
+        if len(self._open) > _MAX_OPEN:
+            self._open.popitem(last=False)[1].close()
 
     def _bytes(self, tensor: StoredTensor) -> bytearray:
         """Return the bytes of a contiguous tensor; a bytearray, so that the array is writable."""
@@ -148,22 +191,25 @@ class Checkpoint(Closing):
             position += len(chunk)
         return data
 
-    def _verified_chunks(self, storage: Storage, chunk_size: int) -> Iterator[bytes]:
+    def _is_pending(self, storage: Storage) -> bool:
+        return storage.crc32 is not None and storage not in self._verified
+
+    def _verified_chunks(self, storage: Storage) -> Iterator[bytes]:
         checksum = 0
-        pending = storage.crc32 is not None and storage.offset not in self._verified
-        for chunk in self._read(storage, chunk_size):
+        pending = self._is_pending(storage)
+        for chunk in self._read(storage):
             if pending:
                 checksum = crc32(chunk, checksum)
             yield chunk
         if pending:
             if checksum != storage.crc32:
                 raise checksum_error(storage)
-            self._verified.add(storage.offset)
+            self._verified.add(storage)
 
-    def _read(self, run: Run, chunk_size: int) -> Iterator[bytes]:
-        for piece in run.pieces(chunk_size):
-            yield self._file.read(piece.offset, piece.length)
-        self._file.require_unchanged()
+    def _read(self, run: Run) -> Iterator[bytes]:
+        for piece in run.pieces(CHUNK_SIZE):
+            yield self.source_file(run.path).read(piece.offset, piece.length)
+        self.source_file(run.path).require_unchanged()
 
 
 def open_checkpoint(path: Path, *, audited: bool = False) -> Checkpoint:
@@ -226,16 +272,16 @@ def _require_nothing_else(file: SourceFile, head: bytes) -> None:
 def _open(file: SourceFile) -> Checkpoint:
     head = file.read(0, min(HEAD_SIZE, file.size))
     if head.startswith(ZIP_START):
-        return Checkpoint(file, "zip", read_zip(file), {})
+        return Checkpoint(file.path, "zip", read_zip(file), file)
     if looks_like_safetensors(head):
         _require_nothing_else(file, head)
         tensors, metadata = read_safetensors(file)
-        return Checkpoint(file, "safetensors", tensors, metadata)
+        return Checkpoint(file.path, "safetensors", tensors, file, metadata)
     what = describe_wrong_file(head)
     if what is not None:
         raise InputError(f"{file.name}: {what}.")
     try:
-        return Checkpoint(file, "legacy", read_legacy(file), {})
+        return Checkpoint(file.path, "legacy", read_legacy(file), file)
     except InputError as error:
         if head.startswith(_PICKLE_START):
             raise

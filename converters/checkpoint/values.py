@@ -67,7 +67,9 @@ class Storage(Run):
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A strided view of a :class:`Storage`, as torch defines it.
+    """A strided view of a :class:`Storage`, as torch defines it; or pieces of several, joined.
+
+    FSDP cuts parameters into as many pieces as there were processes.
 
     Attributes:
         dtype: torch's name of the element type, without the ``torch.``.
@@ -75,6 +77,9 @@ class StoredTensor:
         stride: For each axis, the step in elements.
         storage: The bytes.
         storage_offset: Index of the first element in the storage, in elements.
+        pieces: Where its elements, in row-major order, lie in several places one after another:
+            one-dimensional tensors of the same dtype, with as many elements as it has together.
+            The storage is then that of the first.
     """
 
     dtype: str
@@ -82,6 +87,7 @@ class StoredTensor:
     stride: tuple[int, ...]
     storage: Storage
     storage_offset: int
+    pieces: tuple[StoredTensor, ...] = ()
 
     @property
     def numel(self) -> int:
@@ -114,8 +120,8 @@ class StoredTensor:
 
     @property
     def parts(self) -> tuple[StoredTensor, ...]:
-        """The tensors of a single storage that it is made of: itself."""
-        return (self,)
+        """The tensors of a single storage that it is made of."""
+        return self.pieces or (self,)
 
     @property
     def runs(self) -> tuple[Run, ...] | None:
@@ -132,25 +138,6 @@ class StoredTensor:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class JoinedTensor(StoredTensor):
-    """A tensor whose elements, in row-major order, lie in several places one after another.
-
-    FSDP cuts parameters into as many pieces as there were processes.
-    To planning it is a :class:`StoredTensor` like any other; ``storage`` is its first piece's.
-
-    Attributes:
-        pieces: One-dimensional tensors of the same dtype, together as many elements as ``shape``.
-    """
-
-    pieces: tuple[StoredTensor, ...] = ()
-
-    @property
-    def parts(self) -> tuple[StoredTensor, ...]:
-        """The pieces."""
-        return self.pieces
-
-
 def join(pieces: Sequence[StoredTensor], shape: tuple[int, ...]) -> StoredTensor:
     """Make one tensor of pieces, without reading any.
 
@@ -162,7 +149,7 @@ def join(pieces: Sequence[StoredTensor], shape: tuple[int, ...]) -> StoredTensor
     stride = contiguous_stride(shape)
     if len(pieces) == 1:
         return StoredTensor(first.dtype, shape, stride, first.storage, first.storage_offset)
-    return JoinedTensor(first.dtype, shape, stride, first.storage, 0, tuple(pieces))
+    return StoredTensor(first.dtype, shape, stride, first.storage, 0, tuple(pieces))
 
 
 def cut(pieces: Sequence[StoredTensor], start: int, length: int) -> list[StoredTensor]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from converters.checkpoint import AnyCheckpoint, StoredTensor
+    from converters.checkpoint import Checkpoint, StoredTensor
     from converters.checkpoint.torch_pickle import Value
     from converters.families.family import Found, Network
     from converters.families.source import Source, StateDict
@@ -216,7 +216,7 @@ def _test(transform: EvalTransform) -> list[Value]:
     return [{"name": "apply_transform_to_key", "key": "input", "transforms": steps}]
 
 
-def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
+def _build(source: Source, _: Checkpoint) -> RealNetwork:
     """Build ClassyVision's trunk and head.
 
     SWAG's own code is a script of the Hub; its trunk is the same class under the same names.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from converters.checkpoint import AnyCheckpoint, StoredTensor
+    from converters.checkpoint import Checkpoint, StoredTensor
     from converters.checkpoint.torch_pickle import Value
     from converters.families.keymap import Keymap
     from converters.families.options import SourceOptions
@@ -82,7 +82,7 @@ class Family:
     prefers_ema: bool = False
     ema_keys: frozenset[str] = EMA_KEYS
     states_evaluation: bool = True
-    build: Callable[[Source, AnyCheckpoint], RealNetwork] | None = None
+    build: Callable[[Source, Checkpoint], RealNetwork] | None = None
     write: Callable[[Path, Network], None] | None = None
     says: Says = field(default_factory=dict)
     says_of_images: frozenset[str] = frozenset()
@@ -166,7 +166,7 @@ class Found:
     """
 
     family: Family
-    checkpoint: AnyCheckpoint
+    checkpoint: Checkpoint
     states: Sequence[StateDict]
     options: SourceOptions
 
@@ -200,7 +200,7 @@ class Network:
     """
 
     target: Family
-    checkpoint: AnyCheckpoint
+    checkpoint: Checkpoint
     stored: Mapping[str, StoredTensor]
     config: RegNetConfig
     has_classifier: bool
@@ -287,9 +287,7 @@ def write_flat(path: Path, network: Network) -> None:
     network.save(path, network.state_dict())
 
 
-def tensor_chunks(
-    checkpoint: AnyCheckpoint, tensor: StoredTensor, *, flip: bool
-) -> Iterable[bytes]:
+def tensor_chunks(checkpoint: Checkpoint, tensor: StoredTensor, *, flip: bool) -> Iterable[bytes]:
     """The bytes of a tensor, its second axis reversed if ``flip``."""
     if not flip:
         return checkpoint.chunks(tensor)

@@ -14,7 +14,7 @@ from converters.errors import InputError, printable
 from converters.families.source import Decision, Source
 
 if TYPE_CHECKING:
-    from converters.checkpoint import AnyCheckpoint, StoredTensor
+    from converters.checkpoint import Checkpoint, StoredTensor
     from converters.families.source import Normaliser
 
 _BYTE = 255.0
@@ -23,7 +23,7 @@ _BYTE = 255.0
 Numbers = tuple[float, ...]
 
 
-def normalised(source: Source, checkpoint: AnyCheckpoint) -> Source:
+def normalised(source: Source, checkpoint: Checkpoint) -> Source:
     """Take a network's own normalisation, if it has one, for its evaluation transform.
 
     Raises:
@@ -69,13 +69,13 @@ def normalised(source: Source, checkpoint: AnyCheckpoint) -> Source:
 
 
 def _numbers(
-    normaliser: Normaliser, channels: int, checkpoint: AnyCheckpoint
+    normaliser: Normaliser, channels: int, checkpoint: Checkpoint
 ) -> tuple[Numbers, Numbers]:
     mean, std = (_read(tensor, checkpoint) for tensor in (normaliser.mean, normaliser.std))
     return mean * (channels // len(mean)), std * (channels // len(std))
 
 
-def _read(tensor: StoredTensor, checkpoint: AnyCheckpoint) -> Numbers:
+def _read(tensor: StoredTensor, checkpoint: Checkpoint) -> Numbers:
     """The numbers as somebody would write them down: 0.485, not 0.48500001430511475."""
     import numpy as np
 

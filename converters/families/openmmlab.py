@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
     from converters.families.family import Found, Network
     from converters.families.source import Source
     from regnet.config import RegNetConfig
@@ -159,7 +159,7 @@ def _pipeline(transform: EvalTransform) -> list[dict[str, Any]]:
     return [{"type": "LoadImageFromFile"}, *sizes, {"type": "PackInputs"}]
 
 
-def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
+def _build(source: Source, _: Checkpoint) -> RealNetwork:
     """Build mmpretrain's network."""
     import_torchvision()
     with warnings.catch_warnings(action="ignore"):  # of operators that need compiling

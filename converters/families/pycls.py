@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
     from pathlib import Path
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
     from converters.families.family import Found, Network
     from converters.families.source import Source, StateDict
     from regnet.config import RegNetConfig
@@ -171,7 +171,7 @@ def _anynet(config: RegNetConfig) -> dict[str, Any]:
     }
 
 
-def _build(source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
+def _build(source: Source, checkpoint: Checkpoint) -> RealNetwork:
     """Build pycls' network from the cfg, else as an AnyNet."""
     from pycls.core import builders
     from pycls.core.config import cfg, reset_cfg
@@ -192,7 +192,7 @@ def _build(source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
     return RealNetwork(module, module.get_submodule(f"s{len(config.depths)}"), module)
 
 
-def _stated(checkpoint: AnyCheckpoint, known: Any) -> list[Any]:
+def _stated(checkpoint: Checkpoint, known: Any) -> list[Any]:
     """Pairs of key and value that the checkpoint's cfg states and this version of pycls knows."""
     stated = _cfg_in(checkpoint.tree, checkpoint.path.name)
     pairs: list[Any] = []

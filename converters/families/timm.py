@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
     from converters.families.family import Found, Network
     from converters.families.source import Source
     from regnet.config import RegNetConfig
@@ -196,7 +196,7 @@ def _pretrained_cfg(config: RegNetConfig, transform: EvalTransform, classes: int
     }
 
 
-def _build(source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
+def _build(source: Source, checkpoint: Checkpoint) -> RealNetwork:
     """Build timm's network."""
     import_torchvision()  # which timm builds on
     import timm

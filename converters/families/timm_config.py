@@ -30,7 +30,7 @@ from regnet.architecture import NORM_EPS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
     from converters.families.manifest import Published
 
 DEFAULT = EvalTransform(256, 224, BICUBIC)
@@ -154,7 +154,7 @@ class TimmConfig:
     model: Mapping[Any, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, checkpoint: AnyCheckpoint) -> TimmConfig:
+    def of(cls, checkpoint: Checkpoint) -> TimmConfig:
         """Take the words of an open checkpoint apart."""
         folder = {key: one for key, one in checkpoint.beside.config.items() if key not in _WRAPPER}
         if folder and not isinstance(folder.get("pretrained_cfg"), dict):

@@ -24,7 +24,7 @@ from converters.families.words import Vocabulary, keys, mapping_in, not_understo
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
     from converters.families.family import Found
     from converters.families.source import Source
 
@@ -95,7 +95,7 @@ def _transform(arguments: Mapping[Any, Any], where: str) -> EvalTransform:
     )
 
 
-def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
+def _build(source: Source, _: Checkpoint) -> RealNetwork:
     """Build torchvision's network."""
     import_torchvision()
     from torch.nn import Identity

@@ -21,7 +21,7 @@ from regnet.config import DEFAULT_NUM_LABELS, RegNetConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
     from converters.checkpoint.beside import Beside
     from converters.families.family import Found
     from converters.families.source import Source
@@ -115,7 +115,7 @@ def _with_processor(source: Source, beside: Beside, where: str) -> Source:
     return replace(source, transform=transform, processor=settings, decisions=(*others, decision))
 
 
-def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
+def _build(source: Source, _: Checkpoint) -> RealNetwork:
     """Build transformers' model."""
     from transformers import RegNetConfig, RegNetForImageClassification, RegNetModel
 

@@ -29,7 +29,7 @@ from regnet.architecture import COUNTER, NORM_EPS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
     from converters.families.family import Found
     from converters.families.source import Source
 
@@ -150,7 +150,7 @@ def _chained(heads: Mapping[str, HeadTensors]) -> set[str]:
     return found
 
 
-def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
+def _build(source: Source, _: Checkpoint) -> RealNetwork:
     """Build VISSL's trunk and head.
 
     The trunk is that of a single process: checkpoints of the one that is cut for FSDP hold the same

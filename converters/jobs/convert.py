@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
     from converters.parity.report import Report
     from converters.progress import Progress
     from converters.weights.stream import Written
@@ -214,7 +214,7 @@ def _weight_names(inspection: Inspection, options: ConvertOptions) -> set[str]:
 
 def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     folder: Path,
-    checkpoint: AnyCheckpoint,
+    checkpoint: Checkpoint,
     inspection: Inspection,
     config: RegNetConfig,
     options: ConvertOptions,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
     from converters.families.family import Family
     from converters.parity.report import Report
     from converters.progress import Progress
@@ -196,7 +196,7 @@ def _converted(
         yield ConvertedFolder(converted), report
 
 
-def _network(folder: ConvertedFolder, checkpoint: AnyCheckpoint, target: Family) -> Network:
+def _network(folder: ConvertedFolder, checkpoint: Checkpoint, target: Family) -> Network:
     """A converted folder, to be read under the names of a target."""
     config, processor = folder.config, folder.processor
     stated = None
@@ -285,7 +285,7 @@ def _require_same(written: Path, network: Network) -> str:
 
 
 def _different_tensors(
-    checkpoint: AnyCheckpoint, inspection: Inspection, network: Network
+    checkpoint: Checkpoint, inspection: Inspection, network: Network
 ) -> list[str]:
     """The tensors that do not read back with the type, shape and bytes they have in the folder."""
     steps = {step.target.name: step for step in inspection.plan.steps}

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
     from converters.families.real_network import RealNetwork
     from converters.families.source import Source
     from converters.folder.folder import ConvertedFolder
@@ -84,7 +84,7 @@ def judge_source(
 
 
 def _judge(
-    folder: ConvertedFolder, truth: Truth, checkpoint: AnyCheckpoint, inspection: Inspection
+    folder: ConvertedFolder, truth: Truth, checkpoint: Checkpoint, inspection: Inspection
 ) -> Verdict:
     """Run the real network; one that its own framework cannot load fails with torch's words."""
     source = inspection.source
@@ -113,7 +113,7 @@ def _judge(
     return Verdict(name, runtime, COMPUTED, measured, tensors, not_run, not_compared)
 
 
-def _loaded(checkpoint: AnyCheckpoint) -> tuple[Tensors, str | None]:
+def _loaded(checkpoint: Checkpoint) -> tuple[Tensors, str | None]:
     """The tensors as the file's own library loads them; else our reader's, and that they are."""
     try:
         return LoadedTensors(checkpoint), None
@@ -121,7 +121,7 @@ def _loaded(checkpoint: AnyCheckpoint) -> tuple[Tensors, str | None]:
         return checkpoint, f"read by this project's own reader, for {error}; another reading"
 
 
-def _built(source: Source, checkpoint: AnyCheckpoint) -> RealNetwork:
+def _built(source: Source, checkpoint: Checkpoint) -> RealNetwork:
     """The framework's own network of a checkpoint, its weights not loaded yet.
 
     Raises:

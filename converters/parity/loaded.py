@@ -11,7 +11,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
-from converters.checkpoint import Checkpoint, CheckpointFolder, StoredTensor, open_checkpoint
+from converters.checkpoint import StoredTensor, open_checkpoint
+from converters.checkpoint.lists import LISTS
 from converters.checkpoint.security import inspect_security
 from converters.errors import ConversionError, printable
 from converters.formats.memory import MemoryShortError, require_memory
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
 
 _BITS = {2: "uint16", 1: "uint8"}
 """What takes the place of floats that NumPy lacks, by their size in bytes."""
@@ -55,8 +56,8 @@ class LoadedTensors:
         NotLoadedError: Its own library cannot load it, or not safely.
     """
 
-    def __init__(self, checkpoint: AnyCheckpoint) -> None:
-        if not isinstance(checkpoint, Checkpoint | CheckpointFolder):
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.container in LISTS:
             raise NotLoadedError("it is a list of files, which no library loads as one")
         self._paths = {id(tensor): path for path, tensor in _walk(checkpoint.tree, ())}
         self._files = {path: _loader(path) for path in checkpoint.stamps}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
     from converters.families.options import SourceOptions
     from converters.families.source import Source, StateDict
     from converters.weights.plan import Plan
@@ -86,7 +86,7 @@ class Inspection:
 @contextmanager
 def inspected(
     path: Path, options: SourceOptions, dtype: DType | None = None
-) -> Iterator[tuple[AnyCheckpoint, Inspection]]:
+) -> Iterator[tuple[Checkpoint, Inspection]]:
     """Open, recognise and plan a checkpoint; it stays open inside the block.
 
     Args:
@@ -126,7 +126,7 @@ def _dtype_decisions(plan: Plan, asked: DType | None) -> tuple[Decision, ...]:
     return (Decision("dtype", f"{plan.dtype}, cast from {stored}", reason),)
 
 
-def _read(checkpoint: AnyCheckpoint, states: list[StateDict], options: SourceOptions) -> Source:
+def _read(checkpoint: Checkpoint, states: list[StateDict], options: SourceOptions) -> Source:
     """Have the framework's reader find out all that the checkpoint says.
 
     What stands beside the tensors may be of any type; a reader takes it to be what its framework
@@ -142,7 +142,7 @@ def _read(checkpoint: AnyCheckpoint, states: list[StateDict], options: SourceOpt
         ) from error
 
 
-def _states(checkpoint: AnyCheckpoint, framework: str | None) -> list[StateDict]:
+def _states(checkpoint: Checkpoint, framework: str | None) -> list[StateDict]:
     """The RegNets in a checkpoint, of the framework asked for, else of the only one."""
     found = find_state_dicts(checkpoint.tree)
     wanted = framework or (found[0].framework if found else None)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.checkpoint import AnyCheckpoint, Storage, StoredTensor
+    from converters.checkpoint import Checkpoint, Storage, StoredTensor
     from converters.checkpoint.values import Run
     from converters.weights.plan import Plan, Step
     from converters.weights.weights_file import Look
@@ -55,7 +55,7 @@ class Written:
 
 
 def write_weights(  # noqa: PLR0913 -- the checkpoint, the plan, and how
-    checkpoint: AnyCheckpoint,
+    checkpoint: Checkpoint,
     plan: Plan,
     folder: Path,
     *,
@@ -105,7 +105,7 @@ def write_weights(  # noqa: PLR0913 -- the checkpoint, the plan, and how
     return Written(weights, read)
 
 
-def _source_digests(checkpoint: AnyCheckpoint, plan: Plan) -> dict[Path, SourceDigest]:
+def _source_digests(checkpoint: Checkpoint, plan: Plan) -> dict[Path, SourceDigest]:
     """One for each file; it checks the storages whose tensors are written or folded."""
     storages: dict[Path, list[Storage]] = defaultdict(list)
     for tensor in (step.tensor for step in plan.steps if step.tensor):
@@ -137,7 +137,7 @@ class _Stream:
         wrong: The tensors with a number that cannot be right: name to what it is.
     """
 
-    checkpoint: AnyCheckpoint
+    checkpoint: Checkpoint
     target: Follower
     source: Follower
     digests: Mapping[Path, SourceDigest]

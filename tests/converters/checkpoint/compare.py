@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
-from converters.checkpoint import Checkpoint, Opaque, StoredTensor
+from converters.checkpoint import Checkpoint, Opaque, StoredTensor, reader
 
 LAYOUTS = {"zip": True, "legacy": False}
 """Container -> the value of torch.save's ``_use_new_zipfile_serialization``."""
@@ -23,6 +24,12 @@ def raw_bytes(tensor: torch.Tensor) -> bytes:
     return bytes(flat.view(torch.uint8).numpy()) if flat.numel() else b""
 
 
+def in_chunks(checkpoint: Checkpoint, tensor: StoredTensor, size: int) -> bytes:
+    """Return the elements of a tensor, read in chunks of ``size`` bytes."""
+    with patch.object(reader, "CHUNK_SIZE", size):
+        return b"".join(checkpoint.chunks(tensor))
+
+
 def assert_same(ours: object, theirs: object, checkpoint: Checkpoint) -> None:
     """Check that ``ours``, read from ``checkpoint``, says what the object ``theirs`` is."""
     if isinstance(theirs, torch.Tensor):
@@ -31,7 +38,7 @@ def assert_same(ours: object, theirs: object, checkpoint: Checkpoint) -> None:
         assert (ours.shape, ours.stride) == (tuple(theirs.shape), theirs.stride())
         assert ours.is_contiguous == theirs.is_contiguous()
         assert ours.nbytes == theirs.nbytes
-        assert b"".join(checkpoint.chunks(ours, 24)) == raw_bytes(theirs)
+        assert in_chunks(checkpoint, ours, 24) == raw_bytes(theirs)
         array = checkpoint.array(ours)
         assert array.shape == ours.shape
         assert array.tobytes() == raw_bytes(theirs)

@@ -218,7 +218,7 @@ def test_a_name_in_two_shards_is_refused(tmp_path: Path) -> None:
 def test_more_shards_than_may_be_open_are_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("converters.checkpoint.several._MAX_OPEN", 1)
+    monkeypatch.setattr("converters.checkpoint.reader._MAX_OPEN", 1)
     for number in (1, 2):
         tensors = {str(number): torch.full((2,), float(number))}
         (tmp_path / f"{number}.st").write_bytes(safetensors_bytes(tensors))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from converters.checkpoint import AnyCheckpoint, StoredTensor
+    from converters.checkpoint import Checkpoint, StoredTensor
     from converters.families.source import Source
 
 LIMIT = 1e-5
@@ -107,7 +107,7 @@ def source_of_headers(tensors: dict[str, StoredTensor]) -> Source:
     found = find_state_dicts(tensors)
     if not found:
         raise not_found(None, found, tensors, "net")
-    family, headers = FAMILIES[found[0].framework].family, cast("AnyCheckpoint", _Headers(tensors))
+    family, headers = FAMILIES[found[0].framework].family, cast("Checkpoint", _Headers(tensors))
     return family.read(Found(family, headers, found, SourceOptions()))
 
 

@@ -36,7 +36,7 @@ from tests.oracles.loaders import mmpretrain_models, torchvision_network
 if TYPE_CHECKING:
     from torch import nn
 
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
 
 Layout = list[tuple[str, tuple[int, ...]]]
 
@@ -88,7 +88,7 @@ def network(framework: str, config: RegNetConfig, *, headless: bool = False) -> 
     shapes = Architecture.of(config, classifier=not headless).shapes
     return Network(
         target=target_named(framework),
-        checkpoint=cast("AnyCheckpoint", None),
+        checkpoint=cast("Checkpoint", None),
         stored={name: stored(shape) for name, shape in shapes.items()},
         config=config,
         has_classifier=not headless,

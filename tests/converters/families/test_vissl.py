@@ -333,7 +333,7 @@ def test_few_files_are_open_at_once(
     sliced: tuple[Pooled, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, path = sliced
-    monkeypatch.setattr("converters.checkpoint.several._MAX_OPEN", 3)
+    monkeypatch.setattr("converters.checkpoint.reader._MAX_OPEN", 3)
 
     loaded = load(path, tmp_path / "out")
 
@@ -344,7 +344,7 @@ def test_a_slice_that_changes_meanwhile_is_noticed(
     sliced: tuple[Pooled, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, path = sliced
-    monkeypatch.setattr("converters.checkpoint.several._MAX_OPEN", 1)
+    monkeypatch.setattr("converters.checkpoint.reader._MAX_OPEN", 1)
 
     with open_any(path) as checkpoint:
         model = branch(checkpoint.tree, "classy_state_dict", "base_model", "model", "trunk")

@@ -12,7 +12,7 @@ from converters.families.real_network import RealNetwork
 from converters.families.source import BILINEAR, EvalTransform, Preprocessing
 
 if TYPE_CHECKING:
-    from converters.checkpoint import AnyCheckpoint
+    from converters.checkpoint import Checkpoint
     from converters.families.source import Source
 
 TOY = keymap(
@@ -27,7 +27,7 @@ TOY = keymap(
 )
 
 
-def _build(source: Source, _: AnyCheckpoint) -> RealNetwork:
+def _build(source: Source, _: Checkpoint) -> RealNetwork:
     """Build its own network."""
     from tests.converters.families.toy_framework import Net
 
