@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -24,6 +23,7 @@ from converters.checkpoint import open_checkpoint
 from converters.checkpoint.digests import sha256_of
 from converters.errors import DISTRIBUTION, ConversionError, InputError, StorageError, in_words
 from converters.published.http import content_length, content_range, opened
+from converters.staging.staged import require_bytes
 from converters.staging.unfinished import is_same
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ _MOST_OF_ANY = 1 << 40
 """Bytes, where the manifest does not know the network's size."""
 
 _MOST_OF_A_VERSION = 200
+
+_ELSEWHERE = "set REGNET_CACHE to a folder on another disk"
 
 # ValueError is what urllib makes of addresses and headers that are none.
 _NETWORK_ERRORS = (URLError, TimeoutError, ConnectionError, HTTPException, ValueError)
@@ -194,7 +196,7 @@ def _receive(url: str, file: IO[bytes], version: Path, progress: Progress, most:
             file.truncate()
             _keep_version(response.headers, version)
             whole = length
-        _require_space(version.parent, (whole or held) - held)
+        require_bytes(version.parent, (whole or held) - held, "The cache", "fetched", _ELSEWHERE)
         if whole is not None and whole > most:
             raise _too_long(url, most)
         progress.step(f"fetching {version.stem}", whole)
@@ -299,15 +301,6 @@ def _recover(error: Exception, url: str, file: IO[bytes], version: Path) -> None
             f"{url} cannot be fetched: the server answers {status} ({in_words}); if that "
             "persists, the checkpoint was moved or withdrawn, so convert a copy of your own."
         ) from error
-
-
-def _require_space(folder: Path, nbytes: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < nbytes:
-        raise StorageError(
-            f"The cache has room for {free} bytes where {nbytes} are to be fetched; make room or "
-            "set REGNET_CACHE to a folder on another disk."
-        )
 
 
 def _require_digest(path: Path, beginning: str | None, url: str) -> str:

@@ -159,11 +159,7 @@ def require_place(target: Path, nbytes: int, *, force: bool) -> None:
                 f"{target} cannot be written: in {place} nothing can be made; choose another "
                 "output."
             )
-        staging = partial(target)
-        if staging.is_dir():
-            require_space(staging, nbytes, target)
-        else:
-            _require_bytes(place, nbytes, target)
+        require_space(partial(target), nbytes, target)
 
 
 def require_space(folder: Path, nbytes: int, target: Path) -> None:
@@ -177,15 +173,19 @@ def require_space(folder: Path, nbytes: int, target: Path) -> None:
     Raises:
         StorageError: If the disk has too little room.
     """
-    _require_bytes(folder, nbytes - sum(p.stat().st_size for p in folder.iterdir()), target)
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    needed = nbytes - sum(path.stat().st_size for path in folder.glob("*"))
+    disk = f"{target} cannot be written: its disk"
+    require_bytes(place, needed, disk, "written", "choose another output")
 
 
-def _require_bytes(folder: Path, needed: int, target: Path) -> None:
-    free = shutil.disk_usage(folder).free
+def require_bytes(place: Path, needed: int, disk: str, done: str, remedy: str) -> None:
+    """Refuse what the disk under a place has no room for, in a sentence of these words."""
+    free = shutil.disk_usage(place).free
     if free < needed:
         raise StorageError(
-            f"{target} cannot be written: its disk has room for {free} bytes where {needed} are "
-            "to be written; make room or choose another output."
+            f"{disk} has room for {free} bytes where {needed} are to be {done}; make room or "
+            f"{remedy}."
         )
 
 
