@@ -43,6 +43,10 @@ class SourceDigest:
         path: The file.
         stamp: What the file had when it was opened; see :class:`SourceFile`.
         storages: Those whose bytes are used; one without a checksum is not checked.
+
+    Raises:
+        InputError: From any method, a storage does not have its checksum.
+        StorageError: Likewise, the file cannot be read or has changed.
     """
 
     def __init__(self, path: Path, stamp: Stamp, storages: Iterable[Storage]) -> None:
@@ -60,22 +64,13 @@ class SourceDigest:
         Args:
             offset: Where they lie in the file, in bytes.
             data: The bytes.
-
-        Raises:
-            InputError: A storage that ends here does not have its checksum.
-            StorageError: The file cannot be read or has changed.
         """
         if offset >= self._position:
             self._read_until(offset)
             self._take(memoryview(data))
 
     def finish(self) -> str:
-        """Read the rest and return the sha256, in hexadecimal.
-
-        Raises:
-            InputError: A storage does not have its checksum.
-            StorageError: The file cannot be read or has changed.
-        """
+        """Read the rest and return the sha256, in hexadecimal."""
         self._read_until(self._stamp[0])
         with SourceFile(self._path) as file:
             file.require_stamp(self._stamp)

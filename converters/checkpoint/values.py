@@ -145,11 +145,9 @@ def join(pieces: Sequence[StoredTensor], shape: tuple[int, ...]) -> StoredTensor
         pieces: One-dimensional and contiguous, of one dtype, in order, at least one.
         shape: With as many elements as the pieces have together.
     """
-    first = pieces[0]
-    stride = contiguous_stride(shape)
-    if len(pieces) == 1:
-        return StoredTensor(first.dtype, shape, stride, first.storage, first.storage_offset)
-    return StoredTensor(first.dtype, shape, stride, first.storage, 0, tuple(pieces))
+    dtype, storage, offset = pieces[0].dtype, pieces[0].storage, pieces[0].storage_offset
+    several = tuple(pieces) if len(pieces) > 1 else ()
+    return StoredTensor(dtype, shape, contiguous_stride(shape), storage, offset, several)
 
 
 def cut(pieces: Sequence[StoredTensor], start: int, length: int) -> list[StoredTensor]:
