@@ -16,6 +16,7 @@ from typer.main import get_command
 from converters.checkpoint import Checkpoint, StoredTensor, open_any, open_checkpoint
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, PROTOCOL_VERSION
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
+from converters.checkpoint.source_file import Found
 from converters.checkpoint.values import Storage
 from converters.cli.app import app
 from converters.errors import ConversionError
@@ -115,7 +116,7 @@ def _storages_of(data: bytes) -> dict[str, tuple[int, int]]:
         return _storage(key, dtype, numel)
 
     try:
-        source = PickleSource(io.BytesIO(data), 0, len(data), "pickle")
+        source = PickleSource(Found("pickle", data))
         read_pickle(source, find_storage, has_views=True)
     except (ConversionError, ValueError, RecursionError):
         return {}  # which the reader meets again, under watch
@@ -128,7 +129,7 @@ def _storage(key: str, dtype: str, numel: int) -> Storage:
 
 def _read_pickle(path: Path) -> None:
     data = path.read_bytes()
-    source = PickleSource(io.BytesIO(data), 0, len(data), "pickle")
+    source = PickleSource(Found("pickle", data))
     tree = read_pickle(source, _storage)
     find_state_dicts(tree)
     all_tensors(tree)

@@ -25,15 +25,16 @@ from converters.checkpoint.sniff import (
     is_tar,
     looks_like_safetensors,
 )
+from converters.checkpoint.source_file import Found, stream_of
 from converters.checkpoint.zip_directory import ENCRYPTED, STORED, ZIP_START, ZipDirectory
-from converters.errors import ConversionError, UnsafeInputError, printable
+from converters.errors import InputError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from converters.checkpoint.pickle_audit import Named
-    from converters.checkpoint.source_file import SourceFile
-    from converters.checkpoint.zip_directory import Entry, ReadableAt
+    from converters.checkpoint.source_file import ReadableAt, SourceFile
+    from converters.checkpoint.zip_directory import Entry
 
     Running = tuple[PickleAudit, Named]
 
@@ -89,6 +90,28 @@ class FileAudit:
         """What would run code, and the pickle it is in."""
         return [(pickle, named) for pickle in self.pickles for named in pickle.running]
 
+    def require_no_code(self, *, foreign: bool) -> None:
+        """Refuse what would run code in programs that open the file; the worst of it is named.
+
+        Args:
+            foreign: Whether unknown packages count, and not only what is there to run code.
+
+        Raises:
+            UnsafeInputError: It would.
+        """
+        unsafe = Judgement.UNSAFE
+        running = [one for one in self.running if foreign or one[1].judgement is unsafe]
+        if not running:
+            return
+        pickle, worst = min(
+            running, key=lambda one: (one[1].judgement is not unsafe, not one[1].spelled)
+        )
+        more = f" and {len(running) - 1} more" if len(running) > 1 else ""
+        raise UnsafeInputError(
+            f"{pickle.place}: would run code in programs that unpickle it: {worst.name} at "
+            f"byte {worst.position}{more}; nothing was run, {ADVICE}."
+        )
+
 
 def audit_file(file: SourceFile) -> FileAudit:
     """Follow every pickle in a file, whatever it seems to be.
@@ -115,22 +138,8 @@ def audit_file(file: SourceFile) -> FileAudit:
         kind = "numpy"
     elif (describe_wrong_file(head) or "").startswith("is a protobuf file"):
         kind = "onnx"
-    pickles = tuple(looker.in_stream(file, file.stream, 0))
+    pickles = tuple(looker.in_stream(file, 0))
     return FileAudit(kind, pickles, of_torch=_LEGACY in head[:32])
-
-
-def require_no_code(audit: FileAudit) -> None:
-    """Refuse a file that is no checkpoint and would run code in programs that open it.
-
-    Of a checkpoint that is damaged, only what is there to run code counts: the classes of a trainer
-    are in honest ones too.
-
-    Raises:
-        UnsafeInputError: It would.
-    """
-    counted = unsafe(audit.running) if audit.of_torch else audit.running
-    if counted:
-        raise code_error(counted)
 
 
 def require_no_code_beside(file: SourceFile, directory: ZipDirectory, known: Sequence[str]) -> None:
@@ -152,39 +161,7 @@ def require_no_code_beside(file: SourceFile, directory: ZipDirectory, known: Seq
         if entry.inside not in known and not entry.inside.startswith(folders)
     ]
     pickles = tuple(_Looker().in_entries(file, directory, others, 0))
-    require_no_code(FileAudit("zip", pickles, of_torch=True))
-
-
-def unsafe(running: Sequence[Running]) -> list[Running]:
-    """Those that are there only to run code."""
-    return [(pickle, named) for pickle, named in running if named.judgement is Judgement.UNSAFE]
-
-
-def code_error(running: Sequence[Running]) -> UnsafeInputError:
-    """The error for what would run code: the worst of it is named, with its place."""
-    pickle, first = min(
-        running, key=lambda one: (one[1].judgement is not Judgement.UNSAFE, not one[1].spelled)
-    )
-    more = f" and {len(running) - 1} more" if len(running) > 1 else ""
-    return UnsafeInputError(
-        f"{pickle.place}: would run code in programs that unpickle it: {first.name} at "
-        f"byte {first.position}{more}; nothing was run, {ADVICE}."
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Bytes that were found in a file."""
-
-    name: str
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self.data[offset : offset + length]
+    FileAudit("zip", pickles).require_no_code(foreign=False)
 
 
 class _Looker:
@@ -198,7 +175,7 @@ class _Looker:
         """The entries of an archive, and the pickles in them."""
         try:
             directory = ZipDirectory(file)
-        except ConversionError:
+        except (InputError, UnsafeInputError):
             return (), []  # the reader says more
         entries = directory.entries
         beside = "data.pkl" in {entry.inside for entry in entries}
@@ -216,18 +193,17 @@ class _Looker:
             is_named = entry.name.lower().endswith(_PICKLE_NAMES)
             (named if is_named else others).append(entry)
         for entry in named[:_MOST]:
-            content = directory.content(entry, MAX_PICKLE)
             label = f"{file.name}, {printable(entry.name)}"
-            yield audit_pickle(PickleSource(io.BytesIO(content), 0, len(content), label))
+            yield audit_pickle(PickleSource(Found(label, directory.content(entry, MAX_PICKLE))))
         if len(named) > _MOST:
             yield PickleAudit(file.name, (), f"its first {_MOST} pickles of {len(named)}")
         for entry in others:
             label = f"{file.name}, {printable(entry.name)}"
-            found = _Found(label, directory.content(entry, _BEGINNING))
+            found = Found(label, directory.content(entry, _BEGINNING))
             self._bytes -= found.size
             if found.size == _BEGINNING and self._goes_on(found):
                 limit = max(_BEGINNING, min(self._bytes, _MAX_UNPACKED))
-                found = _Found(label, directory.content(entry, limit))
+                found = Found(label, directory.content(entry, limit))
                 self._bytes -= found.size
             yield from self._in_found(found, depth + 1)
             if self._is_tired:
@@ -247,34 +223,34 @@ class _Looker:
         self._instructions -= audit.instructions
         return audit
 
-    def _goes_on(self, found: _Found) -> bool:
+    def _goes_on(self, found: Found) -> bool:
         """Whether something that may hold a pickle is not at its end where its beginning is."""
         if found.data.startswith(_HOLDING) or is_tar(found.data):
             return True
-        source = PickleSource(io.BytesIO(found.data), _array_header(found), found.size, found.name)
+        source = PickleSource(found, _array_header(found))
         self._audit(source)
         return source.exhausted
 
-    def in_stream(self, file: ReadableAt, stream: IO[bytes], depth: int) -> Iterator[PickleAudit]:
+    def in_stream(self, file: ReadableAt, depth: int) -> Iterator[PickleAudit]:
         """The pickles in what is no zip archive."""
         head = file.read(0, min(HEAD_SIZE, file.size))
-        yield from self._stacked(file, stream, _array_header(file))
+        yield from self._stacked(file)
         if is_tar(head):
-            yield from self._in_tar(file, stream, depth)
+            yield from self._in_tar(file, depth)
         if head.startswith(_COMPRESSED):
-            yield from self._in_found(_Found(file.name, _unpacked(stream, head)), depth + 1)
+            yield from self._in_found(Found(file.name, _unpacked(file, head)), depth + 1)
 
-    def _in_found(self, found: _Found, depth: int) -> Iterator[PickleAudit]:
+    def _in_found(self, found: Found, depth: int) -> Iterator[PickleAudit]:
         if depth > _DEEPEST:
             return
         if found.data.startswith(ZIP_START):
             yield from self.in_zip(found, depth)[1]
         else:
-            yield from self.in_stream(found, io.BytesIO(found.data), depth)
+            yield from self.in_stream(found, depth)
 
-    def _stacked(self, file: ReadableAt, stream: IO[bytes], start: int) -> Iterator[PickleAudit]:
-        """The pickles from a byte of a file on; what seems to be none is left out."""
-        source = PickleSource(stream, start, file.size, file.name)
+    def _stacked(self, file: ReadableAt) -> Iterator[PickleAudit]:
+        """The pickles one after another in a file; what seems to be none is left out."""
+        source = PickleSource(file, _array_header(file))
         for _ in range(_MOST):
             audit = self._audit(source)
             if audit.lost is None or _is_pickle(audit):
@@ -282,17 +258,16 @@ class _Looker:
             if audit.lost is not None or source.tell() == file.size:
                 return
 
-    def _in_tar(self, file: ReadableAt, stream: IO[bytes], depth: int) -> Iterator[PickleAudit]:
+    def _in_tar(self, file: ReadableAt, depth: int) -> Iterator[PickleAudit]:
         """The pickles in a tar archive, as torch before 0.2 wrote."""
-        stream.seek(0)
         try:
-            with tarfile.open(fileobj=stream, mode="r:") as archive:
+            with tarfile.open(fileobj=stream_of(file), mode="r:") as archive:
                 for member in archive:
                     content = archive.extractfile(member) if member.isreg() else None
                     data = content.read(min(self._bytes, _MAX_UNPACKED)) if content else b""
                     self._bytes -= len(data) + tarfile.BLOCKSIZE
                     label = f"{file.name}, {printable(member.name)}"
-                    yield from self._in_found(_Found(label, data), depth + 1)
+                    yield from self._in_found(Found(label, data), depth + 1)
                     if self._is_tired:
                         yield self._tired(file)
                         return
@@ -344,14 +319,13 @@ _COMPRESSED = tuple(_UNPACKERS)
 _HOLDING = (ZIP_START, *_COMPRESSED)
 
 
-def _unpacked(stream: IO[bytes], head: bytes) -> bytes:
+def _unpacked(file: ReadableAt, head: bytes) -> bytes:
     """What a compressed file holds, as far as it can be unpacked."""
     unpacker = next(unpack for start, unpack in _UNPACKERS.items() if head.startswith(start))
-    stream.seek(0)
     pieces = []
     left = _MAX_UNPACKED
     try:
-        with unpacker(stream) as unpacked:
+        with unpacker(stream_of(file)) as unpacked:
             while left > 0 and (piece := unpacked.read1(min(left, _BEGINNING))):
                 pieces.append(piece)
                 left -= len(piece)

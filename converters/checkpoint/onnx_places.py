@@ -7,9 +7,9 @@ read here: onnx's own loader refuses a file that has a second name anywhere on t
 
 from __future__ import annotations
 
-import mmap
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.source_file import SourceFile
 from converters.errors import InputError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _READ = 1 << 28
 """Bytes of a file that is looked at in any case; of a larger one, if it points anywhere."""
+
+_PIECE = 1 << 20  # bytes
 
 _POINTS = b"location"
 """Which the key of a location is, as it stands in the file."""
@@ -36,9 +38,11 @@ def require_readable(path: Path) -> tuple[str, ...]:
     Raises:
         UnsafeInputError: If a location leads out of the file's folder.
         InputError: If opset or format are newer than the installed onnx knows.
+        StorageError: If it cannot be read.
     """
-    if path.stat().st_size > _READ and not _points_elsewhere(path):
-        return ()
+    with SourceFile(path) as file:
+        if file.size > _READ and not _points_elsewhere(file):
+            return ()
     model = parsed(path)
     return () if model is None else _require(model, path)
 
@@ -66,18 +70,26 @@ def open_onnx(path: Path, *, weights: bool = False) -> ModelProto:
 
 
 def parsed(path: Path) -> ModelProto | None:
-    """Read an ONNX file without the weights beside it, unchecked; None if it is none."""
+    """Read an ONNX file without the weights beside it, unchecked; None if it is none.
+
+    Raises:
+        StorageError: If it cannot be read.
+    """
     import onnx
 
+    with SourceFile(path) as file:
+        content = file.read(0, file.size)
     try:
-        return onnx.load(path, load_external_data=False)
+        return onnx.load_model_from_string(content)
     except Exception:  # noqa: BLE001 -- protobuf's own, of which the runtime says more
         return None
 
 
-def _points_elsewhere(path: Path) -> bool:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return data.find(_POINTS) >= 0
+def _points_elsewhere(file: SourceFile) -> bool:
+    return any(
+        _POINTS in file.read(start, min(_PIECE + len(_POINTS), file.size - start))
+        for start in range(0, file.size, _PIECE)
+    )
 
 
 def _require(model: ModelProto, path: Path) -> tuple[str, ...]:

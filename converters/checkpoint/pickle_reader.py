@@ -19,11 +19,12 @@ from converters.checkpoint.pickle_machine import (
     fault_of,
     no_storage,
 )
-from converters.checkpoint.source_file import damaged
+from converters.checkpoint.source_file import damaged, stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from converters.checkpoint.source_file import ReadableAt
     from converters.checkpoint.values import Tree
 
 MAX_PICKLE = 1 << 28
@@ -52,26 +53,25 @@ otherwise: ``I010`` is ten to one and eight to the other."""
 
 
 class PickleSource:
-    """A stretch of a stream that holds pickles; never gives, nor makes room for, more than is left.
+    """Bytes that hold pickles; never gives, nor makes room for, more than is left of them.
 
     Args:
-        stream: Is moved to ``start``.
-        start: The first byte.
-        end: One past the last byte.
-        label: What messages call the place: ``"model.pyth, archive/data.pkl"``.
+        file: The bytes; messages call them by its name.
+        start: Where the first pickle begins.
 
     Attributes:
+        label: What messages call the place: ``"model.pyth, archive/data.pkl"``.
         exhausted: Whether more was asked for than there is.
         lines: Those read since somebody emptied the list, with their newlines.
     """
 
-    def __init__(self, stream: IO[bytes], start: int, end: int, label: str) -> None:
-        stream.seek(start)
-        self._stream = stream
+    def __init__(self, file: ReadableAt, start: int = 0) -> None:
+        self._stream = stream_of(file)
+        self._stream.seek(start)
         self._position = start
-        self._end = end
+        self._end = file.size
         self._limit = start + MAX_PICKLE
-        self.label = label
+        self.label = file.name
         self.exhausted = False
         self.lines: list[bytes] = []
 

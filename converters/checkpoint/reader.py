@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from converters.checkpoint.beside import Beside
-from converters.checkpoint.file_audit import audit_file, require_no_code
+from converters.checkpoint.file_audit import audit_file
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
 from converters.checkpoint.pickle_reader import SkimmedPickle, read_pickle
 from converters.checkpoint.safetensors_container import read_safetensors
@@ -21,7 +21,7 @@ from converters.checkpoint.source_file import Closing, SourceFile
 from converters.checkpoint.values import Run, Storage, StoredTensor, Tree
 from converters.checkpoint.zip_container import checksum_error, read_zip
 from converters.checkpoint.zip_directory import ZIP_START
-from converters.errors import InputError, StorageError, UnsafeInputError, printable
+from converters.errors import InputError, UnsafeInputError, printable
 from regnet.files.dtypes import ELEMENT_TYPES
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class Checkpoint(Closing):
         metadata: The text a safetensors header carries beside its tensors; else empty.
         beside: What else lies beside it and says what it is.
         stamps: Of its files, in the order in which they were opened; see :class:`SourceFile`.
+
+    Raises:
+        InputError: From what reads a tensor: its checksum is wrong.
+        StorageError: From any method, the file cannot be read or has changed.
     """
 
     def __init__(
@@ -100,10 +104,6 @@ class Checkpoint(Closing):
 
         Args:
             tensor: One of this checkpoint's.
-
-        Raises:
-            InputError: The checksum is wrong.
-            StorageError: The file cannot be read or has changed.
         """
         for part in tensor.parts:
             runs = part.runs
@@ -124,8 +124,7 @@ class Checkpoint(Closing):
         lacks, come as unsigned integers of the same bits.
 
         Raises:
-            InputError: The checksum is wrong, or the tensor repeats few elements without measure.
-            StorageError: The file cannot be read or has changed.
+            InputError: Also where the tensor repeats few elements without measure.
         """
         import numpy as np
 
@@ -147,12 +146,7 @@ class Checkpoint(Closing):
         return np.array(view, order="C")
 
     def verify(self, tensor: StoredTensor) -> None:
-        """Compare the checksums of a tensor's storages, where they have some not compared yet.
-
-        Raises:
-            InputError: A checksum is wrong.
-            StorageError: The file cannot be read or has changed.
-        """
+        """Compare the checksums of a tensor's storages, where they have some not compared yet."""
         for part in tensor.parts:
             if self._is_pending(part.storage):
                 for _ in self._verified_chunks(part.storage):
@@ -233,14 +227,14 @@ def open_checkpoint(path: Path, *, audited: bool = False) -> Checkpoint:
     file = SourceFile(path)
     with file.closed_on_error():
         try:
-            try:
-                return _open(file)
-            except InputError:
-                if not audited:
-                    require_no_code(audit_file(file))
-                raise
-        except OSError as error:
-            raise StorageError(f"{file.name}: cannot be read ({error.strerror}).") from error
+            return _open(file)
+        except InputError:
+            if not audited:
+                # Of a damaged checkpoint only what is there to run code counts: honest ones hold
+                # objects of a trainer's own classes too.
+                audit = audit_file(file)
+                audit.require_no_code(foreign=not audit.of_torch)
+            raise
 
 
 def _require_nothing_else(file: SourceFile, head: bytes) -> None:
@@ -256,7 +250,7 @@ def _require_nothing_else(file: SourceFile, head: bytes) -> None:
     also = "a tar archive"
     if not is_tar(head):
         also = "a pickle"
-        pickle = SkimmedPickle(file.stream, 0, file.size, file.name)
+        pickle = SkimmedPickle(file)
         try:
             found = read_pickle(pickle)
         except InputError:

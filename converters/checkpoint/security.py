@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import open_checkpoint
-from converters.checkpoint.file_audit import FileAudit, audit_file, code_error, unsafe
+from converters.checkpoint.file_audit import FileAudit, audit_file
 from converters.checkpoint.onnx_places import parsed, require_readable
 from converters.checkpoint.pickle_machine import ADVICE
 from converters.checkpoint.source_file import SourceFile
@@ -52,9 +52,7 @@ class SecurityReport(FileAudit):
             StorageError: It cannot be read.
         """
         # Most names in TorchScript are the program's own.
-        counted = unsafe(self.running) if self.kind == "torchscript" else self.running
-        if counted:
-            raise code_error(counted)
+        self.require_no_code(foreign=self.kind != "torchscript")
         if self.refusal is not None:
             raise self.refusal
         for pickle in self.pickles:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
-import stat
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from converters.errors import InputError, StorageError, printable
+from regnet.files.reading import NotRegularError, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +18,15 @@ if TYPE_CHECKING:
 
 Stamp = tuple[int, int]
 """Size in bytes, and time of change in nanoseconds."""
+
+_BUFFER = 1 << 16  # bytes
+
+_NO_FILE: dict[type[OSError], str] = {
+    FileNotFoundError: "there is no such file; check the path",
+    NotADirectoryError: "there is no such file; check the path",
+    IsADirectoryError: "is a folder; name the checkpoint file inside it",
+    NotRegularError: "is not a regular file; copy the checkpoint to disk first",
+}
 
 
 class Closing(ABC):
@@ -52,6 +63,67 @@ def damaged(where: str, what: str, whole: str = "it") -> InputError:
     return InputError(f"{where}: {what}; download or copy {whole} again.")
 
 
+class ReadableAt(Protocol):
+    """Bytes, and what messages call them: a :class:`SourceFile`, or what was found in one."""
+
+    @property
+    def name(self) -> str:
+        """How messages begin."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the ``length`` bytes at ``offset``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Bytes that were found in a file, and are in memory."""
+
+    name: str
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the ``length`` bytes at ``offset``, or those that there are."""
+        return self.data[offset : offset + length]
+
+
+class _Raw(io.RawIOBase):
+    """What :func:`stream_of` reads from."""
+
+    def __init__(self, file: ReadableAt) -> None:
+        self._file = file
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._file.size)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(self._at, max(min(len(buffer), self._file.size - self._at), 0))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def stream_of(file: ReadableAt) -> io.BufferedReader:
+    """Return a stream over bytes, at their beginning; its errors are those of their ``read``."""
+    return io.BufferedReader(_Raw(file), _BUFFER)
+
+
 class SourceFile(Closing):
     """A regular file, opened for reading, whose size and time of change are remembered.
 
@@ -60,38 +132,31 @@ class SourceFile(Closing):
         name: What messages call it: the last component of the path.
         size: In bytes, when it was opened.
         stamp: Size and time of change then; a file that has another one now has changed.
-        stream: A buffered reader; :meth:`read` does not move it.
 
     Raises:
         InputError: There is no such file, or it is a folder or a device.
-        StorageError: It may not be read, or reading fails.
+        StorageError: It may not be read; from any method, the device fails, or someone has written
+            to the file since it was opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = printable(path.name)
         try:
-            # Asked before opening: opening a pipe would wait for someone to write into it.
-            _require_regular_file(self.name, path.stat().st_mode)
-            self.stream = path.open("rb")
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise InputError(f"{self.name}: there is no such file; check the path.") from error
+            self._file = open_regular(path)
+        except tuple(_NO_FILE) as error:
+            raise InputError(f"{self.name}: {_NO_FILE[type(error)]}.") from error
         except OSError as error:
             raise StorageError(f"{self.name}: cannot be opened ({error.strerror}).") from error
-        self._fd = self.stream.fileno()
         self.stamp = self._stamp_now()
         self.size = self.stamp[0]
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return the ``length`` bytes at ``offset``.
-
-        Raises:
-            StorageError: The device fails, or the file has become shorter.
-        """
+        """Return the ``length`` bytes at ``offset``."""
         pieces = []
         while length > 0:
             try:
-                piece = os.pread(self._fd, length, offset)
+                piece = os.pread(self.fileno(), length, offset)
             except OSError as error:
                 raise StorageError(f"{self.name}: cannot be read ({error.strerror}).") from error
             if not piece:
@@ -102,42 +167,27 @@ class SourceFile(Closing):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def require_unchanged(self) -> None:
-        """Check size and time of change against what they were when the file was opened.
-
-        Raises:
-            StorageError: Someone has written to the file since.
-        """
+        """Check size and time of change against what they were when the file was opened."""
         self.require_stamp(self._stamp_now())
 
     def require_stamp(self, stamp: Stamp) -> None:
-        """Check that the file is the one with ``stamp``.
-
-        Raises:
-            StorageError: Someone has written to the file meanwhile.
-        """
+        """Check that the file is the one with ``stamp``."""
         if stamp != self.stamp:
             raise self._changed()
 
     def fileno(self) -> int:
         """Return the descriptor, for copies that the kernel makes."""
-        return self._fd
+        return self._file.fileno()
 
     def close(self) -> None:
         """Close the file."""
-        self.stream.close()
+        self._file.close()
 
     def _stamp_now(self) -> Stamp:
-        status = os.fstat(self._fd)
+        status = os.fstat(self.fileno())
         return status.st_size, status.st_mtime_ns
 
     def _changed(self) -> StorageError:
         return StorageError(
             f"{self.name}: changed while it was being read; wait until it is complete, then retry."
         )
-
-
-def _require_regular_file(name: str, mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        raise InputError(f"{name}: is a folder; name the checkpoint file inside it.")
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{name}: is not a regular file; copy the checkpoint to disk first.")

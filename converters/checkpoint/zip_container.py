@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from io import BytesIO
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 from converters.checkpoint.file_audit import SCRIPT, require_no_code_beside
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource, read_pickle
-from converters.checkpoint.source_file import damaged
+from converters.checkpoint.source_file import Found, damaged
 from converters.checkpoint.values import Storage, Tree
 from converters.checkpoint.zip_directory import (
     ENCRYPTED,
@@ -73,7 +72,7 @@ def read_zip(file: SourceFile) -> Tree:
     file.require_unchanged()
     if place.crc32 is not None and crc32(pickle) != place.crc32:
         raise checksum_error(place)
-    source = PickleSource(BytesIO(pickle), 0, len(pickle), label)
+    source = PickleSource(Found(label, pickle))
     tree = read_pickle(source, archive.find_storage)  # first, since it may be an attack
     archive.require_known_layout()
     require_no_code_beside(file, archive.directory, _OF_CHECKPOINTS)

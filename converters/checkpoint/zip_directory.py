@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from unicodedata import normalize
 
 from converters.checkpoint.source_file import damaged
@@ -21,6 +21,8 @@ from converters.errors import InputError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from converters.checkpoint.source_file import ReadableAt
 
 ZIP_START = b"PK\x03\x04"
 """How an archive with an entry begins, and each entry in it."""
@@ -53,21 +55,6 @@ _ZIP64_FIELD, _NAME_FIELD = 0x0001, 0x7075
 _FIELD_HEADER = 4  # bytes: its number, and the length of what follows
 _NAME_FIELD_HEADER = 5  # bytes: a version, and the checksum of the name it stands for
 _DESCRIPTORS = ("<III", "<IQQ")  # checksum, size in the archive, size
-
-
-class ReadableAt(Protocol):
-    """Bytes, and what messages call them; a :class:`SourceFile`, or what was found in one."""
-
-    @property
-    def name(self) -> str:
-        """How messages begin."""
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return the ``length`` bytes at ``offset``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
+from converters.checkpoint.source_file import Found
 from converters.checkpoint.values import Storage
 from fuzz.differential import pickles
 from regnet.files.dtypes import item_size
@@ -53,7 +53,7 @@ def parsed(data: bytes, path: Path) -> Legacy:
         sizes[key] = item_size(dtype)
         return Storage(path, 0, numel * item_size(dtype), None, key)
 
-    source = PickleSource(BytesIO(data), 0, len(data), "seed")
+    source = PickleSource(Found("seed", data))
     parts, begin = [], 0
     for _ in range(_KEYS + 1):
         keys = read_pickle(source, find_storage, has_views=True)

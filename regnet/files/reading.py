@@ -33,6 +33,10 @@ _MARKS = (
 )
 
 
+class NotRegularError(OSError):
+    """A pipe, a device or a socket, where a file is asked for."""
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading.
 
@@ -40,7 +44,8 @@ def open_regular(path: Path) -> BufferedReader:
     can do something; so what it is is asked before it is opened, and again of what was opened.
 
     Raises:
-        OSError: If it cannot be opened, or is none; its ``strerror`` says so.
+        NotRegularError: If it is none.
+        OSError: If it cannot be opened, or is a folder; its ``strerror`` says so.
     """
     _require_regular(path, path.stat().st_mode)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -57,7 +62,7 @@ def _require_regular(path: Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        raise NotRegularError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def decoded(content: bytes) -> str:

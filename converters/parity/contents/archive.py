@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 from converters.checkpoint import Storage
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
-from converters.checkpoint.source_file import SourceFile
+from converters.checkpoint.source_file import Found, SourceFile
 from converters.checkpoint.zip_directory import STORED, ZipDirectory
 from converters.parity.contents.held import mapped, part
 
@@ -45,8 +44,8 @@ class Archive:
 
     def unpickle(self, name: str) -> Tree:
         """What ``NAME.pkl`` says; its tensors lie in the folder ``NAME``."""
-        data = self.bytes_of(self._find(f"{name}.pkl"))
-        source = PickleSource(BytesIO(data), 0, len(data), f"{name}.pkl")
+        data = bytes(self.bytes_of(self._find(f"{name}.pkl")))
+        source = PickleSource(Found(f"{name}.pkl", data))
         return read_pickle(source, lambda key, _dtype, _numel: self._find(f"{name}/{key}"))
 
     def elements(self, tensor: StoredTensor) -> memoryview:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 from converters.checkpoint import open_checkpoint
+from converters.checkpoint.sniff import HEAD_SIZE
 from converters.errors import ConversionError, InputError
 from tests.converters.checkpoint.compare import LAYOUTS
 
@@ -28,6 +31,18 @@ def saved(tree: Any, layout: str = "zip", protocol: int = 2) -> bytes:
         tree, buffer, pickle_protocol=protocol, _use_new_zipfile_serialization=LAYOUTS[layout]
     )
     return buffer.getvalue()
+
+
+def fail_behind_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the device fail at every read that goes beyond what a file is recognised by."""
+    pread = os.pread
+
+    def fails(descriptor: int, length: int, offset: int) -> bytes:
+        if offset + length > HEAD_SIZE:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr("converters.checkpoint.source_file.os.pread", fails)
 
 
 def refusal(content: bytes, folder: Path, kind: type[ConversionError] = InputError) -> str:

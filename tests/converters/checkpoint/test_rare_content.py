@@ -16,7 +16,14 @@ from converters.checkpoint.legacy_container import MAGIC_NUMBER, PROTOCOL_VERSIO
 from converters.checkpoint.lists import consolidate
 from converters.errors import ConversionError, InputError, StorageError
 from tests.converters.checkpoint.compare import LAYOUTS
-from tests.converters.checkpoint.files import TREE, in_zip, refusal, saved, tensor_pickle
+from tests.converters.checkpoint.files import (
+    TREE,
+    fail_behind_the_head,
+    in_zip,
+    refusal,
+    saved,
+    tensor_pickle,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,14 +158,13 @@ def test_an_empty_tensor_spans_nothing(tmp_path: Path) -> None:
     assert tensor.span == 0
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_device_that_fails_is_an_error_of_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(_: object) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr("converters.checkpoint.reader.read_zip", fails)
-    assert "Input/output error" in refusal(saved(TREE), tmp_path, StorageError)
+    content = saved({"weight": torch.ones(1000)}, layout)
+    fail_behind_the_head(monkeypatch)
+    assert "Input/output error" in refusal(content, tmp_path, StorageError)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

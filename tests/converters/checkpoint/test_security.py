@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
 import json
 import os
@@ -20,9 +21,11 @@ import torch
 from onnx import TensorProto, helper
 
 from converters.checkpoint.security import inspect_security
-from converters.errors import ConversionError, InputError, UnsafeInputError
-from tests.converters.checkpoint.files import in_zip, saved, zip_of
+from converters.cli.app import app, run_app
+from converters.errors import ConversionError, InputError, StorageError, UnsafeInputError
+from tests.converters.checkpoint.files import fail_behind_the_head, in_zip, saved, zip_of
 from tests.converters.checkpoint.test_code_in_pickles import SPELLINGS, WRITERS, Call, attacks
+from tests.converters.checkpoint.test_wrong_files import tar_bytes
 from tests.converters.cli.running import regnet
 from tests.converters.demo import CHECKPOINT, snapshot
 
@@ -251,6 +254,34 @@ def test_onnx_that_reads_elsewhere_or_needs_a_library_is_told(tmp_path: Path) ->
     assert report.kind == "onnx"
     assert report.notes == ("needs a library for operators of com.evil",)
     assert "outside of its folder" in refusal(report)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "tar", "gzip", "onnx"])
+def test_a_device_that_fails_is_an_error_of_the_environment(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = os.urandom(2000)
+    forms = {
+        "zip": lambda: saved(noise),
+        "legacy": lambda: saved(noise, "legacy"),
+        "pickle": lambda: pickle.dumps(noise),
+        "tar": tar_bytes,
+        "gzip": lambda: gzip.compress(noise),
+        "onnx": lambda: helper.make_model(
+            helper.make_graph([], "g", [], [], doc_string=noise.hex()), producer_name="test"
+        ).SerializeToString(),
+    }
+    path = tmp_path / "model.pyth"
+    path.write_bytes(forms[form]())
+    assert run_app(app, "regnet", ["inspect", "--security", str(path)]) in {0, 2, 3}
+    capsys.readouterr()
+    fail_behind_the_head(monkeypatch)
+    with pytest.raises(StorageError):
+        inspect_security(path)
+    assert run_app(app, "regnet", ["inspect", "--security", str(path)]) == 4
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "".join(said.err.split()).endswith("model.pyth:cannotberead(Input/outputerror).")
 
 
 def test_what_cannot_be_followed_is_not_called_harmless(tmp_path: Path) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from converters.checkpoint import open_checkpoint
+from converters.checkpoint.source_file import SourceFile
 from converters.errors import InputError, StorageError
-from tests.converters.checkpoint.files import refusal
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.converters.checkpoint.files import TREE, refusal, saved
 
 
 def tar_bytes() -> bytes:
@@ -75,6 +73,20 @@ def test_paths_that_are_no_file_are_input_errors(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=f"^{expected}"):
             open_checkpoint(tmp_path / name)
+
+
+def test_a_file_that_turns_into_a_pipe_before_it_is_opened_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.pyth").write_bytes(saved(TREE))
+    before = (tmp_path / "model.pyth").stat()
+    (tmp_path / "model.pyth").unlink()
+    os.mkfifo(tmp_path / "model.pyth")
+    writer = os.open(tmp_path / "model.pyth", os.O_RDWR)  # without one, opening it would wait
+    monkeypatch.setattr(Path, "stat", lambda _: before)
+    with pytest.raises(InputError, match=r"^model\.pyth: is not a regular file"):
+        SourceFile(tmp_path / "model.pyth")
+    os.close(writer)
 
 
 def test_a_file_that_may_not_be_opened_is_an_error_of_the_environment(tmp_path: Path) -> None:
