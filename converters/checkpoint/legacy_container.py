@@ -34,19 +34,20 @@ def read_legacy(file: SourceFile) -> Tree:
         UnsafeInputError: It names code to run.
     """
     sizes: dict[str, tuple[str, int]] = {}
-    offsets: dict[str, int] = {}
+    storages: dict[str, Storage] = {}
 
     def find_storage(key: str, dtype: str, numel: int) -> Storage:
         if sizes.setdefault(key, (dtype, numel)) != (dtype, numel):
             raise ValueError(f"{_label(key)} with two sizes")
-        length = numel * item_size(dtype)
-        return Storage(file.path, offsets.get(key, 0), length, None, _label(key))
+        if key in storages:
+            return storages[key]
+        return Storage(file.path, 0, numel * item_size(dtype), None, _label(key))
 
     source = PickleSource(file)
     _require_header(source)
     start = source.tell()
     read_pickle(source, find_storage, has_views=True)
-    offsets |= _located(source, file, sizes)
+    storages |= _located(source, file, sizes)
     file.require_unchanged()
     return read_pickle(PickleSource(file, start), find_storage, has_views=True)
 
@@ -66,11 +67,8 @@ def _require_header(source: PickleSource) -> None:
 
 def _located(
     source: PickleSource, file: SourceFile, sizes: Mapping[str, tuple[str, int]]
-) -> dict[str, int]:
+) -> dict[str, Storage]:
     """Walk over the storages behind the content, reading nothing but their counts.
-
-    Returns:
-        Where the bytes of each begin.
 
     Raises:
         InputError: The file ends before the last one, goes on behind it, or names others.
@@ -85,15 +83,15 @@ def _located(
     if end != file.size:
         what = "is truncated, it" if end > file.size else "goes on behind its end, it"
         raise damaged(file.name, f"{what} has {file.size} bytes and should have {end}")
-    offsets = {}
+    storages = {}
     for key in names:
         count, numel = int.from_bytes(file.read(offset, _COUNT_SIZE), "little"), sizes[key][1]
         if count != numel:
             what = f"has {count} elements where its tensors say {numel}"
             raise damaged(f"{file.name}, {_label(key)}", what, "the file")
-        offsets[key] = offset + _COUNT_SIZE
-        offset = offsets[key] + lengths[key]
-    return offsets
+        storages[key] = Storage(file.path, offset + _COUNT_SIZE, lengths[key], None, _label(key))
+        offset = storages[key].end
+    return storages
 
 
 def _label(key: str) -> str:
