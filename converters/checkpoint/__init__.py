@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.checkpoint.beside import index_of, of_file
+from converters.checkpoint.beside import index_of, of_file, open_folder
 from converters.checkpoint.lists import complete
 from converters.checkpoint.reader import Checkpoint, open_checkpoint
-from converters.checkpoint.several import open_folder
 from converters.checkpoint.values import Opaque, Storage, StoredTensor, Tree
 from regnet.files.safetensors_file import is_file
 

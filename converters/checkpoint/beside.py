@@ -1,20 +1,30 @@
-"""What lies beside a named file of weights: the rest of its folder, which says what it is."""
+"""What lies beside a file of weights: the rest of its folder, which says what it is, and shards."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.reader import Checkpoint
+from converters.checkpoint.values import Beside
 from converters.errors import InputError
 from regnet.config import CONFIG_NAME
 from regnet.files.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME, processor_settings
-from regnet.files.reading import read_json as read_text_as_json
-from regnet.files.safetensors_file import INDEX_NAME, WEIGHTS_NAME, shards_of
+from regnet.files.reading import json_object
+from regnet.files.safetensors_file import (
+    INDEX_NAME,
+    WEIGHTS_NAME,
+    require_indexed,
+    shards_of,
+    unindexed,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
     from pathlib import Path
+
+    from converters.checkpoint.values import Tree
 
 CONFIGURATIONS = (CONFIG_NAME, PREPROCESSOR_NAME, PROCESSOR_NAME)
 """What says what the weights of a folder of Hugging Face's libraries are."""
@@ -38,24 +48,9 @@ _OF_A_FOLDER = re.compile(
 )
 """Names that Hugging Face's libraries give to weights, and nobody to a file that stands alone."""
 
+_STALE = "named like a shard, but not by the index"
+
 _ENDINGS = frozenset({".bin", ".ckpt", ".pt", ".pth", ".pyth", ".safetensors", ".tar", ".torch"})
-
-
-@dataclass(frozen=True)
-class Beside:
-    """What a folder says of its weights.
-
-    Attributes:
-        config: The content of ``config.json``; empty if there is none.
-        preprocessor: The settings of its image processor; empty if it has none.
-        preprocessor_file: The name of the file that has them.
-        ignored: What was not read: name to reason.
-    """
-
-    config: Mapping[str, Any] = field(default_factory=dict)
-    preprocessor: Mapping[str, Any] = field(default_factory=dict)
-    preprocessor_file: str = PREPROCESSOR_NAME
-    ignored: Mapping[str, str] = field(default_factory=dict)
 
 
 def of_folder(folder: Path) -> Beside:
@@ -119,15 +114,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: If it is none.
     """
-    if not path.is_file():
-        return {}
     try:
-        value = read_text_as_json(path, _MAX_JSON)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path.name}: cannot be read as JSON; restore the file.") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path.name}: is no JSON object; restore the file.")
-    return value
+        return json_object(path, _MAX_JSON) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _is_regnets(path: Path) -> bool:
@@ -137,3 +127,59 @@ def _is_regnets(path: Path) -> bool:
     except InputError:
         return False
     return keys.get("model_type") == "regnet" or str(keys.get("architecture")).startswith("regnet")
+
+
+def open_folder(path: Path, index: Path | None = None) -> Checkpoint:
+    """Open a folder as Hugging Face's libraries write it.
+
+    Args:
+        path: What the user named: the folder, or a file in it.
+        index: The index of the shards, where it is the file or names it; None looks for it.
+
+    Returns:
+        The tensors of all weights files by name; what lies beside them has the files that are named
+        like shards and were not read.
+    """
+    folder = index.parent if index else path
+    beside = of_folder(folder)
+    found = index or _weights_of(folder)
+    is_index = found.suffix == ".json"
+    shards = read_index(found) if is_index else {found.name: set()}
+    checkpoint = Checkpoint(path, "folder")
+    with checkpoint.closed_on_error():
+        opened = {name: checkpoint.add(folder / name).tree for name in shards}
+        checkpoint.tree, names = _merged(opened)
+        if is_index:
+            try:
+                require_indexed(found, shards, names)
+            except ValueError as error:
+                raise InputError(str(error)) from error
+        ignored = dict.fromkeys(unindexed(folder, shards), _STALE)
+        checkpoint.beside = replace(beside, ignored=ignored)
+    return checkpoint
+
+
+def _merged(opened: Mapping[str, Tree]) -> tuple[Tree, dict[str, list[str]]]:
+    """What several files hold together, and the names in each."""
+    tree: dict[Hashable, Tree] = {}
+    names = {}
+    for file, held in opened.items():
+        if not isinstance(held, dict):
+            raise InputError(f"{file}: holds no tensors by name; give a state dict.")
+        repeated = tree.keys() & held.keys()
+        if repeated:
+            raise InputError(f"{file}: repeats {min(map(str, repeated))} of another shard.")
+        tree.update(held)
+        names[file] = list(map(str, held))
+    return tree, names
+
+
+def _weights_of(folder: Path) -> Path:
+    """The file with the weights, or an index."""
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(
+        f"{folder}: holds none of {', '.join(WEIGHTS[:4])}; give the checkpoint's file, or a "
+        "folder that transformers or timm wrote."
+    )

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from converters.checkpoint.beside import Beside
 from converters.checkpoint.file_audit import audit_file
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
 from converters.checkpoint.pickle_reader import SkimmedPickle, read_pickle
@@ -18,7 +17,7 @@ from converters.checkpoint.sniff import (
     looks_like_safetensors,
 )
 from converters.checkpoint.source_file import Closing, SourceFile
-from converters.checkpoint.values import Run, Storage, StoredTensor, Tree
+from converters.checkpoint.values import Beside, Run, Storage, StoredTensor, Tree
 from converters.checkpoint.zip_container import checksum_error, read_zip
 from converters.checkpoint.zip_directory import ZIP_START
 from converters.errors import InputError, UnsafeInputError, printable
@@ -206,15 +205,14 @@ class Checkpoint(Closing):
         self.source_file(run.path).require_unchanged()
 
 
-def open_checkpoint(path: Path, *, audited: bool = False) -> Checkpoint:
+def open_checkpoint(path: Path) -> Checkpoint:
     """Open a file that holds weights: torch's zip or legacy container, or safetensors.
 
     Only what describes the tensors is read, and nothing the file names is imported or called.
 
     Args:
-        path: The file; its name and ending do not matter.
-        audited: Whether the caller has followed the pickles in it already. Otherwise it is done for
-            what is no checkpoint, since that may be an attack on other programs.
+        path: The file; its name and ending do not matter. Where it is no checkpoint, the pickles in
+            it are followed, since it may be an attack on other programs.
 
     Returns:
         The checkpoint; use it with ``with``, or close it.
@@ -227,13 +225,12 @@ def open_checkpoint(path: Path, *, audited: bool = False) -> Checkpoint:
     file = SourceFile(path)
     with file.closed_on_error():
         try:
-            return _open(file)
+            return read_checkpoint(file)
         except InputError:
-            if not audited:
-                # Of a damaged checkpoint only what is there to run code counts: honest ones hold
-                # objects of a trainer's own classes too.
-                audit = audit_file(file)
-                audit.require_no_code(foreign=not audit.of_torch)
+            audit = audit_file(file)
+            # Of a damaged checkpoint only what is there to run code counts: honest ones have the
+            # classes of a trainer too.
+            audit.require_no_code(foreign=not audit.of_torch)
             raise
 
 
@@ -263,7 +260,8 @@ def _require_nothing_else(file: SourceFile, head: bytes) -> None:
     )
 
 
-def _open(file: SourceFile) -> Checkpoint:
+def read_checkpoint(file: SourceFile) -> Checkpoint:
+    """Read what describes the tensors in an open file; errors are those of `open_checkpoint`."""
     head = file.read(0, min(HEAD_SIZE, file.size))
     if head.startswith(ZIP_START):
         return Checkpoint(file.path, "zip", read_zip(file), file)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint import open_checkpoint
 from converters.checkpoint.file_audit import FileAudit, audit_file
 from converters.checkpoint.onnx_places import parsed, require_readable
 from converters.checkpoint.pickle_machine import ADVICE
+from converters.checkpoint.reader import read_checkpoint
 from converters.checkpoint.source_file import SourceFile
 from converters.errors import ConversionError, InputError, UnsafeInputError, printable
 
@@ -97,16 +97,11 @@ def inspect_security(path: Path) -> SecurityReport:
     """
     with SourceFile(path) as file:
         audit = audit_file(file)
+        notes = (*audit.notes, *(_onnx_notes(path) if audit.kind == "onnx" else ()))
+        refusal = _refusal(file, audit.kind)
         file.require_unchanged()
-        size = file.size
-    notes = (*audit.notes, *(_onnx_notes(path) if audit.kind == "onnx" else ()))
     return SecurityReport(
-        audit.kind,
-        audit.pickles,
-        notes,
-        name=printable(path.name),
-        size=size,
-        refusal=_refusal(path, audit.kind),
+        audit.kind, audit.pickles, notes, name=file.name, size=file.size, refusal=refusal
     )
 
 
@@ -119,17 +114,17 @@ def _onnx_notes(path: Path) -> list[str]:
     return [f"needs a library for operators of {printable(domain)}" for domain in domains]
 
 
-def _refusal(path: Path, kind: str) -> ConversionError | None:
+def _refusal(file: SourceFile, kind: str) -> ConversionError | None:
     """Why the project's own readers do not take a file."""
     try:
         if kind == "onnx":
-            require_readable(path)
+            require_readable(file.path)
         elif kind != "numpy":  # which holds no network, and nothing else than its pickles
-            open_checkpoint(path, audited=True).close()
+            read_checkpoint(file)
     except (InputError, UnsafeInputError) as error:
         if kind == "torchscript":
             return UnsafeInputError(
-                f"{printable(path.name)}: is a TorchScript archive, a program that torch.jit.load "
+                f"{file.name}: is a TorchScript archive, a program that torch.jit.load "
                 f"runs with operators that can read and write files; nothing was run, {ADVICE}."
             )
         return error

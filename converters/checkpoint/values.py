@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from regnet.files.dtypes import item_size
+from regnet.files.json_file import PREPROCESSOR_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 MAX_AXES = 64
@@ -204,6 +205,23 @@ class Opaque:
         """Attributes and items together: what an ``argparse.Namespace`` or ``CfgNode`` says."""
         attributes = self.state if isinstance(self.state, dict) else {}
         return {**attributes, **self.items}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a folder says of its weights.
+
+    Attributes:
+        config: The content of ``config.json``; empty if there is none.
+        preprocessor: The settings of its image processor; empty if it has none.
+        preprocessor_file: The name of the file that has them.
+        ignored: What was not read: name to reason.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    preprocessor: Mapping[str, Any] = field(default_factory=dict)
+    preprocessor_file: str = PREPROCESSOR_NAME
+    ignored: Mapping[str, str] = field(default_factory=dict)
 
 
 Tree: TypeAlias = (

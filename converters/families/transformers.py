@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.checkpoint import Checkpoint
-    from converters.checkpoint.beside import Beside
+    from converters.checkpoint.values import Beside
     from converters.families.family import Found
     from converters.families.source import Source
 

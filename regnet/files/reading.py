@@ -140,6 +140,21 @@ def read_json_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
     return value
 
 
+def json_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Raises:
+        ValueError: If it holds none or cannot be read, in a sentence that names it.
+    """
+    try:
+        value = read_json(path, most)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.name}: cannot be read as JSON; restore the file.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name}: is no JSON object; restore the file.")
+    return value
+
+
 def _require_plain(value: Any) -> None:
     """Check what Python's reader lets pass.
 

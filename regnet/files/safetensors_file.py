@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from regnet.files.dtypes import ELEMENT_TYPES, OF_SAFETENSORS, item_size
-from regnet.files.reading import read_json
+from regnet.files.reading import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -225,13 +225,7 @@ def shards_of(index: Path) -> dict[str, set[str]]:
         FileNotFoundError: If a file is missing.
         ValueError: If it is no index, or names a file outside its folder.
     """
-    try:
-        content = read_json(index)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{index.name}: cannot be read as JSON; restore the file.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{index.name}: is no JSON object; restore the file.")
-    placed = content.get("weight_map")
+    placed = json_object(index).get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise ValueError(f"{index.name}: has no weight_map; the download is incomplete.")
     shards: dict[str, set[str]] = {}

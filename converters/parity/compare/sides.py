@@ -122,26 +122,16 @@ def opened(path: Path, options: SourceOptions) -> Iterator[Side]:
 def _kind(path: Path) -> str:
     if path.is_dir():
         return "folder" if (path / REPORT_NAME).is_file() else "checkpoint"
-    if not path.is_file():
-        return "checkpoint"  # whose reader says best what is wrong
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_SIZE)
-    except OSError:
-        return "checkpoint"
-    if head.startswith(ZIP_START) and _is_program(path):
-        return TORCHSCRIPT
-    return ONNX if "protobuf" in (describe_wrong_file(head) or "") else "checkpoint"
-
-
-def _is_program(path: Path) -> bool:
-    """Whether a zip archive is one of torch.jit's, which has a folder of code."""
     try:
         with SourceFile(path) as file:
-            inside = [entry.inside for entry in ZipDirectory(file).entries]
+            head = file.read(0, min(HEAD_SIZE, file.size))
+            inside = ZipDirectory(file).entries if head.startswith(ZIP_START) else ()
     except ConversionError:
-        return False  # the checkpoint's reader says best what is wrong
-    return any(name.startswith("code/") for name in inside) and "constants.pkl" in inside
+        return "checkpoint"  # whose reader says best what is wrong
+    names = {entry.inside for entry in inside}  # an archive of torch.jit's has a folder of code
+    if "constants.pkl" in names and any(name.startswith("code/") for name in names):
+        return TORCHSCRIPT
+    return ONNX if "protobuf" in (describe_wrong_file(head) or "") else "checkpoint"
 
 
 def _convert(path: Path, folder: Path, options: SourceOptions) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from converters.checkpoint.beside import Beside
+from converters.checkpoint.values import Beside
 from converters.errors import InputError
 from converters.families.family import Found
 from converters.families.known import FAMILIES

@@ -14,7 +14,7 @@ from timm.models import get_pretrained_cfg
 from timm.utils import CheckpointSaver
 
 from converters.checkpoint import open_any
-from converters.checkpoint.beside import Beside
+from converters.checkpoint.values import Beside
 from converters.families.manifest import manifest
 from converters.families.source import FILTERS, NOT_UNDERSTOOD, EvalTransform
 from converters.families.timm import FAMILY as TIMM
