@@ -20,9 +20,6 @@ def open_any(path: Path) -> Checkpoint:
     A file named inside a folder of Hugging Face's libraries is read as the folder is: with its
     configuration, and of a shard or an index all shards.
 
-    Args:
-        path: Its name does not matter.
-
     Raises:
         ConversionError: See :func:`open_checkpoint`; or one of several files is missing.
     """

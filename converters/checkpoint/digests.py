@@ -59,12 +59,7 @@ class SourceDigest:
         self._pending = dict.fromkeys(sorted(stated, key=lambda s: s.offset), 0)
 
     def feed(self, offset: int, data: Buffer) -> None:
-        """Take bytes that somebody has read; those that were passed already are ignored.
-
-        Args:
-            offset: Where they lie in the file, in bytes.
-            data: The bytes.
-        """
+        """Take bytes that somebody has read; those that were passed already are ignored."""
         if offset >= self._position:
             self._read_until(offset)
             self._take(memoryview(data))

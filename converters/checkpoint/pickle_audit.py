@@ -151,11 +151,7 @@ def audit_pickle(source: PickleSource, most: int = MAX_OPCODES) -> PickleAudit:
     """Follow one pickle, leaving ``source`` behind its end.
 
     Behind an instruction that cannot be followed names are still collected: a loader may get
-    further, and has in any case done what stands before.
-
-    Args:
-        source: Where it is.
-        most: Instructions that are read.
+    further, and has in any case done what stands before. ``most`` instructions are read.
     """
     machine = _AuditMachine(source.label)
     lost = None

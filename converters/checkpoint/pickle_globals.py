@@ -109,11 +109,6 @@ class Keys:
 def build(function: Opaque, args: tuple[Tree, ...], keys: Keys) -> Tree:
     """Return what calling a global would give, or an opaque note of the call.
 
-    Args:
-        function: The global, an :class:`Opaque` whose ``args`` is ``None``.
-        args: The positional arguments.
-        keys: Of the pickle.
-
     Raises:
         ValueError: The arguments do not fit a function this reader knows.
         TypeError: The same, or it names something that cannot be called.

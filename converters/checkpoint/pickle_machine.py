@@ -98,12 +98,7 @@ class PickleMachine:
         self._views: dict[str, tuple[str, int, int]] = {}
 
     def step(self, name: str, argument: Any, position: int) -> None:
-        """Execute one instruction.
-
-        Args:
-            name: As :mod:`pickletools` calls it.
-            argument: What :mod:`pickletools` made of its operand.
-            position: Where it is, for messages.
+        """Execute one instruction, named and with an argument as :mod:`pickletools` has it.
 
         Raises:
             UnsafeInputError: It names something that only runs code.

@@ -131,15 +131,7 @@ class SkimmedPickle(PickleSource):
 def read_pickle(
     source: PickleSource, find_storage: FindStorage = no_storage, *, has_views: bool = False
 ) -> Tree:
-    """Read one pickle, leaving ``source`` behind its end.
-
-    Args:
-        source: Where it is.
-        find_storage: Told of every storage the pickle mentions.
-        has_views: Whether a mention may end with a view of the storage, as in legacy files.
-
-    Returns:
-        What it holds; see :mod:`converters.checkpoint.values`.
+    """Read one pickle, leaving ``source`` behind its end; for the rest see :class:`PickleMachine`.
 
     Raises:
         InputError: It is damaged, cut short, or too large to be the pickle of a checkpoint.

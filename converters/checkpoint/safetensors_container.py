@@ -34,10 +34,7 @@ RegNets have under 0.2 MB."""
 
 
 def read_safetensors(file: SourceFile) -> tuple[Tree, dict[str, str]]:
-    """Read the header of a safetensors file.
-
-    Args:
-        file: Its header begins with ``{``, as `sniff.looks_like_safetensors` has found.
+    """Read the header of a file that `sniff.looks_like_safetensors` takes.
 
     Returns:
         The tensors by name, in the order of the header, and the metadata.

@@ -88,9 +88,6 @@ def inspect_security(path: Path) -> SecurityReport:
 
     Pickles are looked for whatever the file seems to be, as some loaders do.
 
-    Args:
-        path: A file.
-
     Raises:
         InputError: There is no such file, or it is none.
         StorageError: It cannot be read.

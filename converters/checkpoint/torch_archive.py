@@ -81,10 +81,7 @@ class TorchArchive(Closing):
 
 @contextmanager
 def loadable(path: Path) -> Iterator[ZipDirectory]:
-    """Check an archive that torch is to open; its directory can be read inside the block.
-
-    Args:
-        path: TorchScript, `.pt2` or an AOTInductor package.
+    """Check a TorchScript, `.pt2` or AOTInductor file before torch opens it, inside the block.
 
     Raises:
         RuntimeError: It is damaged or no zip, as torch says it.

@@ -93,9 +93,6 @@ class ZipDirectory:
     What its end says is checked at once; :meth:`require_one_reading` checks the rest, for what
     wants to see the entries of a deceitful archive too.
 
-    Args:
-        file: The archive.
-
     Attributes:
         entries: In the order of the directory.
 
@@ -164,11 +161,7 @@ class ZipDirectory:
         """What an entry holds, as a careless program finds it; of a longer one the beginning.
 
         Neither the checksum nor the flags count: torch ignores some, and scanners that stopped at
-        them were passed by (GHSA-w8jq-xcqf-f792).
-
-        Args:
-            entry: One of :attr:`entries`.
-            limit: Bytes that are returned at most, and read.
+        them were passed by (GHSA-w8jq-xcqf-f792). At most ``limit`` bytes are read, and returned.
         """
         start = self.data_offset(entry)
         length = min(entry.stored, limit, max(self._file.size - start, 0))
@@ -181,11 +174,7 @@ class ZipDirectory:
             return b""
 
     def ambiguous(self, what: str) -> UnsafeInputError:
-        """The error for an archive that programs may read as different ones.
-
-        Args:
-            what: Follows the archive's name.
-        """
+        """The error for an archive that programs may read as different ones: it ``what``."""
         return UnsafeInputError(
             f"{self._file.name}: {what}, so that programs may disagree on its content; get the "
             "file anew, from a source you trust."
