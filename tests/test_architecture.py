@@ -82,6 +82,15 @@ def imports() -> dict[str, set[str]]:
     return {name: set(imported_by(tree)) & modules().keys() for name, tree in modules().items()}
 
 
+def test_nothing_that_git_ignores_is_part_of_the_project() -> None:
+    """A link to an environment that was added by mistake replaces the environment on checkout."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone")
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not listed.stdout.split()
+
+
 def imported_by(tree: ast.AST) -> list[str]:
     """What a module names in imports; of ``from a import b`` the module ``a.b`` if there is one."""
     names = []
@@ -137,12 +146,3 @@ def test_the_page_shows_the_rooms_in_their_order() -> None:
             package = package if match[1] else match[2]
             shown += [f"{package}.{match[2]}"] if match[1] else []
     assert tuple(shown) == ROOMS
-
-
-def test_nothing_that_git_ignores_is_part_of_the_project() -> None:
-    """A link to an environment that was added by mistake replaces the environment on checkout."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("this is no clone")
-    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not listed.stdout.split()
