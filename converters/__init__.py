@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         InputError,
         StorageError,
         UnsafeInputError,
+        __version__,
     )
     from converters.folder.folder import ConvertedFolder
     from converters.folder.images import UnreadableImagesError
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from converters.parity.report import VerificationError
     from converters.progress import Progress, Silent
     from converters.testing import assert_parity
-
-    __version__: str
 
 __all__ = [
     "ConversionError",
@@ -65,7 +64,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "converters.errors": ("ConversionError", "InputError", "StorageError", "UnsafeInputError"),
+    "converters.errors": (
+        *("ConversionError", "InputError", "StorageError", "UnsafeInputError", "__version__"),
+    ),
     "converters.folder.folder": ("ConvertedFolder",),
     "converters.folder.images": ("UnreadableImagesError",),
     "converters.jobs.api": (
@@ -80,12 +81,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        from converters.errors import DISTRIBUTION
-
-        return version(DISTRIBUTION)
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(home), name)

@@ -24,9 +24,9 @@ from converters.cli.push import push_command
 from converters.cli.sign import sign_command
 from converters.cli.verify import verify_command
 from converters.errors import (
-    DISTRIBUTION,
     ConversionError,
     StorageError,
+    __version__,
     in_words,
     is_short_of_memory,
     not_installed,
@@ -95,9 +95,7 @@ for _name, _command in _COMMANDS.items():
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        sys.stdout.write(f"regnet {version(DISTRIBUTION)}\n")
+        sys.stdout.write(f"regnet {__version__}\n")
         raise typer.Exit
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.digests import sha256_of
-from converters.errors import DISTRIBUTION, release
+from converters.errors import DISTRIBUTION, __version__, release
 from converters.folder.folder import GOLDEN_NAME, REPORT_NAME
 from converters.folder.record import NOT_VERIFIED, SCHEMA, Record, planned_record
 from converters.formats.registry import FORMATS
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from converters.weights.inspection import Inspection
     from converters.weights.stream import Written
 
-_PACKAGES = (DISTRIBUTION, "torch", "numpy", "onnx", "onnxruntime")
+_PACKAGES = ("torch", "numpy", "onnx", "onnxruntime")
 
 
 def record_of_conversion(
@@ -62,7 +62,8 @@ def record_of_conversion(
                 for name in names
                 if name != REPORT_NAME
             },
-            "versions": {name: release(version(name)) for name in _PACKAGES},
+            "versions": {DISTRIBUTION: __version__}
+            | {name: release(version(name)) for name in _PACKAGES},
             "verification": NOT_VERIFIED,
         }
     )

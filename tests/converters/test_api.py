@@ -8,12 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import converters
 import regnet
+from converters.errors import DISTRIBUTION
+from converters.folder.record import Record
 from converters.formats.registry import DEFAULT_FORMATS
 from converters.jobs import api
 from converters.jobs.convert import ConvertOptions
@@ -61,6 +64,28 @@ def test_the_doors_name_all_that_they_have() -> None:
         with pytest.raises(AttributeError, match="no attribute 'nothing'"):
             package.nothing  # noqa: B018
     assert set(JOBS) <= set(converters.__all__)
+
+
+def test_a_checkout_that_is_not_installed_knows_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert metadata.version(DISTRIBUTION) == converters.__version__
+    installed = metadata.version
+
+    def version(name: str) -> str:
+        if name == DISTRIBUTION:
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    converters.convert(CHECKPOINT, tmp_path / "out", formats=(), verify=False)
+    assert Record.required(tmp_path / "out").fields["versions"][DISTRIBUTION] == "0.1.0"
+    code = (
+        f"import sys; sys.path.append({str(ROOT)!r}); import converters as c; print(c.__version__)"
+    )
+    alone = [sys.executable, "-I", "-S", "-c", code]
+    run = subprocess.run(alone, capture_output=True, text=True, check=True)
+    assert run.stdout == "0.1.0\n"
 
 
 def test_an_import_of_the_doors_loads_nothing_heavy() -> None:
