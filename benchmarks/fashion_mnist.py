@@ -22,12 +22,10 @@ from checkpoints.fashion_mnist.demo import COLUMNS, format_rows
 from checkpoints.fashion_mnist.train import CHECKPOINT, DATASET, Split, load_split
 from converters.errors import ConversionError
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import ExportOptions
 from converters.formats.onnx.calibration import CALIBRATION_FOLDER
 from converters.formats.registry import FORMATS
-from converters.jobs.convert import ConvertOptions, convert
-from converters.jobs.export import export_artefacts
-from converters.progress import Silent
+from converters.jobs.convert import convert
+from converters.jobs.export import export
 
 
 def main() -> None:
@@ -42,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"
         labels = json.loads((CHECKPOINT.parent / "labels.json").read_text(encoding="utf-8"))
-        convert(CHECKPOINT, out, ConvertOptions(labels=labels))
+        convert(CHECKPOINT, out, labels=labels)
         save(load_split(options.dataset, "train"), out / CALIBRATION_FOLDER)
         missing = [sentence for name in options.formats if (sentence := _export(out, name))]
         text = _measured(out, test)
@@ -54,7 +52,7 @@ def _export(out: Path, name: str) -> str | None:
     if (out / FORMATS[name].file_name).is_file():
         return None
     try:
-        export_artefacts(out, [name], ExportOptions(), verify=True, progress=Silent())
+        export(out, [name])
     except ConversionError as error:
         sys.stderr.write(f"{name}: {error}\n")
         return f"{FORMATS[name].title}: {error}"

@@ -24,12 +24,10 @@ from benchmarks.make_checkpoint import make_checkpoint
 from benchmarks.tables import Target, installed, machine, markdown, replace_measured, targets_table
 from checkpoints.fashion_mnist.train import CHECKPOINT, DATASET, Split, load_split
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import ExportOptions
-from converters.jobs.bench import Contender, Timing, time_in_turn
-from converters.jobs.convert import ConvertOptions, convert
-from converters.jobs.export import export_artefacts
+from converters.jobs.convert import convert
+from converters.jobs.export import export
 from converters.jobs.predict import open_runtime
-from converters.progress import Silent
+from converters.jobs.timing import Contender, Timing, time_in_turn
 
 if TYPE_CHECKING:
     from converters.formats.runtime import ArtefactRuntime
@@ -95,7 +93,7 @@ def timed(network: str, work: Path, pictures: Path, rounds: int) -> Measured:
     """Export a network with weights like trained ones', and time it on one image of 224 pixels."""
     out = work / network
     make_checkpoint(network, work / f"{network}.pyth")
-    convert(work / f"{network}.pyth", out, ConvertOptions(verify=False))
+    convert(work / f"{network}.pyth", out, verify=False)
     folder, runtimes = quantised(out, pictures, largest_loss=1.0)  # it has learnt no classes
     pixels = np.random.default_rng(0).standard_normal((1, 3, 224, 224), np.float32)
     contenders = {Contender(name, 1): runtime for name, runtime in runtimes.items()}
@@ -112,15 +110,14 @@ def quantised(
     out: Path, pictures: Path, largest_loss: float | None = None
 ) -> tuple[ConvertedFolder, dict[str, ArtefactRuntime]]:
     """Write the int8 artefact into a converted folder; open both."""
-    options = ExportOptions(calibration_images=[pictures], largest_loss=largest_loss)
-    export_artefacts(out, FORMATS[1:], options, verify=False, progress=Silent())
+    export(out, FORMATS[1:], calibration_images=pictures, largest_loss=largest_loss, verify=False)
     folder = ConvertedFolder(out)
     return folder, {name: open_runtime(folder, name) for name in FORMATS}
 
 
 def counted(work: Path, pictures: Path, test: Split) -> tuple[float, float, float]:
     """Percent of the test images that are right in float32, in int8, and the same in both."""
-    convert(CHECKPOINT, work / "fashion", ConvertOptions(verify=False))
+    convert(CHECKPOINT, work / "fashion", verify=False)
     folder, runtimes = quantised(work / "fashion", pictures)
     processor = folder.processor
     best: dict[str, list[int]] = {name: [] for name in FORMATS}

@@ -32,8 +32,8 @@ from benchmarks.tables import (
 )
 from converters.formats.onnx.runtime import open_session
 from converters.formats.runtime import ArtefactRuntime
-from converters.jobs.bench import Contender, time_in_turn
 from converters.jobs.convert import convert
+from converters.jobs.timing import Contender, time_in_turn
 from converters.jobs.writeback import write_back
 
 if TYPE_CHECKING:

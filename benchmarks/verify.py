@@ -34,7 +34,7 @@ from benchmarks.tables import (
 from converters.folder.folder import ConvertedFolder
 from converters.formats.lockstep import EAGER, Arithmetic, run_in_lockstep
 from converters.formats.registry import FORMATS
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from converters.parity.truth import Truth, run
 from converters.parity.units import float32_units
 from converters.parity.verdict import judge
@@ -70,7 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         source, out = Path(work) / f"{arguments.network}.pyth", Path(work) / "out"
         make_checkpoint(arguments.network, source)
-        convert(source, out, ConvertOptions(formats=ARTEFACTS))
+        convert(source, out, formats=ARTEFACTS)
         text = f"{conditions}\n\n{tables(measured(ConvertedFolder(out), arguments.runs))}"
     sys.stdout.write(f"{text}\n")
     replace_measured("verify", text)

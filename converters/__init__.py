@@ -25,16 +25,14 @@ if TYPE_CHECKING:
     )
     from converters.folder.folder import ConvertedFolder
     from converters.folder.images import UnreadableImagesError
-    from converters.jobs.api import (
-        bench,
-        compare,
-        convert,
-        evaluate,
-        export,
-        inspect,
-        predict,
-        verify,
-    )
+    from converters.jobs.bench import bench
+    from converters.jobs.compare import compare
+    from converters.jobs.convert import convert
+    from converters.jobs.evaluate import evaluate
+    from converters.jobs.export import export
+    from converters.jobs.inspect import inspect
+    from converters.jobs.predict import predict
+    from converters.jobs.verify import verify
     from converters.parity.compare.comparison import DifferentError
     from converters.parity.report import VerificationError
     from converters.progress import Progress, Silent
@@ -63,15 +61,16 @@ __all__ = [
     "verify",
 ]
 
+_JOBS = ("bench", "compare", "convert", "evaluate", "export", "inspect", "predict", "verify")
+"""A function each, in a module called like it."""
+
 _HOMES = {
     "converters.errors": (
         *("ConversionError", "InputError", "StorageError", "UnsafeInputError", "__version__"),
     ),
     "converters.folder.folder": ("ConvertedFolder",),
     "converters.folder.images": ("UnreadableImagesError",),
-    "converters.jobs.api": (
-        *("bench", "compare", "convert", "evaluate", "export", "inspect", "predict", "verify"),
-    ),
+    **{f"converters.jobs.{job}": (job,) for job in _JOBS},
     "converters.parity.compare.comparison": ("DifferentError",),
     "converters.parity.report": ("VerificationError",),
     "converters.progress": ("Progress", "Silent"),

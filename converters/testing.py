@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from converters.parity.report import Report
+    from converters.published.located import Place
 
 
 def assert_parity(
-    folder: str | os.PathLike[str],
+    folder: Place,
     *,
-    images: Sequence[str | os.PathLike[str]] = (),
-    baseline: str | os.PathLike[str] | None = None,
+    images: Place | Iterable[Place] = (),
+    baseline: Place | None = None,
     strict: bool = False,
 ) -> Report:
     """Verify a converted folder as ``regnet verify`` does.
 
     Args:
         folder: The converted folder.
-        images: Photographs to verify on as well.
+        images: Photographs to verify on as well: files, folders, patterns.
         baseline: An earlier ``regnet verify --json``, than which nothing may be worse.
         strict: Whether everything must have been run.
 
@@ -38,15 +38,14 @@ def assert_parity(
             ``strict``, was not run; the message is a table.
         InputError: If the folder or the baseline cannot be read.
     """
-    from converters.folder.folder import ConvertedFolder
-    from converters.parity.verify import verify_folder
+    from converters.jobs.verify import verify
     from converters.reports.baseline import read_baseline, regressions
     from converters.reports.findings import Findings
     from converters.reports.text import as_text
 
     path = Path(folder).resolve()
     before = None if baseline is None else read_baseline(Path(baseline))
-    report = verify_folder(ConvertedFolder(path), images=[Path(image) for image in images])
+    report = verify(path, images=images)
     worse = None if before is None else regressions(report, before)
     findings = Findings(path.name, report, worse)
     if not findings.passed or (strict and report.not_run):

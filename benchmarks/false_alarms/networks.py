@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from benchmarks import torchvision_operators  # noqa: F401 -- before torchvision
-from converters.families.options import SourceOptions
 from converters.folder.folder import ConvertedFolder
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from regnet import RegNetConfig, RegNetForImageClassification, RegNetModel
 from tests.oracles.statistics import ADVERSARIAL, adversarial, randomise
 
@@ -76,14 +75,14 @@ def draw(index: int, path: Path) -> Drawn:
             adversarial(network, statistics, seed=index)
         source = save(network.eval(), path)
         shards = int(random.choice((0, 0, 0, 200_000))) or None
-        options = ConvertOptions(
-            SourceOptions(),
+        convert(
+            source,
+            path / "out",
             dtype=dtype,  # type: ignore[arg-type]
             formats=(),
             max_shard_size=shards,
             verify=False,
         )
-        convert(source, path / "out", options)
     folder = ConvertedFolder(path / "out")
     config = folder.config
     words = (

@@ -15,15 +15,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 from rich.table import Table
 
+import converters
 from converters.cli.console import Output
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import ExportOptions
 from converters.formats.runtime import softmax
-from converters.jobs.bench_folder import bench_folder
-from converters.jobs.evaluate import evaluate
-from converters.jobs.export import export_artefacts
+from converters.jobs.bench import bench
+from converters.jobs.evaluate import count
 from converters.jobs.predict import EAGER, open_runtime
-from converters.progress import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,8 +82,7 @@ def export(folder: ConvertedFolder, images: NDArray[np.uint8]) -> None:
     with TemporaryDirectory() as scratch:
         for index, image in enumerate(images):
             Image.fromarray(image).save(Path(scratch) / f"{index:03}.png")
-        options = ExportOptions(calibration_images=[Path(scratch)])
-        export_artefacts(folder.path, FORMATS, options, verify=True, progress=Silent())
+        converters.export(folder.path, FORMATS, calibration_images=scratch)
 
 
 def format_rows(
@@ -100,9 +97,9 @@ def format_rows(
         images: (N, H, W, 3), RGB.
         labels: (N,), the true classes.
     """
-    timed = bench_folder(folder.path, batches=(1,), rounds=_ROUNDS)
+    timed = bench(folder.path, batch_sizes=(1,), rounds=_ROUNDS)
     runtimes = {name: open_runtime(folder, name) for name in timed.runtimes}
-    evaluation = evaluate(runtimes, batches(folder, images, labels))
+    evaluation = count(runtimes, batches(folder, images, labels))
     for entry in timed.entries:
         name, (timing,) = entry.contender.runtime, entry.timings
         score, same, largest = evaluation.scores[name], evaluation.images, 0.0

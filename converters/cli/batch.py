@@ -13,9 +13,9 @@ import typer
 from rich.table import Table
 
 from converters.cli.options import UsageError
-from converters.cli.published import located
 from converters.errors import ConversionError, InputError
 from converters.jobs.batch.job import Job
+from converters.published.located import located
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from converters.cli.console import Output
     from converters.jobs.batch.engine import Engine
     from converters.jobs.batch.job import Outcome
-    from converters.jobs.convert import ConvertOptions
+    from converters.jobs.conversion import ConvertOptions
 
 EngineName = Literal["processes", "ray"]
 
@@ -84,15 +84,8 @@ def target(
 ) -> Path:
     """Where the result goes, once it is clear whether it is of one checkpoint or of a batch.
 
-    Args:
-        out: The arguments behind the first checkpoint.
-        out_dir: As given, here and below.
-        jobs: How many at once.
-        engine: What runs them.
-        alone: Whether another option needs a single checkpoint.
-
     Raises:
-        InputError: If it needs one and there are several.
+        InputError: If it must be ``alone``, for another option, and there are several.
         UsageError: If an argument is missing or too much.
     """
     if out_dir is not None:
@@ -130,8 +123,10 @@ def convert_all(
         StorageError: Likewise, if ``out_dir`` cannot be made or Ray is not installed.
         BatchError: At the end, if a checkpoint was not converted.
     """
+    from converters.jobs.conversion import require_formats
     from converters.staging.staged import storage_errors
 
+    require_formats(options)
     folders = _folders(sources, out_dir)
     if out_dir.exists() and not out_dir.is_dir():
         raise InputError(f"{out_dir} is not a folder; choose another --out-dir.")
@@ -198,11 +193,12 @@ def _jobs(
     for source, folder in folders.items():
         job = Job(str(source), source, folder, options)
         try:
-            path, chosen = located(source, options.source, output)
+            with output.progress() as progress:
+                path, chosen = located(source, options, progress)
         except ConversionError as error:
             failed.append(job.failed(error.exit_status, str(error)))
         else:
-            jobs.append(replace(job, path=path, options=replace(options, source=chosen)))
+            jobs.append(replace(job, path=path, options=chosen))
     return jobs, failed
 
 
@@ -212,7 +208,7 @@ def _engine(name: EngineName | None, at_once: int | None, jobs: int) -> Engine:
 
         return RayCluster(at_once)
     from converters.jobs.batch.processes import Processes
-    from converters.jobs.bench_folder import usable_cores
+    from converters.jobs.bench import usable_cores
 
     return Processes(min(at_once or usable_cores(), jobs))
 

@@ -13,9 +13,8 @@ from converters.cli.options import Folder, Json, Quiet, Runtimes
 from converters.cli.tables import human_size
 
 if TYPE_CHECKING:
-    from converters.jobs.bench import Timing
-    from converters.jobs.bench_choice import Choice, Entry
-    from converters.jobs.bench_folder import Bench
+    from converters.jobs.bench import Bench
+    from converters.jobs.timing import Choice, Entry, Timing
 
 _MILLISECOND = 1e-3
 _STYLES = {
@@ -58,14 +57,14 @@ def bench_command(
 
     Example: regnet bench out/ --batch-size 1 --batch-size 32 --threads 4
     """
-    from converters.jobs.bench_folder import bench_folder, usable_cores
+    from converters.jobs.bench import bench, usable_cores
 
     output = Output(as_json, quiet)
     with output.progress("items") as progress:
-        result = bench_folder(
+        result = bench(
             folder,
             runtimes=runtimes or (),
-            batches=tuple(dict.fromkeys(batches or (1, 8))),
+            batch_sizes=tuple(dict.fromkeys(batches or (1, 8))),
             threads=tuple(dict.fromkeys(threads or (1, usable_cores()))),
             rounds=rounds,
             image_size=image_size,

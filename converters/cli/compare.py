@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,6 @@ from rich.text import Text
 
 from converters.cli.console import Output
 from converters.cli.options import From, Head, Images, Json, Order, Quiet, Weights
-from converters.cli.published import located
 from converters.errors import escaped
 
 if TYPE_CHECKING:
@@ -20,10 +18,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from converters.families.options import SourceOptions
     from converters.parity.compare.comparison import Comparison
     from converters.parity.compare.outputs import Distance
-    from converters.parity.compare.sides import Side
     from converters.parity.compare.weights import Weights as ComparedWeights
     from converters.parity.metrics import TopK
 
@@ -51,24 +47,23 @@ def compare_command(
 
     Example: regnet compare RegNetY-4.0GF.pyth model.onnx
     """
-    from converters.families.options import SourceOptions
-    from converters.parity.compare.comparison import compare
-    from converters.parity.compare.sides import opened
+    from converters.jobs.compare import compare
 
-    options = SourceOptions(framework, channel_order, weights, head)
     output = Output(as_json, quiet)
-    places = [located(path, options, output) for path in (first, second)]
-    with ExitStack() as stack, output.progress() as progress:
-
-        def side(path: Path, decided: SourceOptions) -> Side:
-            progress.step(f"opening {path.name}")
-            return stack.enter_context(opened(path, decided))
-
-        a, b = (side(*place) for place in places)
-        comparison = compare(a, b, images or (), progress)
-        output.result(*comparison_tables(comparison))
-        output.record(comparison.to_dict())
-        comparison.require_same()
+    with output.progress() as progress:
+        comparison = compare(
+            first,
+            second,
+            images=images or (),
+            framework=framework,
+            channel_order=channel_order,
+            weights=weights,
+            head=head,
+            progress=progress,
+        )
+    output.result(*comparison_tables(comparison))
+    output.record(comparison.to_dict())
+    comparison.require_same()
 
 
 def comparison_tables(comparison: Comparison) -> list[RenderableType]:

@@ -112,6 +112,8 @@ class Steps:
         """Print what the checkpoint is and what will be done."""
         from converters.cli.tables import inspection_tables
 
+        self._bar.stop()  # of fetching, if that took its time
+        self._began, self._started = time.monotonic(), False
         self._output.result(*inspection_tables(inspection))
         self._output.warn(inspection.source.decisions)
 

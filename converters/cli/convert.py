@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from converters.cli import batch
 from converters.cli.batch import EngineOption, Jobs, Out, OutDir
 from converters.cli.console import Output
-from converters.cli.inspect import inspection_record
+from converters.cli.inspect import print_inspection
 from converters.cli.options import (
     CalibrationImages,
     Formats,
@@ -22,21 +21,21 @@ from converters.cli.options import (
     Quiet,
     Share,
     Source,
+    Target,
     Verify,
     Weights,
-    WrittenBack,
     read_labels,
 )
-from converters.cli.published import located
-from converters.cli.tables import files_table, inspection_tables, plan_table, report_table
+from converters.cli.tables import files_table, report_table
 from converters.errors import InputError
 from regnet.files.dtypes import DType
 
 if TYPE_CHECKING:
-    from converters.jobs.convert import ConvertOptions
+    from converters.jobs.conversion import Conversion
+    from converters.jobs.writeback import WrittenBack
 
 To = Annotated[
-    WrittenBack | None,
+    Target | None,
     typer.Option(
         "--to",
         help="Write this framework's own file (timm: folder) instead of the converted folder.",
@@ -99,89 +98,55 @@ def convert_command(
 
     Example: regnet convert *.pyth --out-dir converted/ --jobs 4
     """
-    from converters.families.options import SourceOptions
     from converters.formats.registry import named_formats
-    from converters.jobs.convert import ConvertOptions, require_formats
-    from converters.jobs.writeback import NO_FOLDER
+    from converters.jobs.conversion import ConvertOptions, shard_size
+    from converters.jobs.convert import convert
+    from converters.jobs.writeback import NO_FOLDER, WrittenBack
+    from converters.parity.report import VerificationError
 
-    source_options = SourceOptions(framework, channel_order, weights, head)
     output = Output(as_json, quiet)
     target = batch.target(out or (), out_dir, jobs, engine, alone=dry_run or to is not None)
-    options = ConvertOptions(
-        source=source_options,
-        dtype=dtype,
-        labels=None if labels is None else read_labels(labels),
-        formats=named_formats(formats or ()),
-        share_weights=share_weights,
-        calibration_images=calibration_images or (),
-        max_shard_size=_shard_size(max_shard_size),
-        force=force,
-        allow_nonfinite=allow_nonfinite,
-        verify=verify,
-    )
+    keywords: dict[str, Any] = {
+        "framework": framework,
+        "channel_order": channel_order,
+        "weights": weights,
+        "head": head,
+        "dtype": dtype,
+        "labels": None if labels is None else read_labels(labels),
+        "formats": named_formats(formats or ()),
+        "share_weights": share_weights,
+        "calibration_images": calibration_images or (),
+        "max_shard_size": shard_size(max_shard_size),
+        "force": force,
+        "allow_nonfinite": allow_nonfinite,
+        "verify": verify,
+    }
     if out_dir is not None:
-        require_formats(options)
-        sources = [source, *(out or ())]
+        sources, options = [source, *(out or ())], ConvertOptions(**keywords)
         batch.convert_all(sources, out_dir, options, output, engine=engine, at_once=jobs)
         return
     if to is not None and formats:
         raise InputError(NO_FOLDER)
-    if dry_run:
-        _dry_run(source, target, to, options, output)
-    elif to is None:
-        _convert(source, target, options, output)
-    else:
-        _write_back(source, target, to, options, output)
-
-
-def _shard_size(text: str | None) -> int | None:
-    """Parse ``--max-shard-size``.
-
-    Raises:
-        InputError: If it is no size.
-    """
-    from regnet.files.safetensors_file import parse_size
-
-    try:
-        return None if text is None else parse_size(text)
-    except ValueError as error:
-        raise InputError(f"--max-shard-size: {error}") from error
-
-
-def _dry_run(
-    path: Path, out: Path, framework: str | None, options: ConvertOptions, output: Output
-) -> None:
-    """Plan a conversion, for another framework if one is named; print the plan."""
-    from converters.jobs.convert import plan_conversion
-    from converters.jobs.writeback import planned_back
-
-    path, source = located(path, options.source, output)
-    options = replace(options, source=source)
-    if framework is None:
-        inspection = plan_conversion(path, out, options)
-    else:
-        inspection = planned_back(path, out, framework, options)
-    output.result(*inspection_tables(inspection), plan_table(inspection))
-    output.warn(inspection.source.decisions)
-    if output.as_json:
-        output.record(inspection_record(inspection))
-
-
-def _convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> None:
-    """Convert; print the verdicts, if there are any, and the files."""
-    from converters.folder.record import Record
-    from converters.jobs.convert import convert as run_conversion
-    from converters.parity.report import VerificationError
-
-    path, source = located(path, options.source, output)
-    options = replace(options, source=source)
     with output.progress() as progress:
+        keywords |= {"progress": progress, "planned": progress.planned}
         try:
-            conversion = run_conversion(path, out, options, progress, planned=progress.planned)
+            conversion = convert(source, target, to=to, dry_run=dry_run, **keywords)
         except VerificationError as error:
             output.result(report_table(error.report))
             output.record({"verification": error.report.to_dict()})
             raise
+    if dry_run:
+        print_inspection(conversion.inspection, output, plan=True)
+    elif isinstance(conversion, WrittenBack):
+        _print_written(conversion, output, verify=verify)
+    else:
+        _print_converted(conversion, target, output)
+
+
+def _print_converted(conversion: Conversion, out: Path, output: Output) -> None:
+    """Print the verdicts, if there are any, and the files."""
+    from converters.folder.record import Record
+
     if conversion.report:
         output.result(report_table(conversion.report), files_table(out))
         output.result(f"\n{out} is ready; check it anywhere with: regnet verify {out}")
@@ -191,25 +156,9 @@ def _convert(path: Path, out: Path, options: ConvertOptions, output: Output) -> 
     output.record(dict(Record.required(out).fields))
 
 
-def _write_back(
-    path: Path, out: Path, framework: str, options: ConvertOptions, output: Output
-) -> None:
-    """Write another framework's file; print what was proven of it."""
-    from converters.jobs.writeback import write_back as run_write_back
-    from converters.parity.report import VerificationError
-
-    path, source = located(path, options.source, output)
-    options = replace(options, source=source)
-    with output.progress() as progress:
-        try:
-            written = run_write_back(
-                path, out, framework, options, progress, planned=progress.planned
-            )
-        except VerificationError as error:
-            output.result(report_table(error.report))
-            output.record({"verification": error.report.to_dict()})
-            raise
-    report = written.report
+def _print_written(written: WrittenBack, output: Output, *, verify: bool) -> None:
+    """Print what was proven of another framework's file."""
+    out, framework, report = written.path, written.framework, written.report
     if report:
         output.result(report_table(report))
     output.result(
@@ -218,7 +167,7 @@ def _write_back(
     )
     if written.unsaid:
         output.result(f"a {framework} file does not say how to evaluate it: {written.unsaid}")
-    if not options.verify:
+    if not verify:
         output.result("which was not verified; to have it verified, leave out --no-verify")
     record = {"path": out.name, "framework": framework, "tensors": written.tensors}
     record |= {"transform_not_said": written.unsaid} if written.unsaid else {}

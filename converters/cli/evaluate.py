@@ -42,16 +42,15 @@ def evaluate_command(
     Example: regnet evaluate out/ imagenet/val --runtime onnx --runtime torch
     """
     from converters.folder.images import UnreadableImagesError
-    from converters.jobs.evaluate_folder import evaluate_folder
+    from converters.jobs.evaluate import evaluate
 
-    names = None if labels is None else read_labels(labels)
     output = Output(as_json, quiet)
     with output.progress("items") as progress:
-        result = evaluate_folder(
+        result = evaluate(
             folder,
             images,
             runtimes=runtimes or (),
-            classes=names,
+            labels=None if labels is None else read_labels(labels),
             limit=limit,
             batch_size=batch_size,
             threads=threads,

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from converters.cli.console import Output
 from converters.cli.options import From, Head, Json, Order, Quiet, Source, Weights
-from converters.cli.published import located
 from converters.cli.tables import human_size, inspection_tables, plan_table
 
 if TYPE_CHECKING:
@@ -56,22 +55,30 @@ def inspect_command(
 
     Example: regnet inspect RegNetY-4.0GF.pyth
     """
-    from converters.families.options import SourceOptions
-    from converters.weights.inspection import inspected
+    from converters.jobs.inspect import inspect
 
-    options = SourceOptions(framework, channel_order, weights, head)
     output = Output(as_json, quiet)
     if security:
         _print_security(source, output)
         return
-    path, options = located(source, options, output)
-    with inspected(path, options) as (_, inspection):
-        output.result(*inspection_tables(inspection))
-        output.warn(inspection.source.decisions)
-        if plan:
-            output.result(plan_table(inspection))
-        if output.as_json:
-            output.record(inspection_record(inspection))
+    with output.progress() as progress:
+        inspection = inspect(
+            source,
+            framework=framework,
+            channel_order=channel_order,
+            weights=weights,
+            head=head,
+            progress=progress,
+        )
+    print_inspection(inspection, output, plan=plan)
+
+
+def print_inspection(inspection: Inspection, output: Output, *, plan: bool) -> None:
+    """Print what a checkpoint is, and with ``plan`` every tensor."""
+    output.result(*inspection_tables(inspection), *([plan_table(inspection)] if plan else ()))
+    output.warn(inspection.source.decisions)
+    if output.as_json:
+        output.record(inspection_record(inspection))
 
 
 def inspection_record(inspection: Inspection) -> dict[str, Any]:

@@ -16,10 +16,10 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 if TYPE_CHECKING:
     Framework = str
-    WrittenBack = str
+    Target = str
 else:  # from which typer takes the choices
     Framework = Literal[*FAMILIES]
-    WrittenBack = Literal[*written_back()]
+    Target = Literal[*written_back()]
 
 Source = Annotated[
     Path,

@@ -61,9 +61,7 @@ def predict_command(
     predictions: list[Prediction] = []
     with output.progress("items") as progress:
         progress.step("predicting", len(files))
-        for prediction in predict_each(
-            folder, files, unreadable, runtime=runtime, top=top, batch_size=batch_size
-        ):
+        for prediction in predict_each(folder, files, unreadable, runtime, top, batch_size):
             predictions.append(prediction)
             progress.advance(1)
     if csv is not None:

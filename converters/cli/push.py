@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from converters.cli.console import Output
 from converters.cli.options import Folder, Json, Quiet
-from converters.cli.tables import human_size
-
-if TYPE_CHECKING:
-    from converters.jobs.publish import Publication
+from converters.cli.tables import sizes_table
 
 
 def push_command(
@@ -42,13 +38,18 @@ def push_command(
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    from converters.jobs.publish import prepare, require_verified, send
+    from converters.jobs.publish import prepare, send
+    from converters.jobs.verify import verify
 
     output = Output(as_json, quiet)
     publication = prepare(folder, repository, has_right=has_right)
     with output.progress() as progress:
-        report = require_verified(folder, progress)
-    output.result(_table(publication), f"\nlicence: {publication.terms}")
+        # As it is now: the verdict on record may be of files replaced since.
+        report = verify(folder, progress=progress)
+    report.require_pass(f"{folder} was not sent")
+    total = (f"{len(publication.files)} files for {repository}", sum(publication.files.values()))
+    table = sizes_table([*publication.files.items(), total])
+    output.result(table, f"\nlicence: {publication.terms}")
     output.result(*(f"{clause}." for clause in report.not_run))
     url = None
     if dry_run:
@@ -59,16 +60,3 @@ def push_command(
         url = send(folder, publication, public=public)
         output.result(f"verified, and sent: {url}")
     output.record(publication.to_dict() | {"url": url})
-
-
-def _table(publication: Publication) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for name, size in publication.files.items():
-        table.add_row(name, human_size(size))
-    table.add_row(
-        f"{len(publication.files)} files for {publication.repository}",
-        human_size(sum(publication.files.values())),
-    )
-    return table

@@ -14,7 +14,7 @@ from converters.reports.row import Row, best_class, decided_by
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from rich.console import RenderableType
@@ -45,7 +45,6 @@ def inspection_tables(inspection: Inspection) -> list[RenderableType]:
     cost = complexity(config, source.transform.crop)
     name = inspection.network_name or f"a RegNet{config.layer_type.upper()} of no published size"
     classes = f"{config.num_labels} classes" if source.has_classifier else "no classifier"
-    facts = Table.grid(padding=(0, 2))
     rows = [
         ("file", f"{inspection.path.name}, {human_size(inspection.size)}, {inspection.container}"),
         ("framework", source.framework),
@@ -68,9 +67,15 @@ def inspection_tables(inspection: Inspection) -> list[RenderableType]:
         ("plan", _plan_summary(inspection)),
         *((f"left out: {key}", reason) for key, reason in inspection.plan.skipped.items()),
     ]
-    for topic, value in rows:
-        facts.add_row(Text(escaped(topic), style="bold"), Text(escaped(value)))
-    return [facts]
+    return [facts_table(rows)]
+
+
+def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
+    """Topics, and what there is to say of each."""
+    table = Table.grid(padding=(0, 2))
+    for topic, value in facts:
+        table.add_row(Text(escaped(topic), style="bold"), Text(escaped(value)))
+    return table
 
 
 def _join(values: Sequence[int]) -> str:
@@ -133,9 +138,15 @@ def _report_row(verdict: Verdict) -> list[RenderableType]:
 
 def files_table(folder: Path) -> Table:
     """The files of a folder with their sizes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return sizes_table((str(path.relative_to(folder)), path.stat().st_size) for path in files)
+
+
+def sizes_table(sizes: Iterable[tuple[str, int]]) -> Table:
+    """Names with sizes in bytes."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        table.add_row(str(path.relative_to(folder)), human_size(path.stat().st_size))
+    for name, nbytes in sizes:
+        table.add_row(name, human_size(nbytes))
     return table

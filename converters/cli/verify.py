@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from converters.cli.console import Output, write_text
-from converters.cli.locations import location_table
 from converters.cli.options import Folder, From, Head, Images, Json, Order, Quiet
 from converters.cli.tables import report_table
-from converters.errors import InputError, StorageError
+from converters.errors import StorageError
 from converters.reports.baseline import FACTOR, read_baseline, regressions
 from converters.reports.findings import Findings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import RenderableType
 
     from converters.cli.console import Steps
-    from converters.folder.folder import ConvertedFolder
     from converters.parity.locate.location import Location
+    from converters.parity.locate.module_errors import ModuleError
     from converters.parity.report import Report
+
+_BEFORE, _AFTER = 3, 3
+"""Modules shown on either side of the culprit."""
+
+_TRAVELS = 6
+"""Blocks shown of those behind: how the error travels."""
+
+_BLOCK = re.compile(r"\.layers\.\d+\.activation$")
+"""The output of a block."""
 
 
 def verify_command(
@@ -79,21 +92,11 @@ def verify_command(
 
     Example: regnet verify out/ --locate --html report.html
     """
-    from converters.families.options import SourceOptions
-    from converters.folder.folder import ConvertedFolder
     from converters.folder.signature import check_signature
+    from converters.jobs.verify import verify
     from converters.parity.locate.plot import error_by_depth_svg
     from converters.parity.report import Report
-    from converters.parity.verify import verify_folder
 
-    source_options = None
-    if framework or channel_order or weights or head:
-        if against is None:
-            raise InputError(
-                "--from, --channel-order, --weights and --head say how the checkpoint of --against "
-                "is read; name it, or leave them out."
-            )
-        source_options = SourceOptions(framework, channel_order, weights or "best", head)
     output = Output(as_json, quiet)
     name = folder.resolve().name
     before = None if baseline is None else read_baseline(baseline)
@@ -104,10 +107,18 @@ def verify_command(
         findings = Findings(name, Report(()), signature=signature)
     else:
         with output.progress() as progress:
-            converted = ConvertedFolder(folder)
-            report = verify_folder(converted, progress, images or (), against, source_options)
+            report = verify(
+                folder,
+                images=images or (),
+                against=against,
+                framework=framework,
+                channel_order=channel_order,
+                weights=weights,
+                head=head,
+                progress=progress,
+            )
             if locate:
-                locations = list(_locate(converted, report, progress))
+                locations = list(_locate(folder, report, progress))
         findings = Findings(
             name,
             report,
@@ -138,12 +149,14 @@ def _print(findings: Findings, locations: Sequence[Location], output: Output) ->
     output.record(record)
 
 
-def _locate(folder: ConvertedFolder, report: Report, progress: Steps) -> Iterator[Location]:
+def _locate(path: Path, report: Report, progress: Steps) -> Iterator[Location]:
     """Look into each artefact, on the batch that came nearest to a fail."""
+    from converters.folder.folder import ConvertedFolder
     from converters.formats.registry import FORMATS
     from converters.parity.locate.location import locate
     from converters.parity.verify import fresh_inputs
 
+    folder = ConvertedFolder(path)
     inputs = fresh_inputs(folder)
     verdicts = {verdict.artefact: verdict for verdict in report.verdicts}
     for kind, form in FORMATS.items():
@@ -157,33 +170,79 @@ def _locate(folder: ConvertedFolder, report: Report, progress: Steps) -> Iterato
         yield locate(folder, kind, folder.path / form.file_name, pixels)
 
 
-def write_reports(
-    findings: Findings,
-    *,
-    junit: Path | None = None,
-    markdown: Path | None = None,
-    html: Path | None = None,
-) -> None:
+def location_table(location: Location) -> Table:
+    """The modules around the culprit, then how its error travels to the outputs.
+
+    Without a culprit, the modules whose errors are the largest given their own input.
+    """
+    table = Table(title=_title(location), title_justify="left")
+    table.add_column("depth", justify="right")
+    table.add_column("module", overflow="fold")
+    for column in ("RMS error", "x PyTorch", "x, own input"):
+        table.add_column(column, justify="right")
+    depth = -1
+    for module in _shown(location):
+        if module.depth > depth + 1:
+            table.add_row("...", "", "", "", "")
+        table.add_row(*_row(module, location.culprit))
+        depth = module.depth
+    return table
+
+
+def _title(location: Location) -> Text:
+    if location.culprit is None:
+        return Text(f"{location.artefact}: {location.why}")
+    where = f", most in channel {location.channel}" if location.channel is not None else ""
+    title = Text(f"{location.artefact} goes wrong at ")
+    title.append(location.culprit, style="bold red")
+    return title.append(f"{where}: {location.why}")
+
+
+def _shown(location: Location) -> list[ModuleError]:
+    modules = location.modules
+    depth = next((m.depth for m in modules if m.module == location.culprit), None)
+    if depth is None:
+        worst = sorted(modules, key=lambda m: m.local or 0, reverse=True)[: _BEFORE + _AFTER]
+        return sorted(worst, key=lambda m: m.depth)
+    near = modules[max(0, depth - _BEFORE) : depth + _AFTER + 1]
+    behind = modules[depth + _AFTER + 1 :]
+    blocks = [module for module in behind if _BLOCK.search(module.module)]
+    return [*near, *_evenly(blocks), *behind[-1:]]
+
+
+def _evenly(modules: Sequence[ModuleError]) -> list[ModuleError]:
+    """A few of them, the last among them."""
+    step = max(1, -(-len(modules) // _TRAVELS))
+    return list(modules[::-1][::step][::-1])
+
+
+def _row(module: ModuleError, culprit: str | None) -> list[RenderableType]:
+    style = "bold red" if module.module == culprit else ""
+    local = "-" if module.local is None else f"{module.local:.3g}"
+    return [
+        str(module.depth),
+        Text(module.module, style=style),
+        f"{module.errors.rms:.2e}",
+        f"{module.ratio:.3g}",
+        Text(local, style="bold red" if module.at_fault else ""),
+    ]
+
+
+def write_reports(findings: Findings, **targets: Path | None) -> None:
     """Write the forms that were asked for; each file appears whole or not at all.
 
     Args:
         findings: What was found.
-        junit: Where JUnit XML goes; ``-`` is stdout, here and below.
-        markdown: Where GitHub-flavoured Markdown goes.
-        html: Where the page goes.
+        targets: Where ``junit``, ``markdown`` and ``html`` go; ``-`` is stdout.
 
     Raises:
         StorageError: If a file cannot be written.
     """
-    from converters.reports import html as html_form
-    from converters.reports import junit as junit_form
-    from converters.reports import markdown as markdown_form
+    from converters.reports.html import html
+    from converters.reports.junit import junit
+    from converters.reports.markdown import markdown
 
-    forms: tuple[tuple[Path | None, Callable[[Findings], str]], ...] = (
-        (junit, junit_form.junit),
-        (markdown, markdown_form.markdown),
-        (html, html_form.html),
-    )
-    for target, form in forms:
+    forms = {"junit": junit, "markdown": markdown, "html": html}
+    for name, target in targets.items():
         if target is not None:
-            write_text(target, form(findings))
+            write_text(target, forms[name](findings))

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from converters.errors import InputError
+from converters.published.located import paths
 from regnet.config import MAX_SIDE
 from regnet.files.reading import open_regular
 from regnet.images import MOST_PIXELS
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.published.located import Place
     from regnet.image_processor import RegNetImageProcessor
 
     Batch = tuple[list[Path], NDArray[np.float32]]
@@ -51,7 +53,7 @@ class UnreadableImagesError(InputError):
     """Some images could not be read, a sentence for each; all others were processed."""
 
 
-def find_images(places: Iterable[Path]) -> list[Path]:
+def find_images(places: Place | Iterable[Place]) -> list[Path]:
     """List image files.
 
     Args:
@@ -65,7 +67,7 @@ def find_images(places: Iterable[Path]) -> list[Path]:
     Raises:
         InputError: If a folder holds no image or a pattern matches nothing.
     """
-    return list(dict.fromkeys(image for place in places for image in _images_at(place)))
+    return list(dict.fromkeys(image for place in paths(places) for image in _images_at(place)))
 
 
 def _images_at(place: Path) -> list[Path]:

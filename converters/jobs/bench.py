@@ -1,113 +1,208 @@
-"""Timing runtimes against each other, warm and in turn."""
+"""`regnet bench` and `converters.bench`: timing all that a folder holds, to say what to deploy."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from statistics import quantiles
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from converters.errors import in_words
+import numpy as np
+
+from converters.checkpoint.digests import sha256_of
+from converters.errors import ConversionError, UnsafeInputError
+from converters.folder.folder import ConvertedFolder
+from converters.folder.record import Record
+from converters.formats.registry import FORMATS
+from converters.jobs.predict import EAGER, open_runtime, present_runtimes
+from converters.jobs.timing import Choice, Contender, Entry, choose, time_in_turn
+from converters.progress import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from converters.formats.runtime import ArtefactRuntime
-
-_CALLS = 2
-"""Timed in one turn, after one that is not: whoever ran before has left the caches to himself."""
-
-
-class Contender(NamedTuple):
-    """A runtime with so many threads.
-
-    Attributes:
-        runtime: A key of :data:`converters.formats.registry.FORMATS`, or ``torch``.
-        threads: How many compute.
-    """
-
-    runtime: str
-    threads: int
+    from converters.jobs.timing import Timing, VerdictWord
+    from converters.progress import Progress
+    from converters.published.located import Place
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """How long one batch takes.
+class Bench:
+    """What was timed.
 
     Attributes:
-        batch: Images in it.
-        median: Seconds.
-        lower: First quartile of the seconds.
-        upper: Third quartile.
-        calls: How many were timed.
+        entries: One for each contender.
+        absent: Runtime to why it could not be opened, in a sentence.
+        image_size: Side of the images in pixels.
+        cores: That this process may use.
+        load: Of the machine in the last minute, before the first turn.
     """
 
-    batch: int
-    median: float
-    lower: float
-    upper: float
-    calls: int
-
-    @classmethod
-    def of(cls, batch: int, seconds: Sequence[float]) -> Timing:
-        """Summarise at least two calls."""
-        lower, median, upper = quantiles(seconds, n=4, method="inclusive")
-        return cls(batch, median, lower, upper, len(seconds))
+    entries: Sequence[Entry]
+    absent: Mapping[str, str]
+    image_size: int
+    cores: int
+    load: float
 
     @property
-    def throughput(self) -> float:
-        """Images per second."""
-        return self.batch / self.median
+    def runtimes(self) -> list[str]:
+        """Keys of those that were timed."""
+        return list(dict.fromkeys(entry.contender.runtime for entry in self.entries))
+
+    @property
+    def choices(self) -> list[Choice]:
+        """What to deploy where one image must be done soon, and where many must be done."""
+        chosen = (choose(self.entries, goal) for goal in ("latency", "throughput"))
+        return [choice for choice in chosen if choice]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: seconds, and images per second."""
+        """Plain values for JSON."""
         return {
-            "batch": self.batch,
-            "seconds": {"median": self.median, "q1": self.lower, "q3": self.upper},
-            "throughput": self.throughput,
-            "calls": self.calls,
+            "image_size": self.image_size,
+            "cores": self.cores,
+            "load": self.load,
+            "contenders": [entry.to_dict() for entry in self.entries],
+            "absent": dict(self.absent),
+            "deploy": [choice.to_dict() for choice in self.choices],
         }
 
 
-def time_in_turn(
-    contenders: Mapping[Contender, ArtefactRuntime],
-    batches: Sequence[NDArray[np.float32]],
-    rounds: int,
-    advance: Callable[[int], object] = lambda _: None,
-) -> dict[Contender, list[Timing | str]]:
-    """Time every contender on every batch.
+def bench(  # noqa: PLR0913 -- one keyword per option
+    folder: Place,
+    *,
+    runtimes: Sequence[str] = (),
+    batch_sizes: Sequence[int] = (1, 8),
+    threads: Sequence[int] = (1,),
+    rounds: int = 10,
+    image_size: int | None = None,
+    progress: Progress = SILENT,
+) -> Bench:
+    """Time artefacts and eager PyTorch in turn, and say which to deploy on this machine.
 
-    They take turns, round after round, so that whatever else the machine does meets all alike. In
-    each turn the first call is not timed.
+    >>> result = bench("out", runtimes=["onnx"], batch_sizes=[1], rounds=1)
+    >>> [entry.verdict for entry in result.entries]
+    ['pass']
 
     Args:
-        contenders: What runs the network. Those with waiting threads that spin would steal the
-            cores of the next.
-        batches: Pixels, (N, num_channels, H, W).
-        rounds: How many turns each has on each batch.
-        advance: Called with 1 after each turn.
+        folder: What :func:`convert` wrote.
+        runtimes: Keys of :data:`converters.formats.registry.FORMATS`, and ``torch``; empty for all
+            that the folder has.
+        batch_sizes: Numbers of images that go through the network at once.
+        threads: Numbers of threads.
+        rounds: How many turns each contender has on each batch.
+        image_size: Side of the images in pixels; None for the network's own.
+        progress: Who wants to know how many turns are done.
+
+    Raises:
+        InputError: If the folder cannot be used or lacks an artefact that was asked for.
+        UnsafeInputError: If an artefact in it is not safe to be opened.
+    """
+    # OpenMP's threads spin while they wait, and would take the cores from whose turn is next; its
+    # library looks here when torch loads it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    converted = ConvertedFolder(folder)
+    load = os.getloadavg()[0]
+    contenders, absent = _open(converted, runtimes, threads)
+    size = image_size or converted.image_size
+    shape = (max(batch_sizes), converted.config.num_channels, size, size)
+    pixels = np.random.default_rng(0).standard_normal(shape, np.float32)
+    inputs = [pixels[:batch] for batch in batch_sizes]
+    progress.step("timing", len(contenders) * len(inputs) * rounds)
+    timed = time_in_turn(contenders, inputs, rounds, progress.advance)
+    verdicts = recorded_verdicts(converted)
+    entries = [
+        _entry(converted, contender, contenders[contender], verdicts, timings)
+        for contender, timings in timed.items()
+    ]
+    return Bench(entries, absent, size, usable_cores(), load)
+
+
+def _open(
+    folder: ConvertedFolder, runtimes: Sequence[str], threads: Sequence[int]
+) -> tuple[dict[Contender, ArtefactRuntime], dict[str, str]]:
+    """Every contender; what the folder holds but this machine cannot run is only named."""
+    contenders: dict[Contender, ArtefactRuntime] = {}
+    absent: dict[str, str] = {}
+    for name in dict.fromkeys(runtimes or present_runtimes(folder)):
+        try:
+            for count in dict.fromkeys(threads):
+                contenders[Contender(name, count)] = open_runtime(folder, name, count)
+        except ConversionError as error:
+            if runtimes or isinstance(error, UnsafeInputError):
+                raise
+            absent[name] = str(error)
+    return contenders, absent
+
+
+def _entry(
+    folder: ConvertedFolder,
+    contender: Contender,
+    network: ArtefactRuntime,
+    verdicts: Mapping[str, VerdictWord],
+    timings: Sequence[Timing | str],
+) -> Entry:
+    files = files_of(folder, contender.runtime)
+    return Entry(
+        contender=contender,
+        title="PyTorch" if contender.runtime == EAGER else FORMATS[contender.runtime].title,
+        name=network.name,
+        precision=network.precision,
+        size=sum(file.stat().st_size for file in files),
+        verdict=verdicts[contender.runtime],
+        timings=timings,
+    )
+
+
+def files_of(folder: ConvertedFolder, runtime: str) -> list[Path]:
+    """What a runtime reads: the weights for ``torch``, else the artefact and its companions."""
+    if runtime == EAGER:
+        return folder.weight_files
+    paths = (folder.path / name for name in FORMATS[runtime].files)
+    return [path for path in paths if path.is_file()]
+
+
+def recorded_verdicts(folder: ConvertedFolder) -> dict[str, VerdictWord]:
+    """What ``conversion.json`` says of everything that the folder can run.
 
     Returns:
-        For each contender and each batch the timing, or in words why it cannot run that batch.
+        Runtime to verdict: ``changed`` where a file's sha256 is not the recorded one, and
+        ``not verified`` where there is no verdict or no record.
+
+    Raises:
+        InputError: If ``conversion.json`` is damaged.
     """
-    seconds: dict[tuple[Contender, int], list[float]] = {}
-    failures: dict[tuple[Contender, int], str] = {}
-    for _ in range(rounds):
-        for index, pixels in enumerate(batches):
-            for contender, network in contenders.items():
-                key = (contender, index)
-                if key not in failures:
-                    try:
-                        seconds.setdefault(key, []).extend(network.seconds(pixels, _CALLS))
-                    except Exception as error:  # noqa: BLE001 -- runtimes raise their own classes
-                        failures[key] = in_words(error)
-                advance(1)
+    record = Record.read(folder.path)
+    if record is None:
+        return dict.fromkeys(present_runtimes(folder), "not verified")
+    outcomes = record.outcomes
     return {
-        contender: [
-            failures.get((contender, index)) or Timing.of(len(pixels), seconds[contender, index])
-            for index, pixels in enumerate(batches)
-        ]
-        for contender in contenders
+        name: _verdict(outcomes.get(_artefact(folder, name)), folder, name, record)
+        for name in present_runtimes(folder)
     }
+
+
+def _artefact(folder: ConvertedFolder, runtime: str) -> str:
+    """What a verdict calls that which a runtime runs."""
+    if runtime == EAGER:
+        return ", ".join(path.name for path in folder.weight_files)
+    return FORMATS[runtime].file_name
+
+
+def _verdict(
+    outcome: VerdictWord | None, folder: ConvertedFolder, runtime: str, record: Record
+) -> VerdictWord:
+    if outcome is None:
+        return "not verified"
+    for file in files_of(folder, runtime):
+        entry = record.files.get(file.relative_to(folder.path).as_posix(), {})
+        if entry.get("sha256") != sha256_of(file):
+            return "changed"
+    return outcome
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux has it, macOS has not
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,82 +1,51 @@
-"""The main job: from a checkpoint to a proven, deployable folder."""
+"""`regnet convert` and `converters.convert`: a checkpoint to a folder, or to a framework's file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from converters.errors import InputError, require_torch
-from converters.families.manifest import require_published
-from converters.families.options import SourceOptions
-from converters.folder.folder import CARD_NAME, ConvertedFolder
-from converters.formats.format import ExportOptions
-from converters.formats.registry import (
-    DEFAULT_FORMATS,
-    FORMATS,
-    require_writable,
-    takers,
-    write_artefacts,
+from converters.formats.registry import DEFAULT_FORMATS
+from converters.jobs.conversion import (
+    Conversion,
+    ConvertOptions,
+    plan_conversion,
+    run_conversion,
+    shard_size,
 )
+from converters.jobs.writeback import plan_write_back, write_back
 from converters.progress import SILENT
-from converters.staging.staged import require_place, require_space, staged_folder
-from converters.weights.inspection import Inspection, inspected
-from converters.weights.stream import write_weights
-from regnet.files.safetensors_file import plan_shards
+from converters.published.located import located, paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Sequence
 
-    from converters.checkpoint import Checkpoint
-    from converters.parity.report import Report
+    from converters.families.source import ChannelOrder, WeightsChoice
     from converters.progress import Progress
-    from converters.weights.stream import Written
-    from regnet.config import RegNetConfig
+    from converters.published.located import Place
+    from converters.weights.inspection import Inspection
     from regnet.files.dtypes import DType
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertOptions:
-    """How to convert.
-
-    Attributes:
-        source: What to read from the checkpoint.
-        dtype: What to store the weights in; None is float32, but a converted folder that is
-            written for another framework keeps its own.
-        labels: Names of the classes, in order; None leaves them unnamed.
-        formats: Artefacts to write, keys of :data:`converters.formats.registry.FORMATS`.
-        share_weights: Whether ONNX points into ``model.safetensors``.
-        calibration_images: What int8 is calibrated on.
-        max_shard_size: Split weights into files of at most so many bytes.
-        force: Whether an existing output may be replaced.
-        allow_nonfinite: Whether weights may hold NaN, infinity or a negative variance.
-        verify: Whether the network is run and every artefact judged before ``out`` appears.
-    """
-
-    source: SourceOptions = field(default_factory=SourceOptions)
-    dtype: DType | None = None
-    labels: Sequence[str] | None = None
-    formats: Sequence[str] = DEFAULT_FORMATS
-    share_weights: bool = False
-    calibration_images: Sequence[Path] = ()
-    max_shard_size: int | None = None
-    force: bool = False
-    allow_nonfinite: bool = False
-    verify: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """A finished conversion: what was converted and what was measured, None if nothing was."""
-
-    inspection: Inspection
-    report: Report | None
-
-
-def convert(
-    path: Path,
-    out: Path,
-    options: ConvertOptions | None = None,
+def convert(  # noqa: PLR0913 -- one keyword per option
+    checkpoint: Place,
+    out: Place,
+    *,
+    to: str | None = None,
+    framework: str | None = None,
+    channel_order: ChannelOrder | None = None,
+    weights: WeightsChoice = "best",
+    head: str | None = None,
+    dtype: DType | None = None,
+    labels: Sequence[str] | None = None,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    share_weights: bool = False,
+    calibration_images: Place | Iterable[Place] = (),
+    max_shard_size: int | str | None = None,
+    force: bool = False,
+    allow_nonfinite: bool = False,
+    verify: bool = True,
+    dry_run: bool = False,
     progress: Progress = SILENT,
     planned: Callable[[Inspection], object] = lambda _: None,
 ) -> Conversion:
@@ -84,187 +53,72 @@ def convert(
 
     Weights of a conversion into ``out`` that was killed are taken up.
 
+    >>> conversion = convert("RegNetY-FashionMNIST.pyth", "new", formats=[], verify=False)
+    >>> conversion.inspection.source.framework
+    'pycls'
+    >>> ConvertedFolder("new").config.layer_type
+    'y'
+    >>> convert("new", "net.pth", to="torchvision").tensors
+    208
+
     Args:
-        path: The checkpoint.
-        out: The folder to be made.
-        options: How.
+        checkpoint: A file or folder of any framework, or the name of a published checkpoint.
+        out: The folder to be made; with ``to`` the file, or for timm the folder.
+        to: Write this framework's own file instead, one of
+            :func:`converters.families.known.written_back`. A converted folder is then taken as it
+            is, unless ``dtype`` is another; any other checkpoint is converted first.
+        framework: Whose checkpoint it is, as `regnet convert --from` spells it; None recognises it.
+        channel_order: Of the images the network was trained on; None as the checkpoint says.
+        weights: Which set, where the checkpoint has raw and averaged ones.
+        head: Which head, where the checkpoint has several.
+        dtype: What to store the weights in; None is float32, but a converted folder that is
+            written for another framework keeps its own.
+        labels: Names of the classes, in order; None leaves them as the checkpoint has them.
+        formats: Artefacts to write, as `--format` spells them.
+        share_weights: Whether ONNX points into ``model.safetensors``.
+        calibration_images: What int8 is calibrated on: files, folders, patterns.
+        max_shard_size: Split weights into files of at most so many bytes; also ``"5GB"``.
+        force: Whether an existing output may be replaced.
+        allow_nonfinite: Whether weights may hold NaN, infinity or a negative variance.
+        verify: Whether the network is run and every artefact judged before ``out`` appears.
+        dry_run: Whether to plan only, and write nothing; what the conversion would refuse to begin
+            is refused. Weights are not read, so what is wrong with their bytes is not seen.
         progress: Who wants to know how far it is.
         planned: Called once the checkpoint is recognised and planned, before anything is written.
 
+    Returns:
+        What was converted, and the verdicts; with ``to`` a
+        :class:`converters.jobs.writeback.WrittenBack`.
+
     Raises:
-        InputError: If the checkpoint or the options cannot be used.
+        InputError: If the checkpoint or the options cannot be used, or the framework has no such
+            network.
         UnsafeInputError: If the checkpoint would run code.
-        StorageError: If a package is missing, or a file cannot be read or written.
+        StorageError: If a package is missing, the disk is full or a file cannot be read or written.
         VerificationError: If an artefact differs from the oracle; nothing is published.
+        ReadBackError: If what was written for a framework is not what was converted; likewise.
     """
-    options = options or ConvertOptions()
-    _require_usable(path, out, options)
-    if options.verify:
-        require_torch()
-    with (
-        inspected(path, options.source, options.dtype) as (checkpoint, inspection),
-        staged_folder(out, force=options.force, keep=_weight_names(inspection, options)) as folder,
-    ):
-        config = inspection.output_config(options.labels)
-        planned(inspection)
-        require_space(folder, inspection.plan.nbytes, out)
-        report = _fill(folder, checkpoint, inspection, config, options, progress)
-        if report:
-            report.require_pass(f"{path.name} was converted but not published")
-    return Conversion(inspection, report)
-
-
-def plan_conversion(path: Path, out: Path, options: ConvertOptions | None = None) -> Inspection:
-    """Plan a conversion and write nothing; what :func:`convert` refuses to begin is refused.
-
-    Weights are not read, so what is wrong with their bytes is not seen.
-
-    Args:
-        path: The checkpoint.
-        out: The folder that would be made.
-        options: How.
-
-    Raises:
-        InputError: If the checkpoint or the options cannot be used.
-        UnsafeInputError: If the checkpoint would run code.
-        StorageError: If a file cannot be read, or ``out`` could not be written.
-    """
-    from regnet.image_processor import RegNetImageProcessor
-
-    options = options or ConvertOptions()
-    _require_usable(path, out, options)
-    with inspected(path, options.source, options.dtype) as (_, inspection):
-        inspection.output_config(options.labels)
-        _weight_names(inspection, options)
-        RegNetImageProcessor(**inspection.source.preprocessor_fields())
-        require_place(out, inspection.plan.nbytes, force=options.force)
-    return inspection
-
-
-def _require_usable(path: Path, out: Path, options: ConvertOptions) -> None:
-    """Check all that can be known of a conversion before its checkpoint is opened."""
-    if out.resolve() in (path.resolve(), *path.resolve().parents):
-        raise InputError(
-            f"{path} lies inside {out}, which would replace it; choose another output."
-        )
-    require_formats(options)
-
-
-def require_formats(options: ConvertOptions) -> None:
-    """Check that artefacts can be written as they are asked for, whatever the checkpoint.
-
-    Raises:
-        InputError: If a format is not known, an option says nothing about any of them, or there
-            are no images to calibrate on.
-        StorageError: If a package is missing.
-    """
-    require_writable(options.formats, _export_options(options))
-    if calibrated := takers("calibration_images", options.formats):
-        from converters.folder.images import find_images
-
-        if not options.calibration_images:
-            raise InputError(
-                f"The ranges of {calibrated[0]} are set by images; name some with "
-                "--calibration-images."
-            )
-        find_images(options.calibration_images)
-
-
-def _export_options(options: ConvertOptions, written: Written | None = None) -> ExportOptions:
-    return ExportOptions(
-        options.share_weights,
-        written.weights if written else None,
-        calibration_images=options.calibration_images,
+    options = ConvertOptions(
+        framework,
+        channel_order,
+        weights,
+        head,
+        dtype=dtype,
+        labels=labels,
+        formats=formats,
+        share_weights=share_weights,
+        calibration_images=paths(calibration_images),
+        max_shard_size=shard_size(max_shard_size),
+        force=force,
+        allow_nonfinite=allow_nonfinite,
+        verify=verify,
     )
-
-
-def recorded_options(options: ConvertOptions, folder: ConvertedFolder) -> dict[str, Any]:
-    """Options that neither the plan nor ``config.json`` tells, without the names of files.
-
-    A published checkpoint's own channel order counts as asked for, since its file does not tell.
-
-    Args:
-        options: How it was converted.
-        folder: To which images of a calibration may belong.
-    """
-    images = None
-    if takers("calibration_images", options.formats):
-        from converters.formats.onnx.calibration import images_sha256
-
-        images = images_sha256(folder, options.calibration_images)
-    source = options.source
-    published_order = source.published.channel_order if source.published else None
-    return {
-        "framework": None if source.framework is None else str(source.framework),
-        "channel_order": source.channel_order or published_order,
-        "weights": source.weights,
-        "head": source.head,
-        "formats": list(options.formats),
-        "share_weights": options.share_weights,
-        "calibration_images": images,
-        "max_shard_size": options.max_shard_size,
-        "allow_nonfinite": options.allow_nonfinite,
-    }
-
-
-def _weight_names(inspection: Inspection, options: ConvertOptions) -> set[str]:
-    specs = [step.target for step in inspection.plan.steps]
-    return {shard.file_name for shard in plan_shards(specs, options.max_shard_size)}
-
-
-def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
-    folder: Path,
-    checkpoint: Checkpoint,
-    inspection: Inspection,
-    config: RegNetConfig,
-    options: ConvertOptions,
-    progress: Progress,
-) -> Report | None:
-    """Write everything into the staging folder and verify it."""
-    from converters.parity.recording import record_of_conversion, with_files
-    from converters.reports.card import write_card
-    from regnet.image_processor import RegNetImageProcessor
-
-    resumes = any(folder.iterdir())
-    title = "taking up an interrupted conversion" if resumes else "weights"
-    progress.step(title, inspection.plan.nbytes)
-    written = write_weights(
-        checkpoint,
-        inspection.plan,
-        folder,
-        max_shard_size=options.max_shard_size,
-        allow_nonfinite=options.allow_nonfinite,
-        advance=progress.advance,
-    )
-    require_published(written.source)
-    config.save_pretrained(folder)
-    RegNetImageProcessor(**inspection.source.preprocessor_fields()).save_pretrained(folder)
-    converted = ConvertedFolder(folder)
-    export_options = _export_options(options, written)
-    artefacts = {name: folder / FORMATS[name].file_name for name in options.formats}
-    write_artefacts(converted, artefacts, export_options, progress)
-    report = _verify(converted, artefacts, written, progress) if options.verify else None
-    progress.step("report")
-    if report is None or report.passed:
-        recorded = recorded_options(options, converted)
-        record = record_of_conversion(inspection, written, report, recorded, folder)
-        write_card(folder, record)
-        with_files(record, folder, [CARD_NAME]).write(folder)
-    return report
-
-
-def _verify(
-    converted: ConvertedFolder,
-    artefacts: Mapping[str, Path],
-    written: Written,
-    progress: Progress,
-) -> Report:
-    """Run the oracle, store the golden vectors, judge every artefact."""
-    from converters.parity.golden import write_golden
-    from converters.parity.truth import Truth
-    from converters.parity.verify import fresh_inputs, verify_artefacts
-
-    progress.step("the oracle in float64")
-    truth = Truth(converted, fresh_inputs(converted))
-    write_golden(converted.path, truth.inputs, truth.oracle)
-    return verify_artefacts(converted, truth, artefacts, progress, weights_sha256=written.weights)
+    path, options = located(checkpoint, options, progress)
+    out = Path(out)
+    if to is not None:
+        if dry_run:
+            return Conversion(plan_write_back(path, out, to, options), None)
+        return write_back(path, out, to, options, progress, planned)
+    if dry_run:
+        return Conversion(plan_conversion(path, out, options), None)
+    return run_conversion(path, out, options, progress, planned)

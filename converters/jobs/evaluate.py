@@ -1,22 +1,34 @@
-"""Accuracy of several runtimes on the same images, and how far they agree."""
+"""`regnet evaluate` and `converters.evaluate`: accuracy of runtimes, and how far they agree."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.jobs.predict import logits_of
+from converters.folder.images import UnreadableImagesError, read_in_batches
+from converters.jobs.evaluate_classes import labelled_images
+from converters.jobs.predict import (
+    BATCH_SIZE,
+    classifier_folder,
+    logits_of,
+    open_runtime,
+    present_runtimes,
+)
+from converters.progress import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from converters.formats.runtime import Runtime
+    from converters.progress import Progress
+    from converters.published.located import Place
 
 _FIVE = 5
 
@@ -148,7 +160,7 @@ class Evaluation:
         }
 
 
-def evaluate(
+def count(
     runtimes: Mapping[str, Runtime],
     batches: Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]],
 ) -> Evaluation:
@@ -166,3 +178,79 @@ def evaluate(
         logits = {name: logits_of(network, pixels) for name, network in runtimes.items()}
         evaluation.add(logits, truth)
     return evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class FolderEvaluation:
+    """What was counted on a folder of images.
+
+    Attributes:
+        evaluation: The counts.
+        matched_by: How class folders were matched to classes, in words.
+        unreadable: One sentence for each image that could not be read and was left out.
+    """
+
+    evaluation: Evaluation
+    matched_by: str
+    unreadable: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            **self.evaluation.to_dict(),
+            "matched_by": self.matched_by,
+            "unreadable": list(self.unreadable),
+        }
+
+
+def evaluate(  # noqa: PLR0913 -- one keyword per option
+    folder: Place,
+    images: Place,
+    *,
+    runtimes: Sequence[str] = (),
+    labels: Sequence[str] | None = None,
+    limit: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    threads: int = 1,
+    progress: Progress = SILENT,
+) -> FolderEvaluation:
+    """Measure accuracy on labelled images, and how far runtimes agree.
+
+    >>> result = evaluate("out", "val", runtimes=["onnx"])
+    >>> result.evaluation.scores["onnx"].top1
+    4
+
+    Args:
+        folder: What :func:`convert` wrote, of a classifier.
+        images: One folder for each class, see
+            :func:`converters.jobs.evaluate_classes.labelled_images`.
+        runtimes: Keys of :data:`converters.formats.registry.FORMATS`, and ``torch``; empty for all
+            that the folder has.
+        labels: Names of class folders in class order; None where they speak for themselves.
+        limit: At most so many images, spread evenly.
+        batch_size: Images that go through a network at once.
+        threads: How many compute.
+        progress: Who wants to know how many images are done.
+
+    Raises:
+        InputError: If something cannot be used.
+        UnreadableImagesError: If no image could be read.
+    """
+    converted = classifier_folder(folder)
+    labelled = labelled_images(Path(images), converted.config.id2label, labels).limited(limit)
+    names = list(dict.fromkeys(runtimes)) or present_runtimes(converted)
+    opened = {name: open_runtime(converted, name, threads) for name in names}
+    progress.step("evaluating", len(labelled.classes))
+    unreadable: list[str] = []
+    processor = converted.processor
+
+    def batches() -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        reading = read_in_batches(labelled.classes, processor, batch_size, unreadable)
+        for files, pixels in reading:
+            yield pixels, np.array([labelled.classes[file] for file in files])
+            progress.advance(len(files))
+
+    evaluation = count(opened, batches())
+    if not evaluation.images:
+        raise UnreadableImagesError(*unreadable)
+    return FolderEvaluation(evaluation, labelled.matched_by, unreadable)

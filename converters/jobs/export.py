@@ -1,44 +1,71 @@
-"""Writing artefacts into a folder that is already converted."""
+"""`regnet export` and `converters.export`: artefacts for a folder that is already converted."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError, require_torch
 from converters.folder.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
 from converters.folder.record import Record
-from converters.formats.format import DEFAULTS
-from converters.formats.registry import FORMATS, require_writable, write_artefacts
+from converters.formats.format import ExportOptions
+from converters.formats.onnx.form import DEFAULT_FORM, with_sizes
+from converters.formats.registry import (
+    DEFAULT_FORMATS,
+    FORMATS,
+    require_writable,
+    write_artefacts,
+)
 from converters.parity.recording import with_files, with_verdicts
 from converters.progress import SILENT
+from converters.published.located import paths
 from converters.reports.card import read_card, updated_card
 from converters.reports.usage import is_ours
 from converters.staging.staged import staged_update
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from converters.formats.format import ExportOptions
     from converters.parity.report import Report
     from converters.progress import Progress
+    from converters.published.located import Place
 
 
-def export_artefacts(
-    path: Path,
-    formats: Sequence[str],
-    options: ExportOptions = DEFAULTS,
+def export(  # noqa: PLR0913 -- one keyword per option
+    folder: Place,
+    formats: Sequence[str] = DEFAULT_FORMATS,
     *,
-    verify: bool = False,
+    share_weights: bool = False,
+    opset: int | None = None,
+    dynamic: Sequence[str] | None = None,
+    shape: tuple[int, ...] | None = None,
+    io_float16: bool = False,
+    external_data: bool = False,
+    calibration_images: Place | Iterable[Place] = (),
+    largest_loss: float | None = None,
+    verify: bool = True,
     progress: Progress = SILENT,
 ) -> Report | None:
-    """Write artefacts, all or none, and record them in ``conversion.json``.
+    """Write artefacts of a converted folder, again or in another form, all or none.
+
+    They are recorded in ``conversion.json``.
+
+    >>> export("out", ["onnx-fp16"]).passed
+    True
 
     Args:
-        path: A folder that `regnet convert` or transformers wrote.
-        formats: Keys of :data:`converters.formats.registry.FORMATS`.
-        options: How.
+        folder: What :func:`convert` or transformers wrote.
+        formats: Artefacts to write, as `--format` spells them.
+        share_weights: Whether ONNX points into ``model.safetensors``.
+        opset: Version of ONNX's operators; None is the one that every runtime takes.
+        dynamic: ONNX: of ``batch``, ``height`` and ``width`` those whose size stays open; None is
+            all, or with ``shape`` none.
+        shape: ONNX: (batch, channels, height, width) of what does not stay open.
+        io_float16: Whether ``onnx-fp16`` takes and gives float16 too.
+        external_data: Whether ``onnx-web`` and ``onnx-fp16`` put their weights into another file.
+        calibration_images: What int8 is calibrated on: files, folders, patterns.
+        largest_loss: How much of top-1 int8 may be expected to cost, 0 to 1; None for half a point.
         verify: Whether to verify first; if one artefact fails, none is replaced.
         progress: Who wants to know how far it is.
 
@@ -46,16 +73,38 @@ def export_artefacts(
         The verdicts, or None without ``verify``.
 
     Raises:
-        InputError: If the folder cannot be used.
-        StorageError: If a file cannot be written, or a package is missing.
+        InputError: If the folder or the options cannot be used.
+        StorageError: If a package is missing or a file cannot be written.
         VerificationError: If a verdict is fail.
     """
+    form = DEFAULT_FORM if opset is None else replace(DEFAULT_FORM, opset=opset)
+    if dynamic is not None or shape is not None:
+        form = with_sizes(form, ConvertedFolder(folder), dynamic, shape)
+    options = ExportOptions(
+        share_weights=share_weights,
+        form=form,
+        io_float16=io_float16,
+        external_data=external_data,
+        calibration_images=paths(calibration_images),
+        largest_loss=largest_loss,
+    )
     require_writable(formats, options)
     if verify:
         require_torch()
-    if not path.is_dir():
-        raise InputError(f"{path} is not a folder; convert a checkpoint with `regnet convert`.")
-    folder = ConvertedFolder(path)
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder} is not a folder; convert a checkpoint with `regnet convert`.")
+    return _export(ConvertedFolder(folder), formats, options, progress, verify=verify)
+
+
+def _export(
+    folder: ConvertedFolder,
+    formats: Sequence[str],
+    options: ExportOptions,
+    progress: Progress,
+    *,
+    verify: bool,
+) -> Report | None:
+    path = folder.path
     record, card = Record.read(path), read_card(path)
     if card is not None and not is_ours(card):
         card = None

@@ -1,4 +1,4 @@
-"""Classifying images with a converted folder, through any runtime."""
+"""`regnet predict` and `converters.predict`: classifying images, through any runtime."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 
 from converters.errors import InputError, StorageError, in_words
 from converters.folder.folder import ConvertedFolder
-from converters.folder.images import read_in_batches
+from converters.folder.images import UnreadableImagesError, find_images, read_in_batches
 from converters.formats.memory import MemoryShortError
 from converters.formats.registry import FORMATS, artefacts_in
 from converters.formats.runtime import softmax
 from converters.parity.found import open_found
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from converters.formats.runtime import ArtefactRuntime, Runtime
+    from converters.published.located import Place
 
 EAGER = "torch"
 """The runtime that needs no artefact: the reference model itself."""
@@ -47,30 +48,62 @@ class Prediction:
         return {"image": str(self.image), "classes": classes}
 
 
-def predict_each(  # noqa: PLR0913 -- one keyword for each choice
-    path: Path,
-    images: Sequence[Path],
-    unreadable: list[str],
+def predict(
+    folder: Place,
+    images: Place | Iterable[Place],
     *,
     runtime: str = "onnx",
     top: int = 5,
     batch_size: int = BATCH_SIZE,
-) -> Iterator[Prediction]:
-    """Classify image files, one batch in memory at a time.
+) -> list[Prediction]:
+    """Classify images with a converted folder.
+
+    >>> prediction = predict("out", "0.png", top=1)[0]
+    >>> prediction.classes[0][0]
+    'T-shirt/top'
 
     Args:
-        path: A converted folder with a classifier.
-        images: Files that Pillow reads.
-        unreadable: Gets one sentence for each file that cannot be read; it is left out.
-        runtime: A key of :data:`converters.formats.registry.FORMATS`, or ``torch``.
+        folder: What :func:`convert` wrote, of a classifier.
+        images: Files, folders, patterns; one or several.
+        runtime: What runs it: ``torch``, or a format whose artefact the folder holds.
         top: How many classes to give.
         batch_size: Images that go through the network at once; fewer, if they are very large.
 
-    Yields:
+    Returns:
         What each image shows, in their order.
 
     Raises:
         InputError: If the folder has no classifier or artefact, or that takes no such batch.
+        UnreadableImagesError: If images cannot be read.
+    """
+    unreadable: list[str] = []
+    files = find_images(images)
+    predictions = list(predict_each(folder, files, unreadable, runtime, top, batch_size))
+    if unreadable:
+        raise UnreadableImagesError(*unreadable)
+    return predictions
+
+
+def predict_each(  # noqa: PLR0913, PLR0917 -- as many as :func:`predict` has
+    path: Place,
+    images: Sequence[Path],
+    unreadable: list[str],
+    runtime: str,
+    top: int,
+    batch_size: int,
+) -> Iterator[Prediction]:
+    """:func:`predict` image files, one batch in memory at a time.
+
+    Args:
+        path: The converted folder.
+        images: Files that Pillow reads.
+        unreadable: Gets one sentence for each file that cannot be read; it is left out.
+        runtime: As there, here and below.
+        top: How many classes.
+        batch_size: How many images.
+
+    Yields:
+        What each image shows, in their order.
     """
     folder = classifier_folder(path)
     network = open_runtime(folder, runtime)
@@ -83,7 +116,7 @@ def predict_each(  # noqa: PLR0913 -- one keyword for each choice
             yield Prediction(file, tuple(classes))
 
 
-def classifier_folder(path: Path) -> ConvertedFolder:
+def classifier_folder(path: Place) -> ConvertedFolder:
     """Open a folder that predicts classes.
 
     Raises:

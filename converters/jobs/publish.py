@@ -2,7 +2,8 @@
 
 Only files that ``conversion.json`` names and their signature are sent, so nothing else that lies in
 a folder can leak.
-Nothing is sent without a fresh verdict, nor weights that nobody stated a right to share.
+`regnet push` sends nothing without a fresh verdict, nor weights that nobody stated a right to
+share.
 """
 
 from __future__ import annotations
@@ -11,17 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, StorageError, in_words
-from converters.folder.folder import REPORT_NAME, ConvertedFolder
+from converters.folder.folder import REPORT_NAME
 from converters.folder.record import Record
 from converters.folder.signature import SIGNATURE_NAME
-from converters.progress import SILENT
 from converters.reports.card import SHAREABLE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from converters.parity.report import Report
-    from converters.progress import Progress
 
 RIGHT = "--i-have-the-right"
 
@@ -77,22 +75,6 @@ def prepare(path: Path, repository: str, *, has_right: bool = False) -> Publicat
     signature = {SIGNATURE_NAME} if (path / SIGNATURE_NAME).is_file() else set()
     names = sorted({*record.files, REPORT_NAME, *signature})
     return Publication(repository, {name: _size(path, record, name) for name in names}, licence)
-
-
-def require_verified(path: Path, progress: Progress = SILENT) -> Report:
-    """Verify the folder as it is now: the verdict on record may be of files replaced since.
-
-    Returns:
-        The verdicts, which may say that something was not run.
-
-    Raises:
-        VerificationError: If a verdict is no pass or a file was changed.
-    """
-    from converters.parity.verify import verify_folder
-
-    report = verify_folder(ConvertedFolder(path), progress)
-    report.require_pass(f"{path} was not sent")
-    return report
 
 
 def send(path: Path, publication: Publication, *, public: bool = False) -> str:

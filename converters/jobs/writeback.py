@@ -19,7 +19,7 @@ from converters.families.known import target_named
 from converters.families.options import SourceOptions
 from converters.families.source import EvalTransform
 from converters.folder.folder import REPORT_NAME, ConvertedFolder
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.conversion import Conversion, ConvertOptions, run_conversion
 from converters.progress import SILENT
 from converters.staging.staged import require_place, staged_file, staged_folder, working_folder
 from converters.staging.unfinished import partial_name
@@ -47,8 +47,8 @@ class ReadBackError(ConversionError):
 
 
 @dataclass(frozen=True, slots=True)
-class WrittenBack:
-    """A finished job.
+class WrittenBack(Conversion):
+    """A finished job; there is no report if the source was converted before.
 
     Attributes:
         path: The file or folder of the framework.
@@ -56,54 +56,39 @@ class WrittenBack:
         tensors: How many were written, and compared when they were read back.
         unsaid: What the framework's file cannot say of the evaluation transform, in words; empty if
             it says all.
-        report: The verdicts on the conversion; None if the source was converted before, or nothing
-            was verified.
     """
 
     path: Path
     framework: str
     tensors: int
     unsaid: str
-    report: Report | None
 
 
-def write_back(  # noqa: PLR0913 -- from what to what, how, and who is told of it
+def write_back(  # noqa: PLR0913, PLR0917 -- from what to what, how, and who is told of it
     source: Path,
     out: Path,
     framework: str,
     options: ConvertOptions | None = None,
     progress: Progress = SILENT,
-    *,
     planned: Callable[[Inspection], object] = lambda _: None,
 ) -> WrittenBack:
     """Write a converted folder, or a checkpoint that is converted first, for another framework.
 
     Args:
         source: A folder that `regnet convert` wrote, taken as it is unless ``options`` ask for
-            another dtype; or any checkpoint, which is converted first.
+            another dtype; or any checkpoint that lies there.
         out: The file to be made; for timm, the folder.
         framework: One of :func:`converters.families.known.written_back`.
-        options: How to convert a checkpoint, and whether ``out`` may be replaced.
+        options: As :func:`converters.jobs.convert.convert` takes them, which says what is raised.
         progress: Who wants to know how far it is.
         planned: Called once a checkpoint is recognised and planned, before anything is written.
-
-    Raises:
-        InputError: If the source cannot be used, or the framework has no such network.
-        UnsafeInputError: If the source would run code.
-        StorageError: If the disk is full or a file cannot be read or written.
-        VerificationError: If the converted network differs from the oracle.
-        ReadBackError: If what was written is not what was converted; nothing is published.
     """
     options = options or ConvertOptions()
     target = target_named(framework)
-    _require_meant(source, options)
-
-    def converting(folder: Path, options: ConvertOptions) -> Report | None:
-        return convert(source, folder, options, progress, planned).report
-
+    inspection = plan_write_back(source, out, framework, options)
     with (
         _staged(out, target, force=options.force) as staging,
-        _converted(source, out, target, options, converting) as (folder, report),
+        _converted(source, out, options, progress, planned) as (folder, report),
     ):
         progress.step(f"{framework}'s own {'folder' if target.loads_folder else 'file'}")
         with open_any(folder.path) as checkpoint:
@@ -111,39 +96,28 @@ def write_back(  # noqa: PLR0913 -- from what to what, how, and who is told of i
             network.write(staging)
             progress.step("reading it back")
             unsaid = _require_same(staging, network)
-    return WrittenBack(out, framework, len(network.tensors), unsaid, report)
+    return WrittenBack(inspection, report, out, framework, len(network.tensors), unsaid)
 
 
-def planned_back(
-    source: Path, out: Path, framework: str, options: ConvertOptions | None = None
-) -> Inspection:
-    """Plan :func:`write_back` and write nothing; what it refuses to begin is refused.
-
-    Args:
-        source: A converted folder, or a checkpoint.
-        out: The file or folder that would be made.
-        framework: One of :func:`converters.families.known.written_back`.
-        options: How.
-
-    Raises:
-        InputError: If the source cannot be used, or the framework has no such network.
-        UnsafeInputError: If the source would run code.
-        StorageError: If a file cannot be read, or ``out`` could not be written.
-    """
-    options = options or ConvertOptions()
+def plan_write_back(source: Path, out: Path, framework: str, options: ConvertOptions) -> Inspection:
+    """Plan :func:`write_back` and write nothing; what it refuses to begin is refused."""
     target = target_named(framework)
     _require_meant(source, options)
     _require_place(out, target, force=options.force)
-    is_converted = (source / REPORT_NAME).is_file()
-    decided = SourceOptions(REFERENCE.framework) if is_converted else options.source
     dtype = options.dtype
-    if is_converted and dtype is None:
-        folder = ConvertedFolder(source)
-        dtype = next(known for known in DTYPES if known == folder.dtype)
-    with inspected(source, decided, dtype) as (_, inspection):
+    if _is_converted(source):
+        options = replace(options, framework=REFERENCE.framework)
+        if dtype is None:
+            stored = ConvertedFolder(source).dtype
+            dtype = next((known for known in DTYPES if known == stored), None)
+    with inspected(source, options, dtype) as (_, inspection):
         config, classifies = inspection.source.config, inspection.source.has_classifier
         target.require_expressible(config, source.name, has_classifier=classifies)
     return inspection
+
+
+def _is_converted(source: Path) -> bool:
+    return (source / REPORT_NAME).is_file()
 
 
 NO_FOLDER = (
@@ -158,10 +132,8 @@ def _require_meant(source: Path, options: ConvertOptions) -> None:
     of_folders = (options.share_weights, options.max_shard_size, options.calibration_images)
     if any(of_folders) or options.labels is not None:
         raise InputError(NO_FOLDER)
-    decided = options.source
-    if (source / REPORT_NAME).is_file() and (
-        decided.channel_order or decided.head or decided.weights != "best"
-    ):
+    decided = options.channel_order or options.head or options.weights != "best"
+    if decided and _is_converted(source):
         raise InputError(
             f"{source.name} is converted already, with one order of channels and one set of "
             "weights; leave out --channel-order, --weights and --head, or give the checkpoint "
@@ -173,26 +145,22 @@ def _require_meant(source: Path, options: ConvertOptions) -> None:
 def _converted(
     source: Path,
     out: Path,
-    target: Family,
     options: ConvertOptions,
-    converting: Callable[[Path, ConvertOptions], Report | None],
+    progress: Progress,
+    planned: Callable[[Inspection], object],
 ) -> Iterator[tuple[ConvertedFolder, Report | None]]:
     """The source itself if it is converted, else a proven conversion that lasts for the block."""
-    if (source / REPORT_NAME).is_file():
+    if _is_converted(source):
         folder = ConvertedFolder(source)
-        classifies = folder.has_classifier
-        target.require_expressible(folder.config, source.name, has_classifier=classifies)
         if options.dtype in {None, folder.dtype}:
             yield folder, None
             return
         # What was recognised and decided is in the folder already, all but the dtype.
-        options = replace(options, source=SourceOptions(REFERENCE.framework))
-    with inspected(source, options.source) as (_, inspection):  # refused before hours are spent
-        config, classifies = inspection.source.config, inspection.source.has_classifier
-        target.require_expressible(config, source.name, has_classifier=classifies)
+        options = replace(options, framework=REFERENCE.framework)
     with working_folder(out, keep={partial_name(_CONVERTED)}) as work:
         converted = work / _CONVERTED
-        report = converting(converted, replace(options, formats=()))
+        options = replace(options, formats=())
+        report = run_conversion(source, converted, options, progress, planned).report
         yield ConvertedFolder(converted), report
 
 
@@ -220,7 +188,6 @@ def _staged(out: Path, target: Family, *, force: bool) -> Iterator[Path]:
         with staged_folder(out, force=force) as staging:
             yield staging
         return
-    _require_place(out, target, force=force)
     with staged_file(out.absolute()) as staging:
         yield staging
 

@@ -1,28 +1,37 @@
-"""Where a checkpoint lies that a user names: a path, or the name of a published one."""
+"""Where things lie that a user names: by their paths, a published checkpoint by its name too."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from converters.errors import InputError
+from converters.families.options import SourceOptions
 from converters.progress import SILENT
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
-    from converters.families.options import SourceOptions
     from converters.progress import Progress
 
+Place = str | os.PathLike[str]
+"""What a user gives for a path."""
 
-def located(
-    path: Path, options: SourceOptions, progress: Progress = SILENT
-) -> tuple[Path, SourceOptions]:
+Options = TypeVar("Options", bound=SourceOptions)
+
+
+def paths(places: Place | Iterable[Place]) -> list[Path]:
+    """One place or several, as paths."""
+    return list(map(Path, [places] if isinstance(places, str | os.PathLike) else places))
+
+
+def located(place: Place, options: Options, progress: Progress = SILENT) -> tuple[Path, Options]:
     """Where a checkpoint lies: a path as it is, a published one, by name, once it is fetched.
 
     Args:
-        path: What the user gave.
+        place: What the user gave.
         options: What the user decided.
         progress: Who wants to know how far fetching is.
 
@@ -33,6 +42,7 @@ def located(
         InputError: If there is only a similar name, or the name is of another framework.
         StorageError: If it cannot be fetched.
     """
+    path = Path(place)
     if os.path.lexists(path):
         return path, options
     from converters.families.manifest import find, nearest

@@ -13,7 +13,7 @@ from safetensors.torch import save as save_safetensors
 
 from benchmarks.giants.make import Recipe, make
 from converters.folder.folder import ConvertedFolder
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from regnet.config import RegNetConfig
 
 if TYPE_CHECKING:
@@ -94,7 +94,6 @@ def folders(
         )  # fmt: skip
         source, out = place / f"source-{index}", place / f"out-{index}"
         make(config, source, Recipe("pycls", classes=3, seed=seed))
-        options = ConvertOptions(formats=(file_format,), verify=False)
-        convert(source, out, options)
+        convert(source, out, formats=(file_format,), verify=False)
         made.append(ConvertedFolder(out))
     return made

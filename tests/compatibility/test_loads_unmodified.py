@@ -17,10 +17,8 @@ import torch
 from PIL import Image
 
 import hubconf
-from converters.formats.format import ExportOptions
 from converters.formats.registry import FORMATS
-from converters.jobs.export import export_artefacts
-from converters.progress import Silent
+from converters.jobs.export import export
 from regnet import RegNetImageProcessor
 
 if TYPE_CHECKING:
@@ -96,7 +94,7 @@ def test_torch_jit_load(out: Path, assert_same_network: Check) -> None:
 
 
 def test_torch_export_load(folder: Path, assert_same_network: Check) -> None:
-    export_artefacts(folder, ["pt2"], ExportOptions(), verify=False, progress=Silent())
+    export(folder, ["pt2"], verify=False)
     program = torch.export.load(folder / FORMATS["pt2"].file_name)
     assert_same_network(in_torch(program.module()))
 
@@ -135,7 +133,7 @@ def test_transformers_js(
     folder: Path, truth: Truth, assert_same_network: Check, tmp_path: Path
 ) -> None:
     # It has no class for RegNet (4.3): AutoModel runs the file, the pipelines refuse the folder.
-    export_artefacts(folder, ["onnx-web"], ExportOptions(), verify=False, progress=Silent())
+    export(folder, ["onnx-web"], verify=False)
     install = ("npm", "install", "--silent", "--ignore-scripts", TRANSFORMERS_JS)
     subprocess.run(install, check=True, timeout=300, cwd=tmp_path)
     names = {pixels.tobytes(): name for name, pixels in truth.inputs.items()}

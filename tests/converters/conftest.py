@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from tests.converters.demo import CHECKPOINT, labels
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled checkpoint, converted; tests copy it before they change anything."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    convert(CHECKPOINT, out, ConvertOptions(labels=labels()))
+    convert(CHECKPOINT, out, labels=labels())
     return out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import inspect
 import re
 import shutil
 import subprocess
@@ -17,9 +16,6 @@ import converters
 import regnet
 from converters.errors import DISTRIBUTION
 from converters.folder.record import Record
-from converters.formats.registry import DEFAULT_FORMATS
-from converters.jobs import api
-from converters.jobs.convert import ConvertOptions
 from tests.converters.demo import CHECKPOINT, LABELS, sample_images
 
 ROOT = Path(__file__).parents[2]
@@ -95,15 +91,6 @@ def test_an_import_of_the_doors_loads_nothing_heavy() -> None:
     assert not loaded & {"torch", "onnx", "onnxruntime", "numpy", "PIL", "typer", "rich", "yaml"}
 
 
-def test_keywords_have_the_defaults_of_the_jobs() -> None:
-    keywords = inspect.signature(api.convert).parameters
-    assert keywords["formats"].default == DEFAULT_FORMATS
-    own = inspect.signature(ConvertOptions).parameters.keys() - {"source"}
-    assert own <= keywords.keys()
-    for name in own - {"formats", "calibration_images"}:
-        assert keywords[name].default == inspect.signature(ConvertOptions).parameters[name].default
-
-
 def test_a_size_is_bytes_or_words(place: Path) -> None:
     for size, name in ((1 << 30, "a"), ("1MB", "b")):
         converters.convert(
@@ -113,6 +100,25 @@ def test_a_size_is_bytes_or_words(place: Path) -> None:
     assert len(list((place / "b").glob("model-*.safetensors"))) > 1
     with pytest.raises(converters.InputError, match="'large' is not a size"):
         converters.convert(place / CHECKPOINT.name, "c", max_shard_size="large")
+
+
+def test_a_comparison_says_all_once_its_sides_are_closed(place: Path) -> None:
+    comparison = converters.compare(place / CHECKPOINT.name, place / "out" / "model.onnx")
+    assert [comparison.to_dict()[side]["precision"] for side in "ab"] == ["float32"] * 2
+
+
+def test_a_dry_run_gives_the_plan_and_writes_nothing(place: Path) -> None:
+    for to in (None, "timm"):
+        planned = converters.convert(place / CHECKPOINT.name, "new", to=to, dry_run=True)
+        assert (len(planned.inspection.plan.steps), planned.report) == (208, None)
+    assert not (place / "new").exists()
+
+
+def test_how_a_checkpoint_is_read_needs_the_checkpoint(place: Path) -> None:
+    with pytest.raises(converters.InputError, match="name it, or leave them out"):
+        converters.verify("out", channel_order="rgb")
+    wrong = converters.verify("out", against=place / CHECKPOINT.name, channel_order="rgb")
+    assert [failure.split(",")[0] for failure in wrong.failures] == ["the source's own network"]
 
 
 @pytest.mark.parametrize("package", ["converters", "regnet"])

@@ -16,7 +16,8 @@ from huggingface_hub import constants
 from converters.cli.app import app, run_app
 from converters.families.manifest import Published
 from converters.families.source import EvalTransform
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.conversion import ConvertOptions
+from converters.jobs.convert import convert
 from converters.jobs.publish import prepare, send
 from converters.jobs.writeback import write_back
 from converters.progress import Silent
@@ -92,7 +93,7 @@ def operations(templates: Path) -> Iterator[list[Operation]]:
         templates: An empty folder for what is prepared once.
     """
     old, back = templates / "old", templates / "back.pyth"
-    convert(CHECKPOINT, old, ConvertOptions(formats=("onnx", "onnx-fp16"), verify=False))
+    convert(CHECKPOINT, old, formats=("onnx", "onnx-fp16"), verify=False)
     write_back(old, back, "pycls", ConvertOptions(dtype="float16", verify=False))
     files = {name: (old / name).read_bytes() for name in ("config.json", "model.safetensors")}
     with (

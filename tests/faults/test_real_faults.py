@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from tests.converters.cli.running import BIN, regnet, run
 from tests.converters.demo import CHECKPOINT, snapshot
 
@@ -32,7 +32,7 @@ KB = 1024
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What lies in the place of the output."""
     folder = tmp_path_factory.mktemp("old") / "out"
-    convert(CHECKPOINT, folder, ConvertOptions(dtype="float16", formats=(), verify=False))
+    convert(CHECKPOINT, folder, dtype="float16", formats=(), verify=False)
     return folder
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import save as save_safetensors
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from converters.errors import ConversionError
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from fuzz.guard import require_sentence
 from fuzz.seeds import content_of
 from regnet import RegNetImageProcessor
@@ -40,8 +40,6 @@ DENSE = torch.contiguous_format
 QUICK, LONG = 40, 1500
 """How many of up to ten thousand a test takes."""
 
-OPTIONS = ConvertOptions(formats=(), verify=False, force=True)
-
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -59,7 +57,7 @@ def trained(workspace: Path) -> Path:
 def weights(path: Path, out: Path) -> bytes | None:
     """The weights that a checkpoint converts to, or None if it is refused."""
     try:
-        convert(path, out, OPTIONS)
+        convert(path, out, formats=(), verify=False, force=True)
     except ConversionError as error:
         require_sentence(str(error))
         return None

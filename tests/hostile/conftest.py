@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from tests.hostile.victim import Table, Victim, recorded, working_in
 from tests.oracles import pycls
 
@@ -59,5 +59,5 @@ def state(tree: dict[str, Any]) -> dict[str, torch.Tensor]:
 def proven(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The network converted and verified; its ONNX file points into ``model.safetensors``."""
     out = tmp_path_factory.mktemp("proven") / "out"
-    convert(saved, out, ConvertOptions(formats=("onnx",), share_weights=True))
+    convert(saved, out, formats=("onnx",), share_weights=True)
     return out

@@ -73,7 +73,7 @@ def test_47_ctrl_c_while_the_weights_are_written(
     def interrupt(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("converters.jobs.convert.write_weights", interrupt)
+    monkeypatch.setattr("converters.jobs.conversion.write_weights", interrupt)
     victim.refused(130, *FORCED)
 
 
@@ -86,7 +86,7 @@ def test_48_an_input_that_changes_while_it_is_read(
     def meddle(*_: object) -> None:
         os.truncate(path, 50_000)
 
-    monkeypatch.setattr("converters.jobs.convert.require_space", meddle)
+    monkeypatch.setattr("converters.jobs.conversion.require_space", meddle)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.hostile.victim.snapshot", lambda _: None)  # it is we who change it
         victim.refused(4)

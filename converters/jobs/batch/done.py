@@ -10,7 +10,7 @@ from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from converters.folder.record import Record, planned_record
 from converters.formats.registry import FORMATS
-from converters.jobs.convert import recorded_options
+from converters.jobs.conversion import recorded_options
 from converters.parity.recording import recorded_pass, unverified
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def is_done(job: Job) -> bool:
     record = _record(job)
     if record is None:
         return False
-    with inspected(job.path, job.options.source, job.options.dtype) as (_, inspection):
+    with inspected(job.path, job.options, job.options.dtype) as (_, inspection):
         pass
     return (
         (_was_verified(record, job) or not job.options.verify)

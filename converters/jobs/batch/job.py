@@ -10,7 +10,7 @@ from converters.errors import StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from converters.jobs.convert import ConvertOptions
+    from converters.jobs.conversion import ConvertOptions
 
 Result = Literal["converted", "converted, not all run", "already converted", "failed"]
 

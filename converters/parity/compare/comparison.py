@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import ConversionError, first
+from converters.formats.reference import torch_name
 from converters.formats.registry import FORMATS, artefacts_in
 from converters.parity.compare.fields import FieldDifference, compare_fields
 from converters.parity.compare.outputs import Distance, judge_outputs, obstacle, shared_inputs
-from converters.parity.compare.sides import WeightsSide
+from converters.parity.compare.sides import ArtefactSide, WeightsSide
 from converters.parity.compare.weights import Weights, compare_weights
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
@@ -224,11 +225,11 @@ def _rest(side: Side) -> list[str]:
 
 
 def _side_record(side: Side) -> dict[str, Any]:
-    runtime = side.runtime
+    is_artefact = isinstance(side, ArtefactSide)
     return {
         "name": side.name,
         "kind": side.kind,
         "framework": side.framework,
-        "runtime": runtime.name,
-        "precision": runtime.precision,
+        "runtime": side.runtime.name if is_artefact else torch_name(),
+        "precision": side.runtime.precision if is_artefact else "float32",
     }

@@ -14,7 +14,7 @@ import pytest
 
 from converters.cli.main import run_convert
 from converters.formats.registry import FORMATS
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from converters.parity.report import VerificationError
 from tests.converters.demo import CHECKPOINT, WARNED, snapshot
 from tests.converters.parity.wrong import GRAPH_MISTAKES
@@ -63,7 +63,7 @@ def test_convert_raises_with_the_verdicts_and_publishes_nothing(existing: Path) 
     with pytest.raises(
         VerificationError, match=r"model\.onnx, .* error of logits is .*\.$"
     ) as caught:
-        convert(CHECKPOINT, existing / "out", ConvertOptions(force=True))
+        convert(CHECKPOINT, existing / "out", force=True)
     assert [verdict.passed for verdict in caught.value.report.verdicts] == [True, False, True]
     assert snapshot(existing) == before
 

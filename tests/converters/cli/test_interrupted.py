@@ -18,7 +18,7 @@ import torch
 from converters.checkpoint.source_file import SourceFile
 from converters.checkpoint.values import Run
 from converters.errors import StorageError
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from converters.progress import Silent
 from converters.staging.staged import staged_file, staged_folder, working_folder
 from converters.staging.unfinished import partial_name
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHECKOUT = Path(__file__).parents[3]
-OPTIONS = ConvertOptions(formats=(), verify=False, force=True)
+OPTIONS: dict[str, Any] = {"formats": (), "verify": False, "force": True}
 KILLED = """
 import sys
 from pathlib import Path
 
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 
 source, out = map(Path, sys.argv[1:])
 print("ready", flush=True)
-convert(source, out, ConvertOptions(formats=(), verify=False, force=True))
+convert(source, out, formats=(), verify=False, force=True)
 """
 WEIGHTS = "model.safetensors"
 
@@ -59,7 +59,7 @@ class Steps(Silent):
 def large(workspace: Path) -> Path:
     """A checkpoint of a hundred megabytes, and what becomes of it, in ``expected``."""
     path = sparse_checkpoint(workspace / "large.safetensors", wide(2560))
-    convert(path, workspace / "expected", OPTIONS)
+    convert(path, workspace / "expected", **OPTIONS)
     return path
 
 
@@ -101,7 +101,7 @@ def test_killed_while_it_writes_it_ends_with_the_same_bytes(large: Path, share: 
     assert not out.exists()
     assert (staging / WEIGHTS).stat().st_size >= share * size
     steps = Steps()
-    convert(large, out, OPTIONS, steps)
+    convert(large, out, **OPTIONS, progress=steps)
     assert steps.titles[0] == "taking up an interrupted conversion"
     assert snapshot(out) == expected
     assert not staging.exists()
@@ -124,7 +124,7 @@ def test_killed_at_any_moment_the_output_is_the_old_one_or_the_new_one(
 
     found = snapshot(out) if out.exists() else None
     assert found in ([old, expected, None] if has_old else [None, expected])
-    convert(large, out, OPTIONS)
+    convert(large, out, **OPTIONS)
     assert snapshot(out) == expected
     assert not [path for path in out.parent.iterdir() if path.name.startswith(f".{out.name}.")]
 
@@ -175,7 +175,7 @@ def small(workspace: Path) -> Path:
         for name, shape in in_pycls_words(wide(1024)).items()
     }
     torch.save({"model_state": state}, workspace / "small.pyth")
-    convert(workspace / "small.pyth", workspace / "small-expected", OPTIONS)
+    convert(workspace / "small.pyth", workspace / "small-expected", **OPTIONS)
     return workspace / "small.pyth"
 
 
@@ -188,7 +188,7 @@ def test_nothing_that_lies_there_is_trusted(small: Path, tmp_path: Path, damage:
         (staging / name).write_bytes(expected[WEIGHTS] or b"")
     DAMAGES[damage](staging / WEIGHTS)
 
-    convert(small, tmp_path / "out", OPTIONS)
+    convert(small, tmp_path / "out", **OPTIONS)
 
     assert snapshot(tmp_path / "out") == expected
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -200,7 +200,7 @@ def test_a_file_that_has_a_second_name_is_not_written_into(small: Path, tmp_path
     (tmp_path / "precious").write_bytes(b"weights of another folder")
     (staging / WEIGHTS).hardlink_to(tmp_path / "precious")
 
-    convert(small, tmp_path / "out", OPTIONS)
+    convert(small, tmp_path / "out", **OPTIONS)
 
     assert (tmp_path / "precious").read_bytes() == b"weights of another folder"
     assert snapshot(tmp_path / "out") == snapshot(small.with_name("small-expected"))
@@ -218,7 +218,7 @@ def test_what_is_right_is_not_written_again(
         call: Any = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, call=call: written.append(call(*a)) or written[-1])
 
-    convert(small, tmp_path / "out", OPTIONS)
+    convert(small, tmp_path / "out", **OPTIONS)
 
     assert len(content) / 2 <= sum(written) < len(content) / 2 + (5 << 20)  # a piece, cut in two
 
@@ -276,7 +276,7 @@ def test_where_the_kernel_does_not_copy_the_bytes_are_the_same(
     else:
         monkeypatch.setattr(os, "copy_file_range", KERNELS[kernel], raising=False)
 
-    convert(small, tmp_path / "out", OPTIONS)
+    convert(small, tmp_path / "out", **OPTIONS)
 
     assert snapshot(tmp_path / "out") == snapshot(small.with_name("small-expected"))
 

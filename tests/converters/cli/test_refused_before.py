@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from converters.errors import InputError
-from converters.families.options import SourceOptions
 from converters.folder.folder import ConvertedFolder
 from converters.formats.format import SPELLED, ExportOptions
 from converters.formats.onnx.form import GraphForm
 from converters.formats.registry import FORMATS
-from converters.jobs.convert import ConvertOptions, convert
-from converters.jobs.export import export_artefacts
+from converters.jobs.conversion import ConvertOptions
+from converters.jobs.convert import convert
+from converters.jobs.export import export
 from converters.jobs.writeback import write_back
-from converters.progress import Silent
 from tests.converters.cli.running import assert_one_sentence, regnet
 from tests.converters.demo import CHECKPOINT, snapshot
 
@@ -99,6 +98,15 @@ SET = {
     "calibration_images": ExportOptions(calibration_images=[Path("a.png")]),
     "largest_loss": ExportOptions(largest_loss=0.1),
 }
+GIVEN: dict[str, dict[str, Any]] = {
+    "share_weights": {"share_weights": True},
+    "opset": {"opset": 19},
+    "sizes": {"dynamic": ["height", "width"]},
+    "io_float16": {"io_float16": True},
+    "external_data": {"external_data": True},
+    "calibration_images": {"calibration_images": "a.png"},
+    "largest_loss": {"largest_loss": 0.1},
+}
 
 
 @pytest.mark.parametrize("option", SET)
@@ -110,13 +118,13 @@ def test_an_option_that_a_format_does_not_take_is_refused_by_name(
         return
     before = snapshot(folder)
     with pytest.raises(InputError, match=SPELLED[option]):
-        export_artefacts(folder, [format_name], SET[option], verify=False, progress=Silent())
+        export(folder, [format_name], verify=False, **GIVEN[option])
     assert snapshot(folder) == before
 
 
 def test_every_option_has_a_name_and_a_format_that_takes_it() -> None:
     assert {name for options in SET.values() for name in options.given} == SET.keys()
-    assert SET.keys() == SPELLED.keys()
+    assert GIVEN.keys() == SET.keys() == SPELLED.keys()
     assert {option for kind in FORMATS.values() for option in kind.options} == SPELLED.keys()
 
 
@@ -151,12 +159,12 @@ def test_options_of_the_python_interface_are_not_ignored_either(
     folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="--share-weights"):
-        convert(CHECKPOINT, tmp_path / "out", ConvertOptions(formats=(), share_weights=True))
+        convert(CHECKPOINT, tmp_path / "out", formats=(), share_weights=True)
     with pytest.raises(InputError, match="--format nonsense"):
-        convert(CHECKPOINT, tmp_path / "out", ConvertOptions(formats=("nonsense",)))
+        convert(CHECKPOINT, tmp_path / "out", formats=("nonsense",))
     for options in (
-        ConvertOptions(SourceOptions(channel_order="rgb")),
-        ConvertOptions(SourceOptions(head="head.fc")),
+        ConvertOptions(channel_order="rgb"),
+        ConvertOptions(head="head.fc"),
         ConvertOptions(labels=["a"]),
     ):
         with pytest.raises(InputError, match="leave out"):

@@ -19,7 +19,7 @@ from converters.families.known import FAMILIES
 from converters.families.options import SourceOptions
 from converters.families.recognise import refusal as not_found
 from converters.families.wrapping import find_state_dicts
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from converters.weights.inspection import inspected
 from regnet import RegNetConfig, RegNetForImageClassification, RegNetImageProcessor, RegNetModel
 
@@ -83,7 +83,7 @@ class Converted:
 def converted(path: Path, **options: Any) -> Converted:
     """Convert a checkpoint without being told what it is; ``options`` are `SourceOptions`'."""
     out = path.with_name("out")
-    convert(path, out, ConvertOptions(SourceOptions(**options), formats=(), force=True))
+    convert(path, out, **options, formats=(), force=True)
     return Converted(out)
 
 

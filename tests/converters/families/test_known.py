@@ -16,7 +16,7 @@ from converters.families.known import FAMILIES, Known, target_named, written_bac
 from converters.families.options import SourceOptions
 from converters.folder.folder import ConvertedFolder
 from converters.folder.inputs import verification_inputs
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from converters.jobs.writeback import write_back
 from converters.parity.against import judge_source
 from converters.parity.truth import Truth
@@ -75,7 +75,7 @@ def verdict_on(folder: Path, checkpoint: Path) -> Verdict:
 
 @pytest.mark.usefixtures("row")
 def test_a_framework_is_one_file_and_a_row_of_the_list(checkpoint: Path, tmp_path: Path) -> None:
-    convert(checkpoint, tmp_path / "out", ConvertOptions(formats=()))
+    convert(checkpoint, tmp_path / "out", formats=())
 
     verdict = verdict_on(tmp_path / "out", checkpoint)
     assert (verdict.outcome, verdict.runtime) == ("pass", "tests")
@@ -96,7 +96,7 @@ def test_its_keymap_is_proven_by_its_own_network(
     rows["reduce.norm"], rows["grouped.norm"] = rows["grouped.norm"], rows["reduce.norm"]
     wrong = replace(toy.FAMILY, keymap=replace(toy.TOY, rows=rows))
     monkeypatch.setattr(toy, "FAMILY", wrong)
-    convert(checkpoint, tmp_path / "out", ConvertOptions(formats=()))
+    convert(checkpoint, tmp_path / "out", formats=())
 
     assert verdict_on(tmp_path / "out", checkpoint).outcome == "FAIL"
 

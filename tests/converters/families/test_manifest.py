@@ -32,7 +32,7 @@ from converters.families.manifest import (
 from converters.families.options import SourceOptions
 from converters.families.source import BICUBIC, BILINEAR, Decision, EvalTransform, Source
 from converters.families.vissl import FAMILY as VISSL
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from converters.weights.inspection import inspected
 from regnet.config import IMAGENET_MEAN, IMAGENET_STD, RegNetConfig
 from regnet.design_space import NETWORKS, complexity
@@ -370,7 +370,7 @@ def test_the_bytes_decide_whether_it_is_the_file_that_its_name_says(tmp_path: Pa
     assert "sha256 decides" in said.reason
 
     with pytest.raises(InputError, match=r"sha256 .* where that of .* begins with adf1edd5"):
-        convert(path, tmp_path / "out", ConvertOptions(formats=(), verify=False))
+        convert(path, tmp_path / "out", formats=(), verify=False)
     assert not (tmp_path / "out").exists()
 
 

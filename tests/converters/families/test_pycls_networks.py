@@ -21,8 +21,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import RegNetForImageClassification as TheirClassifier
 
-from converters.families.options import SourceOptions
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from regnet.design_space import NETWORKS
 from regnet.model import RegNetForImageClassification
 from tests.oracles.pycls import TINY, TINY_X, build, published, save
@@ -170,8 +169,7 @@ def test_every_tensor_but_the_stem_has_the_bytes_of_the_source(converted: Conver
 
 def test_a_forgotten_flip_would_show(converted: Converted) -> None:
     wrong = converted.out.with_name("wrong")
-    options = ConvertOptions(SourceOptions(channel_order="rgb"), formats=())
-    convert(converted.checkpoint, wrong, options)
+    convert(converted.checkpoint, wrong, channel_order="rgb", formats=())
 
     assert relative_difference(converted.network, wrong, torch.float64) > 1e-2
 
@@ -205,7 +203,7 @@ def test_a_network_trained_on_rgb_takes_rgb(tmp_path: Path) -> None:
     tree["cfg"] += "\nDATA_LOADER:\n  MODE: ffcv\n"
     torch.save(tree, path)
 
-    convert(path, tmp_path / "out", ConvertOptions(formats=()))
+    convert(path, tmp_path / "out", formats=())
 
     stem = load_file(tmp_path / "out" / "model.safetensors")[THEIR_STEM]
     assert torch.equal(stem, network.state_dict()[STEM])
@@ -214,11 +212,11 @@ def test_a_network_trained_on_rgb_takes_rgb(tmp_path: Path) -> None:
 CONVERT_TWO_WAYS = """
 import sys
 from pathlib import Path
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 
 path, out = map(Path, sys.argv[1:])
 convert(path, out / "one")
-convert(path, out / "two", ConvertOptions(share_weights=True, labels=[f"é{i}" for i in range(10)]))
+convert(path, out / "two", share_weights=True, labels=[f"é{i}" for i in range(10)])
 """
 
 

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import converters
 from converters.errors import InputError
 from converters.families.options import SourceOptions
 from converters.folder.folder import ConvertedFolder
 from converters.folder.record import Record
-from converters.formats.format import ExportOptions
 from converters.jobs.batch.done import is_done
 from converters.jobs.batch.job import Job
-from converters.jobs.bench_folder import recorded_verdicts
-from converters.jobs.convert import ConvertOptions, convert
-from converters.jobs.export import export_artefacts
+from converters.jobs.bench import recorded_verdicts
+from converters.jobs.conversion import ConvertOptions
+from converters.jobs.convert import convert
 from converters.jobs.publish import prepare
 from converters.parity.recording import recorded_pass
 from converters.parity.verify import verify_folder
-from converters.progress import Silent
 from tests.converters.demo import CHECKPOINT, labels
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def fields_of(folder: Path) -> dict[str, Any]:
 
 
 def export(folder: Path, *formats: str, verify: bool = False) -> None:
-    export_artefacts(folder, formats, ExportOptions(), verify=verify, progress=Silent())
+    converters.export(folder, formats, verify=verify)
 
 
 def with_file(fields: dict[str, Any], name: str) -> str:
@@ -131,7 +130,7 @@ def test_a_card_that_is_no_text_is_told_in_a_sentence(folder: Path) -> None:
 
 def test_pass_is_said_of_what_is_there_and_has_a_verdict(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    convert(CHECKPOINT, out, ConvertOptions(formats=("onnx",), verify=False))
+    convert(CHECKPOINT, out, formats=("onnx",), verify=False)
 
     def state() -> tuple[bool | None, str]:
         record = Record.required(out)
@@ -227,7 +226,7 @@ def test_what_no_format_writes_is_said_not_to_be_judged(folder: Path) -> None:
 
 def test_choices_about_the_source_are_recorded_and_read_again(tmp_path: Path) -> None:
     chosen = SourceOptions("pycls", "rgb", "raw", None)
-    convert(CHECKPOINT, tmp_path / "out", ConvertOptions(chosen, formats=(), verify=False))
+    convert(CHECKPOINT, tmp_path / "out", chosen, formats=(), verify=False)
     assert Record.required(tmp_path / "out").source_options == chosen
     fields = fields_of(tmp_path / "out")
     for key, value in (("weights", "all"), ("framework", ["pycls"]), ("head", 1)):

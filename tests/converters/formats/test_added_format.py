@@ -13,11 +13,10 @@ from converters.folder.folder import ConvertedFolder
 from converters.formats.format import ExportOptions
 from converters.formats.onnx.form import GraphForm
 from converters.formats.registry import FORMATS, named_formats, require_writable
-from converters.jobs.export import export_artefacts
+from converters.jobs.export import export
 from converters.jobs.predict import open_runtime, present_runtimes
 from converters.parity.contents.tensors import certify
 from converters.parity.verify import verify_folder
-from converters.progress import Silent
 from tests.converters.formats.npz import NPZ, NpzRuntime
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def _added(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def exported(folder: Path) -> Path:
-    report = export_artefacts(folder, ["npz"], ExportOptions(), verify=True, progress=Silent())
+    report = export(folder, ["npz"])
     assert report
     verdict = report.verdicts[-1]
     assert (verdict.artefact, verdict.outcome, verdict.not_compared) == ("model.npz", "pass", None)

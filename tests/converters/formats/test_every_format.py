@@ -17,7 +17,7 @@ import pytest
 from converters.folder.folder import ConvertedFolder
 from converters.formats.format import ExportOptions
 from converters.formats.registry import FORMATS
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
 from regnet.design_space import NETWORKS
@@ -46,7 +46,7 @@ def network(request: pytest.FixtureRequest, workspace: Path) -> Iterator[Network
     root.mkdir()
     real = halve_branches(build(settings, **SIZES))
     path = save(root / "net.pyth", real, settings, optimiser=False, **SIZES)
-    convert(path, root / "out", ConvertOptions(formats=(), verify=False))
+    convert(path, root / "out", formats=(), verify=False)
     path.unlink()
     folder = ConvertedFolder(root / "out")
     yield Network(folder, Truth(folder, fresh_inputs(folder)))

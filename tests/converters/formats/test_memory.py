@@ -13,8 +13,9 @@ from converters.formats.memory import MemoryShortError, available_memory, requir
 from converters.formats.registry import FORMATS
 from converters.jobs.batch.engine import perform
 from converters.jobs.batch.job import Job
-from converters.jobs.bench_folder import recorded_verdicts
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.bench import recorded_verdicts
+from converters.jobs.conversion import ConvertOptions
+from converters.jobs.convert import convert
 from converters.parity.contents.tensors import TensorCertificate
 from converters.parity.report import VerificationError
 from converters.parity.verdict import NOT_RUN, Verdict
@@ -100,9 +101,8 @@ def test_what_is_neither_run_nor_proven_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_memory(monkeypatch, tmp_path, 10)
-    options = ConvertOptions(formats=("aotinductor",))
     with pytest.raises(VerificationError, match="could not be verified here: ") as caught:
-        convert(CHECKPOINT, tmp_path / "out", options)
+        convert(CHECKPOINT, tmp_path / "out", formats=("aotinductor",))
     assert caught.value.exit_status == 4
     assert not (tmp_path / "out").exists()
     (verdict,) = (v for v in caught.value.report.verdicts if v.artefact == "model.aoti.pt2")
@@ -120,9 +120,8 @@ def test_where_something_is_wrong_as_well_that_is_what_counts(
     )
     monkeypatch.setitem(FORMATS, "onnx", wrong)
     with_memory(monkeypatch, tmp_path, 10)
-    options = ConvertOptions(formats=("aotinductor", "onnx"))
     with pytest.raises(VerificationError, match="verification failed: ") as caught:
-        convert(CHECKPOINT, tmp_path / "out", options)
+        convert(CHECKPOINT, tmp_path / "out", formats=("aotinductor", "onnx"))
     assert caught.value.exit_status == 1
 
 
@@ -131,7 +130,10 @@ def test_what_is_proven_but_not_run_is_published_as_that(
 ) -> None:
     with_memory(monkeypatch, tmp_path, 10)
     out = tmp_path / "out"
-    convert(CHECKPOINT, out, ConvertOptions())
+    convert(
+        CHECKPOINT,
+        out,
+    )
     record = json.loads((out / "conversion.json").read_text())
     verdicts = {v["artefact"]: v for v in record["verification"]["verdicts"]}
     assert {name: v["outcome"] for name, v in verdicts.items()} == {

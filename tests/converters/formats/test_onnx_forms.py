@@ -24,11 +24,10 @@ from converters.formats.onnx.form import (
     with_sizes,
 )
 from converters.formats.registry import FORMATS
-from converters.jobs.export import export_artefacts
+from converters.jobs.export import export
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
-from converters.progress import Silent
 from regnet.config import RegNetConfig
 from tests.converters.cli.running import regnet
 from tests.converters.formats.onnx_helpers import SMALL, state_dict
@@ -282,8 +281,7 @@ def test_a_weight_that_float16_cannot_hold_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["onnx-web", "onnx-fp16"])
 def test_external_data_has_the_name_that_readers_expect(folder: Path, kind: str) -> None:
-    options = ExportOptions(external_data=True)
-    report = export_artefacts(folder, [kind], options, verify=True, progress=Silent())
+    report = export(folder, [kind], external_data=True)
     assert report
     assert report.passed
     path = folder / FORMATS[kind].file_name
@@ -291,16 +289,14 @@ def test_external_data_has_the_name_that_readers_expect(folder: Path, kind: str)
     assert path.stat().st_size < 100_000 < data.stat().st_size
     assert recorded(folder) >= {f"onnx/{path.name}", f"onnx/{data.name}"}
 
-    export_artefacts(folder, [kind], ExportOptions(), verify=False, progress=Silent())
+    export(folder, [kind], verify=False)
     assert not data.exists()
     assert f"onnx/{data.name}" not in recorded(folder)
     assert not list(folder.rglob(".*"))
 
 
 def test_damaged_external_data_is_found(folder: Path) -> None:
-    export_artefacts(
-        folder, ["onnx-web"], ExportOptions(external_data=True), verify=False, progress=Silent()
-    )
+    export(folder, ["onnx-web"], external_data=True, verify=False)
     data = folder / "onnx" / "model.onnx_data"
     damaged = bytearray(data.read_bytes())
     damaged[1000] ^= 1
@@ -316,13 +312,11 @@ def recorded(folder: Path) -> set[str]:
 
 
 def test_the_file_for_the_browser_is_one_with_the_root_s(folder: Path) -> None:
-    export_artefacts(folder, ["onnx-web"], ExportOptions(), verify=False, progress=Silent())
+    export(folder, ["onnx-web"], verify=False)
     web, root = folder / "onnx" / "model.onnx", folder / "model.onnx"
     assert web.samefile(root)
     before = web.read_bytes()
-    export_artefacts(
-        folder, ["onnx"], ExportOptions(share_weights=True), verify=False, progress=Silent()
-    )
+    export(folder, ["onnx"], share_weights=True, verify=False)
     assert web.read_bytes() == before != root.read_bytes()
 
 

@@ -21,11 +21,10 @@ from converters.formats.onnx.int8 import details, export_int8, measured
 from converters.formats.onnx.int8_graph import Grid, in_integers
 from converters.formats.onnx.runtime import OnnxRuntime
 from converters.formats.registry import FORMATS
-from converters.jobs.export import export_artefacts
+from converters.jobs.export import export
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import judge
-from converters.progress import Silent
 from regnet.architecture import BASE_PREFIX
 from regnet.config import RegNetConfig
 from tests.converters.demo import sample_images
@@ -75,8 +74,7 @@ def failures(truth: Truth, path: Path) -> list[str]:
 def test_verification_passes_and_records_how_it_was_quantised(
     folder: Path, pictures: list[Path]
 ) -> None:
-    options = ExportOptions(calibration_images=pictures)
-    report = export_artefacts(folder, ["onnx-int8"], options, verify=True, progress=Silent())
+    report = export(folder, ["onnx-int8"], calibration_images=pictures)
     assert report
     verdict = report.verdicts[-1]
     assert (verdict.artefact, verdict.precision, verdict.passed) == (INT8, "int8", True)
@@ -283,13 +281,13 @@ def test_trunks_and_other_activations_pass(
 
 def test_without_images_it_refuses(folder: Path) -> None:
     with pytest.raises(InputError, match=r"no folder calibration/ .* --calibration-images"):
-        export_artefacts(folder, ["onnx-int8"], ExportOptions(), verify=False, progress=Silent())
+        export(folder, ["onnx-int8"], verify=False)
     assert not (folder / INT8).exists()
 
 
 def test_images_in_the_folder_itself_are_the_default(folder: Path) -> None:
     sample_images(folder / "calibration", 4)
-    export_artefacts(folder, ["onnx-int8"], ExportOptions(), verify=False, progress=Silent())
+    export(folder, ["onnx-int8"], verify=False)
     assert details(folder / INT8)["quantisation"]["calibration_images"] == 4
     assert predict(folder, [folder / "calibration" / "0.png"], runtime="onnx-int8")
 
@@ -297,9 +295,8 @@ def test_images_in_the_folder_itself_are_the_default(folder: Path) -> None:
 def test_an_image_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
-    options = ExportOptions(calibration_images=[broken])
     with pytest.raises(InputError, match=r"broken\.png is not an image"):
-        export_artefacts(folder, ["onnx-int8"], options, verify=False, progress=Silent())
+        export(folder, ["onnx-int8"], calibration_images=broken, verify=False)
 
 
 @pytest.mark.parametrize(("least", "most"), [(-3.0, 5.0), (0.5, 2.0), (-2.0, -1.0), (0.0, 0.0)])

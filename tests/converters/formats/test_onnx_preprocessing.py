@@ -22,10 +22,9 @@ from converters.formats.onnx.form import GraphForm
 from converters.formats.onnx.preprocessing import export_with_preprocessing
 from converters.formats.onnx.preprocessing_runtime import WholeWithPreprocessing
 from converters.formats.registry import FORMATS
-from converters.jobs.export import export_artefacts
+from converters.jobs.export import export
 from converters.parity.contents.tensors import certify
 from converters.parity.preprocessing import measure_preprocessing, step_of
-from converters.progress import Silent
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor
 from tests.converters.formats.onnx_helpers import SMALL
@@ -105,10 +104,7 @@ def test_pictures_of_every_size_are_cropped_where_the_processor_crops(
 
 def test_the_best_five_are_those_of_the_reference(folder: Path) -> None:
     """Of the bundled network, which tells ten kinds of clothes apart, on photographs."""
-    options = ExportOptions()
-    report = export_artefacts(
-        folder, ["onnx-preprocessing"], options, verify=True, progress=Silent()
-    )
+    report = export(folder, ["onnx-preprocessing"])
     assert report
     assert report.passed
     paths = [photograph(name) for name in PICTURES]

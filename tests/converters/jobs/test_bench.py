@@ -11,13 +11,10 @@ import pytest
 
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import ExportOptions
 from converters.formats.runtime import ArtefactRuntime
-from converters.jobs.bench import Contender, Timing, time_in_turn
-from converters.jobs.bench_choice import Entry, choose
-from converters.jobs.bench_folder import bench_folder, recorded_verdicts
-from converters.jobs.export import export_artefacts
-from converters.progress import Silent
+from converters.jobs.bench import bench, recorded_verdicts
+from converters.jobs.export import export
+from converters.jobs.timing import Contender, Entry, Timing, choose, time_in_turn
 from tests.converters.told import Told
 
 if TYPE_CHECKING:
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.jobs.bench_choice import VerdictWord
+    from converters.jobs.timing import VerdictWord
 
 
 class Sleeper(ArtefactRuntime):
@@ -129,9 +126,9 @@ def test_throughput_counts_images_and_latency_the_smallest_batch() -> None:
 
 def test_all_that_a_folder_holds_is_timed_with_its_verdict(demo_folder: Path) -> None:
     told = Told()
-    result = bench_folder(
+    result = bench(
         demo_folder,
-        batches=(1, 3),
+        batch_sizes=(1, 3),
         threads=(1, 2),
         rounds=2,
         progress=told,
@@ -178,17 +175,17 @@ def test_a_file_that_was_changed_or_never_judged_is_not_recommended(folder: Path
 
 def test_what_is_missing_is_an_error_only_if_it_was_asked_for(folder: Path) -> None:
     (folder / "model.onnx").unlink()
-    result = bench_folder(folder, batches=(1,), rounds=1)
+    result = bench(folder, batch_sizes=(1,), rounds=1)
     assert set(result.runtimes) == {"torch", "torchscript"}
     with pytest.raises(InputError, match="regnet export --format onnx"):
-        bench_folder(folder, runtimes=("onnx",), batches=(1,), rounds=1)
+        bench(folder, runtimes=("onnx",), batch_sizes=(1,), rounds=1)
 
 
 def test_what_is_there_but_cannot_be_opened_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from converters.errors import StorageError
-    from converters.jobs import bench_folder as module
+    from converters.jobs import bench as module
 
     def without_extra(converted: ConvertedFolder, name: str, threads: int) -> object:
         if name == "onnx":
@@ -197,17 +194,16 @@ def test_what_is_there_but_cannot_be_opened_is_named(
 
     opened = module.open_runtime
     monkeypatch.setattr(module, "open_runtime", without_extra)
-    result = bench_folder(folder, batches=(1,), rounds=1)
+    result = bench(folder, batch_sizes=(1,), rounds=1)
     assert result.absent == {"onnx": "onnx is not installed."}
     assert "onnx" not in result.runtimes
 
 
 def test_an_export_replaces_the_verdict_on_what_it_replaces(folder: Path) -> None:
-    def export(*, verify: bool) -> str:
-        options = ExportOptions(share_weights=True)
-        export_artefacts(folder, ["onnx"], options, verify=verify, progress=Silent())
+    def exported(*, verify: bool) -> str:
+        export(folder, ["onnx"], share_weights=True, verify=verify)
         return recorded_verdicts(ConvertedFolder(folder))["onnx"]
 
-    assert export(verify=False) == "not verified"
-    assert export(verify=True) == "pass"
+    assert exported(verify=False) == "not verified"
+    assert exported(verify=True) == "pass"
     assert recorded_verdicts(ConvertedFolder(folder))["torchscript"] == "pass"

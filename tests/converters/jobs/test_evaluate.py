@@ -16,9 +16,8 @@ from converters.errors import InputError
 from converters.families.labels import imagenet_labels, imagenet_synsets
 from converters.folder.folder import ConvertedFolder
 from converters.folder.images import UnreadableImagesError
-from converters.jobs.evaluate import Evaluation, evaluate
+from converters.jobs.evaluate import Evaluation, count, evaluate
 from converters.jobs.evaluate_classes import labelled_images
-from converters.jobs.evaluate_folder import evaluate_folder
 from converters.jobs.predict import open_runtime
 from tests.converters.demo import labels, sample_images
 from tests.converters.told import Told
@@ -64,7 +63,7 @@ def test_accuracy_is_that_of_torch_topk() -> None:
     logits = rng.standard_normal((500, 1, 1, 20), np.float32)
     truth = rng.integers(0, 20, 500)
     batches = [(logits[:300], truth[:300]), (logits[300:], truth[300:])]
-    score = evaluate({"a": Fixed()}, batches).scores["a"]
+    score = count({"a": Fixed()}, batches).scores["a"]
     best = torch.from_numpy(logits).flatten(1).topk(5).indices == torch.from_numpy(truth)[:, None]
     assert (score.images, score.top1, score.top5) == (500, best[:, 0].sum(), best.sum())
 
@@ -85,7 +84,7 @@ def test_agreement_says_how_often_and_by_how_much_logits_differ() -> None:
 def test_logits_that_are_not_finite_are_wrong_and_say_so() -> None:
     batch = np.zeros((2, 1, 1, 6), np.float32)
     runtimes = {"good": Fixed(), "bad": Fixed(np.nan)}
-    evaluation = evaluate(runtimes, [(batch, np.array([0, 0])), (batch, np.array([0, 0]))])
+    evaluation = count(runtimes, [(batch, np.array([0, 0])), (batch, np.array([0, 0]))])
     record = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
     assert record["runtimes"]["good"]["top1"] == 1
     assert record["runtimes"]["bad"] == {"images": 4, "top1": 0, "top5": 0}
@@ -170,7 +169,7 @@ def by_class(root: Path, count: int) -> Path:
 def test_a_folder_is_evaluated_with_every_runtime_it_has(demo_folder: Path, tmp_path: Path) -> None:
     val = by_class(tmp_path, 30)
     told = Told()
-    result = evaluate_folder(demo_folder, val, batch_size=7, progress=told)
+    result = evaluate(demo_folder, val, batch_size=7, progress=told)
     assert set(result.evaluation.scores) == {"torch", "onnx", "torchscript"}
     for score in result.evaluation.scores.values():
         assert score.images == 30
@@ -188,7 +187,7 @@ def test_wrong_names_cost_the_accuracy(demo_folder: Path, tmp_path: Path) -> Non
     val = by_class(tmp_path, 30)
     names = [re.sub(r"\W", "_", label) for label in labels()]
     wrong = names[1:] + names[:1]
-    result = evaluate_folder(demo_folder, val, runtimes=("onnx",), classes=wrong)
+    result = evaluate(demo_folder, val, runtimes=("onnx",), labels=wrong)
     assert result.evaluation.scores["onnx"].top1 <= 5
 
 
@@ -196,14 +195,14 @@ def test_unreadable_images_are_left_out_and_told(demo_folder: Path, tmp_path: Pa
     val = by_class(tmp_path, 3)
     first = next(val.rglob("*.png"))
     first.write_text("no image")
-    result = evaluate_folder(demo_folder, val, runtimes=("onnx",))
+    result = evaluate(demo_folder, val, runtimes=("onnx",))
     assert result.evaluation.images == 2
     (sentence,) = result.unreadable
     assert sentence.startswith(f"{first} is not an image of a known format (")
     for path in val.rglob("*.png"):
         path.write_text("no image")
     with pytest.raises(UnreadableImagesError):
-        evaluate_folder(demo_folder, val, runtimes=("onnx",))
+        evaluate(demo_folder, val, runtimes=("onnx",))
 
 
 def test_a_batch_that_cannot_be_run_is_told(demo_folder: Path) -> None:

@@ -17,35 +17,20 @@ from transformers import RegNetForImageClassification as TheirClassifier
 from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError, StorageError
 from converters.folder.folder import ConvertedFolder
-from converters.formats.format import ExportOptions
 from converters.formats.registry import FORMATS
-from converters.jobs.convert import ConvertOptions, convert
-from converters.jobs.export import export_artefacts
-from converters.parity.report import Report, VerificationError
+from converters.jobs.convert import convert
+from converters.jobs.export import export
+from converters.parity.report import VerificationError
 from converters.parity.verify import verify_folder
-from converters.progress import Silent
 from regnet import RegNetForImageClassification
 from tests.converters.demo import snapshot
 from tests.converters.parity.wrong import GRAPH_MISTAKES
 from tests.oracles.statistics import randomise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-SHARING = ExportOptions(share_weights=True)
-
-
-def export(
-    folder: Path,
-    formats: Sequence[str] = ("onnx", "torchscript"),
-    options: ExportOptions | None = None,
-    *,
-    verify: bool = True,
-) -> Report | None:
-    return export_artefacts(
-        folder, formats, options or ExportOptions(), verify=verify, progress=Silent()
-    )
+    from converters.formats.format import ExportOptions
 
 
 def plant_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +56,7 @@ def test_exporting_again_gives_the_same_bytes(folder: Path) -> None:
 
 def test_a_sharing_file_replaces_the_self_contained_one(folder: Path) -> None:
     before = snapshot(folder)
-    report = export(folder, ["onnx"], SHARING)
+    report = export(folder, ["onnx"], share_weights=True)
     assert report
     assert report.passed
     after = snapshot(folder)
@@ -86,7 +71,7 @@ def test_a_sharing_file_names_the_weights_it_belongs_to(folder: Path, *, recorde
     weights = folder / "model.safetensors"
     if not recorded:
         (folder / "conversion.json").unlink()
-    export(folder, ["onnx"], SHARING, verify=False)
+    export(folder, ["onnx"], share_weights=True, verify=False)
     model = onnx.load(folder / "model.onnx", load_external_data=False)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(metadata["weights_sha256"]) == {weights.name: sha256_of(weights)}
@@ -94,7 +79,7 @@ def test_a_sharing_file_names_the_weights_it_belongs_to(folder: Path, *, recorde
 
 def test_without_verify_nothing_is_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("converters.parity.units.run_in_lockstep", None)
-    assert export(folder, ["onnx"], SHARING, verify=False) is None
+    assert export(folder, ["onnx"], share_weights=True, verify=False) is None
 
 
 def test_a_wrong_artefact_replaces_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +105,7 @@ def test_another_network_in_the_folder_is_told_and_can_be_converted(
     with pytest.raises(VerificationError, match=said):
         verify_folder(ConvertedFolder(folder)).require_pass("It is not to be trusted")
 
-    convert(folder, tmp_path / "new", ConvertOptions(formats=("onnx",)))
+    convert(folder, tmp_path / "new", formats=("onnx",))
     assert verify_folder(ConvertedFolder(tmp_path / "new")).passed
     written = load_file(tmp_path / "new" / "model.safetensors")["classifier.1.weight"]
     torch.testing.assert_close(written, model.classifier[1].weight.detach())
@@ -136,7 +121,7 @@ def test_an_artefact_that_cannot_be_written_replaces_nothing(
     monkeypatch.setitem(FORMATS, "torchscript", failing)
     before = snapshot(folder)
     with pytest.raises(StorageError, match="no space left on device"):
-        export(folder, options=SHARING)
+        export(folder, share_weights=True)
     assert snapshot(folder) == before
 
 
@@ -145,8 +130,8 @@ def test_a_folder_of_transformers_is_exported_and_verified(tmp_path: Path) -> No
     theirs = randomise(TheirClassifier(TheirConfig(**fields, num_labels=5)))
     theirs.save_pretrained(tmp_path)  # type: ignore[operator]
     ConvNextImageProcessor(size={"shortest_edge": 64}).save_pretrained(tmp_path)
-    for options in (ExportOptions(), SHARING):
-        report = export(tmp_path, options=options)
+    for share_weights in (False, True):
+        report = export(tmp_path, share_weights=share_weights)
         assert report
         assert report.passed, report.failures
     assert not (tmp_path / "conversion.json").exists()
@@ -178,7 +163,7 @@ def test_a_folder_that_cannot_be_used_is_refused(
         (folder / name).write_text(content)
     before = snapshot(folder)
     with pytest.raises(InputError, match=rf"{reason}.*\.$"):
-        export(folder, ["onnx"], SHARING, verify=False)
+        export(folder, ["onnx"], share_weights=True, verify=False)
     assert snapshot(folder) == before
 
 

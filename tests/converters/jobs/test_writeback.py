@@ -17,7 +17,8 @@ from converters.families.known import target_named
 from converters.families.options import SourceOptions
 from converters.families.pycls_config import SAYS
 from converters.families.words import Word
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.conversion import ConvertOptions
+from converters.jobs.convert import convert
 from converters.jobs.writeback import ReadBackError, write_back
 from converters.weights.inspection import inspected
 from converters.weights.stream import write_weights
@@ -151,7 +152,7 @@ def origin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     framework, layer_type = request.param
     place = tmp_path_factory.mktemp(f"{framework}-{layer_type}")
     network, path = save(installed(framework), place, layer_type)
-    convert(path, place / "folder", ConvertOptions(formats=()))
+    convert(path, place / "folder", formats=())
     return Origin(framework, network, path, place / "folder")
 
 

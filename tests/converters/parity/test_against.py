@@ -24,7 +24,7 @@ from converters.families.known import FAMILIES
 from converters.families.options import SourceOptions
 from converters.folder.folder import ConvertedFolder
 from converters.folder.inputs import verification_inputs
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from converters.parity import loaded
 from converters.parity.against import judge_source
 from converters.parity.contents.source import certify_source
@@ -70,8 +70,7 @@ def saved(framework: str, folder: Path, layer_type: str = "x") -> Path:
 def converted(checkpoint: Path, **options: Any) -> ConvertedFolder:
     out = checkpoint.with_name("out")
     dtype, force = options.pop("dtype", None), options.pop("force", False)
-    source = SourceOptions(**options)
-    convert(checkpoint, out, ConvertOptions(source, dtype=dtype, formats=(), force=force))
+    convert(checkpoint, out, **options, dtype=dtype, formats=(), force=force)
     return ConvertedFolder(out)
 
 

@@ -17,7 +17,7 @@ from converters.formats.confined import program
 from converters.formats.confined.runtime import ConfinedRuntime
 from converters.formats.format import ExportOptions
 from converters.formats.registry import FORMATS
-from converters.jobs.bench_folder import bench_folder
+from converters.jobs.bench import bench
 from converters.jobs.predict import open_runtime
 from converters.parity.found import is_ours
 from converters.parity.verify import verify_folder
@@ -140,6 +140,6 @@ def test_timing_counts_no_way_between_processes(folder: Path) -> None:
     model = onnx.load(folder / "model.onnx")
     model.producer_name = "another"
     onnx.save(model, folder / "model.onnx")
-    (entry,) = bench_folder(folder, runtimes=("onnx",), batches=(1,), rounds=2).entries
+    (entry,) = bench(folder, runtimes=("onnx",), batch_sizes=(1,), rounds=2).entries
     assert not isinstance(entry.timings[0], str)
     assert entry.timings[0].calls == 4

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converters.folder.folder import ConvertedFolder
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from converters.parity.metrics import Errors, Outputs
 from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT, Measurement, Verdict, judge
 from tests.converters.parity.networks import FORMS, NETWORKS, Network, export, random_network
@@ -76,7 +76,7 @@ def test_right_artefacts_of_published_networks_pass(name: str, tmp_path: Path) -
     regnet = pycls.published(name)
     path = tmp_path / "network.pyth"
     pycls.save(path, pycls.build(regnet), regnet, optimiser=False)
-    convert(path, tmp_path / "out", ConvertOptions(formats=()))
+    convert(path, tmp_path / "out", formats=())
     network = Network.of(ConvertedFolder(tmp_path / "out"))
     for form in FORMS:
         report = network.report(form, export(network.folder, form))

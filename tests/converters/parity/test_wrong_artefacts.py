@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from converters.folder.folder import ConvertedFolder
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from tests.converters.parity.networks import Network, export, random_network
 from tests.converters.parity.wrong import GRAPH_MISTAKES, STATE_MISTAKES, set_epsilon
 from tests.oracles import pycls
@@ -53,7 +53,7 @@ def network_of(tmp_path_factory: pytest.TempPathFactory) -> NetworkOf:
 def _converted(path: Path) -> Network:
     network = pycls.build(pycls.TINY, classes=10)
     source = pycls.save(path / "tiny.pyth", network, pycls.TINY, classes=10)
-    convert(source, path / "folder", ConvertOptions(formats=()))
+    convert(source, path / "folder", formats=())
     return Network.of(ConvertedFolder(path / "folder"))
 
 

@@ -19,15 +19,14 @@ import torchvision
 from huggingface_hub import constants
 from timm.models import save_for_hf
 
-from converters.cli import published as by_name
-from converters.cli.console import Output
 from converters.errors import InputError, StorageError
 from converters.families.manifest import find
 from converters.families.options import SourceOptions
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from converters.progress import Silent
 from converters.published import fetch
 from converters.published.fetch import cache_folder, download
+from converters.published.located import located
 from tests.converters.cli.running import assert_one_sentence, regnet, run
 from tests.converters.server import Site, hub_serving, serving
 
@@ -217,14 +216,15 @@ def test_a_name_is_fetched_once_and_converted_as_its_publisher_evaluates_it(
     digest = hashlib.sha256(site.content).hexdigest()
     served = replace(listed, url=site.url, sha256=digest[:8])
     monkeypatch.setattr("converters.families.manifest.manifest", lambda: (served,))
-    name, output = Path("Torchvision/regnet_x_400mf.imagenet1k_v1"), Output(quiet=True)
+    name = "Torchvision/regnet_x_400mf.imagenet1k_v1"
 
     for _ in range(2):
-        path, options = by_name.located(name, SourceOptions(), output)
+        path, options = located(name, SourceOptions())
     assert len(site.ranges) == 1
     assert path == cache / served.full_name / "net-0123abcd.pth"
     assert options == SourceOptions("torchvision", published=served)
-    convert(path, tmp_path / "out", ConvertOptions(options, formats=["onnx"]))
+    convert(name, tmp_path / "out", formats=["onnx"])
+    assert len(site.ranges) == 1
 
     record = json.loads((tmp_path / "out" / "conversion.json").read_text())
     assert record["source"]["sha256"] == {path.name: digest}

@@ -10,13 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+import converters
 from converters.folder.folder import ConvertedFolder
 from converters.folder.record import Record
-from converters.formats.format import ExportOptions
 from converters.formats.reference import ReferenceRuntime
 from converters.formats.registry import FORMATS
-from converters.jobs.export import export_artefacts
-from converters.progress import Silent
 from converters.reports.usage import usage_section
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ RUN_HERE = ["onnx", "onnx-fp16", "torchscript", "pt2", "openvino"]
 
 
 def export(folder: Path, *formats: str) -> None:
-    export_artefacts(folder, formats, ExportOptions(), verify=False, progress=Silent())
+    converters.export(folder, formats, verify=False)
 
 
 def blocks(text: str) -> dict[str, str]:
@@ -80,7 +78,7 @@ def test_a_new_artefact_enters_the_card_and_what_a_person_wrote_stays(folder: Pa
     assert after.count("Mine, ") == 3
     assert Record.required(folder).changed_files(folder)[0] == ()
     (folder / "model.pt2").unlink()
-    export_artefacts(folder, ["onnx"], ExportOptions(), verify=True, progress=Silent())
+    converters.export(folder, ["onnx"])
     all_verified = "`regnet verify` repeats this from the folder alone."
     own = own.replace(
         all_verified, "Not verified: `model.pt2`. Run `regnet verify` on this folder."

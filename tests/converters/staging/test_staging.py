@@ -271,11 +271,11 @@ from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from converters.errors import StorageError
 
 try:
-    convert(Path(sys.argv[1]), Path(sys.argv[2]), ConvertOptions(force=True))
+    convert(Path(sys.argv[1]), Path(sys.argv[2]), force=True)
 except StorageError as error:
     print(error, end="")
 """

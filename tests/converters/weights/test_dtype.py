@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from transformers import RegNetForImageClassification as TheirClassifier
 
 from converters.errors import InputError
-from converters.families.options import SourceOptions
 from converters.folder.folder import ConvertedFolder
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.conversion import ConvertOptions
+from converters.jobs.convert import convert
 from converters.jobs.writeback import write_back
 from converters.parity.verify import verify_folder
 from regnet import RegNetForImageClassification
@@ -117,7 +117,7 @@ def test_a_number_that_would_become_infinite_is_refused(
     tensors["s2.b1.bn.running_var"][3] = value
 
     with pytest.raises(InputError, match=words) as caught:
-        convert(saved(tmp_path, tensors), tmp_path / "out", ConvertOptions(dtype=to))
+        convert(saved(tmp_path, tensors), tmp_path / "out", dtype=to)
 
     assert str(caught.value).startswith("net.pyth: s2.b1.bn.running_var holds ")
     assert [path.name for path in tmp_path.iterdir()] == ["net.pyth"]
@@ -127,8 +127,7 @@ def test_the_largest_number_of_a_type_is_none_too_large(tmp_path: Path) -> None:
     tensors = state()
     tensors["s2.b1.bn.running_var"][:2] = torch.tensor([65504.0, 65519.0])
 
-    options = ConvertOptions(dtype="float16", formats=())
-    convert(saved(tmp_path, tensors), tmp_path / "out", options)
+    convert(saved(tmp_path, tensors), tmp_path / "out", dtype="float16", formats=())
 
     written = load_file(tmp_path / "out" / WEIGHTS)
     assert any(tensor.max() == 65504 for tensor in written.values())
@@ -141,7 +140,7 @@ def test_a_folder_of_any_dtype_passes_with_every_artefact(
 ) -> None:
     out = tmp_path / "out"
 
-    convert(CHECKPOINT, out, ConvertOptions(dtype=dtype, share_weights=share))
+    convert(CHECKPOINT, out, dtype=dtype, share_weights=share)
 
     report = verify_folder(ConvertedFolder(out))
     assert report.passed
@@ -158,11 +157,11 @@ def test_ours_and_transformers_load_the_folder_with_equal_bytes(
     dtype: DType, limit: int | None, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    convert(CHECKPOINT, out, ConvertOptions(formats=()))
+    convert(CHECKPOINT, out, formats=())
     expected = RegNetForImageClassification.from_pretrained(out).to(getattr(torch, dtype))
 
-    options = ConvertOptions(dtype=dtype, formats=(), max_shard_size=limit, force=True)
-    plan = convert(CHECKPOINT, out, options).inspection.plan
+    options: dict[str, Any] = {"dtype": dtype, "max_shard_size": limit}
+    plan = convert(CHECKPOINT, out, formats=(), force=True, **options).inspection.plan
 
     theirs, loading = TheirClassifier.from_pretrained(out, output_loading_info=True)
     ours = RegNetForImageClassification.from_pretrained(out)
@@ -178,9 +177,8 @@ def test_ours_and_transformers_load_the_folder_with_equal_bytes(
 @OTHERS
 def test_there_and_back_no_byte_of_the_sources_dtype_is_lost(dtype: DType, tmp_path: Path) -> None:
     source = state(getattr(torch, dtype))
-    options = ConvertOptions(dtype=dtype, formats=())
 
-    conversion = convert(saved(tmp_path, source), tmp_path / "out", options)
+    conversion = convert(saved(tmp_path, source), tmp_path / "out", dtype=dtype, formats=())
     write_back(tmp_path / "out", tmp_path / "back.pyth", "pycls")
 
     actions = {step.action for step in conversion.inspection.plan.steps}
@@ -194,7 +192,7 @@ def test_there_and_back_no_byte_of_the_sources_dtype_is_lost(dtype: DType, tmp_p
 def test_without_being_asked_a_folder_is_float32_and_says_from_what(tmp_path: Path) -> None:
     path = saved(tmp_path, state(torch.float16))
 
-    inspection = convert(path, tmp_path / "out", ConvertOptions(formats=())).inspection
+    inspection = convert(path, tmp_path / "out", formats=()).inspection
 
     (decision,) = [made for made in inspection.source.decisions if made.topic == "dtype"]
     assert decision.value == "float32, cast from float16"
@@ -211,18 +209,16 @@ def test_any_framework_loads_strictly_what_is_written_in_half(
     pytest.importorskip(framework.replace("-", "_"))
     network, source = save(framework, tmp_path, "x")
     if converted:
-        convert(source, tmp_path / "folder", ConvertOptions(formats=()))
+        convert(source, tmp_path / "folder", formats=())
         source = tmp_path / "folder"
-    options = ConvertOptions(SourceOptions(), dtype="float16")
+    options = ConvertOptions(dtype="float16")
 
     written = write_back(source, tmp_path / "written", framework, options)
 
     assert written.report is not None
     assert written.report.passed
     folder = tmp_path / "again"
-    inspection = convert(
-        written.path, folder, ConvertOptions(dtype="float16", formats=())
-    ).inspection
+    inspection = convert(written.path, folder, dtype="float16", formats=()).inspection
     assert not inspection.plan.cast_from
     theirs = load(framework, written.path, ConvertedFolder(folder).config).state_dict()
     for name, tensor in network.state_dict().items():
@@ -232,7 +228,7 @@ def test_any_framework_loads_strictly_what_is_written_in_half(
 
 def test_a_converted_folder_keeps_its_dtype_unless_another_is_asked_for(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
-    convert(CHECKPOINT, folder, ConvertOptions(dtype="bfloat16", formats=()))
+    convert(CHECKPOINT, folder, dtype="bfloat16", formats=())
 
     asked: DType | None
     for asked in (None, "bfloat16", "float64"):

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from converters.checkpoint.digests import SourceDigest, sha256_of
 from converters.errors import InputError, StorageError
 from converters.families.options import SourceOptions
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from converters.weights.inspection import inspected
 from converters.weights.stream import write_weights
 from tests.converters.giants import sparse_checkpoint, wide
@@ -29,16 +29,18 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 
 resource.setrlimit(resource.RLIMIT_DATA, (256 << 20, 256 << 20))
 source, out, dtype, shard = sys.argv[1:]
 convert(
     Path(source),
     Path(out),
-    ConvertOptions(
-        dtype=dtype, max_shard_size=int(shard) or None, formats=(), force=True, verify=False
-    ),
+    dtype=dtype,
+    max_shard_size=int(shard) or None,
+    formats=(),
+    force=True,
+    verify=False,
 )
 print(sorted({"torch"} & set(sys.modules)))
 """
@@ -229,7 +231,7 @@ def test_a_source_that_changes_before_its_digest_is_complete_is_refused(
 def test_an_unverified_conversion_records_the_digests(tmp_path: Path) -> None:
     path, out = saved(tmp_path / "net.pyth"), tmp_path / "out"
 
-    conversion = convert(path, out, ConvertOptions(formats=(), verify=False))
+    conversion = convert(path, out, formats=(), verify=False)
 
     record = json.loads((out / "conversion.json").read_text(encoding="utf-8"))
     assert conversion.report is None

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from converters.families.options import SourceOptions
 from converters.jobs.batch import processes
 from converters.jobs.batch.engine import perform, run_batch
 from converters.jobs.batch.job import Job, Outcome
 from converters.jobs.batch.processes import Processes
-from converters.jobs.convert import ConvertOptions
+from converters.jobs.conversion import ConvertOptions
 from tests.converters.demo import CHECKPOINT, labels, sample_images
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def require_new(new: Job) -> None:
         {"labels": labels()},
         {"max_shard_size": 1_000_000},
         {"allow_nonfinite": True},
-        {"source": SourceOptions(channel_order="rgb")},
+        {"channel_order": "rgb"},
     ],
     ids=" ".join,
 )
@@ -160,7 +159,7 @@ def test_what_was_verified_does_for_a_batch_without_verification(
 
 
 def test_a_bug_is_the_outcome_of_one_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converters.jobs.convert.convert", lambda *_: {}["missing"])
+    monkeypatch.setattr("converters.jobs.conversion.run_conversion", lambda *_: {}["missing"])
     outcome = perform(job(tmp_path / "out"))
     assert outcome.status == 4
     assert "internal error: KeyError: 'missing'; please report" in str(outcome.error)

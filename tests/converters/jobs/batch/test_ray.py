@@ -26,7 +26,7 @@ from converters.jobs.batch import ray_cluster
 from converters.jobs.batch.engine import run_batch
 from converters.jobs.batch.engine import perform
 from converters.jobs.batch.job import Job
-from converters.jobs.convert import ConvertOptions
+from converters.jobs.conversion import ConvertOptions
 
 options = ConvertOptions(formats=(), verify=False)
 jobs = [Job(name, Path(sys.argv[1]), Path(name), options) for name in ("first", "doomed", "last")]

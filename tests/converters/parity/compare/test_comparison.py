@@ -20,7 +20,7 @@ from torch import nn
 from converters.errors import InputError
 from converters.families.options import SourceOptions
 from converters.formats.confined import Allowance
-from converters.jobs.convert import ConvertOptions, convert
+from converters.jobs.convert import convert
 from converters.jobs.writeback import write_back
 from converters.parity.compare.comparison import Comparison, DifferentError, compare
 from converters.parity.compare.sides import opened
@@ -63,7 +63,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     convert(
         shelf / "pycls.pyth",
         shelf / "sharing",
-        ConvertOptions(formats=["onnx"], share_weights=True),
+        formats=["onnx"],
+        share_weights=True,
     )
     return shelf
 
@@ -184,7 +185,7 @@ def test_a_wrong_artefact_differs_from_another_tools(
     state = load_file(shelf / "out" / "model.safetensors")
     STATE_MISTAKES[mistake](state)
     model = classifier(layer_type="y")
-    convert(shelf / "out", tmp_path / "right", ConvertOptions(formats=()))
+    convert(shelf / "out", tmp_path / "right", formats=())
     save_file(state, tmp_path / "right" / "model.safetensors")
     wrong = type(model).from_pretrained(tmp_path / "right").eval()
     path = export_onnx(_Logits(wrong), tmp_path / "wrong.onnx")
@@ -251,7 +252,7 @@ def test_counters_of_batches_do_not_decide(shelf: Path, changed: Callable[..., P
 
 
 def test_weights_rounded_to_another_type_are_said_to_be_that(shelf: Path, tmp_path: Path) -> None:
-    convert(shelf / "pycls.pyth", tmp_path / "half", ConvertOptions(dtype="float16", formats=()))
+    convert(shelf / "pycls.pyth", tmp_path / "half", dtype="float16", formats=())
 
     comparison = compared(shelf / "out", tmp_path / "half")
 

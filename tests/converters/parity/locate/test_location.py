@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from converters.cli.locations import location_table
+from converters.cli.verify import location_table
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from converters.formats import torchscript
