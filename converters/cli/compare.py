@@ -11,6 +11,7 @@ from rich.text import Text
 
 from converters.cli.console import Output
 from converters.cli.options import From, Head, Images, Json, Order, Quiet, Weights
+from converters.cli.tables import facts_table
 from converters.errors import escaped
 
 if TYPE_CHECKING:
@@ -79,11 +80,10 @@ def comparison_tables(comparison: Comparison) -> list[RenderableType]:
 
 
 def _summary(comparison: Comparison) -> Table:
-    facts = Table.grid(padding=(0, 2))
     verdict = comparison.verdict
     rows = [
-        ("A", f"{escaped(comparison.a.name)}, {comparison.a.title}"),
-        ("B", f"{escaped(comparison.b.name)}, {comparison.b.title}"),
+        ("A", f"{comparison.a.name}, {comparison.a.title}"),
+        ("B", f"{comparison.b.name}, {comparison.b.title}"),
         ("tensors", _weights(comparison.weights)),
         ("oracle", comparison.oracle),
     ]
@@ -94,13 +94,10 @@ def _summary(comparison: Comparison) -> Table:
         (f"{each.side}'s {each.verdict.artefact}", f"{each.verdict.outcome}: {each.verdict.reason}")
         for each in comparison.artefacts
     ]
-    rows += [("not compared", escaped(clause)) for clause in comparison.not_compared]
-    for topic, value in rows:
-        facts.add_row(Text(topic, style="bold"), Text(value))
-    same = Text("same network", style="green")
-    facts.add_row(
-        Text("verdict", style="bold"), same if comparison.same else Text("DIFFERENT", "bold red")
-    )
+    rows += [("not compared", clause) for clause in comparison.not_compared]
+    same, different = Text("same network", "green"), Text("DIFFERENT", "bold red")
+    facts = facts_table(rows)
+    facts.add_row(Text("verdict", "bold"), same if comparison.same else different)
     return facts
 
 

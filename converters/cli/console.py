@@ -110,11 +110,11 @@ class Steps:
 
     def planned(self, inspection: Inspection) -> None:
         """Print what the checkpoint is and what will be done."""
-        from converters.cli.tables import inspection_tables
+        from converters.cli.tables import inspection_table
 
         self._bar.stop()  # of fetching, if that took its time
         self._began, self._started = time.monotonic(), False
-        self._output.result(*inspection_tables(inspection))
+        self._output.result(inspection_table(inspection))
         self._output.warn(inspection.source.decisions)
 
     def step(self, title: str, total: int | None = None) -> None:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from converters.cli.console import Output
 from converters.cli.options import From, Head, Json, Order, Quiet, Source, Weights
-from converters.cli.tables import human_size, inspection_tables, plan_table
+from converters.cli.tables import human_size, inspection_table, plan_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +75,7 @@ def inspect_command(
 
 def print_inspection(inspection: Inspection, output: Output, *, plan: bool) -> None:
     """Print what a checkpoint is, and with ``plan`` every tensor."""
-    output.result(*inspection_tables(inspection), *([plan_table(inspection)] if plan else ()))
+    output.result(inspection_table(inspection), *([plan_table(inspection)] if plan else ()))
     output.warn(inspection.source.decisions)
     if output.as_json:
         output.record(inspection_record(inspection))

@@ -36,7 +36,7 @@ def human_size(nbytes: int) -> str:
     return f"{size / 1000:.2f} GB"
 
 
-def inspection_tables(inspection: Inspection) -> list[RenderableType]:
+def inspection_table(inspection: Inspection) -> Table:
     """What a checkpoint is, what was decided, and what a conversion will do."""
     from regnet.design_space import complexity
 
@@ -67,7 +67,7 @@ def inspection_tables(inspection: Inspection) -> list[RenderableType]:
         ("plan", _plan_summary(inspection)),
         *((f"left out: {key}", reason) for key, reason in inspection.plan.skipped.items()),
     ]
-    return [facts_table(rows)]
+    return facts_table(rows)
 
 
 def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
