@@ -15,7 +15,6 @@ from rich.table import Table
 from converters.cli.options import UsageError
 from converters.errors import ConversionError, InputError
 from converters.jobs.batch.job import Job
-from converters.published.located import located
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,6 +188,8 @@ def _jobs(
     folders: dict[Path, Path], options: ConvertOptions, output: Output
 ) -> tuple[list[Job], list[Outcome]]:
     """What is to be done, once published checkpoints are fetched; and what cannot be fetched."""
+    from converters.published.located import located
+
     jobs, failed = [], []
     for source, folder in folders.items():
         job = Job(str(source), source, folder, options)

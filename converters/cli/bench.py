@@ -82,9 +82,7 @@ def timing_table(result: Bench) -> Table:
     """One row for each contender and batch."""
     size = f"{result.image_size} x {result.image_size}"
     title = f"{size} pixels on {result.cores} cores, load {result.load:.1f} before"
-    table = Table(title=title, title_justify="left")
-    for column in ("runtime", "computes in", "verdict"):
-        table.add_column(column)
+    table = Table("runtime", "computes in", "verdict", title=title, title_justify="left")
     for column in ("size", "threads", "batch", "ms (quartiles)", "images/s"):
         table.add_column(column, justify="right")
     for entry in result.entries:

@@ -148,11 +148,9 @@ def _print_converted(conversion: Conversion, out: Path, output: Output) -> None:
     from converters.folder.record import Record
 
     if conversion.report:
-        output.result(report_table(conversion.report), files_table(out))
-        output.result(f"\n{out} is ready; check it anywhere with: regnet verify {out}")
-    else:
-        output.result(files_table(out))
-        output.result(f"\n{out} is not verified; run: regnet verify {out}")
+        output.result(report_table(conversion.report))
+    state = "ready; check it anywhere with" if conversion.report else "not verified; run"
+    output.result(files_table(out), f"\n{out} is {state}: regnet verify {out}")
     output.record(dict(Record.required(out).fields))
 
 

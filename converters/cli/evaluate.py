@@ -67,8 +67,8 @@ def evaluate_command(
 
 def accuracy_table(evaluation: Evaluation) -> Table:
     """One row for each runtime."""
-    table = Table(title=f"Accuracy on {evaluation.images:,} images", title_justify="left")
-    table.add_column("runtime")
+    title = f"Accuracy on {evaluation.images:,} images"
+    table = Table("runtime", title=title, title_justify="left")
     for column in ("top-1", "top-5"):
         table.add_column(column, justify="right")
     for name, score in evaluation.scores.items():

@@ -102,9 +102,8 @@ def report_table(report: Report) -> Group:
 
     Below it the number that decided each.
     """
-    table = Table(title="Verification against the float64 oracle", title_justify="left")
-    for column in ("file", "runtime"):
-        table.add_column(column)
+    title = "Verification against the float64 oracle"
+    table = Table("file", "runtime", title=title, title_justify="left")
     for column in ("RMS ratio", "top-1", "proven", "tensors"):
         table.add_column(column, justify="right")
     table.add_column("verdict")

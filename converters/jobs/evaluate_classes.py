@@ -86,8 +86,9 @@ def _match(
     """The class of each folder, and by what it was matched."""
     if names is not None:
         return _by_given_names(found, id2label, names, folder), "--labels"
+    synsets = imagenet_synsets() if len(id2label) == IMAGENET_CLASSES else ()
     ways = {
-        "ImageNet's synsets": _synsets(id2label),
+        "ImageNet's synsets": {synset: number for number, synset in enumerate(synsets)},
         "label": _labels(id2label),
         "number": {str(number): number for number in id2label},
     }
@@ -119,12 +120,6 @@ def _by_given_names(
     if strange is not None:
         raise InputError(f"The folder {strange} in {folder} is not in --labels; add or remove it.")
     return [table[name] for name in found]
-
-
-def _synsets(id2label: Mapping[int, str]) -> dict[str, int]:
-    if len(id2label) != IMAGENET_CLASSES:
-        return {}
-    return {synset: number for number, synset in enumerate(imagenet_synsets())}
 
 
 def _labels(id2label: Mapping[int, str]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError
@@ -39,7 +39,8 @@ def is_done(job: Job) -> bool:
     return (
         (_was_verified(record, job) or not job.options.verify)
         and _is_planned_so(record, job, inspection)
-        and _source_of(record) == {path.name: sha256_of(path) for path in inspection.files}
+        and record.fields.get("source", {}).get("sha256")
+        == {path.name: sha256_of(path) for path in inspection.files}
         and not any(record.changed_files(job.out)[0])
         and _has_labels_of(job, inspection)
     )
@@ -60,10 +61,6 @@ def _was_verified(record: Record, job: Job) -> bool:
     """
     others = {kind.file_name for name, kind in FORMATS.items() if name not in job.options.formats}
     return recorded_pass(record) is not False and others.issuperset(unverified(record))
-
-
-def _source_of(record: Record) -> Any:
-    return record.fields.get("source", {}).get("sha256")
 
 
 def _is_planned_so(record: Record, job: Job, inspection: Inspection) -> bool:
