@@ -259,7 +259,7 @@ def test_a_checkpoint_is_refused_before_it_is_converted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, path = save("timm", tmp_path, "y")
-    monkeypatch.setattr("converters.jobs.writeback.convert", None)
+    monkeypatch.setattr("converters.jobs.writeback.run_conversion", None)
 
     with pytest.raises(InputError, match="it is a RegNetY"):
         write_back(path, tmp_path / "written", "mmpretrain")
