@@ -44,7 +44,7 @@ def test_the_command_line_has_the_frameworks_of_the_list() -> None:
 
     assert scripts == {"regnet", *(f"convert-{name}" for name in FAMILIES)}
     assert get_args(options.Framework) == tuple(FAMILIES)
-    assert get_args(options.WrittenBack) == written_back()
+    assert get_args(options.Target) == written_back()
 
 
 @pytest.mark.parametrize("name", ["vissl", "caffe"])

@@ -225,9 +225,9 @@ def test_what_no_format_writes_is_said_not_to_be_judged(folder: Path) -> None:
 
 
 def test_choices_about_the_source_are_recorded_and_read_again(tmp_path: Path) -> None:
-    chosen = SourceOptions("pycls", "rgb", "raw", None)
-    convert(CHECKPOINT, tmp_path / "out", chosen, formats=(), verify=False)
-    assert Record.required(tmp_path / "out").source_options == chosen
+    chosen: dict[str, Any] = {"framework": "pycls", "channel_order": "rgb", "weights": "raw"}
+    convert(CHECKPOINT, tmp_path / "out", **chosen, formats=(), verify=False)
+    assert Record.required(tmp_path / "out").source_options == SourceOptions(**chosen)
     fields = fields_of(tmp_path / "out")
     for key, value in (("weights", "all"), ("framework", ["pycls"]), ("head", 1)):
         record = Record(fields | {"options": fields["options"] | {key: value}})
