@@ -187,35 +187,32 @@ class _Looker:
         self, file: ReadableAt, directory: ZipDirectory, entries: Sequence[Entry], depth: int
     ) -> Iterator[PickleAudit]:
         """The pickles in entries; those that are named so count even if they cannot be followed."""
-        named: list[Entry] = []
-        others: list[Entry] = []
-        for entry in entries:
-            is_named = entry.name.lower().endswith(_PICKLE_NAMES)
-            (named if is_named else others).append(entry)
+
+        def found_in(entry: Entry, most: int) -> Found:
+            return Found(f"{file.name}, {printable(entry.name)}", directory.content(entry, most))
+
+        named = [entry for entry in entries if entry.name.lower().endswith(_PICKLE_NAMES)]
         for entry in named[:_MOST]:
-            label = f"{file.name}, {printable(entry.name)}"
-            yield audit_pickle(PickleSource(Found(label, directory.content(entry, MAX_PICKLE))))
+            yield audit_pickle(PickleSource(found_in(entry, MAX_PICKLE)))
         if len(named) > _MOST:
             yield PickleAudit(file.name, (), f"its first {_MOST} pickles of {len(named)}")
-        for entry in others:
-            label = f"{file.name}, {printable(entry.name)}"
-            found = Found(label, directory.content(entry, _BEGINNING))
+        for entry in entries:
+            if entry.name.lower().endswith(_PICKLE_NAMES):
+                continue
+            found = found_in(entry, _BEGINNING)
             self._bytes -= found.size
             if found.size == _BEGINNING and self._goes_on(found):
-                limit = max(_BEGINNING, min(self._bytes, _MAX_UNPACKED))
-                found = Found(label, directory.content(entry, limit))
+                found = found_in(entry, max(_BEGINNING, min(self._bytes, _MAX_UNPACKED)))
                 self._bytes -= found.size
             yield from self._in_found(found, depth + 1)
-            if self._is_tired:
-                yield self._tired(file)
+            if tired := self._tired(file):
+                yield tired
                 return
 
-    @property
-    def _is_tired(self) -> bool:
-        return min(self._bytes, self._instructions) <= 0
-
-    @staticmethod
-    def _tired(file: ReadableAt) -> PickleAudit:
+    def _tired(self, file: ReadableAt) -> PickleAudit | None:
+        """What is said where no more is looked at."""
+        if min(self._bytes, self._instructions) > 0:
+            return None
         return PickleAudit(file.name, (), f"the first {_MAX_LOOKED_AT} bytes in it")
 
     def _audit(self, source: PickleSource) -> PickleAudit:
@@ -268,8 +265,8 @@ class _Looker:
                     self._bytes -= len(data) + tarfile.BLOCKSIZE
                     label = f"{file.name}, {printable(member.name)}"
                     yield from self._in_found(Found(label, data), depth + 1)
-                    if self._is_tired:
-                        yield self._tired(file)
+                    if tired := self._tired(file):
+                        yield tired
                         return
         except (tarfile.TarError, OSError, ValueError):
             return

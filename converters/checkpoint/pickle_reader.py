@@ -173,7 +173,8 @@ def _plain_instructions(source: PickleSource) -> Iterator[tuple[str, Any, int]]:
     frame_end: int | None = None
     for name, argument, at in instructions(source):
         end = source.tell()
-        if not all(_is_plain(name, line) for line in source.lines):
+        pattern = _PLAIN_LINES.get(name, b"(?s:.*)")
+        if not all(re.fullmatch(pattern, line.removesuffix(b"\n")) for line in source.lines):
             raise ValueError(f"{name} in an unusual spelling")
         source.lines.clear()
         if frame_end is not None and (end > frame_end or name == "FRAME"):
@@ -185,11 +186,6 @@ def _plain_instructions(source: PickleSource) -> Iterator[tuple[str, Any, int]]:
         elif name == "STOP" and frame_end is not None:
             raise ValueError("a frame that goes on behind the end")
         yield name, argument, at
-
-
-def _is_plain(name: str, line: bytes) -> bool:
-    pattern = _PLAIN_LINES.get(name)
-    return pattern is None or re.fullmatch(pattern, line.removesuffix(b"\n")) is not None
 
 
 def require_bounded(tree: object) -> None:

@@ -15,8 +15,6 @@ from converters.errors import ConversionError, InputError, UnsafeInputError, pri
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from converters.checkpoint.pickle_audit import Named
-
 SCHEMA = 1
 """Of what `regnet inspect --security --json` prints; grows when a key changes its meaning."""
 
@@ -76,7 +74,10 @@ class SecurityReport(FileAudit):
                 {
                     "place": pickle.place,
                     "not_followed_behind": pickle.lost,
-                    "names": [_name_record(named) for named in pickle.names],
+                    "names": [
+                        {key: value for key, value in asdict(named).items() if key != "spelled"}
+                        for named in pickle.names
+                    ],
                 }
                 for pickle in self.pickles
             ],
@@ -126,7 +127,3 @@ def _refusal(file: SourceFile, kind: str) -> ConversionError | None:
             )
         return error
     return None
-
-
-def _name_record(named: Named) -> dict[str, Any]:
-    return {key: value for key, value in asdict(named).items() if key != "spelled"}
