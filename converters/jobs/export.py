@@ -20,8 +20,7 @@ from converters.formats.registry import (
 from converters.parity.recording import with_files, with_verdicts
 from converters.progress import SILENT
 from converters.published.located import paths
-from converters.reports.card import read_card, updated_card
-from converters.reports.usage import is_ours
+from converters.reports.card import is_ours, read_card, updated_card
 from converters.staging.staged import staged_update
 
 if TYPE_CHECKING:

@@ -36,24 +36,21 @@ class Standing:
     Attributes:
         passed: The verdict.
         was_run: Whether anything ran it.
-        graph_compared: Whether graph or code was compared; None without a certificate.
         precision: What it computed in.
         ratios: ``rms_ratio`` and ``max_ratio``, the largest of all batches; infinite if one that
             belongs there could not be measured.
         proven: ``top1`` and ``top5`` to the images proven, of how many; without those that do not
             apply.
-        identical: Tensors with the bytes of the weights; None without a certificate.
-        recomputed: Tensors folded or cast; None without a certificate.
+        tensors: How many are ``identical`` to the weights and ``recomputed``, and whether the graph
+            was compared with anything; None without a certificate.
     """
 
     passed: bool
     was_run: bool
-    graph_compared: bool | None
     precision: str
     ratios: Mapping[str, float]
     proven: Mapping[str, tuple[int, int]]
-    identical: int | None
-    recomputed: int | None
+    tensors: Mapping[str, int] | None
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Standing:
@@ -68,14 +65,12 @@ class Standing:
         return cls(
             passed=_typed(record["passed"], bool),
             was_run=bool(measured),
-            graph_compared=None if proof is None else bool(proof.get("graph_compared")),
             precision=_typed(record["precision"], str),
             ratios={
                 name: max((_ratio(m, name) for m in measured), default=0.0) for name in _RATIOS
             },
             proven={name: counts for name in _CLASSES if (counts := _proven(measured, name))},
-            identical=None if proof is None else _typed(proof["identical"], int),
-            recomputed=None if proof is None else _typed(proof["recomputed"], int),
+            tensors=None if proof is None else _tensors(proof),
         )
 
 
@@ -158,19 +153,19 @@ def _worse_classes(before: Standing, now: Standing) -> Iterator[str]:
 
 
 def _worse_tensors(before: Standing, now: Standing) -> Iterator[str]:
-    if before.identical is None or before.recomputed is None:
+    then, held = before.tensors, now.tensors
+    if then is None:
         return
-    if now.identical is None or now.recomputed is None:
+    if held is None:
         yield "has no proof of its tensors any more"
         return
-    if before.graph_compared and not now.graph_compared:
+    if then["graph_compared"] and not held["graph_compared"]:
         yield "has a graph that is compared with nothing any more"
-    if now.identical < before.identical:
-        yield (
-            f"has {now.identical} tensors identical to the weights where it had {before.identical}"
-        )
-    if now.recomputed > before.recomputed:
-        yield f"has {now.recomputed} recomputed tensors where it had {before.recomputed}"
+    identical, recomputed = held["identical"], held["recomputed"]
+    if identical < then["identical"]:
+        yield f"has {identical} tensors identical to the weights where it had {then['identical']}"
+    if recomputed > then["recomputed"]:
+        yield f"has {recomputed} recomputed tensors where it had {then['recomputed']}"
 
 
 def _standings(record: Mapping[str, Any]) -> dict[str, Standing]:
@@ -193,6 +188,11 @@ def _proven(measurements: list[Mapping[str, Any]], name: str) -> tuple[int, int]
         return None
     proven, images = (sum(_typed(c[key], int) for c in counts) for key in ("proven", "images"))
     return proven, images
+
+
+def _tensors(proof: Mapping[str, Any]) -> dict[str, int]:
+    counts = {name: _typed(proof[name], int) for name in ("identical", "recomputed")}
+    return {**counts, "graph_compared": bool(proof.get("graph_compared"))}
 
 
 def _typed(value: Any, kind: type | tuple[type, ...]) -> Any:

@@ -17,7 +17,6 @@ from converters.folder.folder import CARD_NAME, ConvertedFolder
 from converters.folder.record import outcome_of
 from converters.formats.registry import FORMATS, artefacts_in
 from converters.parity.recording import unverified
-from converters.reports.usage import with_usage
 from regnet.files.reading import read_text
 
 if TYPE_CHECKING:
@@ -42,6 +41,8 @@ publishes under it must have read it.
 _TAGS = re.compile(r"^tags: (\[.*\])$", re.MULTILINE)
 _VERIFICATION = "\n## Verification\n"
 _SECTION = re.compile(r"\n## ")
+_HEADING = "\n## Use\n"
+_END = "\n<!-- what follows is yours: `regnet export` writes the section above anew -->\n"
 
 
 def write_card(folder: Path, record: Record) -> None:
@@ -106,7 +107,7 @@ def updated_card(card: str, folder: ConvertedFolder, record: Record | None) -> s
     """A card of ours with the parts that are ours as of today's artefacts and verdicts.
 
     Args:
-        card: The text; see :func:`converters.reports.usage.is_ours`.
+        card: The text; see :func:`is_ours`.
         folder: The converted folder, its artefacts included.
         record: Its record; without one nothing is known of verdicts, and that part stays.
     """
@@ -178,3 +179,44 @@ def _licence_fields(licence: str | None) -> dict[str, str]:
     if licence is None or licence in SHAREABLE:
         return {"license": licence} if licence else {}
     return {"license": "other", "license_name": licence}
+
+
+def usage_section(folder: ConvertedFolder) -> str:
+    """How to load the weights and each artefact that lies in a folder, as Markdown.
+
+    Args:
+        folder: The converted folder, its artefacts included.
+    """
+    kind = "RegNetForImageClassification" if folder.has_classifier else "RegNetModel"
+    lines = [
+        "`pixels` is a float32 tensor (N, channels, height, width) of the image processor.",
+        *_block(
+            "Weights, `model.safetensors`",
+            "python",
+            f"from transformers import AutoImageProcessor, {kind}  # or: from regnet import {kind}",
+            'pixels = AutoImageProcessor.from_pretrained(".")(image, return_tensors="pt")'
+            '["pixel_values"]',
+            f'outputs = {kind}.from_pretrained(".")(pixels)',
+        ),
+    ]
+    for name in artefacts_in(folder.path):
+        artefact = FORMATS[name]
+        code = (line.format(file=artefact.file_name) for line in artefact.usage)
+        lines += _block(f"{artefact.title}, `{artefact.file_name}`", artefact.language, *code)
+    return "\n".join(lines) + "\n"
+
+
+def _block(title: str, language: str, *code: str) -> list[str]:
+    return ["", f"**{title}**", "", f"```{language}", *code, "```"]
+
+
+def with_usage(card: str, folder: ConvertedFolder) -> str:
+    """A card whose last section is that of today's artefacts; what stands behind it stays."""
+    before, _, after = card.partition(_HEADING)
+    _, _, own = after.partition(_END)
+    return before.rstrip("\n") + "\n" + _HEADING + "\n" + usage_section(folder) + _END + own
+
+
+def is_ours(card: str) -> bool:
+    """Whether a card has our last section, which can be written anew."""
+    return _HEADING in card

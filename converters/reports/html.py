@@ -1,13 +1,17 @@
-"""One self-contained HTML page: no script, nothing fetched, every text escaped."""
+"""One self-contained HTML page: no script, nothing fetched, every text escaped.
+
+It is escaped by construction: text becomes markup only through `tag`.
+"""
 
 from __future__ import annotations
 
+import math
+from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from converters.errors import escaped
 from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT
-from converters.reports.bars import bar
-from converters.reports.markup import Markup, tag
 from converters.reports.row import Row, decided_by, number
 
 if TYPE_CHECKING:
@@ -18,6 +22,14 @@ if TYPE_CHECKING:
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """Whatever slipped in could neither run nor load anything."""
+
+_VOID = {"meta", "link", "rect", "line"}
+"""Elements without an end tag, or without content in SVG."""
+
+_LIMIT = 80
+_WIDTH = 100
+"""In units of the picture. Linear up to the limit, and a quarter beyond it: by how much a ratio is
+too large the number beside it says."""
 
 
 def html(findings: Findings) -> str:
@@ -66,8 +78,8 @@ def _summary(findings: Findings) -> Markup:
         )
         for verdict in findings.report.verdicts
     ]
-    head = _head(("file", "runtime", "verdict", "decided by"))
-    return tag("section", tag("h2", "Verdicts"), _table("summary", head, rows))
+    columns = ("file", "runtime", "verdict", "decided by")
+    return tag("section", tag("h2", "Verdicts"), _table("summary", columns, rows))
 
 
 def _has_details(verdict: Verdict) -> bool:
@@ -106,16 +118,38 @@ def _measurements(measurements: Iterable[Measurement]) -> Markup:
         )
         for m in measured
     ]
-    head = _head(
-        ("batch", f"RMS ratio, limit {RMS_LIMIT:g}", f"largest ratio, limit {MAX_LIMIT:g}")
-    )
-    table = [_table("ratios", head, rows)] if rows else []
+    columns = ("batch", f"RMS ratio, limit {RMS_LIMIT:g}", f"largest ratio, limit {MAX_LIMIT:g}")
+    table = [_table("ratios", columns, rows)] if rows else []
     return Markup("".join([*table, *([_list(unmeasured)] if unmeasured else [])]))
 
 
 def _ratio(ratio: float | None, limit: float, what: str) -> Markup:
     picture = tag("div", bar(ratio, limit, what), tag("span", number(ratio)), class_="bar")
     return tag("td", picture, data_label=f"{what}, limit {limit:g}")
+
+
+def bar(ratio: float | None, limit: float, what: str) -> Markup:
+    """An ``<svg>`` as wide as what it stands in: a bar, and a line at the limit.
+
+    Args:
+        ratio: What was measured; None or not finite if it could not be.
+        limit: What passes.
+        what: Name of the ratio, for those who hear the page.
+    """
+    measured = ratio is not None and math.isfinite(ratio)
+    share = ratio / limit if measured and ratio is not None else math.inf
+    width = min(share * _LIMIT, _WIDTH)
+    kind = "good" if share <= 1 else "bad"
+    return tag(
+        "svg",
+        tag("rect", class_="rail", width=str(_WIDTH), height="8"),
+        tag("rect", class_=kind, width=f"{width:.2f}", height="8"),
+        tag("line", class_="limit", x1=str(_LIMIT), x2=str(_LIMIT), y1="-2", y2="10"),
+        viewBox=f"0 -2 {_WIDTH} 12",
+        preserveAspectRatio="none",
+        role="img",
+        aria_label=f"{what} {number(ratio)}, limit {limit:g}",
+    )
 
 
 def _certificate(verdict: Verdict) -> Markup:
@@ -163,10 +197,37 @@ def _list(clauses: Iterable[str], kind: str = "wrong") -> Markup:
     return tag("ul", *(tag("li", clause) for clause in clauses), class_=kind)
 
 
-def _head(columns: Iterable[str]) -> Markup:
-    return tag("tr", *(tag("th", column, scope="col") for column in columns))
-
-
-def _table(kind: str, head: Markup, rows: Iterable[Markup]) -> Markup:
+def _table(kind: str, columns: Iterable[str], rows: Iterable[Markup]) -> Markup:
+    head = tag("tr", *(tag("th", column, scope="col") for column in columns))
     table = tag("table", tag("thead", head), tag("tbody", *rows), class_=kind)
     return tag("div", table, class_="scroll")
+
+
+class Markup(str):
+    """A string that is markup already."""
+
+    __slots__ = ()
+
+
+def tag(name: str, /, *content: str, **attributes: str) -> Markup:
+    """Build an element.
+
+    Args:
+        name: Of the element.
+        content: Markup as it is; anything else is text and is escaped.
+        attributes: Their values are text; a trailing ``_`` of a name is dropped and other ``_``
+            become ``-``, so that ``class_`` and ``aria_label`` can be given.
+    """
+    given = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{_text(value)}"'
+        for key, value in attributes.items()
+    )
+    if name in _VOID:
+        return Markup(f"<{name}{given}/>")
+    inner = "".join(part if isinstance(part, Markup) else _text(part) for part in content)
+    return Markup(f"<{name}{given}>{inner}</{name}>")
+
+
+def _text(content: str) -> Markup:
+    """Escape text, for an element or an attribute in double quotes."""
+    return Markup(escape(escaped(content)))

@@ -22,9 +22,8 @@ from converters.errors import escaped
 from converters.parity.contents.tensors import TensorCertificate
 from converters.parity.report import Report, VerificationError
 from converters.parity.verdict import NOT_RUN, Verdict
-from converters.reports.bars import bar
 from converters.reports.findings import Findings
-from converters.reports.html import html
+from converters.reports.html import bar, html
 from converters.reports.junit import junit
 from converters.reports.markdown import markdown
 from converters.reports.row import Row

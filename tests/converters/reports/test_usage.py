@@ -15,7 +15,7 @@ from converters.folder.folder import ConvertedFolder
 from converters.folder.record import Record
 from converters.formats.reference import ReferenceRuntime
 from converters.formats.registry import FORMATS
-from converters.reports.usage import usage_section
+from converters.reports.card import usage_section
 
 if TYPE_CHECKING:
     from pathlib import Path
