@@ -127,9 +127,9 @@ class Format:
         export: Writes it from a folder to a path.
         load: Opens it for running, given the names of its outputs and the number of threads.
         usage: Three lines that load and run it, for the model card; ``{file}`` is the artefact.
-        certificate: What takes it apart into tensors, a
-            :class:`converters.parity.contents.held.ReadContents`; None of compiled ones, whose
-            weights are packed for a processor, and which are judged by their numbers alone.
+        certificate: What takes it apart into tensors (:mod:`converters.parity.contents.held`); None
+            of compiled ones, whose weights are packed for a processor, and which are judged by
+            their numbers alone.
         intermediates: What runs it and keeps every value, for
             :mod:`converters.parity.locate.intermediates`; None of those that show none.
         prepares_images: Whether it takes images as they are, so that what it makes of them is

@@ -44,8 +44,7 @@ class Archive:
 
     def unpickle(self, name: str) -> Tree:
         """What ``NAME.pkl`` says; its tensors lie in the folder ``NAME``."""
-        data = bytes(self.bytes_of(self._find(f"{name}.pkl")))
-        source = PickleSource(Found(f"{name}.pkl", data))
+        source = PickleSource(Found(f"{name}.pkl", bytes(self.entry(f"{name}.pkl"))))
         return read_pickle(source, lambda key, _dtype, _numel: self._find(f"{name}/{key}"))
 
     def elements(self, tensor: StoredTensor) -> memoryview:
@@ -57,12 +56,8 @@ class Archive:
         """The bytes of an entry."""
         return part(self._file, storage.offset, storage.length)
 
-    def entry(self, name: str) -> bytes | None:
-        """The content of an entry, None if there is none."""
-        return bytes(self.bytes_of(self._find(name))) if name in self._entries else None
-
-    def view(self, name: str) -> memoryview:
-        """The content of an entry, mapped."""
+    def entry(self, name: str) -> memoryview:
+        """The content of an entry."""
         return self.bytes_of(self._find(name))
 
     def _find(self, name: str) -> Storage:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from converters.parity.contents.recomputed import Recomputed
@@ -38,14 +40,6 @@ class Difference:
     first: int | None = None
     ulps: int = 0
 
-    def add(self, differs: NDArray[np.bool_], start: int) -> None:
-        """Count a block in, flat or not, whose first element has the index ``start``, row-major."""
-        if not differs.any():
-            return
-        self.count += int(np.count_nonzero(differs))
-        if self.first is None:
-            self.first = start + int(differs.argmax())
-
     def describe(self, shape: tuple[int, ...]) -> str:
         """The difference of two tensors of ``shape`` in words."""
         index = [int(axis) for axis in np.unravel_index(self.first or 0, shape)]
@@ -62,11 +56,7 @@ def compare_bits(held: memoryview, own: NDArray[np.generic]) -> Difference:
     """
     unsigned = f"<u{own.itemsize}"
     ours, theirs = own.reshape(-1).view(unsigned), np.frombuffer(held, unsigned)
-    difference = Difference()
-    for start in range(0, ours.size, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        difference.add(ours[block] != theirs[block], start)
-    return difference
+    return _by_blocks(ours.shape, lambda block: (ours[block] != theirs[block], 0))
 
 
 def compare_values(
@@ -81,17 +71,7 @@ def compare_values(
         dtype: Their type, ``float32`` or ``float16``.
     """
     tensor = np.frombuffer(held, np.dtype(dtype).newbyteorder("<")).reshape(shape)
-    row = max(1, math.prod(shape[1:]))
-    step = max(1, _BLOCK // row)
-    difference = Difference()
-    # What damaged weights fold into need not be a number; that is wrong without NumPy's warning.
-    with np.errstate(all="ignore"):
-        for start in range(0, shape[0], step):
-            rows = slice(start, start + step)
-            wrong, ulps = _judge(tensor[rows], truth, rows)
-            difference.add(wrong, start * row)
-            difference.ulps = max(difference.ulps, ulps)
-    return difference
+    return _by_blocks(shape, lambda rows: _judge(tensor[rows], truth, rows))
 
 
 def compare_steps(
@@ -106,25 +86,47 @@ def compare_steps(
         steps: What one is worth, (rows,).
         truth: What they stand for.
     """
-    row = max(1, math.prod(held.shape[1:]))
-    count = max(1, _BLOCK // row)
+
+    def judge(rows: slice) -> tuple[NDArray[np.bool_], int]:
+        step = steps[rows].astype(np.float64).reshape(-1, *[1] * (held.ndim - 1))
+        exact = truth.exact(rows)
+        away = np.abs(held[rows] * step - exact)
+        allowed = step * _HALF_A_STEP + np.abs(exact) * _FLOAT32 + truth.reach(rows)
+        near = away <= allowed
+        return ~near, 0
+
+    return _by_blocks(held.shape, judge)
+
+
+def _by_blocks(
+    shape: tuple[int, ...], judge: Callable[[slice], tuple[NDArray[np.bool_], int]]
+) -> Difference:
+    """Compare tensors of one axis or more, some rows at a time.
+
+    Args:
+        shape: Theirs.
+        judge: Gives for some rows which elements are wrong, and how many ulps off the others are
+            at most.
+    """
+    row = max(1, math.prod(shape[1:]))
+    step = max(1, _BLOCK // row)
     difference = Difference()
+    # What damaged weights fold into need not be a number; that is wrong without NumPy's warning.
     with np.errstate(all="ignore"):
-        for start in range(0, len(held), count):
-            rows = slice(start, start + count)
-            step = steps[rows].astype(np.float64).reshape(-1, *[1] * (held.ndim - 1))
-            exact = truth.exact(rows)
-            away = np.abs(held[rows] * step - exact)
-            allowed = step * _HALF_A_STEP + np.abs(exact) * _FLOAT32 + truth.reach(rows)
-            near = away <= allowed
-            difference.add(~near, start * row)
+        for start in range(0, shape[0], step):
+            differs, ulps = judge(slice(start, start + step))
+            difference.ulps = max(difference.ulps, ulps)
+            if differs.any():
+                difference.count += int(np.count_nonzero(differs))
+                if difference.first is None:
+                    difference.first = start * row + int(differs.argmax())
     return difference
 
 
 def _judge(
     held: NDArray[np.floating], truth: Recomputed, rows: slice
 ) -> tuple[NDArray[np.bool_], int]:
-    """Which elements of some rows are wrong, and how many ulps off the others are at most."""
+    """Judge rows of floats as `_by_blocks` wants it."""
     exact = truth.exact(rows)
     nearest = exact.astype(held.dtype)
     unequal = nearest != held

@@ -1,16 +1,17 @@
 """What an artefact holds, as its reader hands it to :mod:`converters.parity.contents.tensors`.
 
 Each kind of artefact has one reader beside this file, which its format names
-(:attr:`converters.formats.format.Format.certificate`). A reader maps the file and takes its
-structure apart; the elements of the tensors stay on disk until they are compared, one tensor after
-another.
+(:attr:`converters.formats.format.Format.certificate`). It is called with the folder and the path of
+the file, which is neither trusted nor executed, and raises whatever it comes to if that cannot be
+read. A reader maps the file and takes its structure apart; the elements of the tensors stay on disk
+until they are compared, one tensor after another.
 """
 
 from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from regnet.files.dtypes import COMPUTED
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-
-    from converters.folder.folder import ConvertedFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +66,6 @@ class Contents:
     faults: tuple[str, ...] = ()
     precision: str = COMPUTED
     graph_compared: bool = False
-
-
-class ReadContents(Protocol):
-    """A reader of one kind of artefact."""
-
-    def __call__(self, folder: ConvertedFolder, path: Path) -> Contents:
-        """Take an artefact apart.
-
-        Args:
-            folder: Whose artefact it is.
-            path: The file; what it holds is neither trusted nor executed.
-
-        Raises:
-            Exception: Of any class, if it cannot be read.
-        """
 
 
 def mapped(path: Path) -> memoryview:

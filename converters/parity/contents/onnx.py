@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from functools import cache
 from typing import TYPE_CHECKING
 
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_helper
@@ -20,7 +21,6 @@ from converters.formats.onnx.export import WEIGHTS_KEY
 from converters.formats.onnx.file import DATA_SUFFIX
 from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
 from converters.parity.contents.held import Contents, HeldTensor, mapped, part
-from converters.parity.contents.protobuf import cut
 from converters.parity.contents.written import (
     graph_faults,
     graph_is_ours,
@@ -52,6 +52,10 @@ MOST_CHANNELS = 4
 _EPSILON_TOLERANCE = 1e-6
 """Relative: ONNX keeps an attribute in float32."""
 
+_VARINT, _BYTES = 0, 2
+_FIXED_SIZES = {1: 8, 5: 4}
+"""Wire types: a number, bytes behind their length, and values of so many bytes."""
+
 
 def read_onnx(folder: ConvertedFolder, path: Path) -> Contents:
     """Read which weights an ONNX file holds or points at, and what reads them.
@@ -61,24 +65,25 @@ def read_onnx(folder: ConvertedFolder, path: Path) -> Contents:
         ValueError: If it is no ONNX file of one graph.
         google.protobuf.message.DecodeError: If a part of it is damaged.
     """
-    head, graphs = cut(mapped(path), ModelProto, "graph")
+    head, graphs = _cut(mapped(path), ModelProto, "graph")
     if len(graphs) != 1:
         raise ValueError(f"it has {len(graphs)} graphs instead of one")
-    skeleton, messages = cut(graphs[0], GraphProto, "initializer")
+    skeleton, messages = _cut(graphs[0], GraphProto, "initializer")
     model, graph = ModelProto.FromString(head), GraphProto.FromString(skeleton)
-    cut_out = [cut(message, TensorProto, "raw_data") for message in messages]
+    cut_out = [_cut(message, TensorProto, "raw_data") for message in messages]
     initialisers = [(TensorProto.FromString(rest), raw) for rest, raw in cut_out]
     places = _Places(folder, path)
     wiring = _wiring_faults(graph, {tensor.name for tensor, _ in initialisers})
     faults = [*_unread_parts(model, graph), *_node_faults(graph)]
-    if not wiring and not faults:  # where nothing more precise is wrong
+    compared = graph_is_ours(model)
+    if compared and not wiring and not faults:  # where nothing more precise is wrong
         faults += graph_faults(folder, model, graph)
     return Contents(
         tuple(_held(tensor, raw, places, wiring.get(tensor.name)) for tensor, raw in initialisers),
         weights_sha256=_weights_sha256(model) if places.used else None,
         faults=(*faults, *metadata_faults(folder, model)),
         precision=stated_precision(model),
-        graph_compared=graph_is_ours(model),
+        graph_compared=compared,
     )
 
 
@@ -86,8 +91,8 @@ def _held(
     tensor: TensorProto, raw: list[memoryview], places: _Places, fault: str | None
 ) -> HeldTensor:
     if tensor.data_location == TensorProto.EXTERNAL:
-        data, misplaced = places.find(tensor)
-        fault = misplaced or fault
+        found = places.find(tensor)
+        data, fault = (memoryview(b""), found) if isinstance(found, str) else (found, fault)
     elif raw:
         data = raw[-1]  # as protobuf does with a field that may occur once
     else:
@@ -110,39 +115,30 @@ class _Places:
         self._beside = path.parent
         self._own_data = path.with_name(path.name + DATA_SUFFIX)
         self._files = {file.name: file for file in folder.weight_files}
-        self._maps: dict[str, memoryview] = {}
+        self._mapped = cache(mapped)
 
-    def find(self, tensor: TensorProto) -> tuple[memoryview, str | None]:
+    def find(self, tensor: TensorProto) -> memoryview | str:
         """The bytes that a tensor points at, or what is wrong with where it points."""
-        nothing = memoryview(b"")
         stated = {entry.key: entry.value for entry in tensor.external_data}
-        if stated.get("location") == self._own_data.name:
-            return self._find_in_own_data(stated)
+        location = stated.get("location", "")
+        if location == self._own_data.name:
+            if self._own_data.is_symlink() or not self._own_data.is_file():
+                return f"points into {location}, but no such file lies beside it"
+            offset, length = int(stated.get("offset", 0)), int(stated.get("length", 0))
+            return part(self._mapped(self._own_data), offset, length)
         self.used = True
-        if fault := self._location_fault(stated.get("location", "")):
-            return nothing, fault
+        if fault := self._location_fault(location):
+            return fault
         own = self._folder.tensors.get(tensor.name)
         if own is None:
-            return nothing, None  # no tensor of the folder has the name: that is fault enough
+            return memoryview(b"")  # no tensor of the folder has the name: that is fault enough
         name, offset, length = own.storage.path.name, own.storage.offset, own.storage.length
         place = {"location": name, "offset": str(offset), "length": str(length)}
         wrong = [key for key, value in place.items() if stated.get(key) != value]
         if wrong:
             found = {key: printable(stated.get(key, "none")) for key in wrong}
-            return nothing, f"points at {_words(found)} where it lies at {_words(place)}"
-        if name not in self._maps:
-            self._maps[name] = mapped(self._files[name])
-        return part(self._maps[name], offset, length), None
-
-    def _find_in_own_data(self, stated: Mapping[str, str]) -> tuple[memoryview, str | None]:
-        """The bytes in the file of weights that is the artefact's own, beside it."""
-        name = self._own_data.name
-        if self._own_data.is_symlink() or not self._own_data.is_file():
-            return memoryview(b""), f"points into {name}, but no such file lies beside it"
-        if name not in self._maps:
-            self._maps[name] = mapped(self._own_data)
-        offset, length = int(stated.get("offset", 0)), int(stated.get("length", 0))
-        return part(self._maps[name], offset, length), None
+            return f"points at {_words(found)} where it lies at {_words(place)}"
+        return part(self._mapped(self._files[name]), offset, length)
 
     def _location_fault(self, location: str) -> str | None:
         """A location is the bare name of a weights file, which lies beside the ONNX file."""
@@ -259,3 +255,63 @@ def _epsilon(node: NodeProto) -> float:
     """Of a BatchNormalization; the operator's default is 1e-5."""
     stated: list[AttributeProto] = [a for a in node.attribute if a.name == "epsilon"]
     return float(stated[0].f) if stated else 1e-5
+
+
+def _cut(
+    message: memoryview, kind: type[ModelProto | GraphProto | TensorProto], field: str
+) -> tuple[bytes, list[memoryview]]:
+    """Cut one field, which may be large, out of a message of protobuf, without copying it.
+
+    The wire format is simple: a message is its fields in a row, each a tag, a length and that many
+    bytes (https://protobuf.dev/programming-guides/encoding).
+
+    Args:
+        message: As it lies in the file.
+        kind: What it is.
+        field: Name of a field that is a message, text or bytes.
+
+    Returns:
+        The message without the field, and the content of each of its occurrences.
+
+    Raises:
+        ValueError: If it ends inside a field, or holds what protobuf no longer writes.
+    """
+    wanted = kind.DESCRIPTOR.fields_by_name[field].number << 3 | _BYTES
+    rest = bytearray()
+    found = []
+    at = 0
+    while at < len(message):
+        start = at
+        tag, at = _varint(message, at)
+        length, at = _length(message, at, tag & 7)
+        content = part(message, at, length)
+        at += length
+        if tag == wanted:
+            found.append(content)
+        else:
+            rest += message[start:at]
+    return bytes(rest), found
+
+
+def _length(message: memoryview, at: int, wire_type: int) -> tuple[int, int]:
+    """How many bytes the content of a field has, and where it begins."""
+    if wire_type == _BYTES:
+        return _varint(message, at)
+    if wire_type == _VARINT:
+        return 0, _varint(message, at)[1]
+    if wire_type not in _FIXED_SIZES:
+        raise ValueError(f"it is no protobuf, for a field has wire type {wire_type}")
+    return _FIXED_SIZES[wire_type], at
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """A number, and what comes after it: seven bits a byte, lowest first."""
+    value = shift = 0
+    while at < len(message):
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:  # noqa: PLR2004 -- the top bit says that another byte follows
+            return value, at
+    raise ValueError("it ends inside a number")

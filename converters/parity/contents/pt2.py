@@ -48,10 +48,7 @@ def read_pt2(_: ConvertedFolder, path: Path) -> Contents:
 
 
 def _table(archive: Archive, name: str) -> Mapping[str, Any]:
-    text = archive.entry(name)
-    if text is None:
-        raise ValueError(f"the archive has no {name}")
-    table: Mapping[str, Any] = parse_json(text)["config"]
+    table: Mapping[str, Any] = parse_json(bytes(archive.entry(name)))["config"]
     return table
 
 
@@ -59,7 +56,7 @@ def _held(archive: Archive, name: str, entry: Mapping[str, Any]) -> HeldTensor:
     meta = entry["tensor_meta"]
     shape, strides = (tuple(int(n["as_int"]) for n in meta[key]) for key in ("sizes", "strides"))
     dtype = _DTYPES.get(meta["dtype"], f"of type {meta['dtype']}")
-    data = archive.view(_WEIGHTS + entry["path_name"])
+    data = archive.entry(_WEIGHTS + entry["path_name"])
     needed = prod(shape) * item_size(dtype) if meta["dtype"] in _DTYPES else data.nbytes
     fault = None
     if entry["use_pickle"]:
@@ -74,7 +71,7 @@ def _held(archive: Archive, name: str, entry: Mapping[str, Any]) -> HeldTensor:
 def _faults(archive: Archive, used: set[str]) -> Iterator[str]:
     for name in _table(archive, _CONSTANTS_TABLE):
         yield f"holds a constant {printable(name)}, which nothing needs"
-    if archive.entry(_INPUTS):
+    if _INPUTS in archive.names and archive.entry(_INPUTS):
         yield f"holds {_INPUTS}, a pickle, which nothing needs"
     for name in archive.names:
         folder, slash, leaf = name.rpartition("/")

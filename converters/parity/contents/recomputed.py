@@ -15,9 +15,10 @@ reach of the recomputed one rounds to. That is one float32 in nearly all places,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -38,78 +39,67 @@ five (sum, root, quotient, product, difference), and none weighs more than the t
 _REACH = _ROUNDINGS * 2.0**-53
 
 
-class Recomputed(Protocol):
-    """The values that a tensor should hold, before they are rounded to its type."""
-
-    @property
-    def what(self) -> str:
-        """What they are, for messages."""
-
-    def exact(self, rows: slice) -> Float64:
-        """The values of some rows, indices of the first axis, with all other axes."""
-
-    def reach(self, rows: slice) -> Float64:
-        """How far another order of operations may lead from ``exact``, absolute, in its shape."""
-
-
 @dataclass(frozen=True)
-class Cast:
-    """Weights stored in another type of float.
+class Recomputed(ABC):
+    """The values that a tensor should hold, before they are rounded to its type.
 
     Attributes:
         folder: Whose weights.
-        name: In the state dict.
+        name: Of the tensor in the state dict; of a fold, what convolution and batch norm are in.
+        what: What the values are, for messages.
     """
 
     folder: ConvertedFolder
     name: str
+    what: ClassVar[str] = "the fold recomputed in float64"
+
+    @abstractmethod
+    def exact(self, rows: slice) -> Float64:
+        """The values of some rows, indices of the first axis, with all other axes."""
+
+    @abstractmethod
+    def reach(self, rows: slice) -> Float64:
+        """How far another order of operations may lead from ``exact``, absolute, in its shape."""
+
+    def stored(self, leaf: str = "") -> NDArray[np.floating]:
+        """Map a tensor of the state dict in its shape, as floats that NumPy can compute with."""
+        name = self.name + leaf
+        return widened(self.folder.array(name), self.folder.tensors[name].dtype)
+
+    def norm(self, leaf: str) -> Float64:
+        """A vector of the batch norm, (channels,)."""
+        return self.stored(f".normalization.{leaf}").astype(np.float64)
+
+    @cached_property
+    def slope(self) -> Float64:
+        """What the batch norm multiplies each channel with, (channels,)."""
+        return self.norm("weight") * (1.0 / np.sqrt(self.norm("running_var") + NORM_EPS))
+
+
+class Cast(Recomputed):
+    """Weights stored in another type of float."""
+
     what = "the weights rounded"
 
     def exact(self, rows: slice) -> Float64:
         """The stored values."""
-        return self._stored[rows].astype(np.float64)
+        return self._weights[rows].astype(np.float64)
 
     def reach(self, rows: slice) -> Float64:
         """Zero: rounding once leaves no choice."""
-        return np.zeros(self._stored[rows].shape)
+        return np.zeros(self._weights[rows].shape)
 
     @cached_property
-    def _stored(self) -> NDArray[np.floating]:
-        return stored(self.folder, self.name)
+    def _weights(self) -> NDArray[np.floating]:
+        return self.stored()
 
 
-@dataclass(frozen=True)
-class _Fold:
-    """A convolution and the batch norm behind it.
-
-    Attributes:
-        folder: Whose weights.
-        module: What both are in.
-    """
-
-    folder: ConvertedFolder
-    module: str
-    what = "the fold recomputed in float64"
-
-    @cached_property
-    def slope(self) -> Float64:
-        """What the norm multiplies each channel with, (channels,)."""
-        variance = self.norm("running_var")
-        return self.norm("weight") * (1.0 / np.sqrt(variance + NORM_EPS))
-
-    def norm(self, leaf: str) -> Float64:
-        """A vector of the norm, (channels,)."""
-        name = f"{self.module}.normalization.{leaf}"
-        return stored(self.folder, name).astype(np.float64)
-
-
-class FoldedKernel(_Fold):
+class FoldedKernel(Recomputed):
     """The kernel of a convolution that has taken its batch norm in."""
 
     def exact(self, rows: slice) -> Float64:
         """The kernels of some output channels, (rows, in, height, width)."""
-        kernel = self._kernel[rows].astype(np.float64)
-        return kernel * self.slope[rows].reshape(-1, 1, 1, 1)
+        return self._kernel[rows].astype(np.float64) * self.slope[rows].reshape(-1, 1, 1, 1)
 
     def reach(self, rows: slice) -> Float64:
         """Relative to the value, as in every product."""
@@ -117,10 +107,10 @@ class FoldedKernel(_Fold):
 
     @cached_property
     def _kernel(self) -> NDArray[np.floating]:
-        return stored(self.folder, self.module + KERNEL)
+        return self.stored(KERNEL)
 
 
-class FoldedBias(_Fold):
+class FoldedBias(Recomputed):
     """The bias of a convolution that has taken its batch norm in."""
 
     def exact(self, rows: slice) -> Float64:
@@ -131,9 +121,3 @@ class FoldedBias(_Fold):
         """Relative to both terms of the difference, which may cancel."""
         terms = np.abs(self.norm("bias")) + np.abs(self.norm("running_mean") * self.slope)
         return (terms * _REACH)[rows]
-
-
-def stored(folder: ConvertedFolder, name: str) -> NDArray[np.floating]:
-    """Map a tensor of the state dict in its shape, as floats that NumPy can compute with."""
-    floats: NDArray[np.floating] = widened(folder.array(name), folder.tensors[name].dtype)
-    return floats

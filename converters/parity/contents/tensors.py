@@ -9,8 +9,8 @@ among millions of weights is lost in the output; here it has a name.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from converters.folder.folder import ConvertedFolder
-    from converters.parity.contents.held import Contents, HeldTensor, ReadContents
+    from converters.parity.contents.held import Contents, HeldTensor
     from converters.parity.contents.recomputed import Recomputed
+
+    Expected = tuple[tuple[int, ...], Recomputed | None]  # a shape, and values but for the weights'
 
 _FOLDED = (FOLDED_WEIGHT, FOLDED_BIAS)
 
@@ -66,10 +66,6 @@ class TensorCertificate:
         more = len(self.wrong) - 1
         return f"{self.wrong[0]} (and {more} more)" if more else self.wrong[0]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self) | {"wrong": list(self.wrong)}
-
 
 def certify(
     folder: ConvertedFolder,
@@ -98,10 +94,11 @@ def certify(
         contents = contents_of(folder, kind, path)
     except Exception as error:  # noqa: BLE001 -- what a damaged file leads to has any class
         return TensorCertificate(0, 0, 0, (f"its tensors cannot be read ({in_words(error)})",))
-    audit.tensors(contents)
-    if contents.weights_sha256 is not None:
-        audit.digests(contents.weights_sha256, weights_sha256 or {})
-    wrong = (*audit.wrong, *contents.faults)
+    wrong = (
+        *audit.faults(contents),
+        *_digest_faults(folder, contents.weights_sha256, weights_sha256 or {}),
+        *contents.faults,
+    )
     return TensorCertificate(
         audit.identical, audit.recomputed, audit.ulps, wrong, contents.graph_compared
     )
@@ -117,21 +114,8 @@ def contents_of(folder: ConvertedFolder, kind: str, path: Path) -> Contents:
     place = FORMATS[kind].certificate
     if place is None:
         raise ValueError("they are compiled in")
-    read: ReadContents = imported(place)
-    return read(folder, path)
-
-
-@dataclass(frozen=True, slots=True)
-class _Expected:
-    """What an artefact should hold under one name.
-
-    Attributes:
-        shape: Its sizes.
-        fold: Its values, unless they are a tensor of the weights.
-    """
-
-    shape: tuple[int, ...]
-    fold: Recomputed | None = None
+    contents: Contents = imported(place)(folder, path)
+    return contents
 
 
 class _Audit:
@@ -143,90 +127,94 @@ class _Audit:
 
     def __init__(self, folder: ConvertedFolder) -> None:
         self.identical = self.recomputed = self.ulps = 0
-        self.wrong: list[str] = []
         self._folder = folder
         self._stored = folder.tensors
 
-    def tensors(self, contents: Contents) -> None:
-        """Compare all tensors, and find those that are missing."""
-        by_name: dict[str, list[HeldTensor]] = {}
+    def faults(self, contents: Contents) -> Iterator[str]:
+        """Compare all tensors: a clause for each that is wrong or missing."""
+        held: dict[str, list[HeldTensor]] = {}
         for tensor in contents.tensors:
-            by_name.setdefault(tensor.name, []).append(tensor)
-        expected = dict(self._expected(by_name.keys(), counters=contents.counters))
-        for name, tensors in by_name.items():
-            fault = _fault(tensors, expected.get(name)) or self._compare(
-                tensors[0], expected[name], contents.precision
-            )
-            if fault:
-                self.wrong.append(f"{printable(name)} {fault}")
-        missing = (name for name in expected if name not in by_name)
-        self.wrong.extend(f"{name} is missing" for name in missing)
+            held.setdefault(tensor.name, []).append(tensor)
+        expected = dict(_expected(self._folder, held.keys(), counters=contents.counters))
+        for name, tensors in held.items():
+            if fault := self._fault(tensors, expected.get(name), contents.precision):
+                yield f"{printable(name)} {fault}"
+        yield from (f"{name} is missing" for name in expected if name not in held)
 
-    def digests(self, stated: Mapping[str, str], known: Mapping[str, str]) -> None:
-        """Compare the digests that an artefact states with those of the weights files."""
-        for file in self._folder.weight_files:
-            if stated.get(file.name) != (known.get(file.name) or sha256_of(file)):
-                self.wrong.append(f"the sha256 that it states of {file.name} is not the file's")
-
-    def _expected(self, held: Iterable[str], *, counters: bool) -> Iterator[tuple[str, _Expected]]:
-        """The state dict, in which folded tensors stand for those of a convolution and its norm."""
-        folder = self._folder
-        owners = {name.rpartition(".")[0] for name in held if name.endswith(_FOLDED)}
-        for name, shape in folder.architecture.shapes.items():
-            owner = ".".join(name.split(".")[:-2])  # of convolution.weight, normalization.bias
-            if owner in owners and name.endswith(KERNEL):
-                kernel, bias = FoldedKernel(folder, owner), FoldedBias(folder, owner)
-                yield owner + FOLDED_WEIGHT, _Expected(shape, kernel)
-                yield owner + FOLDED_BIAS, _Expected(shape[:1], bias)
-            elif owner not in owners and (counters or not name.endswith(COUNTER)):
-                yield name, _Expected(shape)
-
-    def _compare_integers(
-        self, tensor: HeldTensor, steps: NDArray[np.float32], expected: _Expected
+    def _fault(
+        self, tensors: Sequence[HeldTensor], expected: Expected | None, precision: str
     ) -> str | None:
-        truth = expected.fold or Cast(self._folder, tensor.name)
-        integers = np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape)
-        difference = compare_steps(integers, steps, truth)
-        if difference.count:
-            return f"is not the nearest to {truth.what} {difference.describe(tensor.shape)}"
-        self.recomputed += 1
-        return None
+        """What is wrong with the tensors of one name; where nothing is, it is counted in."""
+        if expected is None:
+            return "is no tensor that belongs there"
+        if len(tensors) > 1:
+            return f"is held {len(tensors)} times"
+        (tensor,), (shape, fold) = tensors, expected
+        if tensor.fault is None and tensor.shape != shape:
+            return f"has shape {list(tensor.shape)} where {list(shape)} belongs"
+        return tensor.fault or self._compare(tensor, fold, precision)
 
-    def _compare(self, tensor: HeldTensor, expected: _Expected, precision: str) -> str | None:
-        """Count a tensor in, or say what is wrong with its elements."""
-        if tensor.steps is not None:
-            return self._compare_integers(tensor, tensor.steps, expected)
-        dtype = precision if expected.fold else self._stored[tensor.name].dtype
-        truth = expected.fold
-        if tensor.dtype != dtype:
-            if tensor.dtype != precision or dtype not in DTYPES:
-                return f"is {printable(tensor.dtype)} where {dtype} belongs"
-            truth = Cast(self._folder, tensor.name)
-        elif dtype in DTYPES and precision not in {dtype, COMPUTED}:
-            return f"is {dtype} where {precision} belongs"
-        if len(tensor.data) != math.prod(tensor.shape) * item_size(tensor.dtype):
-            return f"has {len(tensor.data)} bytes, not those of its shape {list(tensor.shape)}"
-        if truth is None:
-            what = "the weights"
-            difference = compare_bits(tensor.data, self._folder.array(tensor.name))
-        else:
-            what = truth.what
+    def _compare(self, tensor: HeldTensor, fold: Recomputed | None, precision: str) -> str | None:
+        dtype = precision if fold else self._stored[tensor.name].dtype
+        copied = fold is None and tensor.steps is None and tensor.dtype == dtype
+        truth = None if copied else fold or Cast(self._folder, tensor.name)
+        how = "differs from"
+        if truth and tensor.steps is not None:
+            how = "is not the nearest to"
+            integers = np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape)
+            difference = compare_steps(integers, tensor.steps, truth)
+        elif fault := _misfit(tensor, dtype, precision):
+            return fault
+        elif truth:
             difference = compare_values(tensor.data, tensor.shape, truth, precision)
+        else:
+            difference = compare_bits(tensor.data, self._folder.array(tensor.name))
         if difference.count:
-            return f"differs from {what} {difference.describe(tensor.shape)}"
+            what = truth.what if truth else "the weights"
+            return f"{how} {what} {difference.describe(tensor.shape)}"
         self.identical += truth is None
         self.recomputed += truth is not None
         self.ulps = max(self.ulps, difference.ulps)
         return None
 
 
-def _fault(tensors: Sequence[HeldTensor], expected: _Expected | None) -> str | None:
-    """What is wrong with tensors of one name, whatever their elements are."""
-    if expected is None:
-        return "is no tensor that belongs there"
-    if len(tensors) > 1:
-        return f"is held {len(tensors)} times"
-    (tensor,) = tensors
-    if tensor.fault is None and tensor.shape != expected.shape:
-        return f"has shape {list(tensor.shape)} where {list(expected.shape)} belongs"
-    return tensor.fault
+def _misfit(tensor: HeldTensor, dtype: str, precision: str) -> str | None:
+    """Why the elements of a tensor of floats or counters cannot be what they should.
+
+    Args:
+        tensor: Of a name and shape that belong there.
+        dtype: That of the weights; of a fold, the precision.
+        precision: What weights may have been cast to.
+    """
+    if tensor.dtype != dtype and (tensor.dtype != precision or dtype not in DTYPES):
+        return f"is {printable(tensor.dtype)} where {dtype} belongs"
+    if tensor.dtype == dtype and dtype in DTYPES and precision not in {dtype, COMPUTED}:
+        return f"is {dtype} where {precision} belongs"
+    if len(tensor.data) != math.prod(tensor.shape) * item_size(tensor.dtype):
+        return f"has {len(tensor.data)} bytes, not those of its shape {list(tensor.shape)}"
+    return None
+
+
+def _expected(
+    folder: ConvertedFolder, held: Iterable[str], *, counters: bool
+) -> Iterator[tuple[str, Expected]]:
+    """The state dict, in which folded tensors stand for those of a convolution and its norm."""
+    owners = {name.rpartition(".")[0] for name in held if name.endswith(_FOLDED)}
+    for name, shape in folder.architecture.shapes.items():
+        owner = ".".join(name.split(".")[:-2])  # of convolution.weight, normalization.bias
+        if owner in owners and name.endswith(KERNEL):
+            yield owner + FOLDED_WEIGHT, (shape, FoldedKernel(folder, owner))
+            yield owner + FOLDED_BIAS, (shape[:1], FoldedBias(folder, owner))
+        elif owner not in owners and (counters or not name.endswith(COUNTER)):
+            yield name, (shape, None)
+
+
+def _digest_faults(
+    folder: ConvertedFolder, stated: Mapping[str, str] | None, known: Mapping[str, str]
+) -> Iterator[str]:
+    """Compare the digests that an artefact states, if any, with those of the weights files."""
+    if stated is None:
+        return
+    for file in folder.weight_files:
+        if stated.get(file.name) != (known.get(file.name) or sha256_of(file)):
+            yield f"the sha256 that it states of {file.name} is not the file's"

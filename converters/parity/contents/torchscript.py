@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint import Opaque, StoredTensor
 from converters.parity.contents.archive import Archive
 from converters.parity.contents.held import Contents, HeldTensor
-from converters.parity.contents.written import code_faults, code_is_ours
+from converters.parity.contents.written import code_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,12 +39,9 @@ def read_torchscript(folder: ConvertedFolder, path: Path) -> Contents:
     program = _held(archive, archive.unpickle(_PROGRAM), "")
     constants = _held(archive, archive.unpickle(_CONSTANTS), _CONSTANTS)
     large = (tensor for tensor in constants if tensor.data.nbytes > _ONE_VALUE)
-    faults = tuple(code_faults(folder, archive.entry))
+    faults = code_faults(folder, archive)
     return Contents(
-        (*program, *large),
-        counters=True,
-        faults=faults,
-        graph_compared=code_is_ours(archive.entry),
+        (*program, *large), counters=True, faults=faults or (), graph_compared=faults is not None
     )
 
 
@@ -57,9 +54,6 @@ def _held(archive: Archive, tree: Tree, name: str) -> Iterator[HeldTensor]:
             yield HeldTensor(name, tree.dtype, tree.shape, data, fault)
         case Opaque():
             yield from _held(archive, tree.fields, name)
-        case dict():
-            for key, value in tree.items():
-                yield from _held(archive, value, f"{name}.{key}" if name else str(key))
-        case list() | tuple():
-            for key, value in enumerate(tree):
+        case dict() | list() | tuple():
+            for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
                 yield from _held(archive, value, f"{name}.{key}" if name else str(key))

@@ -31,11 +31,12 @@ from regnet.files.json_file import PREPROCESSOR_NAME
 from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from onnx import GraphProto, ModelProto, NodeProto
 
     from converters.folder.folder import ConvertedFolder
+    from converters.parity.contents.archive import Archive
 
 NOT_WRITTEN = "not what is written for this configuration"
 """How every clause ends that has nothing more precise to say."""
@@ -62,11 +63,9 @@ def graph_faults(folder: ConvertedFolder, model: ModelProto, graph: GraphProto) 
 
     Args:
         folder: Whose artefact it is.
-        model: The file; its graph is not looked at.
+        model: The file, one that `graph_is_ours`; its own graph is not looked at.
         graph: Without the initialisers.
     """
-    if not graph_is_ours(model):
-        return
     form = form_of(model, graph)
     written = _written(folder, graph, form)
     yield from differences(written, graph)
@@ -132,23 +131,19 @@ def _written(folder: ConvertedFolder, graph: GraphProto, form: GraphForm) -> Gra
     return with_preprocessing(folder, written, form) if prepares else written
 
 
-def code_faults(folder: ConvertedFolder, entry: Callable[[str], bytes | None]) -> Iterator[str]:
+def code_faults(folder: ConvertedFolder, archive: Archive) -> tuple[str, ...] | None:
     """Which entries of a TorchScript archive of today's revision are not what is written.
 
-    Args:
-        folder: Whose artefact it is.
-        entry: Gives the bytes of an entry below the root of the archive, None without it.
+    Returns:
+        None of an archive that does not say that it is of today's revision.
     """
-    if not code_is_ours(entry):
-        return
-    for name, data in program_entries(folder).items():
-        if entry(name) != data:
-            yield f"its {name} is {NOT_WRITTEN}"
-
-
-def code_is_ours(entry: Callable[[str], bytes | None]) -> bool:
-    """Whether a TorchScript archive says that it is of today's revision; see `code_faults`."""
-    return (entry(CODE) or b"").startswith(MARK.encode())
+    if CODE not in archive.names or not bytes(archive.entry(CODE)).startswith(MARK.encode()):
+        return None
+    return tuple(
+        f"its {name} is {NOT_WRITTEN}"
+        for name, data in program_entries(folder).items()
+        if name not in archive.names or archive.entry(name) != data
+    )
 
 
 def _says(text: str | None, value: object) -> bool:
