@@ -35,10 +35,11 @@ from converters.folder.folder import ConvertedFolder
 from converters.formats.lockstep import EAGER, Arithmetic, run_in_lockstep
 from converters.formats.registry import FORMATS
 from converters.jobs.convert import convert
+from converters.parity.golden import read_golden
 from converters.parity.truth import Truth, run
 from converters.parity.units import float32_units
 from converters.parity.verdict import judge
-from converters.parity.verify import recorded_inputs, verify_folder
+from converters.parity.verify import verify_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +96,7 @@ class Measured:
 
 def measured(folder: ConvertedFolder, runs: int) -> Measured:
     """Time all in turn; the first round warms the file cache."""
-    inputs, _ = recorded_inputs(folder)
+    inputs, _ = read_golden(folder)
     oracle = Truth(folder, inputs).oracle
     passes = Passes(folder)
     steps: dict[str, Callable[[], object]] = {

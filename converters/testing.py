@@ -41,7 +41,7 @@ def assert_parity(
     from converters.jobs.verify import verify
     from converters.reports.baseline import read_baseline, regressions
     from converters.reports.findings import Findings
-    from converters.reports.text import as_text
+    from converters.reports.row import as_text
 
     path = Path(folder).resolve()
     before = None if baseline is None else read_baseline(Path(baseline))

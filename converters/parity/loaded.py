@@ -132,11 +132,11 @@ def _found_in(loaded: object) -> Callable[[tuple[Hashable, ...]], Tensor | None]
 
     def find(keys: tuple[Hashable, ...]) -> Tensor | None:
         value: Any = loaded
-        for key in keys:
-            try:
+        try:
+            for key in keys:
                 value = value[key]
-            except (LookupError, TypeError):
-                return None
+        except (LookupError, TypeError):
+            return None
         return value.detach() if isinstance(value, torch.Tensor) else None
 
     return find

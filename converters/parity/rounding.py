@@ -91,14 +91,15 @@ def rounding_of(values: NDArray[np.floating], precision: str) -> NDArray[np.floa
     return np.where(values == 0, 0, sizes * (_UNIFORM * _MEAN_STEP * kind.eps))
 
 
-class _Dither:
+class _Rounded(Arithmetic):
     """Noise with the spread of one step of rounding, in all copies but the first."""
 
     def __init__(self, copies: int) -> None:
+        super().__init__(torch.float32, folded=True)
         self._random = np.random.default_rng(SEED)
         self._copies = copies
 
-    def add(self, values: Tensor, size: Tensor, factor: float) -> Tensor:
+    def dithered(self, values: Tensor, size: Tensor, factor: float) -> Tensor:
         """``values + factor * size * noise``."""
         own = len(values) // self._copies
         if own == len(values):
@@ -115,13 +116,12 @@ class _Dither:
         return result
 
 
-class _Half(Arithmetic):
+class _Half(_Rounded):
     """Every number is rounded to nearest, or dithered, and is still in a float32 tensor."""
 
     def __init__(self, rounded_to: torch.dtype, copies: int) -> None:
-        super().__init__(torch.float32, folded=True)
+        super().__init__(copies)
         self._rounded_to = rounded_to
-        self._dither = _Dither(copies)
 
     def held(self, operation: Operation, stored: Mapping[str, Tensor]) -> list[Tensor]:
         return [self._nearest(tensor) for tensor in super().held(operation, stored)]
@@ -136,18 +136,14 @@ class _Half(Arithmetic):
         between = torch.isfinite(pixels) & (pixels != 0)
         sizes = torch.where(between, pixels.abs().clamp(min=kind.tiny / _MEAN_STEP), 0)
         step = _UNIFORM * (_MEAN_STEP * kind.eps)
-        return self._nearest(self._dither.add(pixels.contiguous(), sizes, step))
+        return self._nearest(self.dithered(pixels.contiguous(), sizes, step))
 
     def _nearest(self, values: Tensor) -> Tensor:
         return values.to(self._rounded_to).float()
 
 
-class _Int8(Arithmetic):
+class _Int8(_Rounded):
     """Sums of products are of whole numbers; what is computed between them is in float32."""
-
-    def __init__(self, copies: int) -> None:
-        super().__init__(torch.float32, folded=True)
-        self._dither = _Dither(copies)
 
     def held(self, operation: Operation, stored: Mapping[str, Tensor]) -> list[Tensor]:
         held = super().held(operation, stored)
@@ -163,7 +159,7 @@ class _Int8(Arithmetic):
         """Affine, 255 steps from the least to the largest value, zero among them."""
         least, most = values.amin().clamp(max=0), values.amax().clamp(min=0)
         scale = ((most - least) / _STEPS).clamp(min=1e-12)
-        steps = self._dither.add((values / scale).contiguous(), torch.ones(()), _UNIFORM)
+        steps = self.dithered((values / scale).contiguous(), torch.ones(()), _UNIFORM)
         return steps.round() * scale
 
 

@@ -8,8 +8,7 @@ mean square of what that does to an output. Each batch and each output has its o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -62,7 +61,10 @@ def float32_units(
     """
     groups = _groups(folder, inputs)
     injections = [Injection(group.draws, seed) for seed, group in enumerate(groups)]
-    pixels = {str(seed): group.pixels(inputs) for seed, group in enumerate(groups)}
+    pixels = {
+        str(seed): np.concatenate([inputs[batch] for batch in group.images] * group.draws)
+        for seed, group in enumerate(groups)
+    }
     drawn = run_in_lockstep(folder, pixels, Injected(injections))
     units: dict[str, dict[str, Errors]] = {batch: {} for batch in inputs}
     for group, outputs in zip(groups, drawn.values(), strict=True):
@@ -111,8 +113,7 @@ def reduced_units(
     return units
 
 
-@dataclass(frozen=True)
-class _Group:
+class _Group(NamedTuple):
     """Batches whose images have one shape, which are computed at once.
 
     Attributes:
@@ -122,10 +123,6 @@ class _Group:
 
     images: dict[str, slice]
     draws: int
-
-    def pixels(self, inputs: Inputs) -> NDArray[np.float32]:
-        """All images, as often as there are draws."""
-        return np.concatenate([inputs[batch] for batch in self.images] * self.draws)
 
 
 def _groups(folder: ConvertedFolder, inputs: Inputs) -> list[_Group]:

@@ -9,6 +9,7 @@ docs/parity.md derives the rule.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import numpy as np
 from converters.parity.metrics import Errors, TopK, best_classes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from converters.folder.record import Outcome
@@ -162,11 +165,7 @@ class Verdict:
         if not measured:
             return "equal to what was recorded"
         worst = max(measured, key=lambda m: m.share)
-        rms_ratio, max_ratio = worst.rms_ratio or 0.0, worst.max_ratio or 0.0
-        if rms_ratio / RMS_LIMIT >= max_ratio / MAX_LIMIT:
-            words = _ratio_in_words("RMS", worst.output, rms_ratio, RMS_LIMIT, self.precision)
-        else:
-            words = _ratio_in_words("largest", worst.output, max_ratio, MAX_LIMIT, self.precision)
+        _, words = max(_ratios(worst, self.precision), key=itemgetter(0))
         return f"{worst.batch}: {words}"
 
     def worst(self, ratio: str) -> float:
@@ -230,7 +229,8 @@ def _measure(  # noqa: PLR0913, PLR0917 -- one output, and what it is measured w
         return Measurement(batch, name, shape, failure=refusal)
     measured = Measurement.of(batch, name, shape, Errors.of(output, truth), unit)
     top1, top5 = best_classes(output, truth)
-    return replace(measured, top1=top1, top5=top5, failure=_too_far(measured, precision))
+    too_far = (words for share, words in _ratios(measured, precision) if not share <= 1)  # or NaN
+    return replace(measured, top1=top1, top5=top5, failure=next(too_far, None))
 
 
 def _ratio(error: float, unit: float) -> float:
@@ -253,15 +253,12 @@ def _unusable(name: str, output: NDArray[np.floating], truth: NDArray[np.float64
     return None
 
 
-def _too_far(measured: Measurement, precision: str) -> str | None:
+def _ratios(measured: Measurement, precision: str) -> Iterator[tuple[float, str]]:
+    """Of each ratio how much of its limit it uses up, and what it says."""
     for kind, ratio, limit in (
         ("RMS", measured.rms_ratio, RMS_LIMIT),
         ("largest", measured.max_ratio, MAX_LIMIT),
     ):
-        if ratio is not None and not ratio <= limit:  # a NaN is no pass
-            return _ratio_in_words(kind, measured.output, ratio, limit, precision)
-    return None
-
-
-def _ratio_in_words(kind: str, name: str, ratio: float, limit: float, precision: str) -> str:
-    return f"{kind} error of {name} is {ratio:.3g} times honest {precision}'s own, limit {limit:g}"
+        if ratio is not None:
+            words = f"is {ratio:.3g} times honest {precision}'s own, limit {limit:g}"
+            yield ratio / limit, f"{kind} error of {measured.output} {words}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from converters.families.options import SourceOptions
     from converters.folder.folder import ConvertedFolder
     from converters.formats.runtime import ArtefactRuntime
-    from converters.parity.metrics import Batches, Inputs
+    from converters.parity.metrics import Inputs
     from converters.progress import Progress
 
 _PROGRAMS = {".onnx", ".ort", ".pt", ".pt2", ".pte", ".ptl", ".pth", ".tflite"}
@@ -146,9 +147,9 @@ def _golden_verdict(folder: ConvertedFolder, truth: Truth) -> Iterator[Verdict]:
     Their inputs are today's, unless an earlier version wrote them, or somebody who would rather
     have others: nothing else is judged on those.
     """
-    inputs, golden = recorded_inputs(folder)
-    if golden is None:
+    if not (folder.path / GOLDEN_NAME).is_file():
         return
+    inputs, golden = read_golden(folder)
     own = truth.inputs
     if not all(name in own and np.array_equal(own[name], inputs[name]) for name in inputs):
         truth = Truth(folder, inputs)
@@ -210,13 +211,6 @@ def _taken_over(options: SourceOptions) -> Iterator[str]:
         )
 
 
-def recorded_inputs(folder: ConvertedFolder) -> tuple[Inputs, Batches | None]:
-    """The folder's golden vectors, as `read_golden` gives them; else fresh inputs and None."""
-    if (folder.path / GOLDEN_NAME).is_file():
-        return read_golden(folder)
-    return fresh_inputs(folder), None
-
-
 def _judge_artefact(  # noqa: PLR0913 -- likewise
     folder: ConvertedFolder,
     truth: Truth,
@@ -232,12 +226,12 @@ def _judge_artefact(  # noqa: PLR0913 -- likewise
     them nothing does. Of one that was found its graph must have been compared as well.
     """
     kind = FORMATS[name]
-    file_name = kind.file_name
     tensors = None
     not_compared: str | None = "tensors and graph"
     if kind.certificate is not None:
         tensors = certify(folder, name, path, weights_sha256=weights_sha256)
         not_compared = None if tensors.graph_compared else "graph"
+    verdict = Verdict(kind.file_name, NOT_RUN, FLOAT32, (), tensors, not_compared=not_compared)
     confined = found and not (tensors and tensors.graph_compared and not tensors.wrong)
     try:
         if confined:
@@ -255,17 +249,12 @@ def _judge_artefact(  # noqa: PLR0913 -- likewise
     except ConversionError:
         raise
     except MemoryShortError as error:
-        return Verdict(
-            file_name, NOT_RUN, FLOAT32, (), tensors, str(error), not_compared, found=found
-        )
+        return replace(verdict, not_run=str(error), found=found)
     except Exception as error:  # noqa: BLE001 -- runtimes raise classes of their own
         if not confined and is_short_of_memory(error):
-            reason = "there is not enough memory"
-            return Verdict(
-                file_name, NOT_RUN, FLOAT32, (), tensors, reason, not_compared, found=found
-            )
+            return replace(verdict, not_run="there is not enough memory", found=found)
         failed = Measurement("all", "all", (), failure=f"it cannot be run ({in_words(error)})")
-        return Verdict(file_name, name, "unknown", (failed,), tensors, None, not_compared)
-    return Verdict(
-        file_name, runtime.name, runtime.precision, measured, tensors, None, not_compared
+        return replace(verdict, runtime=name, precision="unknown", measurements=(failed,))
+    return replace(
+        verdict, runtime=runtime.name, precision=runtime.precision, measurements=measured
     )

@@ -136,8 +136,7 @@ def bar(ratio: float | None, limit: float, what: str) -> Markup:
         limit: What passes.
         what: Name of the ratio, for those who hear the page.
     """
-    measured = ratio is not None and math.isfinite(ratio)
-    share = ratio / limit if measured and ratio is not None else math.inf
+    share = ratio / limit if ratio is not None and math.isfinite(ratio) else math.inf
     width = min(share * _LIMIT, _WIDTH)
     kind = "good" if share <= 1 else "bad"
     return tag(

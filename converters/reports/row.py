@@ -1,4 +1,7 @@
-"""One verdict in words: what every table of verdicts, for people or programs, lays out."""
+"""One verdict in words: what every table of verdicts, for people or programs, lays out.
+
+The plainest of them, for an assertion or a log, is here.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from converters.errors import escaped
 
 if TYPE_CHECKING:
-    from converters.parity.metrics import TopK
     from converters.parity.verdict import Verdict
+    from converters.reports.findings import Findings
 
 COLUMNS = (
     *("file", "runtime", "verdict", "RMS ratio", "largest ratio"),
@@ -59,6 +62,21 @@ class Row(NamedTuple):
         return cls(*map(escaped, row))
 
 
+def as_text(findings: Findings) -> str:
+    """The outcome, the table of verdicts, and what is wrong; without a line end at its end."""
+    lines = [f"{escaped(findings.folder)}: {findings.headline}"]
+    rows = [COLUMNS, *map(Row.of, findings.report.verdicts)]
+    if len(rows) > 1:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+    clauses = (*findings.failures, *findings.remarks)
+    lines += [f"- {escaped(clause)}" for clause in clauses]
+    return "\n".join(lines)
+
+
 def number(value: float | None) -> str:
     """Three digits; ``-`` for what could not be measured."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.3g}"
@@ -72,20 +90,19 @@ def decided_by(verdict: Verdict) -> str:
 
 def best_class(verdict: Verdict, what: str) -> str:
     """How many images keep their best class (``agree``) or have it ``proven``, such as ``4/4``."""
-    found = [m.top1 for m in verdict.measurements if m.top1]
-    return _sum(found, what) if found else "-"
+    return _images(verdict, 1, what) or "-"
 
 
 def _classes(verdict: Verdict, what: str) -> str:
-    counts = [
-        [found for m in verdict.measurements if (found := getattr(m, name))]
-        for name in ("top1", "top5")
-    ]
-    return ", ".join(f"top-{kind[0].k} {_sum(kind, what)}" for kind in counts if kind) or "-"
+    counts = {k: _images(verdict, k, what) for k in (1, 5)}
+    return ", ".join(f"top-{k} {count}" for k, count in counts.items() if count) or "-"
 
 
-def _sum(counts: list[TopK], what: str) -> str:
-    return f"{sum(getattr(top, what) for top in counts)}/{sum(top.images for top in counts)}"
+def _images(verdict: Verdict, k: int, what: str) -> str:
+    """Of how many images ``what`` is true of the ``k`` best classes; empty where it is of none."""
+    found = [top for m in verdict.measurements if (top := getattr(m, f"top{k}"))]
+    counts = [sum(getattr(top, count) for top in found) for count in (what, "images")]
+    return "/".join(map(str, counts)) if found else ""
 
 
 def _tensors(verdict: Verdict) -> str:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from converters.folder.folder import ConvertedFolder
+from converters.parity.golden import read_golden
 from converters.parity.truth import Truth
 from converters.parity.verdict import Verdict, judge
-from converters.parity.verify import recorded_inputs
 from tests.converters.conftest import demo_folder, folder
 from tests.converters.demo import snapshot
 
@@ -29,7 +29,7 @@ __all__ = ["demo_folder", "folder"]
 def truth(demo_folder: Path) -> Truth:
     """What the folder's network computes in float64, on every kind of input."""
     folder = ConvertedFolder(demo_folder)
-    return Truth(folder, recorded_inputs(folder)[0])
+    return Truth(folder, read_golden(folder)[0])
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from converters import predict
 from converters.families.source import FILTERS
 from converters.folder.folder import ConvertedFolder
 from converters.formats.onnx.export import export_onnx
+from converters.parity.golden import read_golden
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import Verdict, judge
-from converters.parity.verify import recorded_inputs
 from regnet import RegNetImageProcessor
 from tests.converters.demo import sample_images
 from tests.oracles.transformers import trunk
@@ -98,7 +98,7 @@ def test_the_logits_on_the_page_pass_as_every_artefact_must(
     page: Browser, demo_folder: Path
 ) -> None:
     folder = ConvertedFolder(demo_folder)
-    truth = Truth(folder, recorded_inputs(folder)[0])
+    truth = Truth(folder, read_golden(folder)[0])
     runtime = OnThePage(page)
     measured = judge(run(runtime, truth.inputs), truth.units(), truth.oracle)
     verdict = Verdict("model.onnx", runtime.name, runtime.precision, measured)

@@ -36,18 +36,13 @@ def certify_source(folder: ConvertedFolder, checkpoint: Tensors, plan: Plan) -> 
     Raises:
         InputError: If the checkpoint is damaged.
     """
-    wrong: list[str] = []
-    counts = {True: 0, False: 0}
-    for step in plan.steps:
-        fault = _fault(folder, checkpoint, step)
-        if fault:
-            wrong.append(f"{step.target.name} {fault}")
-        else:
-            counts[step.cast is not None] += 1
-    planned = {step.target.name for step in plan.steps}
-    extra = (name for name in folder.tensors if name not in planned)
-    wrong.extend(f"{printable(name)} is no tensor of the checkpoint" for name in extra)
-    return TensorCertificate(counts[False], counts[True], ulps=0, wrong=tuple(wrong))
+    faults = {step.target.name: _fault(folder, checkpoint, step) for step in plan.steps}
+    right = [step for step in plan.steps if faults[step.target.name] is None]
+    recomputed = sum(step.cast is not None for step in right)
+    wrong = [f"{name} {fault}" for name, fault in faults.items() if fault]
+    extra = (name for name in folder.tensors if name not in faults)
+    wrong += (f"{printable(name)} is no tensor of the checkpoint" for name in extra)
+    return TensorCertificate(len(right) - recomputed, recomputed, ulps=0, wrong=tuple(wrong))
 
 
 def _fault(folder: ConvertedFolder, checkpoint: Tensors, step: Step) -> str | None:
@@ -61,7 +56,7 @@ def _fault(folder: ConvertedFolder, checkpoint: Tensors, step: Step) -> str | No
     dtype = step.target.dtype
     if held.dtype != dtype:
         return f"is {printable(held.dtype)} where the plan has {dtype}"
-    planned = planned_bytes(checkpoint, step)
+    planned = _planned_bytes(checkpoint, step)
     difference = compare_bits(memoryview(planned), folder.array(name))
     if not difference.count:
         return None
@@ -69,7 +64,7 @@ def _fault(folder: ConvertedFolder, checkpoint: Tensors, step: Step) -> str | No
     return f"differs from {origin} {difference.describe(held.shape)}"
 
 
-def planned_bytes(checkpoint: Tensors, step: Step) -> bytes:
+def _planned_bytes(checkpoint: Tensors, step: Step) -> bytes:
     """The elements that a step gives, row-major and little-endian."""
     if step.tensor is None:
         return bytes(step.target.nbytes)

@@ -26,8 +26,7 @@ from converters.reports.findings import Findings
 from converters.reports.html import bar, html
 from converters.reports.junit import junit
 from converters.reports.markdown import markdown
-from converters.reports.row import Row
-from converters.reports.text import as_text
+from converters.reports.row import Row, as_text
 from tests.converters.reports.made import HOSTILE, findings_of, hostile
 from tests.converters.reports.schema_check import faults
 
