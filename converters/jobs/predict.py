@@ -11,10 +11,11 @@ import numpy as np
 from converters.errors import InputError, StorageError, in_words
 from converters.folder.folder import ConvertedFolder
 from converters.folder.images import UnreadableImagesError, find_images, read_in_batches
+from converters.formats.confined.runtime import ConfinedRuntime
 from converters.formats.memory import MemoryShortError
 from converters.formats.registry import FORMATS, artefacts_in
 from converters.formats.runtime import softmax
-from converters.parity.found import open_found
+from converters.parity.contents.tensors import is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -160,7 +161,9 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Artefa
             f"`regnet export --format {name}`."
         )
     try:
-        return open_found(folder, name, threads)
+        if is_ours(folder, name, path):
+            return FORMATS[name].load(path, folder.output_names, threads)
+        return ConfinedRuntime(folder, name, path, threads)
     except MemoryShortError as error:
         raise StorageError(
             f"{path.name} cannot be run: {error}; take another --runtime or a larger machine."

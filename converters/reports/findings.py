@@ -6,7 +6,7 @@ them depends on time, place or machine.
 
 from __future__ import annotations
 
-import math
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -108,7 +108,8 @@ class Findings:
 
         Plain values only, in which numbers that are not finite, which JSON lacks, are None.
         """
-        record: dict[str, Any] = _plain(self.report.to_dict())
+        text = json.dumps(self.report.to_dict())
+        record: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
         regressions = None if self.regressions is None else list(self.regressions)
         return {
             "schema": SCHEMA,
@@ -119,14 +120,3 @@ class Findings:
             "regressions": regressions,
             "signature": None if self.signature is None else self.signature.to_dict(),
         }
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import TYPE_CHECKING
 
@@ -74,19 +75,13 @@ def _details(verdict: Verdict) -> str:
         for m in verdict.measurements
     ]
     wrong = verdict.tensors.wrong if verdict.tensors else ()
+    title = html.escape(errors.escaped(verdict.artefact))  # between tags Markdown's do not count
     return "\n\n".join(
         [
             "<details>",
-            f"<summary>{_in_html(verdict.artefact)}</summary>",
+            f"<summary>{title}</summary>",
             _table(("batch", "output", "RMS ratio", "largest ratio", "verdict"), rows),
             *(["\n".join(_list(wrong))] if wrong else []),
             "</details>",
         ]
     )
-
-
-def _in_html(text: str) -> str:
-    """Text between tags, where Markdown's escapes do not count."""
-    from html import escape
-
-    return escape(errors.escaped(text))

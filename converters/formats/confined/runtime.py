@@ -1,7 +1,8 @@
 """An artefact that may be anybody's, opened and run like any other, in a process of its own.
 
 What a job has just written itself it opens by :data:`converters.formats.registry.FORMATS`. What
-lies in a folder is opened here unless :mod:`converters.parity.found` knows it.
+lies in a folder is opened here, unless it is the project's own
+(:func:`converters.parity.contents.tensors.is_ours`).
 """
 
 from __future__ import annotations

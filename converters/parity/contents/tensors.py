@@ -118,6 +118,21 @@ def contents_of(folder: ConvertedFolder, kind: str, path: Path) -> Contents:
     return contents
 
 
+def is_ours(folder: ConvertedFolder, kind: str, path: Path) -> bool:
+    """Whether an artefact's graph or code is exactly what is written for its folder.
+
+    Then it does what the configuration says and ends when that is done, whatever its tensors hold.
+    Compiled programs, and those whose graph cannot be written again, are never known to be. What is
+    not may be anybody's program, and is opened in a process of its own
+    (:mod:`converters.formats.confined`).
+    """
+    try:
+        contents = contents_of(folder, kind, path)
+    except Exception:  # noqa: BLE001 -- what a damaged file leads to has any class
+        return False
+    return contents.graph_compared and not contents.faults
+
+
 class _Audit:
     """Goes through what an artefact holds and keeps count.
 

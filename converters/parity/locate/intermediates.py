@@ -13,7 +13,7 @@ from converters.errors import ConversionError, InputError, in_words
 from converters.folder.folder import ConvertedFolder
 from converters.formats.confined import Allowance, ConfinedProgram
 from converters.formats.registry import FORMATS
-from converters.parity.found import is_ours
+from converters.parity.contents.tensors import is_ours
 from regnet.files.late import imported
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from converters.formats.format import ExportOptions
 from converters.formats.registry import FORMATS
 from converters.jobs.bench import bench
 from converters.jobs.predict import open_runtime
-from converters.parity.found import is_ours
+from converters.parity.contents.tensors import is_ours
 from converters.parity.verify import verify_folder
 
 if TYPE_CHECKING:
