@@ -15,7 +15,7 @@ from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT
 from converters.reports.row import Row, decided_by, number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from converters.parity.verdict import Measurement, Verdict
     from converters.reports.findings import Findings
@@ -26,8 +26,8 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _VOID = {"meta", "link", "rect", "line"}
 """Elements without an end tag, or without content in SVG."""
 
-_LIMIT = 80
-_WIDTH = 100
+_BAR_LIMIT = 80
+_BAR_WIDTH = 100
 """In units of the picture. Linear up to the limit, and a quarter beyond it: by how much a ratio is
 too large the number beside it says."""
 
@@ -62,8 +62,8 @@ def _outcome(findings: Findings) -> Markup:
         tag("p", "regnet verify", class_="eyebrow"),
         tag("h1", findings.folder, " ", _badge(word, passed=findings.passed)),
         tag("p", rest, class_="lead"),
-        *([_list(findings.failures)] if findings.failures else []),
-        *([_list(findings.remarks, "open")] if findings.remarks else []),
+        _list(findings.failures),
+        _list(findings.remarks, "open"),
     )
 
 
@@ -119,8 +119,8 @@ def _measurements(measurements: Iterable[Measurement]) -> Markup:
         for m in measured
     ]
     columns = ("batch", f"RMS ratio, limit {RMS_LIMIT:g}", f"largest ratio, limit {MAX_LIMIT:g}")
-    table = [_table("ratios", columns, rows)] if rows else []
-    return Markup("".join([*table, *([_list(unmeasured)] if unmeasured else [])]))
+    table = _table("ratios", columns, rows) if rows else ""
+    return Markup(table + _list(unmeasured))
 
 
 def _ratio(ratio: float | None, limit: float, what: str) -> Markup:
@@ -137,14 +137,14 @@ def bar(ratio: float | None, limit: float, what: str) -> Markup:
         what: Name of the ratio, for those who hear the page.
     """
     share = ratio / limit if ratio is not None and math.isfinite(ratio) else math.inf
-    width = min(share * _LIMIT, _WIDTH)
+    width = min(share * _BAR_LIMIT, _BAR_WIDTH)
     kind = "good" if share <= 1 else "bad"
     return tag(
         "svg",
-        tag("rect", class_="rail", width=str(_WIDTH), height="8"),
+        tag("rect", class_="rail", width=str(_BAR_WIDTH), height="8"),
         tag("rect", class_=kind, width=f"{width:.2f}", height="8"),
-        tag("line", class_="limit", x1=str(_LIMIT), x2=str(_LIMIT), y1="-2", y2="10"),
-        viewBox=f"0 -2 {_WIDTH} 12",
+        tag("line", class_="limit", x1=str(_BAR_LIMIT), x2=str(_BAR_LIMIT), y1="-2", y2="10"),
+        viewBox=f"0 -2 {_BAR_WIDTH} 12",
         preserveAspectRatio="none",
         role="img",
         aria_label=f"{what} {number(ratio)}, limit {limit:g}",
@@ -192,8 +192,9 @@ def _badge(word: str, *, passed: bool) -> Markup:
     return tag("span", word, class_=f"badge {kind}")
 
 
-def _list(clauses: Iterable[str], kind: str = "wrong") -> Markup:
-    return tag("ul", *(tag("li", clause) for clause in clauses), class_=kind)
+def _list(clauses: Sequence[str], kind: str = "wrong") -> Markup:
+    items = (tag("li", clause) for clause in clauses)
+    return tag("ul", *items, class_=kind) if clauses else Markup()
 
 
 def _table(kind: str, columns: Iterable[str], rows: Iterable[Markup]) -> Markup:

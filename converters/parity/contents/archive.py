@@ -49,16 +49,13 @@ class Archive:
 
     def elements(self, tensor: StoredTensor) -> memoryview:
         """The bytes of a contiguous tensor."""
-        offset = tensor.storage_offset * tensor.itemsize
-        return part(self.bytes_of(tensor.storage), offset, tensor.nbytes)
-
-    def bytes_of(self, storage: Storage) -> memoryview:
-        """The bytes of an entry."""
-        return part(self._file, storage.offset, storage.length)
+        entry = part(self._file, tensor.storage.offset, tensor.storage.length)
+        return part(entry, tensor.storage_offset * tensor.itemsize, tensor.nbytes)
 
     def entry(self, name: str) -> memoryview:
         """The content of an entry."""
-        return self.bytes_of(self._find(name))
+        place = self._find(name)
+        return part(self._file, place.offset, place.length)
 
     def _find(self, name: str) -> Storage:
         if name not in self._entries:
