@@ -51,7 +51,7 @@ class Recomputed(ABC):
 
     folder: ConvertedFolder
     name: str
-    what: ClassVar[str] = "the fold recomputed in float64"
+    what: ClassVar[str]
 
     @abstractmethod
     def exact(self, rows: slice) -> Float64:
@@ -65,15 +65,6 @@ class Recomputed(ABC):
         """Map a tensor of the state dict in its shape, as floats that NumPy can compute with."""
         name = self.name + leaf
         return widened(self.folder.array(name), self.folder.tensors[name].dtype)
-
-    def norm(self, leaf: str) -> Float64:
-        """A vector of the batch norm, (channels,)."""
-        return self.stored(f".normalization.{leaf}").astype(np.float64)
-
-    @cached_property
-    def slope(self) -> Float64:
-        """What the batch norm multiplies each channel with, (channels,)."""
-        return self.norm("weight") * (1.0 / np.sqrt(self.norm("running_var") + NORM_EPS))
 
 
 class Cast(Recomputed):
@@ -94,7 +85,22 @@ class Cast(Recomputed):
         return self.stored()
 
 
-class FoldedKernel(Recomputed):
+class _Fold(Recomputed):
+    """A convolution and the batch norm behind it."""
+
+    what = "the fold recomputed in float64"
+
+    def norm(self, leaf: str) -> Float64:
+        """A vector of the batch norm, (channels,)."""
+        return self.stored(f".normalization.{leaf}").astype(np.float64)
+
+    @cached_property
+    def slope(self) -> Float64:
+        """What the batch norm multiplies each channel with, (channels,)."""
+        return self.norm("weight") * (1.0 / np.sqrt(self.norm("running_var") + NORM_EPS))
+
+
+class FoldedKernel(_Fold):
     """The kernel of a convolution that has taken its batch norm in."""
 
     def exact(self, rows: slice) -> Float64:
@@ -110,7 +116,7 @@ class FoldedKernel(Recomputed):
         return self.stored(KERNEL)
 
 
-class FoldedBias(Recomputed):
+class FoldedBias(_Fold):
     """The bias of a convolution that has taken its batch norm in."""
 
     def exact(self, rows: slice) -> Float64:
