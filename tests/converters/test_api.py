@@ -118,7 +118,7 @@ def test_how_a_checkpoint_is_read_needs_the_checkpoint(place: Path) -> None:
     with pytest.raises(converters.InputError, match="name it, or leave them out"):
         converters.verify("out", channel_order="rgb")
     wrong = converters.verify("out", against=place / CHECKPOINT.name, channel_order="rgb")
-    assert [failure.split(",")[0] for failure in wrong.failures] == ["the source's own network"]
+    assert [failure.split(",")[0] for failure in wrong.failures] == [CHECKPOINT.name]
 
 
 @pytest.mark.parametrize("package", ["converters", "regnet"])
