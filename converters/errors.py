@@ -85,6 +85,9 @@ _SHORT = (
 )
 """How libraries say that there is no memory, in small letters; the first is the linker's."""
 
+_LOST = ("without exception set", "without setting an exception")
+"""What CPython says of a call that failed for no reason given, as where a frame found no memory."""
+
 
 def is_short_of_memory(error: BaseException) -> bool:
     """Whether an error, or one that it came of, says that memory ran out or was limited."""
@@ -93,8 +96,20 @@ def is_short_of_memory(error: BaseException) -> bool:
         said = str(cause).lower()
         if isinstance(cause, MemoryError) or any(words in said for words in _SHORT):
             return True
+        if isinstance(cause, SystemError) and said.endswith(_LOST) and _is_limited():
+            return True
         cause = cause.__cause__ or cause.__context__
     return False
+
+
+def _is_limited() -> bool:
+    """Whether somebody has limited the memory of this process (``ulimit -v`` or ``-d``)."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return False
+    kinds = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    return any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in kinds)
 
 
 def short_of_memory() -> str:

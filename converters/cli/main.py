@@ -17,7 +17,7 @@ from converters.cli import interrupts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SHORT_OF_MEMORY = 4
+_ENVIRONMENT = 4
 
 
 def run() -> NoReturn:
@@ -51,6 +51,9 @@ def _end(command: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         interrupts.ignore()
         status = _say(interrupts.SENTENCE, interrupts.STATUS)
+    if status == _ENVIRONMENT:  # without memory, libraries print further errors while they end
+        sys.excepthook = lambda *_: None
+        sys.unraisablehook = lambda _: None
     sys.exit(status)
 
 
@@ -64,7 +67,7 @@ def _status(command: Callable[[], int]) -> int:
         from converters.errors import is_short_of_memory, short_of_memory
 
         if is_short_of_memory(error):
-            return _say(short_of_memory(), _SHORT_OF_MEMORY)
+            return _say(short_of_memory(), _ENVIRONMENT)
         raise
 
 

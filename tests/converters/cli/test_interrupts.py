@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from converters.errors import is_short_of_memory
 from tests.converters.cli.running import run
 from tests.converters.demo import CHECKPOINT
 
@@ -110,7 +111,8 @@ def test_a_process_that_is_to_ignore_ctrl_c_ignores_it(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
-@pytest.mark.parametrize("megabytes", [300, 600])
+# Just short of what torch needs (here some 600), CPython itself may end: "cannot recover".
+@pytest.mark.parametrize("megabytes", [300, 450])
 def test_a_limit_on_memory_is_one_sentence(
     megabytes: int, demo_folder: Path, tmp_path: Path
 ) -> None:
@@ -125,3 +127,15 @@ def test_a_limit_on_memory_is_one_sentence(
     assert finished.status == 4
     assert finished.err.startswith("There is not enough memory; ")
     assert finished.err.count("\n") == 1
+
+
+def test_an_error_that_python_lost_is_a_lack_of_memory_where_that_is_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = SystemError("<function f at 0x7f> returned NULL without setting an exception")
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: unlimited)
+    assert not is_short_of_memory(lost)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (600 << 20, resource.RLIM_INFINITY))
+    assert is_short_of_memory(lost)
+    assert not is_short_of_memory(SystemError("bad argument to internal function"))
