@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from converters.checkpoint.torch_archive import TorchArchive
+from converters.checkpoint.values import contiguous_stride
 from converters.errors import InputError
 from regnet.files.dtypes import COUNTER_DTYPE, DTYPES, ELEMENT_TYPES
 
@@ -36,7 +37,7 @@ class PickledTensor:
     Attributes:
         key: What the archive calls its elements: the entry ``data/KEY``.
         name: Its whole name in the state dict, for messages.
-        stored: Where it comes from, and its shape; contiguous.
+        stored: Where it comes from, and its shape; what lies beside the pickle is in C order.
         dtype: Of the elements beside the pickle.
         legacy: Whether it is for the container of torch before 1.6, which says of a storage also
             of which other one it is a part; of none, here.
@@ -124,7 +125,12 @@ def _tensor(tensor: PickledTensor) -> bytes:
         + pickle.TUPLE
         + pickle.BINPERSID
     )
-    layout = opcodes(0) + opcodes(stored.shape) + opcodes(stored.stride) + opcodes(False)
+    layout = (
+        opcodes(0)
+        + opcodes(stored.shape)
+        + opcodes(contiguous_stride(stored.shape))
+        + opcodes(False)
+    )
     arguments = pickle.MARK + storage + layout + _ordered_dict() + pickle.TUPLE
     return global_name("torch._utils", "_rebuild_tensor_v2") + arguments + pickle.REDUCE
 

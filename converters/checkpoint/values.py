@@ -5,7 +5,7 @@ Nothing here holds weights. A :class:`StoredTensor` only says where in the file 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -78,9 +78,9 @@ class StoredTensor:
         stride: For each axis, the step in elements.
         storage: The bytes.
         storage_offset: Index of the first element in the storage, in elements.
-        pieces: Where its elements, in row-major order, lie in several places one after another:
-            one-dimensional tensors of the same dtype, with as many elements as it has together.
-            The storage is then that of the first.
+        pieces: Where its elements lie in several places one after another, as if those were one
+            storage: one-dimensional tensors of the same dtype, with as many elements as it has
+            together. The storage is then that of the first.
     """
 
     dtype: str
@@ -119,6 +119,18 @@ class StoredTensor:
         expected = zip(self.shape, self.stride, contiguous_stride(self.shape), strict=True)
         return self.numel == 0 or all(size == 1 or step == row for size, step, row in expected)
 
+    def permuted(self, axes: Sequence[int]) -> StoredTensor:
+        """The same elements under axes of another order; nothing is moved.
+
+        Args:
+            axes: For each axis of the result, which of this tensor's it is.
+        """
+        return replace(
+            self,
+            shape=tuple(self.shape[axis] for axis in axes),
+            stride=tuple(self.stride[axis] for axis in axes),
+        )
+
     @property
     def parts(self) -> tuple[StoredTensor, ...]:
         """The tensors of a single storage that it is made of."""
@@ -127,7 +139,7 @@ class StoredTensor:
     @property
     def runs(self) -> tuple[Run, ...] | None:
         """Where its bytes lie, in row-major order; None if they lie in another order."""
-        if not all(part.is_contiguous for part in self.parts):
+        if not all(part.is_contiguous for part in (self, *self.parts)):
             return None
         return tuple(
             Run(

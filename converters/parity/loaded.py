@@ -59,7 +59,9 @@ class LoadedTensors:
     def __init__(self, checkpoint: Checkpoint) -> None:
         if checkpoint.container in LISTS:
             raise NotLoadedError("it is a list of files, which no library loads as one")
-        self._paths = {id(tensor): path for path, tensor in _walk(checkpoint.tree, ())}
+        self._stored = {
+            _place(tensor): (path, tensor) for path, tensor in _walk(checkpoint.tree, ())
+        }
         self._files = {path: _loader(path) for path in checkpoint.stamps}
 
     def array(self, tensor: StoredTensor) -> np.ndarray:
@@ -68,18 +70,35 @@ class LoadedTensors:
         Raises:
             ReadingError: It finds none there, or one of another type or shape.
         """
-        path = self._paths[id(tensor)]
+        path, stored = self._stored[_place(tensor)]
         name = printable(".".join(map(str, path)))
         found: Any = self._files[tensor.storage.path](path)
         if found is None:
             raise ReadingError(f"its own library finds no tensor {name} in it")
         dtype, shape = str(found.dtype).removeprefix("torch."), tuple(found.shape)
-        if (dtype, shape) != (tensor.dtype, tensor.shape):
+        if (dtype, shape) != (stored.dtype, stored.shape):
             raise ReadingError(
                 f"its own library finds {name} to be {dtype} of shape {list(shape)}, and not "
-                f"{tensor.dtype} of shape {list(tensor.shape)}"
+                f"{stored.dtype} of shape {list(stored.shape)}"
             )
-        return _array(found)
+        return _array(found.permute(_axes(stored, tensor)))
+
+
+def _place(tensor: StoredTensor) -> Hashable:
+    """What a stored tensor has in common with itself under axes of another order."""
+    axes = sorted(zip(tensor.shape, tensor.stride, strict=True))
+    return tensor.dtype, tensor.storage, tensor.storage_offset, tuple(axes)
+
+
+def _axes(stored: StoredTensor, asked: StoredTensor) -> list[int]:
+    """Which axis of the tensor as it is stored is each of those asked for."""
+    left = list(enumerate(zip(stored.shape, stored.stride, strict=True)))
+    found = []
+    for wanted in zip(asked.shape, asked.stride, strict=True):
+        axis = next(entry for entry in left if entry[1] == wanted)
+        left.remove(axis)
+        found.append(axis[0])
+    return found
 
 
 def _walk(

@@ -201,6 +201,9 @@ class _Stream:
 
     def _pieces(self, step: Step, tensor: StoredTensor) -> Iterator[Buffer]:
         """What has to be in memory as a whole before it can be written."""
+        if not step.flip and step.cast is None:  # its elements lie in another order
+            yield from self.checkpoint.chunks(tensor)
+            return
         if step.fold is None:
             array, dtype = self.checkpoint.array(tensor), tensor.dtype
         else:
