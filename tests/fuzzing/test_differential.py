@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import pickletools
 import struct
 import tarfile
 from collections import Counter
@@ -18,7 +19,7 @@ from converters.checkpoint import open_checkpoint, pickle_machine, safetensors_c
 from converters.checkpoint.legacy_container import MAGIC_NUMBER
 from converters.checkpoint.security import inspect_security
 from converters.checkpoint.zip_directory import ZipDirectory
-from converters.errors import ConversionError
+from converters.errors import ConversionError, UnsafeInputError
 from converters.parity.contents.pt2 import read_pt2
 from fuzz.differential import archives, ours, seeds
 from fuzz.differential.__main__ import running
@@ -256,7 +257,7 @@ def test_a_file_in_two_formats_is_refused(what: str, tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "input").close()
 
 
-@pytest.mark.parametrize("first", [b"N.", b"I1", b"V\1", b"J\1"])
+@pytest.mark.parametrize("first", [b"N.", b"I1", b"V\1", b"J\1", b"\x82\1", b"\x83\1", b"\x84\1"])
 def test_a_header_whose_length_begins_some_pickle_is_read(first: bytes, tmp_path: Path) -> None:
     length = int.from_bytes(first, "little")
     fields = {"dtype": "U8", "shape": [1 << 20], "data_offsets": [0, 1 << 20]}
@@ -265,6 +266,21 @@ def test_a_header_whose_length_begins_some_pickle_is_read(first: bytes, tmp_path
     assert load_safetensors(content)
     (tmp_path / "input").write_bytes(content)
     open_checkpoint(tmp_path / "input").close()
+
+
+def test_a_header_whose_length_begins_a_call_of_an_extension_is_refused(tmp_path: Path) -> None:
+    """To a pickle: extension 1, a line of text to be popped, no arguments, a call of it."""
+    length, data = int.from_bytes(b"\x82\1V", "little"), b"\n0)R."
+    fields = {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}
+    text = json.dumps({"a": fields}).encode().ljust(length)
+    content = length.to_bytes(8, "little") + text + data
+    assert load_safetensors(content)
+    assert [opcode.name for opcode, _, _ in pickletools.genops(content)][-3:] == [
+        *("EMPTY_TUPLE", "REDUCE", "STOP")
+    ]
+    (tmp_path / "input").write_bytes(content)
+    with pytest.raises(UnsafeInputError, match="names extension 1 of the program"):
+        open_checkpoint(tmp_path / "input").close()
 
 
 @pytest.mark.parametrize(("name", "size"), [(b"\\ud800", b"0"), (b"a", b"-0")])
