@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from converters.checkpoint.torch_pickle import PickledTensor, save_archive
 from converters.errors import InputError
 from converters.families.linear_rule import rule_of
+from converters.families.tensor_layout import TORCH, TensorLayout
 from regnet.architecture import Architecture
-from regnet.config import IMAGENET_MEAN
+from regnet.config import IMAGENET_MEAN, squeeze_width
+from regnet.files.safetensors_file import TensorSpec, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -54,6 +56,7 @@ class Family:
             say all.
         prefers_ema: Whether it takes averaged weights itself where there are some.
         ema_keys: Which keys or prefixes mean averaged weights.
+        layout: The order in which it stores the axes of weights.
         states_evaluation: Whether its files may say how the network was evaluated; VISSL's say
             nothing, however deep they nest tensors.
         build: Lets its own code build the network of a recognised checkpoint, which is open for
@@ -68,6 +71,7 @@ class Family:
         loads_folder: Whether it loads a folder, or a single file.
         shortcut_last: Whether a block's shortcut follows its layers in the state dict.
         has_attention: Whether it has RegNetY.
+        squeeze: How many channels a block of so many input channels squeezes to.
         any_channels: Whether its stem takes other images than those of three channels.
         headless: Whether it has RegNets without a classifier.
         stage_counts: How many stages it builds, if it builds them from the linear rule alone.
@@ -81,6 +85,7 @@ class Family:
     read: Callable[[Found], Source]
     prefers_ema: bool = False
     ema_keys: frozenset[str] = EMA_KEYS
+    layout: TensorLayout = TORCH
     states_evaluation: bool = True
     build: Callable[[Source, Checkpoint], RealNetwork] | None = None
     write: Callable[[Path, Network], None] | None = None
@@ -89,6 +94,7 @@ class Family:
     loads_folder: bool = False
     shortcut_last: bool = False
     has_attention: bool = True
+    squeeze: Callable[[int], int] = squeeze_width
     any_channels: bool = False
     headless: bool = False
     stage_counts: range | None = None
@@ -113,6 +119,8 @@ class Family:
         name = self.keymap.framework
         if config.layer_type == "y" and not self.has_attention:
             yield f"it is a RegNetY, and {name} has RegNetX only"
+        elif config.layer_type == "y":
+            yield from self._squeeze_obstacles(config)
         if config.num_channels != len(IMAGENET_MEAN) and not self.any_channels:
             yield f"it takes {config.num_channels} channels, and the stem of {name} takes three"
         if not (has_classifier and config.num_labels) and not self.headless:
@@ -120,6 +128,17 @@ class Family:
         yield from self._invisible_obstacles(config)
         if self.stage_counts:
             yield from self._rule_obstacles(config, self.stage_counts)
+
+    def _squeeze_obstacles(self, config: RegNetConfig) -> Iterator[str]:
+        within = (
+            w for w, depth in zip(config.hidden_sizes, config.depths, strict=True) if depth > 1
+        )
+        for width in (config.embedding_size, *config.hidden_sizes[:-1], *within):
+            if self.squeeze(width) != squeeze_width(width):
+                yield (
+                    f"a block of {width} channels squeezes to {squeeze_width(width)}, and one of "
+                    f"{self.keymap.framework} to {self.squeeze(width)}"
+                )
 
     def _invisible_obstacles(self, config: RegNetConfig) -> Iterator[str]:
         """Obstacles in what the tensors do not show."""
@@ -224,12 +243,13 @@ class Network:
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
-        """The target's name to where the tensor lies, in the order of its state dict."""
+        """The target's name to where the tensor lies, in its layout and its state dict's order."""
         slots = Architecture.of(self.config, classifier=self.has_classifier).slots
-        spell = self.target.keymap.spell
+        keymap, layout = self.target.keymap, self.target.layout
         return {
-            spell(slot.role, slot.fields): self.stored[slot.name]
+            keymap.spell(slot.role, slot.fields): layout.theirs(self.stored[slot.name])
             for slot in sorted(slots, key=self._place)
+            if keymap.leaves.count_batches or not slot.is_counter
         }
 
     def _place(self, slot: Slot) -> tuple[int, int, int, bool]:
@@ -247,7 +267,8 @@ class Network:
             and self.config.num_channels == len(IMAGENET_MEAN)
         )
         is_stem = name == self.target.keymap.spell("stem.conv", {})
-        return tensor_chunks(self.checkpoint, self.tensors[name], flip=flips and is_stem)
+        axis = self.target.layout.input_axis
+        return tensor_chunks(self.checkpoint, self.tensors[name], flip=flips and is_stem, axis=axis)
 
     def write(self, path: Path) -> None:
         """Make the framework's own file or folder, at a path that does not exist yet.
@@ -281,14 +302,30 @@ class Network:
         elements = ((tensor.nbytes, self.chunks(name)) for name, tensor in self.tensors.items())
         save_archive(path, tree, elements)
 
+    def save_safetensors(self, path: Path, made_for: str = "pt") -> None:
+        """Write all tensors as safetensors, the same bytes every time.
+
+        Args:
+            path: Created or replaced.
+            made_for: Whose the file says that it is; "pt" is torch.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        specs = [TensorSpec(name, t.dtype, t.shape) for name, t in self.tensors.items()]
+        write_file(path, specs, lambda spec: self.chunks(spec.name), made_for)
+
 
 def write_flat(path: Path, network: Network) -> None:
     """Write a file of nothing but tensors; for :attr:`Family.write`."""
     network.save(path, network.state_dict())
 
 
-def tensor_chunks(checkpoint: Checkpoint, tensor: StoredTensor, *, flip: bool) -> Iterable[bytes]:
-    """The bytes of a tensor, its second axis reversed if ``flip``."""
+def tensor_chunks(
+    checkpoint: Checkpoint, tensor: StoredTensor, *, flip: bool, axis: int = 1
+) -> Iterable[bytes]:
+    """The bytes of a tensor, one of its axes reversed if ``flip``."""
     if not flip:
         return checkpoint.chunks(tensor)
-    return [checkpoint.array(tensor)[:, ::-1].tobytes()]
+    reverse = (*[slice(None)] * axis, slice(None, None, -1))
+    return [checkpoint.array(tensor)[reverse].tobytes()]

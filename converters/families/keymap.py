@@ -7,16 +7,17 @@ rows for the same role, so any keymap reads into any other, in both directions.
 Fields in braces stand for what varies: ``{stage}`` and ``{block}`` count from zero, ``{stage+1}``
 from one; ``{norm}`` is a tensor of a batch norm; ``{affine}`` is ``weight`` or ``bias``; ``{last}``
 is the position of a block's last layer in the reference: 3 behind squeeze-and-excitation, else 2.
+Fields have the reference's values, whatever a framework calls a layer's tensors (:class:`Leaves`).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from regnet.architecture import BATCH_NORM_LEAVES
+from regnet.architecture import BATCH_NORM_LEAVES, COUNTER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,24 +28,58 @@ _FIELD = re.compile(r"\{(?P<name>[a-z]+)(?:\+(?P<offset>\d+))?\}")
 _VALUES = {
     "stage": "0|[1-9][0-9]{0,5}",  # not \d, which takes every script's digits
     "block": "0|[1-9][0-9]{0,5}",
-    "norm": "|".join(BATCH_NORM_LEAVES),
-    "affine": "weight|bias",
     "last": "2|3",
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Leaves:
+    """What a framework calls the tensors of a layer, torch's names by default.
+
+    Attributes:
+        conv: The weight of a convolution.
+        norm: Of a batch norm: the reference's name to the framework's, without those it lacks.
+        affine: Of a layer with a weight and a bias, likewise.
+    """
+
+    conv: str = "weight"
+    norm: Mapping[str, str] = field(default_factory=lambda: {n: n for n in BATCH_NORM_LEAVES})
+    affine: Mapping[str, str] = field(default_factory=lambda: {n: n for n in ("weight", "bias")})
+
+    @property
+    def count_batches(self) -> bool:
+        """Whether its batch norms hold how many batches they have seen."""
+        return COUNTER in self.norm
+
+    def spelled(self, key: str) -> Mapping[str, str]:
+        """The values of a field, the reference's to the framework's; empty if they are the same."""
+        return {"norm": self.norm, "affine": self.affine}.get(key, {})
+
+
+TORCH = Leaves()
+"""The leaves of torch's layers."""
+
+
 @dataclass(frozen=True)
 class Pattern:
-    """One spelling with fields, matched whole and rendered back."""
+    """One spelling with fields, matched whole and rendered back.
+
+    Attributes:
+        text: What a name looks like.
+        leaves: What stands in it for a layer's tensors.
+    """
 
     text: str
+    leaves: Leaves = TORCH
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:
         parts = []
         end = 0
         for match in _FIELD.finditer(self.text):
-            parts += [re.escape(self.text[end : match.start()]), f"({_VALUES[match['name']]})"]
+            key = match["name"]
+            values = _VALUES.get(key) or "|".join(map(re.escape, self.leaves.spelled(key).values()))
+            parts += [re.escape(self.text[end : match.start()]), f"({values})"]
             end = match.end()
         return re.compile("".join(parts) + re.escape(self.text[end:]))
 
@@ -53,26 +88,36 @@ class Pattern:
         """Name and offset of each field, in order; a field may stand more than once."""
         return [(match["name"], int(match["offset"] or 0)) for match in _FIELD.finditer(self.text)]
 
+    @cached_property
+    def _ours(self) -> dict[tuple[str, str], str]:
+        """The reference's value of a field, by its name and the framework's value."""
+        return {
+            (key, theirs): ours
+            for key, _ in self._fields
+            for ours, theirs in self.leaves.spelled(key).items()
+        }
+
     def match(self, name: str) -> Fields | None:
-        """The fields of ``name``, counted from zero, or None if it is spelled otherwise."""
+        """The fields of ``name``, as the reference has them; None if it is spelled otherwise."""
         match = self._regex.fullmatch(name)
         if match is None:
             return None
         fields: Fields = {}
         for (key, offset), text in zip(self._fields, match.groups(), strict=True):
-            value = int(text) - offset if text.isdecimal() else text
+            known = self._ours.get((key, text), text)
+            value = int(known) - offset if known.isdecimal() else known
             if fields.setdefault(key, value) != value or (isinstance(value, int) and value < 0):
                 return None
         return fields
 
     def render(self, fields: Mapping[str, str | int]) -> str:
-        """The name with these fields."""
+        """The name with these fields; a tensor that the framework lacks keeps torch's leaf."""
 
         def value(match: re.Match[str]) -> str:
-            zero_based = fields[match["name"]]
-            if isinstance(zero_based, str):
-                return zero_based
-            return str(zero_based + int(match["offset"] or 0))
+            ours = fields[match["name"]]
+            if isinstance(ours, str):
+                return self.leaves.spelled(match["name"]).get(ours, ours)
+            return str(ours + int(match["offset"] or 0))
 
         return _FIELD.sub(value, self.text)
 
@@ -84,15 +129,17 @@ class Keymap:
     Attributes:
         framework: Its name, as the command line has it.
         rows: Role to pattern.
+        leaves: What it calls the tensors of a layer.
     """
 
     framework: str
     rows: Mapping[str, str]
+    leaves: Leaves = TORCH
 
     @cached_property
     def patterns(self) -> dict[str, Pattern]:
         """Role to compiled pattern."""
-        return {role: Pattern(text) for role, text in self.rows.items()}
+        return {role: Pattern(text, self.leaves) for role, text in self.rows.items()}
 
     def parse(self, name: str) -> tuple[str, Fields] | None:
         """Role and fields of a parameter name, or None if this framework has no such parameter."""
@@ -117,26 +164,28 @@ def keymap(
     *,
     classifier: str,
     attention: tuple[str, str] | tuple[()] = (),
+    leaves: Leaves = TORCH,
     **layers: tuple[str, str],
 ) -> Keymap:
-    """The table of a framework that names tensors as torch's layers do.
+    """The table of a framework, layer by layer.
 
     Args:
         framework: Its name, as the command line has it.
         block: A block's name, before those of its layers.
         classifier: The linear layer.
         attention: The two layers of squeeze-and-excitation; empty if the framework has none.
+        leaves: What it calls the tensors of a layer.
         layers: Convolution and batch norm of each: ``stem``, and of a block ``shortcut``,
             ``reduce``, ``grouped`` and ``expand``.
     """
     rows: dict[str, str] = {}
     for layer, (conv, norm) in layers.items():
         place = "" if layer == "stem" else f"{block}."
-        rows[f"{layer}.conv"] = f"{place}{conv}.weight"
+        rows[f"{layer}.conv"] = f"{place}{conv}.{leaves.conv}"
         rows[f"{layer}.norm"] = f"{place}{norm}.{{norm}}"
     for role, name in zip(("squeeze", "excite"), attention, strict=False):
         rows[role] = f"{block}.{name}.{{affine}}"
-    return Keymap(framework, rows | {"classifier": f"{classifier}.{{affine}}"})
+    return Keymap(framework, rows | {"classifier": f"{classifier}.{{affine}}"}, leaves)
 
 
 REFERENCE = keymap(

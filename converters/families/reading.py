@@ -34,7 +34,8 @@ def choose_state(found: Found) -> tuple[StateDict, Decision, dict[str, str]]:
     """Choose between raw and averaged weights, by the family's rule where the user does not.
 
     Returns:
-        The chosen state dict, prepared, why it was chosen, and what is left out with the reason.
+        The chosen state dict, in torch's layout and prepared, why it was chosen, and what is left
+        out with the reason.
 
     Raises:
         InputError: If the choice asked for is not there, the file holds several models, or an
@@ -62,7 +63,8 @@ def choose_state(found: Found) -> tuple[StateDict, Decision, dict[str, str]]:
     else:
         reason = "as asked for with --weights"
     skipped |= {state.place: "the weights that were not chosen" for state in others}
-    return prepared(found, chosen), Decision("weights", name, reason), skipped
+    state = family.layout.of_state(chosen)
+    return prepared(found, state), Decision("weights", name, reason), skipped
 
 
 def _different(states: Sequence[StateDict]) -> tuple[list[StateDict], dict[str, str]]:

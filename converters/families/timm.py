@@ -24,7 +24,7 @@ from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
 from regnet.config import CONFIG_NAME, IMAGENET_CLASSES, IMAGENET_MEAN
 from regnet.files.json_file import write_json
-from regnet.files.safetensors_file import WEIGHTS_NAME, TensorSpec, write_file
+from regnet.files.safetensors_file import WEIGHTS_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -122,10 +122,7 @@ def _with_licence(source: Source, config: Mapping[str, Any]) -> Source:
 def _write(path: Path, network: Network) -> None:
     path.mkdir(exist_ok=True)
     write_json(path / CONFIG_NAME, _config(network))
-    specs = [
-        TensorSpec(name, tensor.dtype, tensor.shape) for name, tensor in network.tensors.items()
-    ]
-    write_file(path / WEIGHTS_NAME, specs, lambda spec: network.chunks(spec.name))
+    network.save_safetensors(path / WEIGHTS_NAME)
 
 
 def _config(network: Network) -> dict[str, Any]:

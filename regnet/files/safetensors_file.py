@@ -40,8 +40,8 @@ LENGTH_SIZE = 8
 METADATA_KEY = "__metadata__"
 """What of the header is no tensor."""
 
-METADATA = {"format": "pt"}
-"""What transformers requires; one key, so its order cannot vary."""
+TORCH = "pt"
+"""What transformers requires a file to say that it was made for."""
 
 _ALIGNMENT = 8
 _NORESERVE = 0x4000 if sys.platform == "linux" else 0
@@ -82,9 +82,9 @@ def in_file_order(specs: Iterable[TensorSpec]) -> list[TensorSpec]:
     return sorted(specs, key=lambda spec: ranks[spec.dtype])
 
 
-def header_bytes(specs: Sequence[TensorSpec]) -> bytes:
+def header_bytes(specs: Sequence[TensorSpec], made_for: str = TORCH) -> bytes:
     """The header of a file that holds ``specs`` in this order, padded to eight bytes."""
-    entries: dict[str, object] = {METADATA_KEY: METADATA}
+    entries: dict[str, object] = {METADATA_KEY: {"format": made_for}}
     offset = 0
     for spec in specs:
         end = offset + spec.nbytes
@@ -103,6 +103,7 @@ def write_file(
     path: Path,
     specs: Iterable[TensorSpec],
     data: Callable[[TensorSpec], Iterable[Buffer]],
+    made_for: str = TORCH,
 ) -> None:
     """Write one safetensors file in a single pass.
 
@@ -111,6 +112,7 @@ def write_file(
         specs: The tensors; :func:`in_file_order` says how they are laid out.
         data: Gives a tensor's bytes, row-major and little-endian, in chunks of any size; called
             once per tensor, in the order of the file.
+        made_for: Whose the file says that it is.
 
     Raises:
         ValueError: If a tensor's chunks are more or fewer bytes than its shape says.
@@ -118,7 +120,7 @@ def write_file(
     """
     ordered = in_file_order(specs)
     with path.open("wb") as file:
-        file.write(header_bytes(ordered))
+        file.write(header_bytes(ordered, made_for))
         for spec in ordered:
             written = 0
             for chunk in data(spec):
