@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+FRAMEWORK_PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 
 # The old frameworks that serve as oracles ask for versions that nobody installs today;
 # what they really need is in the `test` extra.
 ORACLES := pycls timm torchvision classy_vision fairscale fvcore iopath portalocker tabulate \
-    scipy simplejson omegaconf antlr4-python3-runtime setuptools termcolor \
+    scipy simplejson omegaconf antlr4-python3-runtime setuptools termcolor pytorchcv \
     mmpretrain mmengine mmcv-lite mat4py addict yapf platformdirs opencv-python-headless \
     importlib-metadata zipp model-index ordered-set markdown einops \
     scikit-image
@@ -33,12 +34,13 @@ WEB_VERSION := 1.30.0
 WEB_SHA256 := d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71
 WEB_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
 
-.PHONY: help demo test test-all coverage lint format types audit mutation false-alarms hostile fuzz faults load benchmarks web clean
+.PHONY: help demo test test-all test-frameworks coverage lint format types audit mutation false-alarms hostile fuzz faults load benchmarks web clean
 
 help:
 	@echo "make demo        convert the bundled checkpoint and classify with every format"
 	@echo "make test        the tests (minutes)"
 	@echo "make test-all    the tests and the slow sweeps over all published networks"
+	@echo "make test-frameworks  what frameworks in environments of their own save and load"
 	@echo "make coverage    lines and branches of the reader of checkpoints that its tests reach"
 	@echo "make lint types  ruff and mypy, as CI runs them"
 	@echo "make audit       what the package index knows against the pinned versions"
@@ -63,6 +65,21 @@ test: $(VENV)/.installed-test
 test-all: test $(VENV)/.installed-fuzz $(VENV)/.installed-mobile $(VENV)-onnxruntime-1.17/.installed
 	$(PYTEST) --dist worksteal -m slow
 	$(BIN)/python -m fuzz --minutes 2
+
+# Frameworks that ask for other versions than ours; see tests/frameworks/__init__.py.
+FRAMEWORKS := mlx
+
+test-frameworks: $(VENV)/.installed-test $(FRAMEWORKS:%=$(VENV)-%/.installed)
+	$(BIN)/python -m pytest -m "slow or not slow" tests/frameworks
+
+$(VENV)-%/bin/python:
+	$(PYTHON) -m venv $(VENV)-$*
+
+# mlx-image pins versions of what it does not need to build and load a network.
+$(VENV)-mlx/.installed: | $(VENV)-mlx/bin/python
+	$(FRAMEWORK_PIP) "mlx[cpu]==0.32.4" numpy==2.4.6 huggingface_hub==2.4.0 safetensors==0.8.0
+	$(FRAMEWORK_PIP) --no-deps mlx-image==0.1.10
+	@touch $@
 
 coverage: $(VENV)/.installed-test
 	$(BIN)/python -m coverage run --branch --source converters/checkpoint -m pytest -q $(READER_TESTS)
@@ -139,7 +156,7 @@ $(WEB)/.version-$(WEB_VERSION):
 	@touch $@
 
 clean:
-	rm -rf build dist $(WEB) .venv .venv-optimum .venv-scanners .venv-onnxruntime-1.17 .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist $(WEB) .venv .venv-optimum .venv-scanners .venv-onnxruntime-1.17 $(FRAMEWORKS:%=$(VENV)-%) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -35,7 +35,7 @@ NETWORK = RegNetConfig(
     num_labels=3,
 )
 
-_SAVERS = ("timm", "torchvision", "pycls", "classy-vision", "mmpretrain")
+_SAVERS = ("timm", "torchvision", "pycls", "classy-vision", "mmpretrain", "pytorchcv")
 _GIANTS = ("pycls", "classy-vision", "mmpretrain", "torchvision", "vissl", "transformers")
 
 _CFGS = (

@@ -68,6 +68,17 @@ FAMILIES = {
         is_written=True,
         is_regnet=lazily("converters.families.openmmlab:is_regnet"),
     ),
+    "pytorchcv": Known(
+        "converters.families.pytorchcv",
+        r"features\.stage1\.unit1\.body\.conv3\.conv\.weight",  # a ResNet's too
+        is_written=True,
+        is_regnet=lazily("converters.families.pytorchcv:is_regnet"),
+    ),
+    "mlx-image": Known(
+        "converters.families.mlx_image",
+        r"trunk_output\.0\.blocks\.0\.f\.c\.layers\.0\.weight",
+        is_written=True,
+    ),
 }
 """Name on the command line to framework; it is also the name of the framework's keymap."""
 

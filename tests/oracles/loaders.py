@@ -1,6 +1,7 @@
 """The real frameworks load what was written for them: strictly, and from the file alone.
 
-Each builds the network from the configuration in its own file; only torchvision's files hold none.
+Each builds the network from the configuration in its own file; only those of torchvision and
+pytorchcv hold none.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def load(framework: str, path: Path, config: RegNetConfig) -> nn.Module:
     Args:
         framework: As `--to` has it.
         path: What was written.
-        config: The network, for torchvision alone.
+        config: The network, for those whose files do not say it.
     """
     loaders: dict[str, Callable[[Path], nn.Module]] = {
         "timm": _timm,
@@ -33,6 +34,7 @@ def load(framework: str, path: Path, config: RegNetConfig) -> nn.Module:
         "pycls": _pycls,
         "classy-vision": _classy_vision,
         "mmpretrain": _mmpretrain,
+        "pytorchcv": lambda file: _pytorchcv(file, config),
     }
     return loaders[framework](path).eval()
 
@@ -107,4 +109,20 @@ def _mmpretrain(path: Path) -> nn.Module:
     text = torch.load(path, weights_only=True)["meta"]["cfg"]
     network: nn.Module = models.build(Config.fromstring(text, ".py").model)
     load_checkpoint(network, str(path), strict=True)
+    return network
+
+
+def _pytorchcv(path: Path, config: RegNetConfig) -> nn.Module:
+    from pytorchcv.models.regnet import RegNet
+
+    widths = config.hidden_sizes
+    network: nn.Module = RegNet(
+        channels=[[width] * depth for width, depth in zip(widths, config.depths, strict=True)],
+        init_block_channels=config.embedding_size,
+        groups=[width // max(1, width // config.groups_width) for width in widths],
+        use_se=config.layer_type == "y",
+        in_channels=config.num_channels,
+        num_classes=config.num_labels,
+    )
+    network.load_state_dict(torch.load(path, weights_only=True))
     return network

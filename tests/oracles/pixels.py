@@ -66,6 +66,14 @@ def torchvision(picture: Image.Image, builder: str, weights: str) -> Tensor:
     return pixels
 
 
+def resized_and_cropped(picture: Image.Image, resize: int, crop: int) -> Tensor:
+    """By torchvision's preset, for frameworks that state sizes and have no code of their own."""
+    from torchvision.transforms._presets import ImageClassification
+
+    pixels: Tensor = ImageClassification(resize_size=resize, crop_size=crop)(picture)
+    return pixels
+
+
 def classy_vision(picture: Image.Image) -> Tensor:
     """As ClassyVision's default without augmentation."""
     with warnings.catch_warnings():

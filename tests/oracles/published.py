@@ -18,6 +18,8 @@ from torchvision.models import list_models, regnet
 from regnet.design_space import NETWORKS
 from tests.oracles.loaders import mmpretrain_models
 from tests.oracles.pycls import published, settings
+from tests.oracles.pytorchcv import model as pytorchcv_model
+from tests.oracles.pytorchcv import name_of as pytorchcv_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +42,8 @@ def published_names() -> dict[str, tuple[str, ...]]:
         "timm": tuple(n for n in timm.list_models("regnet[xy]_*") if not n.endswith("_sgn")),
         "torchvision": tuple(name for name in list_models() if name.startswith("regnet")),
     }
+    if find_spec("pytorchcv"):
+        names["pytorchcv"] = tuple(map(pytorchcv_name, NETWORKS))
     if find_spec("mmpretrain"):
         names["mmpretrain"] = _MMPRETRAIN
     if find_spec("classy_vision"):
@@ -55,6 +59,7 @@ def published_network(framework: str, name: str) -> nn.Module:
         "torchvision": _torchvision,
         "mmpretrain": _mmpretrain,
         "classy-vision": _classy_vision,
+        "pytorchcv": lambda name: _on_meta(pytorchcv_model, name),
     }
     return builders[framework](name)
 

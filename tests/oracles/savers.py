@@ -38,6 +38,7 @@ def save(framework: str, folder: Path, layer_type: str, classes: int = 5) -> tup
         "pycls": _pycls,
         "classy-vision": _classy_vision,
         "mmpretrain": _mmpretrain,
+        "pytorchcv": _pytorchcv,
     }
     network, path = savers[framework](folder, layer_type, classes)
     return network.eval(), path
@@ -109,3 +110,11 @@ def _mmpretrain(folder: Path, layer_type: str, classes: int) -> tuple[nn.Module,
         str(folder / "mmpretrain.pth"),
     )
     return network, folder / "mmpretrain.pth"
+
+
+def _pytorchcv(folder: Path, layer_type: str, classes: int) -> tuple[nn.Module, Path]:
+    from tests.oracles.pytorchcv import build
+
+    network = build(attention=layer_type == "y", classes=classes)
+    torch.save(network.state_dict(), folder / "pytorchcv.pth")
+    return network, folder / "pytorchcv.pth"

@@ -12,6 +12,7 @@ ORACLES = (
     "mmpretrain.models",
     "openvino",
     "pycls.models.regnet",
+    "pytorchcv.models.regnet",
     "timm",
     "torchvision.models",
     "transformers",

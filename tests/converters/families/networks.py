@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.converters.families.networks_flat import (
     OPENMMLAB,
     PYCLS,
+    PYTORCHCV,
     TIMM,
     TORCHVISION,
     TRANSFORMERS,
@@ -20,4 +21,5 @@ FAMILIES = {
     "vissl": VISSL,
     "mmpretrain": OPENMMLAB,
     "transformers": TRANSFORMERS,
+    "pytorchcv": PYTORCHCV,
 }

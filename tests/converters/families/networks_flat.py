@@ -1,4 +1,4 @@
-"""The published networks of pycls, timm, torchvision, OpenMMLab and transformers."""
+"""The published networks of pycls, timm, torchvision, OpenMMLab, transformers and pytorchcv."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.converters.families.every_network import (
     wrapped,
 )
 from tests.converters.families.test_openmmlab import RENAMES
-from tests.oracles import openmmlab, pixels, pycls
+from tests.oracles import openmmlab, pixels, pycls, pytorchcv
 from tests.oracles import timm as timm_oracle
 from tests.oracles import torchvision as torchvision_oracle
 from tests.oracles import transformers as transformers_oracle
@@ -289,4 +289,19 @@ TRANSFORMERS = Family(
         "trunk": Layout(_save_trunk, _transformers_pixels, trunk=True),
         **wrapped(_transformers_default),
     },
+)
+
+
+# pytorchcv
+
+
+def _pytorchcv_pixels(picture: Image.Image, _: Built, __: Path) -> Tensor:
+    return pixels.resized_and_cropped(picture, 256, 224)
+
+
+PYTORCHCV = Family(
+    framework="pytorchcv",
+    build=lambda name: Built(name, randomise(pytorchcv.model(name))),
+    names=tuple(map(pytorchcv.name_of, PYCLS.names)),
+    layouts=wrapped(_pytorchcv_pixels),
 )

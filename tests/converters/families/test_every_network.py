@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from regnet import RegNetConfig
     from tests.converters.families.every_network import Built, Family, Layout
 
-QUICK = ("RegNetX-200MF", "regnetx_002", "regnet_x_400mf", "regnetx_400mf")
+QUICK = ("RegNetX-200MF", "regnetx_002", "regnet_x_400mf", "regnetx_400mf", "regnetx002")
 """One small network of each family that has one; VISSL's and SWAG's smallest have 80 million."""
 
 PIXEL_LIMIT = 1e-6

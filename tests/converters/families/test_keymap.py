@@ -13,9 +13,11 @@ from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetForImageClassification as TheirClassifier
 
 from converters.families.classy_vision import CLASSY_VISION
-from converters.families.keymap import REFERENCE
+from converters.families.keymap import REFERENCE, Keymap, Leaves, keymap
+from converters.families.mlx_image import MLX_IMAGE
 from converters.families.openmmlab import OPENMMLAB
 from converters.families.pycls import PYCLS
+from converters.families.pytorchcv import PYTORCHCV
 from converters.families.recognise import architecture_of
 from converters.families.timm import TIMM
 from converters.families.torchvision import TORCHVISION
@@ -24,7 +26,7 @@ from tests.converters.stored import headers, stored
 from tests.oracles.published import published_names, published_network
 
 if TYPE_CHECKING:
-    from converters.families.keymap import Fields, Keymap, Pattern
+    from converters.families.keymap import Fields, Pattern
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -40,6 +42,7 @@ KEYMAPS = {
     "torchvision": TORCHVISION,
     "mmpretrain": OPENMMLAB,
     "classy-vision": CLASSY_VISION,
+    "pytorchcv": PYTORCHCV,
     "reference": REFERENCE,
 }
 
@@ -106,14 +109,15 @@ def test_a_name_is_parsed_by_one_row_only(framework: str, name: str) -> None:
         (REFERENCE, transformers_shapes(framework, name)),
     ]
 
-    for keymap, keys in both:
+    for table, keys in both:
         for key in keys:
-            rows = [role for role, row in keymap.patterns.items() if row.match(key) is not None]
+            rows = [role for role, row in table.patterns.items() if row.match(key) is not None]
             assert len(rows) == 1, f"{key} fits {rows}"
 
 
 def test_no_published_network_is_forgotten() -> None:
     counts = {"pycls": 24, "timm": 30, "torchvision": 15, "mmpretrain": 8, "classy-vision": 17}
+    counts |= {"pytorchcv": 24}
 
     found = {framework: len(names) for framework, names in published_names().items()}
 
@@ -180,6 +184,65 @@ def test_a_name_that_is_nearly_right_is_no_name_of_the_reference(name: str) -> N
 def test_a_role_that_a_framework_lacks_cannot_be_spelled() -> None:
     with pytest.raises(KeyError, match="attention pool"):
         PYCLS.spell("attention pool", {})
+
+
+OF_KERAS = keymap(
+    "keras",
+    "stage{stage}.block{block}",
+    stem=("stem_conv", "stem_bn"),
+    shortcut=("skip", "skip_bn"),
+    reduce=("conv1", "bn1"),
+    grouped=("conv2", "bn2"),
+    expand=("conv3", "bn3"),
+    attention=("squeeze", "excite"),
+    classifier="head",
+    leaves=Leaves(
+        conv="kernel:0",
+        norm={
+            "weight": "gamma",
+            "bias": "beta",
+            "running_mean": "moving_mean",
+            "running_var": "moving_variance",
+        },
+        affine={"weight": "kernel:0", "bias": "bias:0"},
+    ),
+)
+"""Leaves as TensorFlow has them."""
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("stem_conv.kernel:0", "embedder.embedder.convolution.weight"),
+        ("stem_bn.gamma", "embedder.embedder.normalization.weight"),
+        ("stem_bn.beta", "embedder.embedder.normalization.bias"),
+        ("stem_bn.moving_mean", "embedder.embedder.normalization.running_mean"),
+        ("stem_bn.moving_variance", "embedder.embedder.normalization.running_var"),
+        ("stage1.block2.squeeze.bias:0", "encoder.stages.1.layers.2.layer.2.attention.0.bias"),
+        ("head.kernel:0", "classifier.1.weight"),
+        ("head.bias:0", "classifier.1.bias"),
+    ],
+)
+def test_a_framework_s_own_leaves_are_read_and_spelled(theirs: str, ours: str) -> None:
+    assert translate(theirs, OF_KERAS, REFERENCE, "y") == ours
+    assert translate(ours, REFERENCE, OF_KERAS, "y") == theirs
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["stem_conv.weight", "stem_conv.kernel", "stem_bn.weight", "stem_bn.kernel:0", "head.beta"],
+)
+def test_leaves_of_another_framework_are_no_names(name: str) -> None:
+    assert OF_KERAS.parse(name) is None
+
+
+@pytest.mark.parametrize("table", [OF_KERAS, MLX_IMAGE])
+def test_a_framework_without_counters_has_no_name_that_is_read_as_one(table: Keymap) -> None:
+    name = table.spell("stem.norm", {"norm": "num_batches_tracked"})
+
+    assert not table.leaves.count_batches
+    assert TIMM.leaves.count_batches
+    assert table.parse(name) is None
 
 
 COUNTS = st.integers(0, 99_999)

@@ -9,10 +9,11 @@ import pytest
 
 from converters.families.keymap import REFERENCE
 from converters.families.openmmlab import OPENMMLAB
+from converters.families.pytorchcv import PYTORCHCV
 from converters.families.timm import TIMM
 from converters.families.torchvision import TORCHVISION
 from tests.converters.families.test_openmmlab import renamed
-from tests.oracles import pycls, timm, torchvision
+from tests.oracles import pycls, pytorchcv, timm, torchvision
 
 if TYPE_CHECKING:
     from converters.families.keymap import Keymap
@@ -26,7 +27,7 @@ def names(framework: str) -> dict[str, list[str]]:
     if framework == "mmpretrain":
         state = renamed(pycls.build(pycls.TINY_X))
         return {"x": [name.replace("fc.", "head.fc.") for name in state]}
-    oracle = {"timm": timm, "torchvision": torchvision}[framework]
+    oracle = {"timm": timm, "torchvision": torchvision, "pytorchcv": pytorchcv}[framework]
     return {
         "x": list(oracle.build(attention=False).state_dict()),
         "y": list(oracle.build(attention=True).state_dict()),
@@ -34,7 +35,7 @@ def names(framework: str) -> dict[str, list[str]]:
 
 
 EVERY_KEYMAP = pytest.mark.parametrize(
-    "keymap", [TIMM, TORCHVISION, OPENMMLAB], ids=lambda keymap: keymap.framework
+    "keymap", [TIMM, TORCHVISION, OPENMMLAB, PYTORCHCV], ids=lambda keymap: keymap.framework
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from typing import TYPE_CHECKING, Any, cast
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 import timm
@@ -153,6 +153,22 @@ def test_classy_vision_has_the_names_shapes_and_order_that_are_written(
         ("fc.weight", (classes, config.hidden_sizes[-1])),
         ("fc.bias", (classes,)),
     )
+
+
+@QUICK
+@given(any_stages(), st.sampled_from((1, 3, 4)))
+def test_pytorchcv_has_the_names_shapes_and_order_that_are_written(
+    config: RegNetConfig, channels: int
+) -> None:
+    pytest.importorskip("pytorchcv")
+    config = RegNetConfig(**config.to_dict() | {"num_channels": channels})
+    assume(not list(target_named("pytorchcv")._obstacles(config, has_classifier=True)))
+    source = Mock(config=config, has_classifier=True)
+
+    with torch.device("meta"):
+        real = target_named("pytorchcv").build(source, None).module
+
+    assert written("pytorchcv", config) == layout(real)
 
 
 def built_by_timm(config: RegNetConfig) -> nn.Module:

@@ -42,6 +42,7 @@ FRAMEWORKS = {
     "pycls": "pycls",
     "classy-vision": "classy_vision",
     "mmpretrain": "mmpretrain",
+    "pytorchcv": "pytorchcv",
 }
 """Name for `--to` to the module that must be there to try it."""
 
@@ -225,6 +226,12 @@ def test_it_has_the_same_bytes_every_time(framework: str, tmp_path: Path) -> Non
         ("timm", {"downsample_in_first_stage": False}, "first stage does not downsample"),
         ("mmpretrain", {"hidden_act": "silu"}, "its activation is silu"),
         ("classy-vision", {"hidden_act": "silu"}, "its activation is silu"),
+        ("pytorchcv", {"hidden_act": "silu"}, "its activation is silu"),
+        ("pytorchcv", {"downsample_in_first_stage": False}, "first stage does not downsample"),
+        ("pytorchcv", {"embedding_size": 27, "layer_type": "y"}, "27 channels squeezes to 7"),
+        ("mlx-image", {"num_channels": 1}, "the stem of mlx-image takes three"),
+        ("mlx-image", {"hidden_act": "silu"}, "its activation is silu"),
+        ("mlx-image", {"downsample_in_first_stage": False}, "first stage does not downsample"),
         ("pycls", {"hidden_act": "selu"}, "its activation is selu, which no pycls file can say"),
         ("pycls", {"hidden_act": "silu", "layer_type": "y"}, "its activation is silu"),
         ("torchvision", {"downsample_in_first_stage": False}, "first stage does not downsample"),
@@ -265,7 +272,7 @@ def test_a_checkpoint_is_refused_before_it_is_converted(
         write_back(path, tmp_path / "written", "mmpretrain")
 
 
-@pytest.mark.parametrize("framework", ["pycls", "torchvision"])
+@pytest.mark.parametrize("framework", ["pycls", "torchvision", "pytorchcv"])
 def test_a_trunk_is_refused_where_every_network_has_a_classifier(
     framework: str, tmp_path: Path
 ) -> None:
@@ -287,7 +294,7 @@ def test_a_trunk_is_written_where_there_are_trunks(framework: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("channels", [1, 4, 5])
-@pytest.mark.parametrize("framework", ["timm", "mmpretrain"])
+@pytest.mark.parametrize("framework", ["timm", "mmpretrain", "pytorchcv"])
 def test_other_input_channels_are_kept_as_they_are(
     framework: str, channels: int, tmp_path: Path
 ) -> None:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     State = dict[str, NDArray[Any]]
 
 BGR = ("pycls", "mmpretrain")
-RGB = ("timm", "torchvision", "classy-vision", "transformers")
+RGB = ("timm", "torchvision", "classy-vision", "transformers", "pytorchcv")
 CLASSES = 10
 
 
@@ -191,6 +191,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "a trunk of timm": trunk_of_timm,
     "a trunk of pycls": lambda folder: backbone_of("pycls", "head.", folder),
     "a trunk of torchvision": lambda folder: backbone_of("torchvision", "fc.", folder),
+    "a trunk of pytorchcv": lambda folder: backbone_of("pytorchcv", "output.", folder),
     "a trunk of mmpretrain": lambda folder: backbone_of("mmpretrain", "head.", folder),
     "a trunk of ClassyVision": lambda folder: backbone_of("classy-vision", "_heads.", folder),
     "a trunk of VISSL": lambda folder: of_vissl(folder, None),
@@ -236,6 +237,7 @@ KEYMAPS = {
     "torchvision": ("converters.families.torchvision", "TORCHVISION"),
     "mmpretrain": ("converters.families.openmmlab", "OPENMMLAB"),
     "classy-vision": ("converters.families.classy_vision", "CLASSY_VISION"),
+    "pytorchcv": ("converters.families.pytorchcv", "PYTORCHCV"),
 }
 
 
@@ -311,7 +313,9 @@ def test_the_raw_weights_fail_where_the_framework_takes_the_averaged_ones(tmp_pa
 @pytest.mark.parametrize(
     ("field", "value"), [("hidden_act", "silu"), ("downsample_in_first_stage", False)]
 )
-@pytest.mark.parametrize("framework", ["pycls", "timm", "torchvision", "classy-vision"])
+@pytest.mark.parametrize(
+    "framework", ["pycls", "timm", "torchvision", "classy-vision", "pytorchcv"]
+)
 def test_a_configuration_that_no_tensor_contradicts_fails(
     framework: str, field: str, value: object, tmp_path: Path
 ) -> None:

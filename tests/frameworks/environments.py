@@ -1,0 +1,72 @@
+"""Runs the scripts of frameworks in their environments."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+RECORDED = ROOT / "tests" / "recorded"
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A framework with a virtual environment of its own.
+
+    Attributes:
+        environment: Behind ``.venv-``.
+        script: Of ``tests/frameworks``.
+        ending: Of the files that it saves.
+        packages: What is installed there, as `recorded` files name it.
+        is_written: Whether there is a ``--to`` for it.
+    """
+
+    environment: str
+    script: str
+    ending: str
+    packages: tuple[str, ...]
+    is_written: bool = False
+
+    @property
+    def python(self) -> Path:
+        """The interpreter of its environment, which need not exist."""
+        return ROOT / f".venv-{self.environment}" / "bin" / "python"
+
+    def act(self, action: str, network: str, path: Path) -> np.ndarray:
+        """Have it record or run a network; see :mod:`tests.frameworks`.
+
+        Args:
+            action: ``record`` or ``run``.
+            network: Of :data:`tests.frameworks.drawn.NETWORKS`.
+            path: The file that it writes or reads.
+
+        Returns:
+            Its logits of the two images, (2, classes).
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            logits = Path(folder) / "logits.npy"
+            script = f"tests.frameworks.{self.script}"
+            command = [self.python, "-m", script, action, network, path.absolute(), logits]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            found: np.ndarray = np.load(logits)
+            return found
+
+    def versions(self) -> str:
+        """What is installed in its environment, such as ``mlx 0.32.4``."""
+        code = "import sys; from importlib.metadata import version\n"
+        code += "print(', '.join(f'{name} {version(name)}' for name in sys.argv[1:]))"
+        command = [self.python, "-c", code, *self.packages]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+FRAMEWORKS = {
+    "mlx-image": Framework(
+        "mlx", "mlx_image", ".safetensors", ("mlx-image", "mlx"), is_written=True
+    ),
+}
+"""As ``--from`` names them."""

@@ -1,0 +1,71 @@
+"""Today's code against the real frameworks at published sizes; ``make test-frameworks``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from converters.jobs.convert import convert
+from converters.jobs.writeback import write_back
+from regnet import RegNetForImageClassification
+from tests.frameworks.drawn import REAL, SMALL, Network
+from tests.frameworks.environments import FRAMEWORKS
+from tests.frameworks.test_recorded import LIMIT, difference, logits_of
+from tests.oracles.statistics import randomise
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+NETWORKS = pytest.mark.parametrize("network", [*SMALL, *REAL])
+
+
+def require(framework: str) -> None:
+    if not FRAMEWORKS[framework].python.exists():
+        pytest.skip(f"{framework} has no environment: make test-frameworks")
+
+
+@NETWORKS
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_what_the_framework_saves_computes_what_it_computes(
+    framework: str, network: str, tmp_path: Path
+) -> None:
+    require(framework)
+    saved = tmp_path / f"net{FRAMEWORKS[framework].ending}"
+    theirs = FRAMEWORKS[framework].act("record", network, saved)
+
+    convert(saved, tmp_path / "out", formats=())
+
+    assert difference(logits_of(tmp_path / "out"), theirs) < LIMIT
+
+
+def folder_of(network: Network, folder: Path) -> Path:
+    """A converted folder with weights like a trained network's."""
+    from regnet import RegNetConfig
+
+    config = RegNetConfig(
+        hidden_sizes=list(network.widths),
+        depths=list(network.depths),
+        groups_width=network.group_width,
+        layer_type=network.layer_type,
+        num_labels=network.classes,
+    )
+    randomise(RegNetForImageClassification(config)).save_pretrained(folder / "ours")
+    convert(folder / "ours", folder / "out", formats=())
+    return folder / "out"
+
+
+@NETWORKS
+@pytest.mark.parametrize("framework", [name for name, one in FRAMEWORKS.items() if one.is_written])
+def test_what_is_written_back_loads_strictly_and_computes_what_ours_does(
+    framework: str, network: str, tmp_path: Path
+) -> None:
+    require(framework)
+    folder = folder_of((SMALL | REAL)[network], tmp_path)
+    back = tmp_path / f"back{FRAMEWORKS[framework].ending}"
+
+    write_back(folder, back, framework)
+
+    assert difference(FRAMEWORKS[framework].act("run", network, back), logits_of(folder)) < LIMIT

@@ -1,0 +1,134 @@
+"""What the real frameworks saved converts to networks that compute what they computed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from converters.errors import InputError
+from converters.families.known import FAMILIES
+from converters.families.tensor_layout import TORCH, TensorLayout
+from converters.jobs.convert import convert
+from converters.jobs.writeback import write_back
+from regnet import RegNetForImageClassification
+from regnet.design_space import fit_widths_to_groups, stage_widths_and_depths
+from tests.frameworks.drawn import NETWORKS, SMALL, images
+from tests.frameworks.environments import FRAMEWORKS, RECORDED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMIT = 1e-5
+"""Largest difference in float32, in units of the largest logit."""
+
+EVERY_NETWORK = pytest.mark.parametrize("network", SMALL)
+EVERY_FRAMEWORK = pytest.mark.parametrize("framework", FRAMEWORKS)
+
+
+def recorded(framework: str, network: str) -> Path:
+    return RECORDED / framework / (network + FRAMEWORKS[framework].ending)
+
+
+@cache
+def recorded_logits(framework: str, network: str) -> np.ndarray:
+    content = json.loads((RECORDED / framework / "logits.json").read_text("utf-8"))
+    return np.array(content["logits"][network], np.float32)
+
+
+@torch.inference_mode()
+def logits_of(folder: Path) -> np.ndarray:
+    network = RegNetForImageClassification.from_pretrained(folder)
+    logits: np.ndarray = network(torch.from_numpy(images())).logits.numpy()
+    return logits
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_s_stages_are_those_of_its_rule(name: str) -> None:
+    network = NETWORKS[name]
+    rule = stage_widths_and_depths(network.depth, network.w_0, network.w_a, network.w_m)
+    widths = fit_widths_to_groups(rule[0], network.group_width)
+
+    assert (tuple(widths), tuple(rule[1])) == (network.widths, network.depths)
+
+
+@EVERY_NETWORK
+@EVERY_FRAMEWORK
+def test_a_recorded_file_computes_what_its_framework_computed(
+    framework: str, network: str, tmp_path: Path
+) -> None:
+    done = convert(recorded(framework, network), tmp_path / "out", formats=())
+
+    assert done.inspection.source.framework == framework
+    assert difference(logits_of(tmp_path / "out"), recorded_logits(framework, network)) < LIMIT
+
+
+@EVERY_NETWORK
+@EVERY_FRAMEWORK
+def test_recorded_logits_tell_images_and_classes_apart(framework: str, network: str) -> None:
+    logits = recorded_logits(framework, network)
+
+    assert logits.shape == (2, SMALL[network].classes)
+    assert difference(logits[:1], logits[1:]) > 0.02
+    assert np.ptp(logits[0]) > 0.1
+
+
+LAYOUTS = [
+    (name, layout)
+    for name in FRAMEWORKS
+    for layout in (
+        TORCH,
+        TensorLayout("HWIO", "IO"),
+        TensorLayout("OHWI"),
+        TensorLayout("OWHI"),
+        TensorLayout("HWIO"),
+        TensorLayout("WHIO", "IO"),
+        TensorLayout(matrix="IO"),
+    )
+    if layout != FAMILIES[name].family.layout
+]
+
+
+@pytest.mark.parametrize(("framework", "layout"), LAYOUTS)
+@EVERY_NETWORK
+def test_another_layout_is_seen(
+    framework: str,
+    layout: TensorLayout,
+    network: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By shapes, or where none tells, as with height and width, by what comes out."""
+    known = FAMILIES[framework]
+    monkeypatch.setattr(f"{known.module}.FAMILY", replace(known.family, layout=layout))
+
+    try:
+        convert(recorded(framework, network), tmp_path / "out", formats=())
+    except InputError:
+        return
+    assert (
+        difference(logits_of(tmp_path / "out"), recorded_logits(framework, network)) > 100 * LIMIT
+    )
+
+
+@pytest.mark.parametrize("framework", [name for name, one in FRAMEWORKS.items() if one.is_written])
+@EVERY_NETWORK
+def test_a_recorded_network_is_written_back_as_it_was(
+    framework: str, network: str, tmp_path: Path
+) -> None:
+    convert(recorded(framework, network), tmp_path / "out", formats=())
+    back = tmp_path / f"back{FRAMEWORKS[framework].ending}"
+    write_back(tmp_path / "out", back, framework)
+    convert(back, tmp_path / "again", formats=())
+
+    ours, again = ((tmp_path / out / "model.safetensors").read_bytes() for out in ("out", "again"))
+    assert ours == again
