@@ -46,6 +46,7 @@ class Published:
         licence: Of the weights; None if nobody states one.
         channel_order: Of the images it was trained on, if not its framework's own.
         sha256: How the digest of its file begins, if the file's name says so.
+        sha1: The digest of its file, if its publisher says so.
         origin: Name of the file that it was published in before it was a repository.
         crop_pct: timm's, from which the transform's short side follows; None for other publishers.
         default: Whether timm means this one by the part of its name before the tag.
@@ -65,6 +66,7 @@ class Published:
     licence: str | None = None
     channel_order: ChannelOrder | None = None
     sha256: str | None = None
+    sha1: str | None = None
     origin: str | None = None
     crop_pct: float | None = None
     default: bool = False
@@ -76,8 +78,8 @@ class Published:
 
     @property
     def file_name(self) -> str | None:
-        """Of its file; None if it never was one."""
-        return self.url.rpartition("/")[2] if self.url else self.origin
+        """Of its file, which may come in a zip; None if it never was one."""
+        return self.url.rpartition("/")[2].removesuffix(".zip") if self.url else self.origin
 
     @property
     def digest(self) -> str | None:

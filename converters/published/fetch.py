@@ -23,6 +23,7 @@ from converters.checkpoint import open_checkpoint
 from converters.checkpoint.digests import sha256_of
 from converters.errors import DISTRIBUTION, ConversionError, InputError, StorageError, in_words
 from converters.published.http import content_length, content_range, opened
+from converters.published.unpack import unpack
 from converters.staging.staged import require_bytes
 from converters.staging.unfinished import is_same
 
@@ -89,7 +90,7 @@ def fetch(published: Published, progress: Progress) -> Path:
         from converters.published.fetch_hub import fetch_repository
 
         return fetch_repository(published.full_name, folder, progress, offline=is_offline())
-    target = folder / published.url.rsplit("/", 1)[1]
+    target = folder / str(published.file_name)
     if target.is_file():
         _require_checkpoint(
             target, f"{target}, in the cache, is no checkpoint", "delete it, and run again"
@@ -100,10 +101,13 @@ def fetch(published: Published, progress: Progress) -> Path:
                 f"{published.full_name} is not in the cache and the network is forbidden; unset "
                 f"REGNET_OFFLINE and HF_HUB_OFFLINE, or fetch {published.url} elsewhere."
             )
-        admit = partial(_admit, published.url, target.with_name(f"{target.name}.sha256"))
         most = _MOST_OF_ANY
         if published.parameters:
             most = max(_MOST_OF_A_SMALL_FILE, _MOST_OF_A_PARAMETER * published.parameters)
+        record = target.with_name(f"{target.name}.sha256")
+        unwrap = partial(unpack, name=target.name, most=most, sha1=published.sha1)
+        is_wrapped = not published.url.endswith(f"/{target.name}")
+        admit = partial(_admit, published.url, record, unwrap if is_wrapped else lambda _: None)
         try:
             download(published.url, target, progress, published.sha256, most=most, admit=admit)
         except OSError as error:
@@ -314,10 +318,11 @@ def _require_digest(path: Path, beginning: str | None, url: str) -> str:
     return digest
 
 
-def _admit(url: str, record: Path, path: Path, digest: str) -> None:
+def _admit(url: str, record: Path, unwrap: Callable[[Path], None], path: Path, digest: str) -> None:
     """Let a checkpoint into the cache, and nothing else than the first time.
 
     ``record`` keeps the digest that came the first time; it stays when the checkpoint is deleted.
+    What is around the checkpoint is taken off by ``unwrap``.
     """
     first = record.read_bytes().strip() if record.is_file() else b""
     # A record that was not written to its end is none.
@@ -327,6 +332,7 @@ def _admit(url: str, record: Path, path: Path, digest: str) -> None:
             f"({record}); it was deleted, so distrust the network, or if it was published anew, "
             "move that record away."
         )
+    unwrap(path)
     _require_checkpoint(
         path, f"What {url} sent is none", "it was deleted, so run the command again"
     )
