@@ -23,7 +23,7 @@ from converters.checkpoint.pickle_machine import (
 )
 from converters.checkpoint.pickle_reader import instructions
 from converters.checkpoint.refused_globals import runs_code
-from converters.checkpoint.values import Opaque
+from converters.checkpoint.values import Opaque, Storage
 from converters.errors import printable
 from regnet.files.dtypes import ELEMENT_TYPES
 
@@ -157,8 +157,9 @@ def audit_pickle(source: PickleSource, most: int = MAX_OPCODES) -> PickleAudit:
     lost = None
     marked = False
     count = 0
+    steps = instructions(source, machine.expects_elements)
     try:
-        for count, (name, argument, at) in enumerate(instructions(source)):
+        for count, (name, argument, at) in enumerate(steps):
             marked |= count == 0 and name == "PROTO"
             if count == most:
                 lost = lost or f"byte {at}: more than {most} instructions"
@@ -277,6 +278,8 @@ class _AuditMachine(PickleMachine):
 def shown(value: object, levels: int = _LEVELS) -> str:
     """A value of a pickle for people: bounded, on one line, without control characters."""
     match value:
+        case Storage():
+            return f"{value.length} bytes"
         case Opaque():
             return printable(value.qualified_name) + ("" if value.args is None else "(...)")
         case str() | bytes():

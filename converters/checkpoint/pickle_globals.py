@@ -9,7 +9,8 @@ from __future__ import annotations
 from struct import calcsize, unpack
 from typing import TYPE_CHECKING, cast
 
-from converters.checkpoint.values import MAX_AXES, MAX_SIZE, Opaque, StoredTensor, Tree
+from converters.checkpoint.pickle_arrays import ENCODE, FROM_BUFFER, from_buffer
+from converters.checkpoint.values import MAX_AXES, MAX_SIZE, Opaque, Storage, StoredTensor, Tree
 from regnet.files.dtypes import ELEMENT_TYPES, OF_STORAGE
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _RENAMED = {
     "__builtin__": "builtins",
     "copy_reg": "copyreg",
     "numpy.core.multiarray": "numpy._core.multiarray",
+    "numpy.core.numeric": "numpy._core.numeric",
 }
 
 
@@ -96,7 +98,7 @@ class Keys:
         while pending:
             member = pending.pop()
             seen += len(member) if isinstance(member, tuple | frozenset) else 0
-            if isinstance(member, dict | list | set) or seen > MAX_KEY:
+            if isinstance(member, dict | list | set | Storage) or seen > MAX_KEY:
                 raise TypeError(f"a {type(value).__name__} as a key")
             if isinstance(member, tuple | frozenset):
                 pending.extend(cast("tuple[Tree, ...]", tuple(member)))
@@ -245,6 +247,8 @@ def _from_type(args: tuple[Tree, ...]) -> Tree:
 def _encoded(args: tuple[Tree, ...]) -> Tree:
     """Build ``_codecs.encode(text, "latin1")``, which is how protocol 2 spells bytes."""
     text, encoding = args
+    if isinstance(text, Storage) and text.is_text and encoding in ("latin1", "latin-1"):
+        return text
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise ValueError("bytes in an unknown encoding")
     return text.encode("latin-1")
@@ -326,8 +330,9 @@ _BUILDERS = _TENSOR_BUILDERS | {
     "builtins.bytes": lambda args: bytes(cast("Sequence[int]", _sequence(args))),
     "builtins.bytearray": lambda args: bytes(cast("Sequence[int]", _sequence(args))),
     "builtins.complex": lambda args: complex(*cast("tuple[float, float]", args)),
-    "_codecs.encode": _encoded,
+    ENCODE: _encoded,
     "numpy._core.multiarray.scalar": _numpy_scalar,
+    FROM_BUFFER: from_buffer,
     "copyreg._reconstructor": _reconstructed,
 }
 

@@ -11,6 +11,12 @@ from collections.abc import Callable, Sized
 from functools import partialmethod
 from typing import Any, TypeAlias
 
+from converters.checkpoint.pickle_arrays import (
+    OF_STATE,
+    RECONSTRUCT,
+    are_elements_next,
+    array_of,
+)
 from converters.checkpoint.pickle_globals import (
     Keys,
     build,
@@ -90,6 +96,7 @@ class PickleMachine:
         self._stack: list[Tree] = []
         self._below: list[list[Tree]] = []  # what was on the stack at each open mark
         self._memo: dict[int, Tree] = {}
+        self._arrays: dict[int, list[int]] = {}  # where arrays without their elements are kept
         self._position = 0
         self._steps = 0
         self._copied = 0
@@ -118,7 +125,7 @@ class PickleMachine:
         elif name in _PUTS:
             if argument > MAX_OPCODES:  # for which the unpickler in C would make room
                 raise ValueError(f"a value kept as number {argument}")
-            self._memo[argument] = self._stack[-1]
+            self._keep(argument)
         elif name in _GETS:
             self._stack.append(self._memo[argument])
         else:
@@ -126,6 +133,10 @@ class PickleMachine:
             if handler is None:
                 raise ValueError(f"{name} has no place in a checkpoint")
             handler(argument)
+
+    def expects_elements(self) -> bool:
+        """Whether a string that is pushed next holds the elements of an array."""
+        return are_elements_next(self._stack, self._below[-1] if self._below else [])
 
     def result(self) -> Tree:
         """Return what STOP leaves on the stack.
@@ -173,7 +184,12 @@ class PickleMachine:
         self._stack.append(self._stack[-1])
 
     def _op_memoize(self, _: None) -> None:
-        self._memo[len(self._memo)] = self._stack[-1]
+        self._keep(len(self._memo))
+
+    def _keep(self, number: int) -> None:
+        value = self._memo[number] = self._stack[-1]
+        if isinstance(value, Opaque) and value.qualified_name == RECONSTRUCT:
+            self._arrays.setdefault(id(value), []).append(number)
 
     # Containers.
 
@@ -322,11 +338,24 @@ class PickleMachine:
         if isinstance(target, Opaque):
             if target.args is None:  # which changes what every other object is made by
                 raise self._unsafe(changed(target.qualified_name))
+            if target.qualified_name in OF_STATE and target.state is not None:
+                raise ValueError(f"it sets the state of {target.qualified_name} twice")
             target.state = state
+            self._finish_array(target)
         elif not isinstance(target, dict):
             # The attributes of an OrderedDict (torch's `_metadata`) are left out. Those of a tensor
             # could be another storage.
             raise TypeError(f"it sets the state of {_kind(target)}")
+
+    def _finish_array(self, note: Opaque) -> None:
+        """Put an array that was given its elements in the place of the note of its making."""
+        tensor = array_of(note)
+        if tensor is None:
+            return
+        self._stack[-1] = tensor
+        for number in self._arrays.pop(id(note), ()):
+            if self._memo[number] is note:
+                self._memo[number] = tensor
 
     def _op_binpersid(self, _: None) -> None:
         match self._stack.pop():

@@ -7,6 +7,7 @@ The standard library's :mod:`pickletools` splits the bytes into instructions, ex
 from __future__ import annotations
 
 import os
+import pickle  # for the names of its opcodes; nothing is unpickled
 import pickletools
 import re
 import warnings
@@ -20,9 +21,10 @@ from converters.checkpoint.pickle_machine import (
     no_storage,
 )
 from converters.checkpoint.source_file import damaged, stream_of
+from converters.checkpoint.values import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from converters.checkpoint.source_file import ReadableAt
     from converters.checkpoint.values import Tree
@@ -38,6 +40,14 @@ MAX_STRING = 1 << 26
 
 MAX_DEPTH = 200
 """Containers inside containers."""
+
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+
+_LENGTHS = {
+    "SHORT_BINBYTES": 1, "BINBYTES": 4, "BINBYTES8": 8, "BYTEARRAY8": 8,
+    "SHORT_BINUNICODE": 1, "BINUNICODE": 4, "BINUNICODE8": 8,
+}  # fmt: skip
+"""Strings of bytes and texts with their length before them, and how many bytes that has."""
 
 _PLAIN_LINES = {
     "INT": rb"0[01]|-?(0|[1-9][0-9]*)",
@@ -70,6 +80,7 @@ class PickleSource:
         self._stream.seek(start)
         self._position = start
         self._end = file.size
+        self._origin = file.origin
         self._limit = start + MAX_PICKLE
         self.label = file.name
         self.exhausted = False
@@ -96,6 +107,23 @@ class PickleSource:
         self._position += len(data)
         if self._position > self._limit:
             raise ValueError(f"more than {MAX_PICKLE} bytes")
+
+    def pass_over(self, length: int, *, is_text: bool) -> Storage:
+        """Return where the next ``length`` bytes lie, and go behind them without reading any.
+
+        Raises:
+            ValueError: So many are not left.
+        """
+        start = self._position
+        passed = min(length, self._end - start)
+        self._stream.seek(passed, os.SEEK_CUR)
+        self._position += passed
+        self._limit += passed
+        if passed < length:
+            self.exhausted = True
+            raise ValueError(f"{length} bytes of which {passed} are there")
+        path, base = self._origin
+        return Storage(path, base + start, length, None, f"the array at byte {start}", is_text)
 
     def tell(self) -> int:
         """Return the position in the stream."""
@@ -140,7 +168,7 @@ def read_pickle(
     machine = PickleMachine(source.label, find_storage, has_views=has_views)
     position = source.tell()
     try:
-        for name, argument, position in _plain_instructions(source):
+        for name, argument, position in _plain_instructions(source, machine.expects_elements):
             machine.step(name, argument, position)
         tree = machine.result()
         require_bounded(tree)
@@ -154,16 +182,43 @@ def read_pickle(
     return tree
 
 
-def instructions(source: PickleSource) -> Iterator[tuple[str, Any, int]]:
-    """Split a pickle into instructions: name, argument, position; a ValueError where it is none."""
+def instructions(
+    source: PickleSource, is_content: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[str, Any, int]]:
+    """Split a pickle into instructions: name, argument, position.
+
+    Args:
+        source: Where the pickle is.
+        is_content: Asked where a string comes whether it holds the elements of an array. Those are
+            weights, which no pickle is opened for: they are passed over, and the argument is a
+            :class:`Storage` that says where they lie.
+
+    Raises:
+        ValueError: It is none.
+    """
     with warnings.catch_warnings():
         # pickletools warns of escapes in names that Python will refuse one day.
         warnings.simplefilter("ignore", DeprecationWarning)
-        for opcode, argument, at in pickletools.genops(cast("IO[bytes]", source)):
-            yield opcode.name, argument, at or 0
+        code = b""
+        while code != pickle.STOP:
+            at = source.tell()
+            code = source.read(1)
+            opcode = _OPCODES.get(code)
+            if opcode is None:
+                what = f"at position {at}, opcode {code!r} unknown"
+                raise ValueError(what if code else "pickle exhausted before seeing STOP")
+            argument = None
+            if opcode.name in _LENGTHS and is_content():
+                size = int.from_bytes(source.read(_LENGTHS[opcode.name]), "little")
+                argument = source.pass_over(size, is_text="UNICODE" in opcode.name)
+            elif opcode.arg is not None:
+                argument = opcode.arg.reader(cast("IO[bytes]", source))
+            yield opcode.name, argument, at
 
 
-def _plain_instructions(source: PickleSource) -> Iterator[tuple[str, Any, int]]:
+def _plain_instructions(
+    source: PickleSource, is_content: Callable[[], bool]
+) -> Iterator[tuple[str, Any, int]]:
     """Split a pickle as :func:`instructions` does, where every program splits it so.
 
     Raises:
@@ -171,7 +226,7 @@ def _plain_instructions(source: PickleSource) -> Iterator[tuple[str, Any, int]]:
             not end within its frame, the unpickler in C goes on somewhere else, without a word.
     """
     frame_end: int | None = None
-    for name, argument, at in instructions(source):
+    for name, argument, at in instructions(source, is_content):
         end = source.tell()
         pattern = _PLAIN_LINES.get(name, b"(?s:.*)")
         if not all(re.fullmatch(pattern, line.removesuffix(b"\n")) for line in source.lines):

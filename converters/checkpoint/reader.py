@@ -9,7 +9,7 @@ from zlib import crc32
 
 from converters.checkpoint.file_audit import audit_file
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
-from converters.checkpoint.pickle_reader import SkimmedPickle, read_pickle
+from converters.checkpoint.pickle_reader import PickleSource, SkimmedPickle, read_pickle
 from converters.checkpoint.safetensors_container import read_safetensors
 from converters.checkpoint.sniff import (
     HEAD_SIZE,
@@ -17,7 +17,7 @@ from converters.checkpoint.sniff import (
     is_tar,
     looks_like_safetensors,
 )
-from converters.checkpoint.source_file import Closing, SourceFile
+from converters.checkpoint.source_file import Closing, SourceFile, damaged
 from converters.checkpoint.values import Beside, Run, Storage, StoredTensor, Tree
 from converters.checkpoint.zip_container import checksum_error, read_zip
 from converters.checkpoint.zip_directory import ZIP_START
@@ -52,8 +52,8 @@ class Checkpoint(Closing):
 
     Attributes:
         path: What was named: the file, the folder of several, or one of these.
-        container: How it is laid out: ``zip``, ``legacy`` or ``safetensors``; several files as
-            ``folder``, ``shard_list`` or ``slice_list``.
+        container: How it is laid out: ``zip``, ``legacy``, ``pickle`` (one of NumPy's arrays) or
+            ``safetensors``; several files as ``folder``, ``shard_list`` or ``slice_list``.
         tree: What it holds, keys as saved and in their order; of safetensors, tensors by name.
         metadata: The text a safetensors header carries beside its tensors; else empty.
         beside: What else lies beside it and says what it is.
@@ -186,12 +186,32 @@ class Checkpoint(Closing):
 
     def _bytes(self, tensor: StoredTensor) -> bytearray:
         """Return the bytes of a contiguous tensor; a bytearray, so that the array is writable."""
+        if any(part.storage.is_text for part in tensor.parts):
+            return bytearray().join(
+                self._encoded(part) if part.storage.is_text else self._bytes(part)
+                for part in tensor.parts
+            )
         data = bytearray(tensor.nbytes)
         position = 0
         for chunk in self.chunks(tensor):
             data[position : position + len(chunk)] = chunk
             position += len(chunk)
         return data
+
+    def _encoded(self, tensor: StoredTensor) -> bytearray:
+        """Return the bytes of a contiguous tensor that the file has as text."""
+        storage, where = tensor.storage, printable(tensor.storage.path.name)
+        text = b"".join(self._read(storage))
+        try:
+            data = text.decode().encode("latin-1")
+        except UnicodeError as error:
+            what = f"is damaged, {storage.label} is no text that stands for bytes"
+            raise damaged(where, what) from error
+        start = tensor.storage_offset * tensor.itemsize
+        if len(data) < start + tensor.nbytes:
+            what = f"is damaged, {storage.label} has {len(data)} bytes, fewer than its shape needs"
+            raise damaged(where, what)
+        return bytearray(memoryview(data)[start : start + tensor.nbytes])
 
     def _is_pending(self, storage: Storage) -> bool:
         return storage.crc32 is not None and storage not in self._verified
@@ -290,6 +310,36 @@ def _calls_nothing(head: bytes) -> bool:
     return False
 
 
+def _read_arrays(file: SourceFile) -> Tree | None:
+    """What a pickle holds that torch did not write, if NumPy's arrays are in it.
+
+    Raises:
+        InputError: It is damaged, or goes on behind its end.
+        UnsafeInputError: It would run code in other programs.
+    """
+    source = PickleSource(file)
+    tree = read_pickle(source)
+    file.require_unchanged()
+    if not _has_tensor(tree):
+        return None
+    if source.tell() != file.size:
+        what = f"goes on behind its end, it has {file.size} bytes and should have {source.tell()}"
+        raise damaged(file.name, what)
+    return tree
+
+
+def _has_tensor(tree: Tree) -> bool:
+    """Whether there is one in containers, which do not nest without end."""
+    pending = [tree]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, StoredTensor):
+            return True
+        if isinstance(value, dict | list | tuple):
+            pending.extend(value.values() if isinstance(value, dict) else value)
+    return False
+
+
 def read_checkpoint(file: SourceFile) -> Checkpoint:
     """Read what describes the tensors in an open file; errors are those of `open_checkpoint`."""
     head = file.read(0, min(HEAD_SIZE, file.size))
@@ -303,6 +353,9 @@ def read_checkpoint(file: SourceFile) -> Checkpoint:
     if what is not None:
         raise InputError(f"{file.name}: {what}.")
     try:
+        arrays = _read_arrays(file)
+        if arrays is not None:
+            return Checkpoint(file.path, "pickle", arrays, file)
         return Checkpoint(file.path, "legacy", read_legacy(file), file)
     except InputError as error:
         if head.startswith(_PICKLE_START):

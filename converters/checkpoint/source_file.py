@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from converters.errors import InputError, StorageError, printable
@@ -14,7 +15,6 @@ from regnet.files.reading import NotRegularError, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 Stamp = tuple[int, int]
 """Size in bytes, and time of change in nanoseconds."""
@@ -74,6 +74,10 @@ class ReadableAt(Protocol):
     def size(self) -> int:
         """In bytes."""
 
+    @property
+    def origin(self) -> tuple[Path, int]:
+        """The file that they lie in, and where they begin there, if they lie in one as they are."""
+
     def read(self, offset: int, length: int) -> bytes:
         """Return the ``length`` bytes at ``offset``."""
 
@@ -84,6 +88,7 @@ class Found:
 
     name: str
     data: bytes
+    origin: tuple[Path, int] = (Path(), 0)
 
     @property
     def size(self) -> int:
@@ -129,6 +134,7 @@ class SourceFile(Closing):
 
     Attributes:
         path: As given by the caller.
+        origin: That, and 0, where it begins.
         name: What messages call it: the last component of the path.
         size: In bytes, when it was opened.
         stamp: Size and time of change then; a file that has another one now has changed.
@@ -141,6 +147,7 @@ class SourceFile(Closing):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.origin = (path, 0)
         self.name = printable(path.name)
         try:
             self._file = open_regular(path)

@@ -60,10 +60,14 @@ class Storage(Run):
     Attributes:
         crc32: The checksum the file states for the run; ``None`` where the format has none.
         label: What messages call it: ``"archive/data/17"``, ``"storage 94023"``, ``"tensor 'a'"``.
+        is_text: Whether what lies in the file is a text in UTF-8, each of whose characters stands
+            for the byte of its number, as pickles before protocol 3 write bytes. The run is that
+            of the text, which may be twice as long.
     """
 
     crc32: int | None
     label: str
+    is_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +142,9 @@ class StoredTensor:
 
     @property
     def runs(self) -> tuple[Run, ...] | None:
-        """Where its bytes lie, in row-major order; None if they lie in another order."""
-        if not all(part.is_contiguous for part in (self, *self.parts)):
+        """Where its bytes lie, in row-major order; None if they lie otherwise, or are a text."""
+        parts = (self, *self.parts)
+        if not all(part.is_contiguous and not part.storage.is_text for part in parts):
             return None
         return tuple(
             Run(
@@ -238,5 +243,5 @@ class Beside:
 
 Tree: TypeAlias = (
     "dict[Hashable, Tree] | list[Tree] | tuple[Tree, ...] | set[Hashable] | frozenset[Hashable]"
-    " | str | bytes | int | float | complex | bool | StoredTensor | Opaque | None"
+    " | str | bytes | int | float | complex | bool | Storage | StoredTensor | Opaque | None"
 )

@@ -72,7 +72,7 @@ def read_zip(file: SourceFile) -> Tree:
     file.require_unchanged()
     if place.crc32 is not None and crc32(pickle) != place.crc32:
         raise checksum_error(place)
-    source = PickleSource(Found(label, pickle))
+    source = PickleSource(Found(label, pickle, (file.path, place.offset)))
     tree = read_pickle(source, archive.find_storage)  # first, since it may be an attack
     archive.require_known_layout()
     require_no_code_beside(file, archive.directory, _OF_CHECKPOINTS)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from converters.checkpoint.pickle_arrays import FROM_BUFFER, RECONSTRUCT, kind_of
 from converters.checkpoint.values import Opaque, StoredTensor
 from converters.errors import InputError, printable
 from converters.families.known import FAMILIES
@@ -39,13 +40,13 @@ _TENSOR_KINDS = {
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of another device",
     "torch._utils._rebuild_wrapper_subclass": "a tensor of a class of its own",
     "torch._tensor._rebuild_from_type_v2": "a tensor of a class of its own",
-    "numpy._core.multiarray._reconstruct": "a NumPy array",
 }
 """How people call what torch's and NumPy's pickles name."""
 
 _TENSOR_LIKE = re.compile(
     r"torch\.(_utils|_tensor|_subclasses|distributed|sparse|ao|jit)\..*|torch\.ScriptObject"
-    r"|torch\.nn\.parameter\..*|numpy\._core\.multiarray\._reconstruct|torchao\..*"
+    r"|torch\.nn\.parameter\..*|numpy\._core\.(multiarray\._reconstruct|numeric\._frombuffer)"
+    r"|torchao\..*"
 )
 """Names of what a module's state may be besides tensors that can be read."""
 
@@ -112,6 +113,8 @@ def _unread(name: str, value: object) -> Unread:
     """What a value is that is no tensor."""
     if isinstance(value, Opaque):
         kind = _TENSOR_KINDS.get(value.qualified_name, f"a {printable(value.qualified_name)}")
+        if value.qualified_name in (RECONSTRUCT, FROM_BUFFER):
+            kind = kind_of(value)
         return Unread(
             kind, value.args is not None and bool(_TENSOR_LIKE.match(value.qualified_name))
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.checkpoint import Opaque, StoredTensor, open_checkpoint
+from converters.checkpoint import Opaque, Storage, StoredTensor, open_checkpoint
 from converters.checkpoint.pickle_globals import BUILT, VALUES, qualified_name
 from converters.checkpoint.security import inspect_security
 from fuzz.differential.reading import UNREAD, Leaf, Reading, taken_apart, tensor
@@ -38,7 +38,7 @@ def _leaf(opened: Checkpoint, value: object) -> Leaf | None:
                 value.nbytes,
                 lambda: opened.array(value).tobytes(),
             )
-        case Opaque():
+        case Opaque() | Storage():
             return UNREAD
     return None
 

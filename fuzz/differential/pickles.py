@@ -104,6 +104,7 @@ _NAMES = (
     *("collections Counter", "builtins set", "builtins dict", "builtins list", "builtins tuple"),
     *("builtins frozenset", "builtins bytes", "builtins bytearray", "builtins complex"),
     *("__builtin__ set", "__builtin__ list", "copy_reg _reconstructor", "__builtin__ object"),
+    *("numpy._core.multiarray _reconstruct", "numpy._core.numeric _frombuffer", "numpy ndarray"),
     *("_codecs encode", "numpy._core.multiarray scalar", "numpy dtype", "yacs.config CfgNode"),
     *("argparse Namespace", "somebody Else", "torch.float32 real", "torch.nn.parameter Buffer"),
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import pickle
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,9 +50,31 @@ def _trees() -> list[Any]:
         parameter = torch.nn.Parameter(base)
         parameter.note = {"data": base.t()}  # type: ignore[attr-defined]
         trees.append({"weight": parameter, "bias": base[1]})
+        trees.append({"state_dict": _arrays(base), "epoch": sign})
         args = argparse.Namespace(lr=0.1, names=["a", None], model="regnet")
         trees.append({"weight": base, "args": args, "config": _Config(), "steps": sign})
     return trees
+
+
+def _arrays(base: torch.Tensor) -> dict[str, Any]:
+    """The same numbers as NumPy's, in every form that its pickles have."""
+    array: np.ndarray = base.numpy()
+    return {
+        "weight": array, "bias": array[0] * 2, "order": np.asfortranarray(array), "again": array,
+        "half": array.astype(np.float16), "scalar": np.array(7), "bytes": array.astype(np.uint8),
+        "none": array[:0], "big": array.astype(">f4"), "objects": np.array([1, None]),
+        "truth": array > 1, "step": np.float64(0.5), "raw": b"\x00\xff",
+    }  # fmt: skip
+
+
+def pickled() -> list[bytes]:
+    """Pickles of arrays, which torch did not write."""
+    base = torch.arange(1.0, 7.0).reshape(2, 3)
+    return [
+        pickle.dumps({"model": _arrays(sign * base), "author": "x"}, protocol)
+        for protocol in (1, 2, 3, 4, 5)
+        for sign in (1, -1)
+    ]
 
 
 def saved(*, is_zip: bool) -> list[bytes]:

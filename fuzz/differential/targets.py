@@ -284,6 +284,13 @@ def _legacy_target(place: Path, _: str) -> Target:
     return Target(_legacy_maker(seeds.saved(is_zip=False), place), _checkpoints("torch"))
 
 
+def _arrays_target(_: Path, name: str) -> Target:
+    files = seeds.pickled()
+    return Target(
+        lambda rng: pickles.change(rng.choice(files), rng, rng.choice(files)), _checkpoints(name)
+    )
+
+
 def _safetensors_target(_: Path, name: str) -> Target:
     files = seeds.safetensors()
     return Target(
@@ -304,6 +311,7 @@ _MAKERS: dict[str, Callable[[Path, str], Target]] = {
     "zip": _zip_target,
     "pickle": _zip_target,
     "legacy": _legacy_target,
+    "arrays": _arrays_target,
     "safetensors": _safetensors_target,
     "torchscript": _artefact_target,
     "pt2": _artefact_target,

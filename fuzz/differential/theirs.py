@@ -41,6 +41,8 @@ _REAL = {
     "numpy": ("dtype", "ndarray"),
     "numpy._core.multiarray": ("scalar", "_reconstruct"),
     "numpy.core.multiarray": ("scalar", "_reconstruct"),
+    "numpy._core.numeric": ("_frombuffer",),
+    "numpy.core.numeric": ("_frombuffer",),
 }
 """What builds data and nothing else; torch's storages and dtypes besides."""
 
@@ -105,6 +107,12 @@ def _unpickling_module(named: set[str]) -> ModuleType:
 
 _IMAGE = torch.linspace(-2, 2, 3 * 32 * 32).reshape(1, 3, 32, 32)
 
+_ARRAYS = {np.dtype(kind).str: kind for kind in (
+    "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16",
+    "float32", "float64", "complex64", "complex128",
+)}  # fmt: skip
+"""What the elements of an array may be to be compared, by NumPy's code."""
+
 _UNBUILT = (type, torch.dtype, torch.device, np.ndarray, np.dtype, Note)
 
 
@@ -118,6 +126,10 @@ def _leaf(value: object) -> Leaf | None:
             return _tensor(flat)
         case torch.UntypedStorage():
             return _tensor(torch.tensor([], dtype=torch.uint8).set_(value))
+        case np.ndarray() if value.dtype.str in _ARRAYS:
+            stride = tuple(step // value.itemsize for step in value.strides)
+            kind = _ARRAYS[value.dtype.str]
+            return tensor(kind, value.shape, stride, value.nbytes, value.tobytes)
         case np.generic():
             return ["plain", f"{type(value.item()).__name__} {value.item()!r}"]
     return UNREAD if isinstance(value, _UNBUILT) or callable(value) else None
@@ -149,6 +161,12 @@ def _trusting(path: Path, named: set[str]) -> Reading:
     return taken_apart(tree, _leaf)
 
 
+def _pickled(path: Path, named: set[str]) -> Reading:
+    with path.open("rb") as file:
+        reader = type("Unpickler", (_Unpickler,), {"named": named})(file, encoding="latin1")
+        return taken_apart(reader.load(), _leaf)
+
+
 def _safetensors(path: Path) -> Reading:
     with safe_open(path, "pt") as file:
         reading = {path_of(name): _tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
@@ -176,7 +194,7 @@ def read(kind: str, path: Path) -> dict[str, Any]:
     """Read a file with every library that takes files of its kind.
 
     Args:
-        kind: ``torch``, ``zip`` (which is mapped too), ``safetensors``, ``torchscript`` or ``pt2``.
+        kind: ``torch``, ``zip`` (which is mapped too), ``arrays``, ``safetensors``, ``torchscript`` or ``pt2``.
         path: The file.
 
     Returns:
@@ -186,6 +204,7 @@ def read(kind: str, path: Path) -> dict[str, Any]:
     named: set[str] = set()
     readers: dict[str, dict[str, Callable[[Path], Reading]]] = {
         "torch": {"weights_only": _data_only, "trusting": partial(_trusting, named=named)},
+        "arrays": {"pickle": partial(_pickled, named=named)},
         "safetensors": {"safetensors": _safetensors},
         "torchscript": {"torch.jit.load": _torchscript},
         "pt2": {"torch.export.load": _exported},

@@ -165,7 +165,7 @@ def test_what_has_no_plain_meaning_becomes_a_note(layout: str, tmp_path: Path) -
     save(
         {
             "module": nn.Linear(2, 2),
-            "array": np.arange(3),
+            "array": np.array([1, None]),
             "quantised": torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.quint8),
             "conjugate": torch.ones(2, dtype=torch.complex64).conj(),
             "sparse": torch.eye(2).to_sparse(),

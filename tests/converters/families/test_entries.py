@@ -109,7 +109,8 @@ KINDS: dict[str, Callable[[torch.Tensor], Any]] = {
     "sparse": lambda tensor: tensor.to_sparse(),
     "sparse rows": lambda tensor: tensor.view(len(tensor), -1).to_sparse_csr(),
     "meta": lambda tensor: tensor.to("meta"),
-    "NumPy": lambda tensor: tensor.numpy(),
+    "NumPy in another order": lambda tensor: tensor.numpy().astype(">f4"),
+    "NumPy objects": lambda tensor: tensor.numpy().astype(object),
     "quantised": lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
     "in a list": lambda tensor: [tensor],
     "None": lambda _: None,
@@ -155,12 +156,13 @@ def test_a_head_that_cannot_be_read_is_named_in_every_framework(
 
 
 def test_a_network_that_cannot_be_read_at_all_is_named_so(tmp_path: Path) -> None:
-    state = {n: t.numpy() for n, t in torchvision.build(classes=CLASSES).state_dict().items()}
+    network = torchvision.build(classes=CLASSES)
+    state = {n: t.numpy().astype(">f4") for n, t in network.state_dict().items()}
     torch.save(state, tmp_path / "net.pth")
 
     message = refusal(lambda: source_of(tmp_path / "net.pth"), "net.pth")
 
-    assert "stem.0.weight is stored as a NumPy array" in message
+    assert "stem.0.weight is stored as a NumPy array of a big-endian machine" in message
 
 
 def test_notes_among_the_tensors_and_counters_of_another_kind_do_no_harm(tmp_path: Path) -> None:
