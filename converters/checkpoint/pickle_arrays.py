@@ -131,7 +131,7 @@ def _array(
 
 
 def _dtype_of(note: Opaque) -> str | None:
-    """torch's name of a type of NumPy's; None if it has none, or the bytes are swapped.
+    """Torch's name of a type of NumPy's; None if it has none, or the bytes are swapped.
 
     Source: numpy/_core/src/multiarray/descriptor.c has the state of a plain dtype.
     """

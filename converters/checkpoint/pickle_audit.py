@@ -278,10 +278,8 @@ class _AuditMachine(PickleMachine):
 def shown(value: object, levels: int = _LEVELS) -> str:
     """A value of a pickle for people: bounded, on one line, without control characters."""
     match value:
-        case Storage():
-            return f"{value.length} bytes"
-        case Opaque():
-            return printable(value.qualified_name) + ("" if value.args is None else "(...)")
+        case Opaque() | Storage():
+            return _noted(value)
         case str() | bytes():
             return printable(repr(value[:_CHARACTERS]))
         case bool() | float() | complex() | None:
@@ -296,6 +294,13 @@ def shown(value: object, levels: int = _LEVELS) -> str:
             text = _members(members, len(value), levels)
             return f"[{text}]" if isinstance(value, list) else f"({text})"
     raise TypeError(type(value))  # _op_binpersid leaves no tensor
+
+
+def _noted(value: Opaque | Storage) -> str:
+    """What is not in memory: the elements of an array, or what a name stands for."""
+    if isinstance(value, Storage):
+        return f"{value.length} bytes"
+    return printable(value.qualified_name) + ("" if value.args is None else "(...)")
 
 
 def _members(members: Iterable[str], count: int, levels: int) -> str:

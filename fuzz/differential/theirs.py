@@ -194,7 +194,8 @@ def read(kind: str, path: Path) -> dict[str, Any]:
     """Read a file with every library that takes files of its kind.
 
     Args:
-        kind: ``torch``, ``zip`` (which is mapped too), ``arrays``, ``safetensors``, ``torchscript`` or ``pt2``.
+        kind: ``torch``, ``zip`` (which is mapped too), ``arrays``, ``safetensors``,
+            ``torchscript`` or ``pt2``.
         path: The file.
 
     Returns:

@@ -163,15 +163,14 @@ def test_a_text_that_ends_early_is_refused_when_it_is_read(tmp_path: Path) -> No
     path = written(changed(2, SHAPE, b"K\x02K\x03K\x05\x87"), tmp_path)
     with open_checkpoint(path) as checkpoint:
         tree: Any = checkpoint.tree
-        with pytest.raises(InputError, match="the array at byte .* has 96 bytes, fewer than"):
+        with pytest.raises(InputError, match=r"the array at byte .* has 96 bytes, fewer than"):
             checkpoint.array(tree["w"])
 
 
 def test_a_text_that_stands_for_no_bytes_is_refused(tmp_path: Path) -> None:
     content = pickle.dumps({"w": np.full(4, 0x80, np.uint8)}, 2)
-    for old, new in (("\x80", "\u0100"), (b"\xc2\x80", b"\xff\xff")):
-        old, new = (v if isinstance(v, bytes) else v.encode() for v in (old, new))
-        path = written(content.replace(old, new, 1), tmp_path)
+    for other in ("\u0100".encode(), b"\xff\xff"):
+        path = written(content.replace("\x80".encode(), other, 1), tmp_path)
         with open_checkpoint(path) as checkpoint:
             tree: Any = checkpoint.tree
             with pytest.raises(InputError, match="is no text that stands for bytes"):
