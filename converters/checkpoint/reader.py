@@ -10,6 +10,7 @@ from zlib import crc32
 from converters.checkpoint.file_audit import audit_file
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
 from converters.checkpoint.pickle_reader import PickleSource, SkimmedPickle, read_pickle
+from converters.checkpoint.pickled_modules import state_dicts_of
 from converters.checkpoint.safetensors_container import read_safetensors
 from converters.checkpoint.sniff import (
     HEAD_SIZE,
@@ -54,7 +55,9 @@ class Checkpoint(Closing):
         path: What was named: the file, the folder of several, or one of these.
         container: How it is laid out: ``zip``, ``legacy``, ``pickle`` (one of NumPy's arrays) or
             ``safetensors``; several files as ``folder``, ``shard_list`` or ``slice_list``.
-        tree: What it holds, keys as saved and in their order; of safetensors, tensors by name.
+        tree: What it holds, keys as saved and in their order; of safetensors, tensors by name, and
+            of a module that was pickled whole its state dict.
+        modules: The classes of such modules, by the keys that lead to each.
         metadata: The text a safetensors header carries beside its tensors; else empty.
         beside: What else lies beside it and says what it is.
         stamps: Of its files, in the order in which they were opened; see :class:`SourceFile`.
@@ -74,7 +77,7 @@ class Checkpoint(Closing):
     ) -> None:
         self.path = path
         self.container = container
-        self.tree = tree
+        self.tree, self.modules = state_dicts_of(tree, printable(path.name))
         self.metadata = metadata or {}
         self.beside = Beside()
         self.stamps: dict[Path, Stamp] = {}

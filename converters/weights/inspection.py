@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_any
-from converters.errors import InputError
+from converters.errors import InputError, first, printable
 from converters.families.family import Found
 from converters.families.known import FAMILIES
 from converters.families.manifest import named_file, network_like
@@ -111,10 +111,18 @@ def inspected(
             source = named_file(path.name, source, asked_order, has_words=has_words) or source
         source = normalised(source, checkpoint)
         source = replace(source, skipped={**source.skipped, **checkpoint.beside.ignored})
+        source = source.decided(*_module_decisions(checkpoint))
         plan = make_plan(source, path.name, dtype or DEFAULT)
         source = replace(source, decisions=source.decisions + _dtype_decisions(plan, dtype))
         files, container = tuple(checkpoint.stamps), checkpoint.container
         yield checkpoint, Inspection(path, files, container, checkpoint.size, source, plan)
+
+
+def _module_decisions(checkpoint: Checkpoint) -> tuple[Decision, ...]:
+    """What was pickled whole instead of a state dict."""
+    reason = "pickled whole; its parameters and buffers were read, and its code was not run"
+    classes = {printable(name): None for name in checkpoint.modules.values()}
+    return (Decision("module", first(list(classes)), reason),) if classes else ()
 
 
 def _dtype_decisions(plan: Plan, asked: DType | None) -> tuple[Decision, ...]:
