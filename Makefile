@@ -67,7 +67,7 @@ test-all: test $(VENV)/.installed-fuzz $(VENV)/.installed-mobile $(VENV)-onnxrun
 	$(BIN)/python -m fuzz --minutes 2
 
 # Frameworks that ask for other versions than ours; see tests/frameworks/__init__.py.
-FRAMEWORKS := mlx
+FRAMEWORKS := mlx transformers4
 
 test-frameworks: $(VENV)/.installed-test $(FRAMEWORKS:%=$(VENV)-%/.installed)
 	$(BIN)/python -m pytest -m "slow or not slow" tests/frameworks
@@ -79,6 +79,10 @@ $(VENV)-%/bin/python:
 $(VENV)-mlx/.installed: | $(VENV)-mlx/bin/python
 	$(FRAMEWORK_PIP) "mlx[cpu]==0.32.4" numpy==2.4.6 huggingface_hub==2.4.0 safetensors==0.8.0
 	$(FRAMEWORK_PIP) --no-deps mlx-image==0.1.10
+	@touch $@
+
+$(VENV)-transformers4/.installed: | $(VENV)-transformers4/bin/python
+	$(FRAMEWORK_PIP) tensorflow-cpu==2.15.1 transformers==4.45.2 flax==0.8.5 jax==0.4.30 jaxlib==0.4.30 "numpy<2"
 	@touch $@
 
 coverage: $(VENV)/.installed-test

@@ -241,6 +241,30 @@ def _add_plain(corpus: Corpus) -> None:
                 corpus.add(content_of(buffer.getvalue()), "pickle")
     corpus.add(_safetensors({"a": 2, "b": 0}), "safetensors")
     corpus.add(_safetensors({"stem.conv.weight": 1}), "safetensors", "inspect-file")
+    _add_flax_and_keras(corpus)
+
+
+def _add_flax_and_keras(corpus: Corpus) -> None:
+    """A tree as Flax packs it, and what is said of an HDF5 file."""
+    import msgpack
+    import numpy as np
+
+    def array(*shape: int, dtype: str = "float32") -> msgpack.ExtType:
+        elements = np.ones(shape, dtype).tobytes()
+        return msgpack.ExtType(1, msgpack.packb((shape, dtype, elements)))
+
+    chunks = {"0": array(4), "1": array(2)}
+    chunked = {"__msgpack_chunked_array__": True, "shape": {"0": 2, "1": 3}, "chunks": chunks}
+    plain: dict[str, Any] = {"step": 70_000, "rate": 0.1, "none": None, "list": [1, -1, "a"]}
+    batch_norm = {"mean": array(3), "var": array(3, dtype="float16")}
+    parameters = {"conv": {"kernel": array(3, 3, 3, 8), "bias": array(8)}, "large": chunked}
+    tree = {"params": parameters, "batch_stats": {"norm": batch_norm}, **plain}
+    corpus.add(msgpack.packb(tree), "msgpack", "inspect-file")
+    corpus.add(msgpack.packb({"a": {"b": array(2)}, "raw": b"abc"}), "msgpack")
+    said = {"name": "a.kernel", "within": "", "dtype": "float32", "shape": [2, 3], "offset": 96}
+    within = said | {"within": "optimizer", "dtype": "int64", "shape": [], "offset": 0}
+    corpus.add(json.dumps({"tensors": [said, within]}), "hdf5-answer")
+    corpus.add(json.dumps({"error": "UnsafeInputError", "words": "No."}), "hdf5-answer")
 
 
 if __name__ == "__main__":

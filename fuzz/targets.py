@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import zipfile
 from contextlib import redirect_stdout, suppress
@@ -10,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgpack
 import safetensors
 from typer.main import get_command
 
 from converters.checkpoint import Checkpoint, StoredTensor, open_any, open_checkpoint
+from converters.checkpoint.hdf5_container import taken
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, PROTOCOL_VERSION
+from converters.checkpoint.msgpack_container import ARRAY, CHUNKED, SCALAR
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
-from converters.checkpoint.source_file import Found
+from converters.checkpoint.source_file import Found, SourceFile
 from converters.checkpoint.values import Storage
 from converters.cli.app import app
 from converters.errors import ConversionError
@@ -148,6 +152,8 @@ def _read_file(path: Path) -> None:
             _agree_with_safetensors(path, checkpoint, read)
         elif checkpoint.container == "zip":
             _agree_with_zipfile(path, checkpoint)
+        elif checkpoint.container == "msgpack":
+            _agree_with_msgpack(path, read)
 
 
 def _agree_with_safetensors(path: Path, checkpoint: Checkpoint, read: dict[str, bytes]) -> None:
@@ -158,6 +164,31 @@ def _agree_with_safetensors(path: Path, checkpoint: Checkpoint, read: dict[str, 
         assert OF_SAFETENSORS[theirs[name]["dtype"]] == tensor.dtype
         assert tuple(theirs[name]["shape"]) == tensor.shape
         assert bytes(theirs[name]["data"]) == read[name]
+
+
+def _agree_with_msgpack(path: Path, read: dict[str, bytes]) -> None:
+    """What we take, msgpack takes, and finds the bytes of every tensor in it."""
+    found: set[bytes] = set()
+
+    def note(kind: int, payload: bytes) -> None:
+        if kind in {ARRAY, SCALAR}:
+            found.add(bytes(msgpack.unpackb(payload, raw=True)[2]))
+
+    content = path.read_bytes()
+    msgpack.unpackb(content, ext_hook=note)
+    if CHUNKED.encode() not in content:
+        assert found.issuperset(read.values())
+
+
+def _take_answer(path: Path) -> None:
+    """What the process says in which h5py reads, about the file that the answer is in itself."""
+    with SourceFile(path) as file:
+        try:
+            answer = json.loads(file.read(0, file.size))
+        except (ValueError, RecursionError):
+            return
+        for _, tensor in _tensors(taken(file, answer, 0, file.size)):
+            file.read(tensor.storage.offset, tensor.storage.length)
 
 
 def _agree_with_zipfile(path: Path, checkpoint: Checkpoint) -> None:
@@ -205,6 +236,8 @@ TARGETS = {
     "zip": Target(_as("input"), _read_file),
     "legacy": Target(_as("input"), _read_file),
     "safetensors": Target(_as("input"), _read_file),
+    "msgpack": Target(_as("input"), _read_file),
+    "hdf5-answer": Target(_as("input"), _take_answer),
     "config": Target(_in_folder("config.json"), _inspect),
     "preprocessor": Target(_in_folder("preprocessor_config.json"), _inspect),
     "timm-config": Target(_in_folder("config.json"), _inspect),

@@ -35,8 +35,13 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "open_clip_model.safetensors",
+    "tf_model.h5",
+    "flax_model.msgpack",
 )
 """What its weights can lie in: the first that is there, as transformers looks for them."""
+
+_ELSEWHERE = WEIGHTS[-2:]
+"""Those of TensorFlow and Flax, which many folders have beside torch's."""
 
 _MAX_JSON = 5_000_000
 """In bytes, of which Python makes 200 MB; the names of 21,000 classes take one."""
@@ -45,6 +50,7 @@ _INDEX = re.compile(r".*\.index(\.[\w-]+)?\.json")
 _SHARD = re.compile(r"(?P<stem>.*)-\d{3,6}-of-\d{3,6}\.(?P<ending>safetensors|bin)")
 _OF_A_FOLDER = re.compile(
     r"(model|pytorch_model|open_clip_model|open_clip_pytorch_model)(\.[\w-]+)?\.(safetensors|bin)"
+    r"|tf_model\.h5|flax_model\.msgpack"
 )
 """Names that Hugging Face's libraries give to weights, and nobody to a file that stands alone."""
 
@@ -76,7 +82,7 @@ def of_file(path: Path) -> Beside:
         return of_folder(path.parent)
     if not _is_regnets(path.parent / CONFIG_NAME):
         return Beside()
-    others = [other for other in path.parent.iterdir() if other.suffix in _ENDINGS]
+    others = [other for other in path.parent.iterdir() if other.suffix in {*_ENDINGS, path.suffix}]
     if others == [path.parent / path.name]:
         return of_folder(path.parent)
     reason = "it lies beside several files of weights, and does not say of which it speaks"
@@ -155,6 +161,10 @@ def open_folder(path: Path, index: Path | None = None) -> Checkpoint:
             except ValueError as error:
                 raise InputError(str(error)) from error
         ignored = dict.fromkeys(unindexed(folder, shards), _STALE)
+        if found.name in _ELSEWHERE:
+            others = [name for name in _ELSEWHERE if name != found.name]
+            why = f"the weights are read from {found.name}, where transformers looks first"
+            ignored |= {name: why for name in others if (folder / name).is_file()}
         checkpoint.beside = replace(beside, ignored=ignored)
     return checkpoint
 

@@ -16,6 +16,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from converters.checkpoint.hdf5_container import HDF5_START
+from converters.checkpoint.msgpack_container import looks_like_msgpack
 from converters.checkpoint.pickle_audit import Judgement, PickleAudit, audit_pickle
 from converters.checkpoint.pickle_machine import ADVICE, MAX_OPCODES
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource
@@ -72,8 +74,8 @@ class FileAudit:
     """What is in a file.
 
     Attributes:
-        kind: What it is: ``zip``, ``torchscript``, ``pickle``, ``safetensors``, ``onnx`` or
-            ``numpy``, which archives of arrays are too.
+        kind: What it is: ``zip``, ``torchscript``, ``pickle``, ``safetensors``, ``hdf5``,
+            ``msgpack``, ``onnx`` or ``numpy``, which archives of arrays are too.
         pickles: What each pickle in it would do.
         notes: What else is to be known, a clause each.
         of_torch: Whether it is laid out as torch's files are; such hold objects of trainers' own
@@ -136,6 +138,10 @@ def audit_file(file: SourceFile) -> FileAudit:
         kind = "safetensors"
     elif head.startswith(_NUMPY):
         kind = "numpy"
+    elif head.startswith(HDF5_START):
+        kind = "hdf5"
+    elif looks_like_msgpack(head):
+        kind = "msgpack"
     elif (describe_wrong_file(head) or "").startswith("is a protobuf file"):
         kind = "onnx"
     pickles = tuple(looker.in_stream(file, 0))

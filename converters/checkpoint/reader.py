@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from converters.checkpoint.file_audit import audit_file
+from converters.checkpoint.hdf5_container import HDF5_START, read_hdf5
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
+from converters.checkpoint.msgpack_container import looks_like_msgpack, read_msgpack
+from converters.checkpoint.pickle_audit import audit_pickle
 from converters.checkpoint.pickle_reader import PickleSource, SkimmedPickle, read_pickle
 from converters.checkpoint.pickled_modules import state_dicts_of
 from converters.checkpoint.safetensors_container import read_safetensors
@@ -40,9 +43,6 @@ MAX_EXPANSION = 1 << 28
 """Bytes a tensor may take that repeats elements, as an expanded one does, beyond its storage."""
 
 _PICKLE_START = b"\x80"  # of protocol 2 and later, which is what torch writes
-
-_CALLS = {"BUILD", "INST", "NEWOBJ", "NEWOBJ_EX", "OBJ", "REDUCE"}
-"""Opcodes of pickles that run what is named."""
 
 _MAX_OPEN = 128
 """Files held open at once; a system may allow no more than 256."""
@@ -238,7 +238,7 @@ class Checkpoint(Closing):
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a file that holds weights: torch's zip or legacy container, or safetensors.
+    """Open a file that holds weights: torch's zip or legacy container, safetensors, HDF5, msgpack.
 
     Only what describes the tensors is read, and nothing the file names is imported or called.
 
@@ -266,10 +266,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
             raise
 
 
-def _require_nothing_else(file: SourceFile, head: bytes) -> None:
-    """Check that a safetensors file is no legacy or tar archive besides, which torch would load.
+def _require_nothing_else(file: SourceFile, head: bytes, kind: str) -> None:
+    """Check that a file is no legacy or tar archive besides, which torch would load.
 
-    Its first eight bytes may be the beginning of a text for a pickle, and its header that text.
+    A safetensors' first eight bytes may be the beginning of a text for a pickle, and its header
+    that text, and likewise a msgpack's first and the key behind it.
     Many are a pickle by chance, of nothing in particular; torch goes on where the first pickle in a
     file is its magic number.
 
@@ -285,32 +286,25 @@ def _require_nothing_else(file: SourceFile, head: bytes) -> None:
         except InputError:
             return
         except UnsafeInputError:
-            if _calls_nothing(head):
+            if _calls_nothing(file):
                 return
             raise
         if found != MAGIC_NUMBER:
             return
     raise UnsafeInputError(
-        f"{file.name}: is a safetensors file and {also} in one, so that programs may disagree on "
+        f"{file.name}: is {kind} file and {also} in one, so that programs may disagree on "
         "its content; get the checkpoint from a source you trust."
     )
 
 
-def _calls_nothing(head: bytes) -> bool:
-    """Whether what a file begins with, as a pickle, ends in no opcode before anything is called.
+def _calls_nothing(file: SourceFile) -> bool:
+    """Whether what a file begins with, as a pickle, breaks off before anything is named or called.
 
-    A length may begin with the opcode of an extension, which looks up what the program that loads
-    it has registered, and no more; MLX, which pads no header, writes such files by chance.
+    A length or a map may begin with the opcode of an extension, which looks up what the program
+    that loads it has registered, and no more: most of Flax's files do, and some of MLX's.
     """
-    import pickletools
-
-    try:
-        for opcode, _, _ in pickletools.genops(head):
-            if opcode.name in _CALLS:
-                return False
-    except ValueError as error:
-        return str(error).startswith("at position ") and str(error).endswith(" unknown")
-    return False
+    audit = audit_pickle(PickleSource(file))
+    return audit.lost is not None and not any(named.spelled or named.used for named in audit.names)
 
 
 def _read_arrays(file: SourceFile) -> Tree | None:
@@ -348,8 +342,14 @@ def read_checkpoint(file: SourceFile) -> Checkpoint:
     head = file.read(0, min(HEAD_SIZE, file.size))
     if head.startswith(ZIP_START):
         return Checkpoint(file.path, "zip", read_zip(file), file)
+    if head.startswith(HDF5_START):
+        _require_nothing_else(file, head, "an HDF5")
+        return Checkpoint(file.path, "hdf5", read_hdf5(file), file)
+    if looks_like_msgpack(head):
+        _require_nothing_else(file, head, "a msgpack")
+        return Checkpoint(file.path, "msgpack", read_msgpack(file), file)
     if looks_like_safetensors(head):
-        _require_nothing_else(file, head)
+        _require_nothing_else(file, head, "a safetensors")
         tensors, metadata = read_safetensors(file)
         return Checkpoint(file.path, "safetensors", tensors, file, metadata)
     what = describe_wrong_file(head)

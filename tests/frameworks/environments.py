@@ -65,6 +65,10 @@ class Framework:
 
 
 FRAMEWORKS = {
+    "tensorflow": Framework(
+        "transformers4", "in_tensorflow", ".h5", ("transformers", "tensorflow-cpu")
+    ),
+    "flax": Framework("transformers4", "in_flax", ".msgpack", ("transformers", "flax")),
     "mlx-image": Framework(
         "mlx", "mlx_image", ".safetensors", ("mlx-image", "mlx"), is_written=True
     ),

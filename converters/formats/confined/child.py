@@ -9,8 +9,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from converters.checkpoint.restrictions import give_up_rights
 from converters.errors import said
-from converters.formats.confined.restrictions import give_up_rights
 from converters.formats.confined.wire import MalformedMessageError, receive, send
 from regnet.files.late import imported
 

@@ -38,7 +38,10 @@ WRONG_FILES = {
     "bzip2": (b"BZh91AY&SY" + bytes(range(200)), "is compressed with bzip2"),
     "zstd": (b"\x28\xb5\x2f\xfd" + bytes(range(200)), "is compressed with zstd"),
     "tar": (tar_bytes(), "is a tar archive; unpack it"),
-    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(range(200)), "is an HDF5 file"),
+    "hdf5": (
+        b"\x89HDF\r\n\x1a\n" + bytes(range(200)),
+        "is truncated or damaged, it cannot be read as HDF5",
+    ),
     "onnx": (b"\x08\x0a\x12\x07pytorch\x3a\x80" + bytes(50), "is a protobuf file, as ONNX"),
     "text": (b"hello, world\n", "is no checkpoint of a known kind"),
     "noise": (bytes(range(7, 250)), "is no checkpoint of a known kind"),

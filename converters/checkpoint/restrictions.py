@@ -2,8 +2,9 @@
 
 Linux' Landlock (`Documentation/userspace-api/landlock.rst` of the kernel, 5.13 and later) takes the
 right to write, make, rename or remove files anywhere but below one scratch folder, to use TCP, and
-to signal processes outside, from a process and from all that it starts. Where the kernel has no
-Landlock, limits that every POSIX system has remain: on memory, and on the size of written files.
+to signal processes outside, from a process and from all that it starts; or to open any file at all.
+Where the kernel has no Landlock, limits that every POSIX system has remain: on memory, and on the
+size of written files.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ _SET_DEATH_SIGNAL, _SET_NO_NEW_PRIVILEGES = 1, 38
 
 _WRITE, _REMOVALS, _MAKINGS = 1 << 1, 0b11 << 4, 0b1111111 << 6
 _FIRST = _WRITE | _REMOVALS | _MAKINGS
+_OPEN = 0b1101
+"""The rights to execute and read files, and to list folders."""
+
 _LATER = {2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
 """Rights by the version of Landlock that knows them: to refer, to truncate, to control devices."""
 
@@ -48,11 +52,12 @@ class _Below(ctypes.Structure):
     _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
 
 
-def give_up_rights(scratch: Path, memory: int) -> bool:
+def give_up_rights(scratch: Path | None, memory: int) -> bool:
     """Keep this process, and all it starts, from what running a network does not need.
 
     Args:
-        scratch: The one folder that it may write into.
+        scratch: The one folder that it may write into; None if it has no use for files but those
+            that are open, and may not even read others.
         memory: Bytes of data that it may hold, and that a file may have that it writes.
 
     Returns:
@@ -77,11 +82,12 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def _landlock(libc: ctypes.CDLL, scratch: Path) -> bool:
+def _landlock(libc: ctypes.CDLL, scratch: Path | None) -> bool:
     version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _ASK_VERSION)
     if version < 1:
         return False
     files = _FIRST | sum(right for since, right in _LATER.items() if version >= since)
+    files |= 0 if scratch else _OPEN
     rules = _Ruleset(
         files,
         _TCP if version >= _TCP_SINCE else 0,
@@ -94,7 +100,8 @@ def _landlock(libc: ctypes.CDLL, scratch: Path) -> bool:
     if ruleset < 0:
         return False
     try:
-        _allow(libc, ruleset, scratch, files)
+        if scratch:
+            _allow(libc, ruleset, scratch, files)
         _allow(libc, ruleset, os.devnull, _WRITE)
         return bool(libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0)
     finally:

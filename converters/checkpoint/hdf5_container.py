@@ -1,0 +1,146 @@
+"""HDF5, which Keras and TensorFlow save weights in: where each dataset lies, found out apart.
+
+The file is taken to pieces by h5py in a process of its own (:mod:`converters.checkpoint.hdf5_child`
+says why); what that says is held against the file here, and tensors are read like all others.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from math import prod
+from threading import Timer
+from typing import TYPE_CHECKING, Any
+
+from converters.checkpoint.values import (
+    MAX_AXES,
+    MAX_SIZE,
+    Storage,
+    StoredTensor,
+    Tree,
+    contiguous_stride,
+)
+from converters.errors import InputError, UnsafeInputError, printable, require_extra
+from regnet.files.dtypes import ELEMENT_TYPES, item_size
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from converters.checkpoint.source_file import SourceFile
+
+HDF5_START = b"\x89HDF\r\n\x1a\n"
+
+SECONDS = 60.0
+"""To find out what is in a file, most of which is the start of a process."""
+
+MAX_ANSWER = 1 << 25
+"""Bytes."""
+
+_START = (
+    "import sys; sys.path[:] = {path!r}; "
+    "from converters.checkpoint.hdf5_child import serve; serve()"
+)
+"""What the other process runs: with the paths of this one, so that no other code of these names is
+found."""
+
+
+def read_hdf5(file: SourceFile, start: int = 0, size: int | None = None) -> Tree:
+    """Find the tensors in an HDF5 file, or in a run of bytes that is one.
+
+    Returns:
+        Tensors by name: the levels of groups joined by dots, without Keras' ``:0`` and the level
+        of a layer's group; those of an optimiser in a mapping of their own.
+
+    Raises:
+        InputError: It is damaged, or holds what is not read.
+        UnsafeInputError: It leads to other files, or programs may disagree on what it holds.
+        StorageError: h5py is not installed.
+    """
+    require_extra("h5py", "keras", "HDF5 files are read with it")
+    size = file.size if size is None else size
+    return taken(file, _asked(file, start, size), start, size)
+
+
+def taken(file: SourceFile, answer: object, start: int, size: int) -> Tree:
+    """Make tensors of what the other process says, which the file may have made its own.
+
+    Raises:
+        InputError: It says so, or what cannot be.
+        UnsafeInputError: It says so.
+    """
+    if not isinstance(answer, dict):
+        raise _lost(file, "it said nothing")
+    if "error" in answer:
+        kind = UnsafeInputError if answer["error"] == UnsafeInputError.__name__ else InputError
+        raise kind(str(answer.get("words")))
+    try:
+        return _tree(file, answer["tensors"], start, size)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _lost(file, "it said what cannot be") from error
+
+
+def _asked(file: SourceFile, start: int, size: int) -> object:
+    """What the other process says of a file."""
+    late: list[bool] = []
+    command = [sys.executable, "-P", "-c", _START.format(path=sys.path)]
+    with subprocess.Popen(  # noqa: S603 -- nothing of it comes from outside
+        [*command, file.name, str(start), str(size)],
+        stdin=file.fileno(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+
+        def end() -> None:
+            late.append(True)
+            process.kill()
+
+        timer = Timer(SECONDS, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            assert process.stdout  # noqa: S101 -- a pipe
+            said = process.stdout.read(MAX_ANSWER)
+        finally:
+            process.kill()
+            timer.cancel()
+        status = process.wait()
+    file.require_unchanged()
+    try:
+        answer: object = json.loads(said)
+    except (ValueError, RecursionError) as error:
+        why = f"was not done within {SECONDS:.0f} seconds" if late else f"ended with {status}"
+        raise _lost(file, f"it {why}") from error
+    return answer
+
+
+def _lost(file: SourceFile, why: str) -> InputError:
+    return InputError(
+        f"{file.name}: is damaged or an attack, the process that h5py read it in broke down "
+        f"({why}); get the checkpoint from a source you trust."
+    )
+
+
+def _tree(file: SourceFile, described: list[Any], start: int, size: int) -> Tree:
+    """The tensors that were described, if they can be.
+
+    Raises:
+        KeyError, TypeError, ValueError: They cannot.
+    """
+    tree: dict[Hashable, Tree] = {}
+    for said in described:
+        name, within, dtype = str(said["name"]), str(said["within"]), said["dtype"]
+        offset, shape = said["offset"], tuple(said["shape"])
+        sizes = [*shape, offset]
+        if len(shape) > MAX_AXES or not all(type(n) is int and 0 <= n <= MAX_SIZE for n in sizes):
+            raise ValueError("no size")
+        length = prod(shape) * item_size(dtype) if dtype in ELEMENT_TYPES else -1
+        if not 0 <= length <= size - offset:
+            raise InputError(
+                f"{file.name}, {printable(name)}: has its elements behind the end of the file; "
+                "download or copy the file again."
+            )
+        storage = Storage(file.path, start + offset, length, None, f"dataset '{printable(name)}'")
+        mapping: Any = tree.setdefault(within, {}) if within else tree
+        mapping[name] = StoredTensor(dtype, shape, contiguous_stride(shape), storage, 0)
+    return tree
