@@ -32,7 +32,7 @@ Tensors = dict[str, "StoredTensor"]
 
 OPTIMISER = "optimiser state, not needed to run the network"
 
-_TRAINER = r"optim\w*|\w*scheduler\w*|amp|scaler|rng|callbacks|loops"
+_TRAINER = r"opt|optim\w*|\w*scheduler\w*|amp|scaler|rng|callbacks|loops"
 """Words in the keys of what a trainer saves in mappings of their own, beside the network's."""
 
 _OF_TRAINING = "of another network, which only the training ran"

@@ -188,17 +188,23 @@ def keymap(
     return Keymap(framework, rows | {"classifier": f"{classifier}.{{affine}}"}, leaves)
 
 
-REFERENCE = keymap(
-    "transformers",
-    "encoder.stages.{stage}.layers.{block}",
-    stem=("embedder.embedder.convolution", "embedder.embedder.normalization"),
-    shortcut=("shortcut.convolution", "shortcut.normalization"),
-    reduce=("layer.0.convolution", "layer.0.normalization"),
-    grouped=("layer.1.convolution", "layer.1.normalization"),
-    expand=("layer.{last}.convolution", "layer.{last}.normalization"),
-    attention=("layer.2.attention.0", "layer.2.attention.2"),
-    classifier="classifier.1",
-)
+def of_transformers(framework: str, leaves: Leaves = TORCH) -> Keymap:
+    """The table of transformers, which calls layers alike whatever they are written in."""
+    return keymap(
+        framework,
+        "encoder.stages.{stage}.layers.{block}",
+        stem=("embedder.embedder.convolution", "embedder.embedder.normalization"),
+        shortcut=("shortcut.convolution", "shortcut.normalization"),
+        reduce=("layer.0.convolution", "layer.0.normalization"),
+        grouped=("layer.1.convolution", "layer.1.normalization"),
+        expand=("layer.{last}.convolution", "layer.{last}.normalization"),
+        attention=("layer.2.attention.0", "layer.2.attention.2"),
+        classifier="classifier.1",
+        leaves=leaves,
+    )
+
+
+REFERENCE = of_transformers("transformers")
 """The reference's own names, against which every other table is read.
 
 Source: transformers ``models/regnet/modeling_regnet.py``. Names stand without the ``regnet.``

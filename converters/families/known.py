@@ -48,6 +48,10 @@ FAMILIES = {
     "transformers": Known(
         "converters.families.transformers", r"embedder\.embedder\.convolution\.weight"
     ),
+    "tensorflow": Known(
+        "converters.families.tensorflow", r"embedder\.embedder\.normalization\.gamma"
+    ),
+    "flax": Known("converters.families.flax", r"embedder\.embedder\.normalization\.scale"),
     "torchvision": Known(
         "converters.families.torchvision",
         r"trunk_output\.block1\.block1-0\.f\.c\.0\.weight",

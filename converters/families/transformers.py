@@ -36,6 +36,12 @@ _FROM_SHAPES = (
     "groups_width",
 )
 
+PREPROCESSING = Preprocessing(
+    EvalTransform(256, 224, BICUBIC),
+    "what facebook's RegNets on the Hub say; there is no preprocessor_config.json",
+)
+"""Of whatever transformers is written in."""
+
 _CODE = "auto_map"
 """What transformers imports from a repository if ``trust_remote_code`` is set."""
 
@@ -43,8 +49,8 @@ _NOT_KEPT = ("model_type", "torch_dtype", "_name_or_path")
 """Of the new file: the type of the old weights, and where they lay."""
 
 
-def _read(found: Found) -> Source:
-    """Read a transformers folder or file."""
+def read(found: Found) -> Source:
+    """Read a folder of transformers with what lies beside its weights, or a bare file of them."""
     source, beside = family_source(found), found.checkpoint.beside
     if beside.preprocessor:
         source = _with_processor(source, beside, found.where)
@@ -138,10 +144,7 @@ FAMILY = Family(
     keymap=REFERENCE,
     title="Hugging Face transformers",
     package="transformers",
-    read=_read,
-    preprocessing=Preprocessing(
-        EvalTransform(256, 224, BICUBIC),
-        "what facebook's RegNets on the Hub say; there is no preprocessor_config.json",
-    ),
+    read=read,
+    preprocessing=PREPROCESSING,
     build=_build,
 )
