@@ -146,9 +146,12 @@ IDENTITY_FIRST = RegNetConfig(
 
 def spelled(framework: str, config: RegNetConfig) -> Headers:
     slots = Architecture.of(config, classifier=False).slots
-    spell = FAMILIES[framework].family.keymap.spell
+    family = FAMILIES[framework].family
+    spell, theirs = family.keymap.spell, family.layout.theirs
     return {
-        spell(slot.role, slot.fields): stored(slot.shape) for slot in slots if not slot.is_counter
+        spell(slot.role, slot.fields): theirs(stored(slot.shape))
+        for slot in slots
+        if not slot.is_counter
     }
 
 
