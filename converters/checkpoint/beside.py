@@ -15,6 +15,7 @@ from regnet.files.reading import json_object
 from regnet.files.safetensors_file import (
     INDEX_NAME,
     WEIGHTS_NAME,
+    is_file,
     require_indexed,
     shards_of,
     unindexed,
@@ -45,6 +46,29 @@ _ELSEWHERE = WEIGHTS[-2:]
 
 _MAX_JSON = 5_000_000
 """In bytes, of which Python makes 200 MB; the names of 21,000 classes take one."""
+
+_VARIANT = r"(\.(?P<variant>[\w-]+))?"
+"""What ``save_pretrained(variant=...)`` puts into a name: ``model.fp16.safetensors``."""
+
+_VARIANTS = (
+    re.compile(rf"model{_VARIANT}\.safetensors"),
+    re.compile(rf"model\.safetensors\.index{_VARIANT}\.json"),
+    re.compile(rf"pytorch_model{_VARIANT}\.bin"),
+    re.compile(rf"pytorch_model\.bin\.index{_VARIANT}\.json"),
+)
+"""Weights of a variant, in the order of :data:`WEIGHTS`."""
+
+_OTHERS = {
+    "adapter_config.json": (
+        "holds an adapter of peft and no network; load it on its network, call "
+        "merge_and_unload() and save_pretrained(), and give that folder"
+    ),
+    "latest": (
+        "is what DeepSpeed saves; run the zero_to_fp32.py that lies in it and give the result, or "
+        "give mp_rank_00_model_states.pt of the folder that `latest` names"
+    ),
+}
+"""What a folder without weights may be instead, by a file in it."""
 
 _INDEX = re.compile(r".*\.index(\.[\w-]+)?\.json")
 _SHARD = re.compile(r"(?P<stem>.*)-\d{3,6}-of-\d{3,6}\.(?P<ending>safetensors|bin)")
@@ -98,8 +122,18 @@ def index_of(path: Path) -> Path | None:
     if _INDEX.fullmatch(path.name):
         return path
     match = _SHARD.fullmatch(path.name)
-    index = path.with_name(f"{match['stem']}.{match['ending']}.index.json") if match else None
-    return index if index and index.is_file() and path.name in read_index(index) else None
+    if match is None:
+        return None
+    stem, ending = match["stem"], match["ending"]
+    network, _, variant = stem.rpartition(".")
+    names = (f"{stem}.{ending}.index.json", f"{network}.{ending}.index.{variant}.json")
+    indices = (path.with_name(name) for name in names)
+    return next((i for i in indices if i.is_file() and path.name in read_index(i)), None)
+
+
+def is_of_folder(path: Path) -> bool:
+    """Whether a file is what tells of a folder's weights, which is what whoever names it means."""
+    return path.name in CONFIGURATIONS and is_file(path)
 
 
 def read_index(index: Path) -> dict[str, set[str]]:
@@ -185,10 +219,24 @@ def _merged(opened: Mapping[str, Tree]) -> tuple[Tree, dict[str, list[str]]]:
 
 
 def _weights_of(folder: Path) -> Path:
-    """The file with the weights, or an index."""
+    """The file with the weights, or an index; a variant's where there is but one variant."""
     for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
+    found: dict[str, Path] = {}
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    for pattern in _VARIANTS:
+        for match in filter(None, map(pattern.fullmatch, names)):
+            if not _SHARD.fullmatch(match[0]):
+                found.setdefault(match["variant"], folder / match[0])
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        listed = " and ".join(path.name for path in found.values())
+        raise InputError(f"{folder}: holds several variants, {listed}; name one of these files.")
+    other = next((what for name, what in _OTHERS.items() if name in names), None)
+    if other:
+        raise InputError(f"{folder}: {other}.")
     raise InputError(
         f"{folder}: holds none of {', '.join(WEIGHTS[:4])}; give the checkpoint's file, or a "
         "folder that transformers or timm wrote."

@@ -73,7 +73,10 @@ def _wrong_text(head: bytes) -> str | None:
     if text.startswith(_HTML_STARTS):
         return f"is a web page; {_DOWNLOAD}"
     if text.startswith((b"{", b"[")) and not _CONTROL.intersection(text):
-        return f"is JSON text, perhaps a server's error message; {_DOWNLOAD}"
+        return (
+            "is JSON text and no weights; if it belongs to a folder, name the folder, and if a "
+            "server sent it instead of a file, download the checkpoint again"
+        )
     return None
 
 

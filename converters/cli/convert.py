@@ -50,7 +50,8 @@ Dtype = Annotated[
     ),
 ]
 Labels = Annotated[
-    Path | None, typer.Option(help="Class names: a JSON list, or one per line.", show_default=False)
+    Path | None,
+    typer.Option(help="Class names: JSON of any usual form, or one per line.", show_default=False),
 ]
 ShardSize = Annotated[
     str | None, typer.Option(help="Split the weights, for example 5GB.", show_default=False)

@@ -24,7 +24,7 @@ def evaluate_command(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Names of the class folders in class order: a JSON list, or one per line.",
+            help="Names of the class folders: JSON of any usual form, or one per line.",
             show_default="by synset, label, number or order",
         ),
     ] = None,
@@ -50,7 +50,7 @@ def evaluate_command(
             folder,
             images,
             runtimes=runtimes or (),
-            labels=None if labels is None else read_labels(labels),
+            labels=None if labels is None else read_labels(labels, of_folders=True),
             limit=limit,
             batch_size=batch_size,
             threads=threads,

@@ -111,12 +111,18 @@ Runtimes = Annotated[
 BatchSize = Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")]
 
 
-def read_labels(path: Path) -> list[str]:
-    """Read class names from a JSON list or a text file with one per line.
+def read_labels(path: Path, *, of_folders: bool = False) -> list[str]:
+    """Read class names from JSON in any usual form or a text file with one per line.
+
+    Args:
+        path: The file.
+        of_folders: Whether they are names of folders, which are ImageNet's synsets where it has
+            synsets and names.
 
     Raises:
         InputError: If the file cannot be read or is neither.
     """
+    from converters.families.labels import in_class_order
     from regnet.files.reading import parse_json, read_text
 
     try:
@@ -129,6 +135,10 @@ def read_labels(path: Path) -> list[str]:
         labels = parse_json(text)
     except ValueError as error:
         raise InputError(f"The labels {path} cannot be read ({reason_of(error)}).") from error
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise InputError(f"The labels {path} must be a JSON list of names, in class order.")
-    return labels
+    names = in_class_order(labels, synsets=of_folders)
+    if names is None:
+        raise InputError(
+            f"The labels {path} must be a JSON list of names in class order, or an object that "
+            'numbers them all from 0: {"0": "cat"} or {"cat": 0}.'
+        )
+    return list(names)

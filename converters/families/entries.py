@@ -13,7 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError, first, printable
+from converters.families.changed import require_unchanged
 from converters.families.heads import NO_HEAD, Head, choose_head, last_block
+from converters.families.levels import REPLACED
 from converters.families.recognise import tensors_of
 from converters.families.source import Normaliser
 from converters.families.wrapping import shared_levels, unread_of
@@ -61,10 +63,27 @@ _PRETRAINING = re.compile(
 
 _BEHIND_TRUNK = "a head of pre-training, which gives no classes"
 
-_PROFILER = {"total_ops", "total_params"}
-"""Counters that thop registers in every module."""
+_PROFILERS = {
+    "total_ops": 1,
+    "total_params": 1,
+    "input_shape": 3,
+    "output_shape": 3,
+    "parameter_quantity": 1,
+    "inference_memory": 1,
+    "MAdd": 1,
+    "Flops": 1,
+    "ConvFlops": 1,
+    "Memory": 2,
+    "duration": 1,
+}
+"""Buffers that thop (the first two) and torchstat register in modules: name to elements, at most.
+
+Source: thop ``profile.py``, torchstat ``model_hook.py``.
+"""
 
 _COUNTED = "a counter, which nothing is computed with"
+
+_BEFORE_PEFT = "the module as it was before peft trained the one that is taken"
 
 _STATISTIC = re.compile(
     r"(?P<before>_?(?:[a-z0-9]+_)*?)(?P<word>means?|mu|stds?|stdev|stddev|sds?|sigma)"
@@ -94,9 +113,10 @@ def prepared(found: Found, state: StateDict) -> StateDict:
 
     Raises:
         InputError: If an entry of the network, or one that may change what comes out of it, is
-            of a kind that is not read.
+            of a kind that is not read, or no weight yet.
     """
     keymap = found.family.keymap
+    require_unchanged((n for n in (*state.tensors, *state.beside) if not _harmless(n)), found.where)
     for name, unread in state.unread.items():
         if name.endswith(COUNTER):
             continue  # nothing is computed with it, and the plan makes zeros
@@ -144,7 +164,9 @@ def settle(
     for name, tensor in state.beside.items():
         (tensors if keymap.parse(name) else beside)[name] = tensor
     _require_nothing_in_front(state, keymap, beside, found.where)
-    skipped = _counters(tensors, keymap)
+    skipped = _counters(tensors, keymap) | _replaced(tensors)
+    for name in _outside(tensors, keymap):
+        beside[name] = tensors.pop(name)
     near = {n: t for n, t in beside.items() if not _harmless(n, t)}
     heads = _Heads(tensors, near, {**_by_place(state.elsewhere), **near}, keymap)
     decisions, left = heads.choose(found)
@@ -195,8 +217,13 @@ def _harmless(name: str, tensor: StoredTensor | None = None) -> str | None:
             return reason
     if _TWIN.fullmatch(name):
         return _OF_TRAINING
-    is_count = tensor is not None and "int" in tensor.dtype and tensor.numel == 1
-    return _COUNTED if is_count or name.rpartition(".")[2] in _PROFILER else None
+    counts = tensor is not None and tensor.numel == 1 and re.search("int|bool", tensor.dtype)
+    return _COUNTED if counts or _is_profilers(name, tensor) else None
+
+
+def _is_profilers(name: str, tensor: StoredTensor | None) -> bool:
+    most = _PROFILERS.get(name.rpartition(".")[2], 0)
+    return most > 0 and (tensor is None or tensor.numel <= most)
 
 
 def _harmless_elsewhere(path: Sequence[str]) -> str | None:
@@ -209,10 +236,45 @@ def _harmless_elsewhere(path: Sequence[str]) -> str | None:
 
 def _counters(tensors: Tensors, keymap: Keymap) -> dict[str, str]:
     """Take a profiler's counters out of the network's own tensors."""
-    found = [n for n in tensors if n.rpartition(".")[2] in _PROFILER and not keymap.parse(n)]
+    found = [n for n, t in tensors.items() if _is_profilers(n, t) and not keymap.parse(n)]
     for name in found:
         del tensors[name]
     return {name.rpartition(".")[2]: _COUNTED for name in found}
+
+
+def _replaced(tensors: Tensors) -> dict[str, str]:
+    """Take modules out that peft trained others in place of."""
+    found = [name for name in tensors if f".{REPLACED}." in name]
+    for name in found:
+        del tensors[name]
+    return {name.rpartition(".")[0]: _BEFORE_PEFT for name in found}
+
+
+def _outside(tensors: Tensors, keymap: Keymap) -> list[str]:
+    """What stands among a network's own tensors and may be a classifier of another form.
+
+    That is what is below its classifier's first level, ``fc.1`` where ``fc`` is, and a linear layer
+    of a level of its own that reads what the network ends in.
+    """
+    classifier = keymap.spell("classifier", {"affine": "weight"}).rpartition(".")[0]
+    unknown = {name: tensor for name, tensor in tensors.items() if not keymap.parse(name)}
+    levels = {name.split(".")[0] for name in tensors if name not in unknown}
+    width = last_block(tensors, keymap)[2]
+    modules = _by_module(unknown)
+    linear = {
+        module
+        for module, leaves in modules.items()
+        if leaves.keys() == set(_AFFINE)
+        and leaves["weight"].shape[1:] == (width,)
+        and module.split(".")[0] not in levels
+    }
+    below = f"{classifier.split('.')[0]}."
+    return [
+        f"{module}.{leaf}"
+        for module, leaves in modules.items()
+        if module in linear or (module.startswith(below) and module != classifier)
+        for leaf in leaves
+    ]
 
 
 def _reasons(state: StateDict, beside: Mapping[str, StoredTensor]) -> dict[str, str]:

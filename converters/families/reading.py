@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,25 @@ from converters.errors import InputError
 from converters.families.entries import prepared, settle
 from converters.families.recognise import architecture_of, is_identity_first
 from converters.families.source import Decision, Source
+from regnet.architecture import COUNTER
 from regnet.config import IMAGENET_MEAN, RegNetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from converters.families.family import Found
+    from converters.checkpoint import StoredTensor
+    from converters.families.family import Family, Found
     from converters.families.source import ChannelOrder, StateDict
+
+
+_AVERAGED = re.compile(r"(.*_)?(ema|swa|averaged?|avg|shadow|polyak)(_.*)?")
+"""What trainers call averaged weights, or the module that keeps them."""
+
+_AVERAGES = "n_averaged"
+"""How many weights a torch `AveragedModel` (``optim/swa_utils.py``) is the average of."""
+
+_RAW_OF_LIGHTNING = "current_model_state"
+"""Where Lightning's ``WeightAveraging`` keeps raw weights; the averaged are in ``state_dict``."""
 
 
 def family_source(found: Found) -> Source:
@@ -43,7 +56,7 @@ def choose_state(found: Found) -> tuple[StateDict, Decision, dict[str, str]]:
     """
     family, asked, where = found.family, found.options.weights, found.where
     states, skipped = _different(found.states)
-    averaged = [state for state in states if family.ema_keys & set(state.place.split("."))]
+    averaged = _averaged(family, states)
     raw = [state for state in states if state not in averaged]
     if len(raw) > 1 or len(averaged) > 1:
         places = ", ".join(state.place for state in states)
@@ -52,19 +65,58 @@ def choose_state(found: Found) -> tuple[StateDict, Decision, dict[str, str]]:
         raise InputError(f"{where} holds no averaged weights; leave out --weights ema.")
     if asked == "raw" and not raw:
         raise InputError(f"{where} holds averaged weights only; leave out --weights raw.")
-    wants_ema = asked == "ema" or (asked == "best" and family.prefers_ema)
+    first_is_ema, best = _best(family, averaged, raw)
+    wants_ema = asked == "ema" or (asked == "best" and first_is_ema)
     chosen = (averaged or raw)[0] if wants_ema or not raw else raw[0]
     name = "ema" if chosen in averaged else "raw"
     others = [state for state in states if state is not chosen]
     if not others:
         reason = f"the file holds one set of weights, at {chosen.place}"
     elif asked == "best":
-        reason = f"what {family.keymap.framework} itself takes"
+        reason = best
     else:
         reason = "as asked for with --weights"
     skipped |= {state.place: "the weights that were not chosen" for state in others}
     state = family.layout.of_state(chosen)
     return prepared(found, state), Decision("weights", name, reason), skipped
+
+
+def _averaged(family: Family, states: Sequence[StateDict]) -> list[StateDict]:
+    """Those that were averaged over the training, by the names that trainers give them."""
+    own = [state for state in states if _is_its_own(family, state)]
+    if own:
+        return own
+    if any(_RAW_OF_LIGHTNING in state.path for state in states):
+        return [state for state in states if _RAW_OF_LIGHTNING not in state.path]
+    levels = [set(state.place.lower().split(".")) for state in states]
+    shared = set.intersection(*levels) if len(states) > 1 else set()
+    return [
+        state
+        for state, own_levels in zip(states, levels, strict=True)
+        if any(map(_AVERAGED.fullmatch, own_levels - shared)) or _is_averaged(state)
+    ]
+
+
+def _best(
+    family: Family, averaged: Sequence[StateDict], raw: Sequence[StateDict]
+) -> tuple[bool, str]:
+    """Whether averaged weights come first where nobody chooses, and why."""
+    framework, prefers = family.keymap.framework, family.prefers_ema
+    if any(_RAW_OF_LIGHTNING in state.path for state in raw):
+        return True, "what Lightning loads itself, averaged by its WeightAveraging"
+    if any(_is_its_own(family, state) for state in averaged):
+        return prefers, f"what {framework} itself takes"
+    return prefers, f"{framework} takes {'averaged' if prefers else 'raw'} weights first"
+
+
+def _is_its_own(family: Family, state: StateDict) -> bool:
+    """Whether averaged weights have a name that the framework itself knows."""
+    return bool(family.ema_keys & set(state.place.split(".")))
+
+
+def _is_averaged(state: StateDict) -> bool:
+    """Whether it is that of an `AveragedModel`, which counts what it averaged."""
+    return _AVERAGES in state.beside and state.prefix.split(".")[-2:-1] == ["module"]
 
 
 def _different(states: Sequence[StateDict]) -> tuple[list[StateDict], dict[str, str]]:
@@ -103,6 +155,7 @@ def source_of(
         InputError: If the network is none that the reference can be.
     """
     keymap, own = found.family.keymap, found.family.preprocessing
+    state = replace(state, tensors=_with_plain_counters(state.tensors))
     fields = architecture_of(state.tensors, keymap, found.where)
     has_classifier = bool(fields["num_labels"])
     if not has_classifier:
@@ -130,6 +183,16 @@ def source_of(
         reason = "its first block has no projection, which only stride 1 allows"
         return source.strided(reason, downsamples=False)
     return source
+
+
+def _with_plain_counters(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """The same with counters of shape (), which some keep as (1,)."""
+    return {
+        name: replace(tensor, shape=(), stride=())
+        if name.endswith(COUNTER) and tensor.numel == 1
+        else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def _channel_order(found: Found, config: RegNetConfig) -> tuple[ChannelOrder, Decision]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import StoredTensor
 from converters.errors import InputError, printable
+from converters.families.changed import require_unchanged
+from converters.families.levels import without_levels
 from regnet.config import group_count, squeeze_width
 
 if TYPE_CHECKING:
@@ -52,23 +54,28 @@ def refusal(
         found: RegNets of other frameworks.
         tensors: The names of what is in the checkpoint.
         where: What the message calls it.
+
+    Raises:
+        InputError: If a library changed a network so that it holds no weights.
     """
     wanted = f"a {framework} RegNet" if framework else "a RegNet of a known framework"
     if not tensors:
         return InputError(
             f"{where} holds no tensors by name; give the file that the training run saved."
         )
-    kinds = (
-        kind
-        for kind, pattern in _OTHER_NETWORKS
-        if any(re.fullmatch(pattern, name) for name in tensors)
-    )
-    other = next(kinds, None)
     if found:
         return InputError(
             f"{where} is not {wanted}: it is one saved by {found[0].framework}; convert it with "
             f"`regnet convert`."
         )
+    require_unchanged(tensors, where)
+    bare = without_levels(tensors).values()
+    kinds = (
+        kind
+        for kind, pattern in _OTHER_NETWORKS
+        if any(re.fullmatch(pattern, name) for name in bare)
+    )
+    other = next(kinds, None)
     looks = (
         f"it looks like {other}"
         if other
@@ -133,7 +140,13 @@ def _by_role(
         role, fields = keymap.parse(name) or ("", {})
         if not role or role.endswith(".norm") or fields.get("affine") == "bias":
             continue
-        if len(tensor.shape) != (2 if role == "classifier" else 4) or 0 in tensor.shape:
+        if 0 in tensor.shape:
+            raise InputError(
+                f"{where}: {name} has shape {tensor.shape}, so that its numbers are elsewhere, as "
+                "DeepSpeed's ZeRO-3 leaves them; gather them with the zero_to_fp32.py that "
+                "DeepSpeed wrote beside the checkpoint."
+            )
+        if len(tensor.shape) != (2 if role == "classifier" else 4):
             raise InputError(
                 f"{where}: {name} has shape {tensor.shape}, which no weight of a RegNet has; give "
                 "the complete model_state of an unmodified network."

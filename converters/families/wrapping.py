@@ -7,7 +7,8 @@ of it (`converters.families.entries`).
 Trainers nest (``model_state``, ``classy_state_dict.base_model.model.trunk``, ``state_dict``) and
 wrappers prefix names (``module.``, ``_orig_mod.``, ``model.``). Neither needs a list: a state dict
 is any mapping that holds a parameter only a RegNet of some framework has, and whatever stands
-before that parameter's name is the prefix.
+before that parameter's name is the prefix. What wrappers put *inside* of names has one
+(:mod:`converters.families.levels`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from converters.checkpoint.pickle_arrays import FROM_BUFFER, RECONSTRUCT, kind_o
 from converters.checkpoint.values import Opaque, StoredTensor
 from converters.errors import InputError, printable
 from converters.families.known import FAMILIES
+from converters.families.levels import stored_prefix, without_levels
 from converters.families.recognise import tensors_of
 from converters.families.source import StateDict, Unread
 
@@ -157,19 +159,26 @@ def _elsewhere(
 def _recognise(mapped: Mapped) -> list[tuple[str, str]]:
     """The networks in a mapping: framework and prefix, by a tell-tale that ends a name."""
     found = []
-    states = [
-        name for name, value in mapped.items() if isinstance(value, StoredTensor) or value.is_state
-    ]
+    bare = without_levels(
+        [n for n, value in mapped.items() if isinstance(value, StoredTensor) or value.is_state]
+    )
     for framework, known in FAMILIES.items():
-        pattern = re.compile(rf"(?P<prefix>(?:.*\.)?){known.tell_tale}")
-        matches = (pattern.fullmatch(name) for name in states)
-        prefixes = {match["prefix"] for match in matches if match}
+        pattern = re.compile(rf"(?:.*\.)?(?P<end>{known.tell_tale})")
+        matches = {name: pattern.fullmatch(short) for name, short in bare.items()}
+        prefixes = {stored_prefix(name, match["end"]) for name, match in matches.items() if match}
         found += [
             (framework, prefix)
             for prefix in sorted(prefixes)
-            if known.is_regnet is None or known.is_regnet(prefix, mapped)
+            if known.is_regnet is None or known.is_regnet("", _below(prefix, mapped))
         ]
     return found
+
+
+def _below(prefix: str, mapped: Mapped) -> Mapped:
+    """What stands under a prefix, without it and without the levels of wrappers."""
+    names = {name: name.removeprefix(prefix) for name in mapped if name.startswith(prefix)}
+    bare = without_levels(names.values())
+    return {bare[short]: mapped[name] for name, short in names.items()}
 
 
 def _state_dict(
@@ -191,6 +200,7 @@ def _state_dict(
     unread: dict[str, Unread] = {}
     seen: dict[str, None] = {}  # in order
     others = set(owners.values()) - {prefix, None}
+    bare = without_levels({_without(prefix, name) for name in mapped})
     for name, value in mapped.items():
         owner = owners[name]
         if owner not in {prefix, None}:
@@ -200,7 +210,7 @@ def _state_dict(
             shared_levels(name.split("."), str(other).split(".")) > ours for other in others
         ):
             continue
-        short = _without(prefix, name)
+        short = bare[_without(prefix, name)]
         if isinstance(value, Unread) and not value.is_state and short in seen:
             continue
         if short in seen:

@@ -10,6 +10,7 @@ from converters.checkpoint import open_any
 from converters.errors import InputError, first, printable
 from converters.families.family import Found
 from converters.families.known import FAMILIES
+from converters.families.labels import names_in
 from converters.families.manifest import named_file, network_like
 from converters.families.normalising import normalised
 from converters.families.recognise import refusal
@@ -101,7 +102,7 @@ def inspected(
     """
     with open_any(path) as checkpoint:
         states = _states(checkpoint, options.framework)
-        source = _read(checkpoint, states, options)
+        source = _labelled(_read(checkpoint, states, options), checkpoint)
         asked_order = options.channel_order
         if options.published:
             source = options.published.describe(source, asked_order)
@@ -148,6 +149,15 @@ def _read(checkpoint: Checkpoint, states: list[StateDict], options: SourceOption
             f"{checkpoint.path.name} is not as {family.title} writes it "
             f"({str(error).rstrip('.')}); give the file or folder that the training run saved."
         ) from error
+
+
+def _labelled(source: Source, checkpoint: Checkpoint) -> Source:
+    """The source with the names of classes that any trainer saved beside the weights."""
+    found = names_in(checkpoint.tree, source.config.num_labels) if source.has_classifier else None
+    if found is None or source.labels is not None:
+        return source
+    names, place = found
+    return source.labelled(names, f"the file's {place}")
 
 
 def _states(checkpoint: Checkpoint, framework: str | None) -> list[StateDict]:

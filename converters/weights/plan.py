@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from converters.errors import InputError, first
 from regnet.architecture import NORM_EPS, Architecture
-from regnet.files.dtypes import COUNTER_DTYPE, DEFAULT, DTYPES
+from regnet.files.dtypes import COUNTER_DTYPE, DEFAULT, DTYPES, ELEMENT_TYPES
 from regnet.files.safetensors_file import TensorSpec
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from converters.families.source import Source
     from regnet.architecture import Slot
     from regnet.files.dtypes import DType
+
+_COUNTS = frozenset(
+    name for name in ELEMENT_TYPES if "complex" not in name and "float8" not in name
+)
+"""What a counter may be stored in: some trainers cast or average all that a network holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +140,9 @@ def make_plan(source: Source, where: str, dtype: DType = DEFAULT) -> Plan:
     slots = Architecture.of(source.config, classifier=source.has_classifier).slots
     names = {slot.name: source.keymap.spell(slot.role, slot.fields) for slot in slots}
     known = set(names.values())
-    unknown = [name for name in source.tensors if name not in known]
-    missing = [
-        names[slot.name]
-        for slot in slots
-        if names[slot.name] not in source.tensors and not slot.is_counter
-    ]
-    if unknown or missing:
-        raise InputError(_mismatch(source, unknown, missing, where))
+    required = {names[slot.name] for slot in slots if not slot.is_counter}
+    if not required <= source.tensors.keys() <= known:
+        raise InputError(_mismatch(source, where))
     steps = tuple(_step(source, slot, names[slot.name], dtype, where) for slot in slots)
     return Plan(steps, source.skipped, dtype)
 
@@ -157,7 +157,7 @@ def _step(source: Source, slot: Slot, name: str, dtype: DType, where: str) -> St
             f"{where}: {name} has shape {tensor.shape} where the rest of the network asks for "
             f"{target.shape}; the file is damaged or mixes two models."
         )
-    if tensor.dtype not in ({"int64", "int32"} if slot.is_counter else DTYPES):
+    if tensor.dtype not in (_COUNTS if slot.is_counter else DTYPES):
         raise InputError(
             f"{where}: {name} is stored as {tensor.dtype}; only float32, float64, float16 and "
             "bfloat16 weights convert (undo the quantisation first)."
@@ -176,15 +176,25 @@ def _step(source: Source, slot: Slot, name: str, dtype: DType, where: str) -> St
     )
 
 
-def _mismatch(source: Source, unknown: list[str], missing: list[str], where: str) -> str:
+def _mismatch(source: Source, where: str) -> str:
     """One sentence with counts, the first few names, and what may be meant."""
+    slots = Architecture.of(source.config).slots
+    names = {slot.name: source.keymap.spell(slot.role, slot.fields) for slot in slots}
+    classifier = {names[slot.name] for slot in slots if slot.role == "classifier"}
+    # Of half a classifier the other half is missing; of none, none is.
+    absent = set() if source.tensors.keys() & classifier else classifier
+    known = [name for name in names.values() if name not in absent]
+    missing = [
+        names[slot.name]
+        for slot in slots
+        if not slot.is_counter and names[slot.name] in set(known) - source.tensors.keys()
+    ]
+    unknown = [name for name in source.tensors if name not in known]
     parts = []
     if missing:
         parts.append(f"{len(missing)} missing ({first(missing)})")
     if unknown:
-        slots = Architecture.of(source.config).slots
-        known = [source.keymap.spell(slot.role, slot.fields) for slot in slots]
-        guess = get_close_matches(unknown[0], known, n=1)
+        guess = get_close_matches(unknown[0], missing, n=1)
         hint = f"; the first may be meant for {guess[0]}" if guess else ""
         parts.append(f"{len(unknown)} unknown ({first(unknown)}{hint})")
     return (

@@ -51,7 +51,7 @@ def test_37_another_head_or_none(victim: Victim, classes: int, state: State) -> 
 
 def test_38_labels_that_do_not_fit(victim: Victim, saved: Path) -> None:
     shutil.copy(saved, "model.pyth")
-    for labels in (["cat", "dog"], ["cat"] * 10, {"0": "cat"}):
+    for labels in (["cat", "dog"], ["cat"] * 10, {"first": "cat"}):
         (victim.folder / "labels.json").write_text(json.dumps(labels))
         victim.refused(2, "convert", "model.pyth", "out", "-q", "--labels", "labels.json")
 

@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from transformers import ConvNextImageProcessor, RegNetForImageClassification
 
@@ -72,6 +73,83 @@ def test_other_names_too_where_no_other_weights_lie_beside(saved: Path, name: st
     (saved / "model.safetensors").rename(saved / name)
 
     assert source_of(saved / name).config.hidden_act == "silu"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_configuration_that_is_named_stands_for_its_folder(
+    saved: Path, layout: str, name: str
+) -> None:
+    LAYOUTS[layout](saved)
+    whole = source_of(saved)
+
+    source = source_of(saved / name)
+
+    assert source.config.to_dict() == whole.config.to_dict()
+    assert source.decisions == whole.decisions
+
+
+def test_a_configuration_without_weights_is_told_what_it_lacks(saved: Path) -> None:
+    (saved / "model.safetensors").unlink()
+
+    message = refusal(lambda: source_of(saved / "config.json"), str(saved))
+
+    assert "holds none of model.safetensors" in message
+
+
+# Variants.
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_the_only_variant_is_read_like_the_folder(saved: Path, ending: str, sharded: bool) -> None:
+    whole = source_of(saved)
+    theirs = RegNetForImageClassification.from_pretrained(saved)
+    (saved / "model.safetensors").unlink()
+    size = "100kB" if sharded else "1GB"
+    if ending == "safetensors":
+        theirs.save_pretrained(saved, variant="fp16", max_shard_size=size)
+    else:
+        as_variant_bin(saved, theirs.state_dict(), sharded=sharded)
+    files = [path for path in saved.iterdir() if "fp16" in path.name]
+
+    assert (len(files) > 1) == sharded
+    for named in (saved, saved / "config.json", *files):
+        source = source_of(named)
+        assert source.config.to_dict() == whole.config.to_dict()
+        assert source.preprocessor_fields() == whole.preprocessor_fields()
+        assert source.tensors.keys() == whole.tensors.keys()
+
+
+def as_variant_bin(folder: Path, state: dict[str, Any], *, sharded: bool) -> None:
+    """Save what transformers 4 saved without safetensors."""
+    if not sharded:
+        torch.save(state, folder / "pytorch_model.fp16.bin")
+        return
+    names = [f"pytorch_model.fp16-0000{part}-of-00002.bin" for part in (1, 2)]
+    halves = [dict(list(state.items())[part::2]) for part in range(2)]
+    for half, name in zip(halves, names, strict=True):
+        torch.save(half, folder / name)
+    weight_map = {key: name for half, name in zip(halves, names, strict=True) for key in half}
+    index = json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map})
+    (folder / "pytorch_model.bin.index.fp16.json").write_text(index)
+
+
+def test_of_several_variants_one_has_to_be_named(saved: Path) -> None:
+    shutil.copy(saved / "model.safetensors", saved / "model.fp16.safetensors")
+    assert source_of(saved).config.hidden_act == "silu"
+    (saved / "model.safetensors").rename(saved / "model.bf16.safetensors")
+
+    message = refusal(lambda: source_of(saved), str(saved))
+
+    assert "model.bf16.safetensors and model.fp16.safetensors" in message
+    assert source_of(saved / "model.fp16.safetensors").config.hidden_act == "silu"
+
+
+def test_a_folder_of_deepspeed_is_named_so(tmp_path: Path) -> None:
+    (tmp_path / "latest").write_text("global_step10")
+
+    assert "zero_to_fp32.py" in refusal(lambda: source_of(tmp_path), str(tmp_path))
 
 
 def test_a_configuration_beside_several_files_is_not_taken_and_said_so(saved: Path) -> None:

@@ -295,6 +295,97 @@ def test_a_linear_layer_outside_the_trunk_is_its_classifier(
     assert difference(ours.logits(noise()), theirs(network, noise())) < LIMIT
 
 
+IN_PLACE: dict[str, Callable[[], nn.Module]] = {
+    "dropout in front": lambda: nn.Sequential(nn.Dropout(0.2), outside()),
+    "more in front that does nothing": lambda: nn.Sequential(
+        nn.Flatten(), nn.ReLU(), nn.Dropout(), outside()
+    ),
+    "alone": lambda: nn.Sequential(outside()),
+    "by name": lambda: nn.ModuleDict({"drop": nn.Dropout(), "linear": outside()}),
+}
+
+
+@pytest.mark.parametrize("head", IN_PLACE)
+@pytest.mark.parametrize("framework", HEADS)
+def test_a_linear_layer_below_the_classifier_s_name_is_the_classifier(
+    tmp_path: Path, head: str, framework: str
+) -> None:
+    build, name = HEADS[framework]
+    network = build()
+    *above, leaf = name.rpartition(".")[0].split(".")
+    features = network.get_submodule(".".join((*above, leaf))).in_features
+    layer = IN_PLACE[head]()
+    linear = next(n for n, module in layer.named_modules() if isinstance(module, nn.Linear))
+    layer.set_submodule(linear, nn.Linear(int(features), 3))
+    network.get_submodule(".".join(above)).add_module(leaf, layer)
+
+    source = source_of(saved(network, tmp_path / "net.pth"))
+
+    assert source.config.num_labels == 3
+    assert ("head", f"{name.rpartition('.')[0]}.{linear}") in {
+        (decision.topic, decision.value) for decision in source.decisions
+    }
+
+
+def test_dropout_in_front_of_the_classifier_computes_the_same(tmp_path: Path) -> None:
+    network = torchvision.build(classes=CLASSES)
+    network.fc = nn.Sequential(nn.Dropout(0.2), outside())
+    network.eval()
+
+    ours = converted(saved(network, tmp_path / "net.pth"))
+
+    assert difference(ours.logits(noise()), theirs(network, noise())) < LIMIT
+
+
+def test_a_classifier_of_another_name_on_the_network_itself_is_its_own(tmp_path: Path) -> None:
+    network = headless()
+    network.add_module("classifier", outside())
+
+    assert read(network, tmp_path).config.num_labels == CLASSES
+
+
+def test_more_than_a_linear_layer_below_the_classifier_s_name_is_refused(tmp_path: Path) -> None:
+    network = headless()
+    for head in (
+        nn.Sequential(outside(48), nn.ReLU(), nn.Linear(48, CLASSES)),
+        nn.Sequential(nn.BatchNorm1d(width()), outside()),
+    ):
+        network.fc = head
+
+        assert "--head" in refused(network, tmp_path)
+
+
+def test_half_a_classifier_is_said_to_lack_the_other_half(tmp_path: Path) -> None:
+    state = torchvision.build(classes=CLASSES).state_dict()
+    del state["fc.weight"]
+    torch.save(state, tmp_path / "net.pth")
+
+    message = refusal(lambda: source_of(tmp_path / "net.pth"), "net.pth")
+
+    assert "1 missing (fc.weight);" in message
+
+
+@pytest.mark.parametrize("profiler", ["thop", "torchstat"])
+def test_what_profilers_count_is_left_out(tmp_path: Path, profiler: str) -> None:
+    network = torchvision.build(classes=CLASSES)
+    for module in network.modules():
+        if profiler == "thop":
+            module.register_buffer("total_ops", torch.zeros(1, dtype=torch.float64))
+            module.register_buffer("total_params", torch.ones(1, dtype=torch.float64))
+        elif not list(module.children()):
+            for name, size in (("input_shape", 3), ("output_shape", 3), ("Memory", 2)):
+                module.register_buffer(name, torch.zeros(size).int())
+            for name in ("parameter_quantity", "inference_memory", "MAdd", "Flops"):
+                module.register_buffer(name, torch.zeros(1).long())
+            module.register_buffer("duration", torch.zeros(1))
+    plain = list(torchvision.build(classes=CLASSES).state_dict())
+
+    source = read(network, tmp_path)
+
+    assert list(source.tensors) == plain
+    assert set(source.skipped.values()) == {"a counter, which nothing is computed with"}
+
+
 def test_a_classifier_in_a_mapping_of_its_own_is_the_networks(tmp_path: Path) -> None:
     trunk, classifier = headless(), outside()
     path = saved(trunk, tmp_path / "net.pth", head=classifier.state_dict(), epoch=3)
