@@ -8,10 +8,11 @@ Where its configuration says much, that is read beside it (`pycls_config.py`). `
 adds one.
 
 From a checkpoint to a `source.py`, what is known of it: `wrapping.py` finds state dicts,
-`reading.py` is what readers share, `keymap.py` reads names, `recognise.py` the architecture off
-the shapes, `entries.py` and `heads.py` place what stands beside the network, `normalising.py` what
-stands in front of it. `words.py`, `pixel_steps.py` and `config_text.py` read configurations.
-`manifest.py` knows what was published.
+`levels.py` takes wrappers out of names, `changed.py` names what is no weight yet, `reading.py` is
+what readers share, `keymap.py` reads names, `recognise.py` the architecture off the shapes,
+`entries.py` and `heads.py` place what stands beside the network, `normalising.py` what stands in
+front of it. `words.py`, `pixel_steps.py` and `config_text.py` read configurations. `manifest.py`
+knows what was published.
 
 To other code: `real_network.py` is the framework's own network,
 `linear_rule.py` stages as frameworks ask for them.

@@ -32,6 +32,9 @@ REPLACED = "original_module"
 _REPLACING = "modules_to_save"
 _OF_PEFT = {REPLACED, _REPLACING}
 
+_MOST = 64
+"""Levels of a name that are looked at; no network nests so deep."""
+
 
 def without_levels(names: Collection[str]) -> dict[str, str]:
     """The names of one mapping without the levels of wrappers.
@@ -52,6 +55,8 @@ def without_levels(names: Collection[str]) -> dict[str, str]:
 
 def _bare(name: str, adapters: Mapping[str, set[str]]) -> str:
     *levels, leaf = name.split(".")
+    if len(levels) > _MOST:
+        return name
     kept: list[str] = []
     is_adapter = False
     for depth, level in enumerate(levels):
