@@ -116,7 +116,7 @@ def prepared(found: Found, state: StateDict) -> StateDict:
             of a kind that is not read, or no weight yet.
     """
     keymap = found.family.keymap
-    require_unchanged((n for n in (*state.tensors, *state.beside) if not _harmless(n)), found.where)
+    require_unchanged((name for name in state.tensors if not _harmless(name)), found.where)
     for name, unread in state.unread.items():
         if name.endswith(COUNTER):
             continue  # nothing is computed with it, and the plan makes zeros

@@ -255,6 +255,15 @@ def test_what_is_no_weight_yet_is_named_with_what_makes_it_one(tmp_path: Path, c
     assert undo in message
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_a_head_of_weight_norm_beside_a_trunk_can_be_left_out(tmp_path: Path) -> None:
+    trunk = torchvision.build(classes=CLASSES)
+    trunk.fc = nn.Identity()
+    both = nn.ModuleDict({"backbone": trunk, "last_layer": weight_norm(nn.Linear(9, 7))})
+
+    assert not source_of(saved(both.state_dict(), tmp_path), head="none").has_classifier
+
+
 def test_flat_parameters_of_fsdp_are_named_so(tmp_path: Path) -> None:
     state = {f"{fsdp.FSDP_WRAPPED_MODULE}._flat_param": torch.ones(9)}
 
