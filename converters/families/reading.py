@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError
+from converters.families import reparametrised
 from converters.families.entries import prepared, settle
 from converters.families.recognise import architecture_of, is_identity_first
 from converters.families.source import Decision, Source
@@ -175,6 +176,7 @@ def source_of(
             weights,
             order_decision,
             Decision("evaluation transform", transform.in_words, own.reason),
+            *reparametrised.decisions(state.tensors.values()),
         ),
         skipped=skipped,
         normalisers=state.normalisers,

@@ -24,6 +24,7 @@ from converters.errors import InputError, printable
 from converters.families.known import FAMILIES
 from converters.families.levels import stored_prefix, without_levels
 from converters.families.recognise import tensors_of
+from converters.families.reparametrised import computed
 from converters.families.source import StateDict, Unread
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _mappings(tree: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
         if isinstance(key, str)
     }
     if any(isinstance(value, StoredTensor) or value.is_state for value in mapped.values()):
-        yield path, mapped
+        yield path, computed(mapped)
     for key, value in tree.items():
         if isinstance(key, str):
             yield from _mappings(value, (*path, key))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,13 +20,14 @@ from converters.errors import ConversionError, in_words
 from converters.families.known import FAMILIES
 from converters.families.options import SourceOptions
 from converters.families.real_network import NotRunError
+from converters.families.reparametrised import Reparametrised
 from converters.formats.reference import torch_threads
 from converters.parity.contents.source import certify_source
 from converters.parity.loaded import LoadedTensors, NotLoadedError, ReadingError
 from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
 from converters.weights.inspection import inspected
 from regnet.architecture import COUNTER
-from regnet.files.dtypes import COMPUTED, DTYPES, widened
+from regnet.files.dtypes import COMPUTED, DTYPES, cast, widened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from converters.checkpoint import Checkpoint
+    from converters.checkpoint import Checkpoint, StoredTensor
     from converters.families.real_network import RealNetwork
     from converters.families.source import Source
     from converters.folder.folder import ConvertedFolder
@@ -154,16 +155,20 @@ def _load(network: RealNetwork, source: Source, tensors: Tensors) -> None:
         if source.keymap.parse(name)
     }
     stored |= {network.norm + leaf: tensor for leaf, tensor in source.classifier_norm.items()}
-    state = {
-        name: torch.from_numpy(widened(tensors.array(tensor), tensor.dtype))
-        for name, tensor in stored.items()
-    }
+    state = {name: torch.from_numpy(_numbers(tensors, tensor)) for name, tensor in stored.items()}
     missing, unexpected = network.module.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith(COUNTER)]
     for what, names in (("gets no tensor for", missing), ("has no place for", unexpected)):
         if names:
             raise RuntimeError(f"the framework's network {what} {', '.join(names[:3])}")
     network.module.eval()
+
+
+def _numbers(tensors: Tensors, tensor: StoredTensor) -> NDArray[Any]:
+    """What a tensor holds, as torch takes it; float64 of one that the file holds in parts."""
+    if isinstance(tensor, Reparametrised):
+        return tensor.apply(tensor, lambda t: cast(tensors.array(t), t.dtype, "float64"))
+    return widened(tensors.array(tensor), tensor.dtype)
 
 
 def _run(network: RealNetwork, source: Source, pixel_values: NDArray[np.float32]) -> Outputs:

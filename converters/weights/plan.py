@@ -1,6 +1,7 @@
 """The plan: every tensor of the source accounted for, every tensor of the target filled.
 
-One quirk computes weights. VISSL's linear evaluation puts a batch norm between pooling and the
+Two quirks compute weights. Some files hold them in parts (:mod:`converters.families.
+reparametrised`). And VISSL's linear evaluation puts a batch norm between pooling and the
 linear layer, and the reference has none there; but in evaluation a batch norm scales and shifts
 each feature, which a linear layer can do itself: ``W (s x + t) + b = (W s) x + (W t + b)``.
 """
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from converters.errors import InputError, first
+from converters.families.reparametrised import Reparametrised
 from regnet.architecture import NORM_EPS, Architecture
 from regnet.files.dtypes import COUNTER_DTYPE, DEFAULT, DTYPES, ELEMENT_TYPES
 from regnet.files.safetensors_file import TensorSpec
@@ -33,6 +35,19 @@ _COUNTS = frozenset(
 """What a counter may be stored in: some trainers cast or average all that a network holds."""
 
 
+class Computed(Protocol):
+    """What computes a tensor of the target, in float64."""
+
+    @property
+    def action(self) -> str:
+        """What is done, in words."""
+
+    def apply(
+        self, tensor: StoredTensor, read: Callable[[StoredTensor], NDArray[np.float64]]
+    ) -> NDArray[np.float64]:
+        """Compute the numbers of the target from ``tensor`` and others, which ``read`` returns."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fold:
     """A batch norm and the weight of the linear layer behind it.
@@ -44,6 +59,11 @@ class Fold:
 
     norm: Mapping[str, StoredTensor]
     weight: StoredTensor
+
+    @property
+    def action(self) -> str:
+        """What a plan calls it."""
+        return "fold batch norm"
 
     def apply(
         self, tensor: StoredTensor, read: Callable[[StoredTensor], NDArray[np.float64]]
@@ -61,11 +81,18 @@ class Fold:
 
         norm = {leaf: read(stored) for leaf, stored in self.norm.items()}
         scale = norm["weight"] / np.sqrt(norm["running_var"] + NORM_EPS)
-        weight = read(self.weight)
+        weight = numbers_of(self.weight, read)
         if tensor is self.weight:
             return weight * scale
         shift = norm["bias"] - norm["running_mean"] * scale
-        return read(tensor) + weight @ shift
+        return numbers_of(tensor, read) + weight @ shift
+
+
+def numbers_of(
+    tensor: StoredTensor, read: Callable[[StoredTensor], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """The numbers of a tensor in float64, computed if the file holds it in parts."""
+    return tensor.apply(tensor, read) if isinstance(tensor, Reparametrised) else read(tensor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +106,7 @@ class Step:
         flip: Whether the input channels are reversed (BGR to RGB).
         cast: torch's name of the type that the numbers are cast to; None if they keep their own,
             and with it their bytes.
-        fold: A batch norm to be folded into the tensor, or None.
+        fold: What computes the tensor; None if its numbers lie in the file.
     """
 
     target: TensorSpec
@@ -87,16 +114,17 @@ class Step:
     tensor: StoredTensor | None = None
     flip: bool = False
     cast: str | None = None
-    fold: Fold | None = None
+    fold: Computed | None = None
 
     @property
     def action(self) -> str:
-        """``copy``, ``flip channels``, ``cast``, ``fold batch norm`` or ``make zeros``."""
+        """``copy``, ``flip channels``, ``cast``, ``make zeros``, or what is computed."""
         if self.tensor is None:
             return "make zeros"
-        if self.fold is not None:
-            return "fold batch norm"
-        actions = ["flip channels"] * self.flip + ["cast"] * (self.cast is not None)
+        computed = [self.fold.action] if self.fold is not None else []
+        actions = computed + ["flip channels"] * self.flip
+        if self.cast is not None and not computed:
+            actions.append("cast")
         return " and ".join(actions) or "copy"
 
 
@@ -162,7 +190,7 @@ def _step(source: Source, slot: Slot, name: str, dtype: DType, where: str) -> St
             f"{where}: {name} is stored as {tensor.dtype}; only float32, float64, float16 and "
             "bfloat16 weights convert (undo the quantisation first)."
         )
-    fold = None
+    fold: Computed | None = tensor if isinstance(tensor, Reparametrised) else None
     if slot.role == "classifier" and source.classifier_norm:
         weight = source.keymap.spell("classifier", {"affine": "weight"})
         fold = Fold(source.classifier_norm, source.tensors[weight])

@@ -68,8 +68,9 @@ def _planned_bytes(checkpoint: Tensors, step: Step) -> bytes:
     """The elements that a step gives, row-major and little-endian."""
     if step.tensor is None:
         return bytes(step.target.nbytes)
-    array, dtype = checkpoint.array(step.tensor), step.tensor.dtype
-    if step.fold is not None:
+    if step.fold is None:
+        array, dtype = checkpoint.array(step.tensor), step.tensor.dtype
+    else:
         dtype = "float64"
         array = step.fold.apply(
             step.tensor, lambda tensor: cast(checkpoint.array(tensor), tensor.dtype, dtype)
