@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint import checkpoint_wrapper
 from torch.distributed.fsdp import _common_utils as fsdp
-from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 from converters.families.levels import stored_prefix, without_levels
 from tests.converters.families.conversion import (
@@ -216,25 +216,9 @@ def first_convolution(network: nn.Module) -> nn.Module:
 
 
 CHANGES: dict[str, tuple[Callable[[nn.Module], object], str]] = {
-    "pruned": (
-        lambda network: prune.l1_unstructured(first_convolution(network), "weight", 0.3),
-        "torch.nn.utils.prune.remove()",
-    ),
-    "all pruned": (
-        lambda network: [
-            prune.l1_unstructured(module, "weight", 0.3)
-            for module in network.modules()
-            if isinstance(module, nn.Conv2d)
-        ],
-        "torch.nn.utils.prune.remove()",
-    ),
     "a parametrization": (
-        lambda network: parametrizations.weight_norm(network.get_submodule("fc")),
+        lambda network: parametrizations.spectral_norm(first_convolution(network)),
         "remove_parametrizations()",
-    ),
-    "weight norm": (
-        lambda network: weight_norm(network.get_submodule("fc")),
-        "remove_weight_norm()",
     ),
     "spectral norm": (
         lambda network: spectral_norm(first_convolution(network)),
@@ -243,7 +227,6 @@ CHANGES: dict[str, tuple[Callable[[nn.Module], object], str]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_no_weight_yet_is_named_with_what_makes_it_one(tmp_path: Path, change: str) -> None:
     network = torchvision.build(classes=CLASSES)
