@@ -67,7 +67,7 @@ test-all: test $(VENV)/.installed-fuzz $(VENV)/.installed-mobile $(VENV)-onnxrun
 	$(BIN)/python -m fuzz --minutes 2
 
 # Frameworks that ask for other versions than ours; see tests/frameworks/__init__.py.
-FRAMEWORKS := mlx transformers4
+FRAMEWORKS := mlx transformers4 mind
 
 test-frameworks: $(VENV)/.installed-test $(FRAMEWORKS:%=$(VENV)-%/.installed)
 	$(BIN)/python -m pytest -m "slow or not slow" tests/frameworks
@@ -83,6 +83,10 @@ $(VENV)-mlx/.installed: | $(VENV)-mlx/bin/python
 
 $(VENV)-transformers4/.installed: | $(VENV)-transformers4/bin/python
 	$(FRAMEWORK_PIP) tensorflow-cpu==2.15.1 transformers==4.45.2 flax==0.8.5 jax==0.4.30 jaxlib==0.4.30 "numpy<2"
+	@touch $@
+
+$(VENV)-mind/.installed: | $(VENV)-mind/bin/python
+	$(FRAMEWORK_PIP) mindspore==2.10.0 mindcv==0.3.0 numpy==1.26.4
 	@touch $@
 
 coverage: $(VENV)/.installed-test

@@ -240,6 +240,7 @@ def _add_plain(corpus: Corpus) -> None:
                 corpus.add(buffer.getvalue(), "zip" if is_zip else "legacy", "inspect-file")
                 corpus.add(content_of(buffer.getvalue()), "pickle")
     corpus.add(_safetensors({"a": 2, "b": 0}), "safetensors")
+    _add_mindspore(corpus)
     corpus.add(_safetensors({"stem.conv.weight": 1}), "safetensors", "inspect-file")
     _add_flax_and_keras(corpus)
 
@@ -265,6 +266,23 @@ def _add_flax_and_keras(corpus: Corpus) -> None:
     within = said | {"within": "optimizer", "dtype": "int64", "shape": [], "offset": 0}
     corpus.add(json.dumps({"tensors": [said, within]}), "hdf5-answer")
     corpus.add(json.dumps({"error": "UnsafeInputError", "words": "No."}), "hdf5-answer")
+
+
+def _add_mindspore(corpus: Corpus) -> None:
+    """Entries as MindSpore writes them: of every kind, in pieces, with a checksum behind them."""
+    import zlib
+
+    import numpy as np
+
+    from tests.converters.checkpoint.mindspore_files import entry, of_array, tensor
+
+    plain = of_array("stem.conv.weight", np.arange(54, dtype=np.float32).reshape(2, 3, 3, 3))
+    plain += of_array("steps", np.array([3], np.int64)) + of_array("lr", np.array(0.5, np.float32))
+    pieces = b"".join(entry("head.fc.weight", tensor((2, 2))) for _ in range(2))
+    text = entry("note", tensor((0,), "str", "é".encode("utf-32-le")))
+    checksum = b"crc_num" + zlib.crc32(plain).to_bytes(10, "big")
+    for content in (plain, pieces + text, plain + pieces, plain + checksum):
+        corpus.add(content, "mindspore", "inspect-file")
 
 
 if __name__ == "__main__":

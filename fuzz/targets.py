@@ -30,6 +30,7 @@ from converters.families.pycls_config import PyclsConfig
 from converters.families.wrapping import all_tensors, find_state_dicts
 from converters.weights.inspection import UNFIT, inspected
 from regnet.files.dtypes import OF_SAFETENSORS, item_size
+from tests.converters.checkpoint.mindspore_files import theirs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -154,6 +155,8 @@ def _read_file(path: Path) -> None:
             _agree_with_zipfile(path, checkpoint)
         elif checkpoint.container == "msgpack":
             _agree_with_msgpack(path, read)
+        elif checkpoint.container == "mindspore":
+            _agree_with_protobuf(path, checkpoint, read)
 
 
 def _agree_with_safetensors(path: Path, checkpoint: Checkpoint, read: dict[str, bytes]) -> None:
@@ -201,6 +204,17 @@ def _agree_with_zipfile(path: Path, checkpoint: Checkpoint) -> None:
                 assert archive.read(storage.label) == data
 
 
+def _agree_with_protobuf(path: Path, checkpoint: Checkpoint, read: dict[str, bytes]) -> None:
+    """What we take, protobuf's own library takes, and finds the same in it."""
+    data = path.read_bytes()
+    found = theirs(data if data[-17:-10] != b"crc_num" else data[:-17])
+    assert found is not None
+    assert set(found) == set(checkpoint.tree)  # type: ignore[arg-type]
+    for name, tensor in _tensors(checkpoint.tree):
+        shape, _, content = found[name]
+        assert (shape, content) == (tensor.shape, read[name])
+
+
 def _read_any(path: Path) -> None:
     with open_any(path) as checkpoint:
         for _, tensor in _tensors(all_tensors(checkpoint.tree)):  # type: ignore[arg-type]
@@ -238,6 +252,7 @@ TARGETS = {
     "safetensors": Target(_as("input"), _read_file),
     "msgpack": Target(_as("input"), _read_file),
     "hdf5-answer": Target(_as("input"), _take_answer),
+    "mindspore": Target(_as("input"), _read_file),
     "config": Target(_in_folder("config.json"), _inspect),
     "preprocessor": Target(_in_folder("preprocessor_config.json"), _inspect),
     "timm-config": Target(_in_folder("config.json"), _inspect),

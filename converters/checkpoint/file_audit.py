@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from converters.checkpoint.hdf5_container import HDF5_START
+from converters.checkpoint.mindspore_container import looks_like_mindspore
 from converters.checkpoint.msgpack_container import looks_like_msgpack
 from converters.checkpoint.pickle_audit import Judgement, PickleAudit, audit_pickle
 from converters.checkpoint.pickle_machine import ADVICE, MAX_OPCODES
@@ -75,7 +76,7 @@ class FileAudit:
 
     Attributes:
         kind: What it is: ``zip``, ``torchscript``, ``pickle``, ``safetensors``, ``hdf5``,
-            ``msgpack``, ``onnx`` or ``numpy``, which archives of arrays are too.
+            ``msgpack``, ``mindspore``, ``onnx`` or ``numpy``, which archives of arrays are too.
         pickles: What each pickle in it would do.
         notes: What else is to be known, a clause each.
         of_torch: Whether it is laid out as torch's files are; such hold objects of trainers' own
@@ -144,6 +145,8 @@ def audit_file(file: SourceFile) -> FileAudit:
         kind = "msgpack"
     elif (describe_wrong_file(head) or "").startswith("is a protobuf file"):
         kind = "onnx"
+    elif looks_like_mindspore(head):
+        kind = "mindspore"
     pickles = tuple(looker.in_stream(file, 0))
     return FileAudit(kind, pickles, of_torch=_LEGACY in head[:32])
 

@@ -10,6 +10,7 @@ from zlib import crc32
 from converters.checkpoint.file_audit import audit_file
 from converters.checkpoint.hdf5_container import HDF5_START, read_hdf5
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
+from converters.checkpoint.mindspore_container import looks_like_mindspore, read_mindspore
 from converters.checkpoint.msgpack_container import looks_like_msgpack, read_msgpack
 from converters.checkpoint.pickle_audit import audit_pickle
 from converters.checkpoint.pickle_reader import PickleSource, SkimmedPickle, read_pickle
@@ -53,8 +54,9 @@ class Checkpoint(Closing):
 
     Attributes:
         path: What was named: the file, the folder of several, or one of these.
-        container: How it is laid out: ``zip``, ``legacy``, ``pickle`` (one of NumPy's arrays) or
-            ``safetensors``; several files as ``folder``, ``shard_list`` or ``slice_list``.
+        container: How it is laid out: ``zip``, ``legacy``, ``pickle`` (one of NumPy's arrays),
+            ``safetensors``, ``hdf5``, ``msgpack`` or ``mindspore``; several files as ``folder``,
+            ``shard_list`` or ``slice_list``.
         tree: What it holds, keys as saved and in their order; of safetensors, tensors by name, and
             of a module that was pickled whole its state dict.
         modules: The classes of such modules, by the keys that lead to each.
@@ -238,7 +240,7 @@ class Checkpoint(Closing):
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a file that holds weights: torch's zip or legacy container, safetensors, HDF5, msgpack.
+    """Open a file that holds weights: of torch, safetensors, HDF5, msgpack or MindSpore.
 
     Only what describes the tensors is read, and nothing the file names is imported or called.
 
@@ -355,6 +357,13 @@ def read_checkpoint(file: SourceFile) -> Checkpoint:
     what = describe_wrong_file(head)
     if what is not None:
         raise InputError(f"{file.name}: {what}.")
+    if looks_like_mindspore(head):
+        return Checkpoint(file.path, "mindspore", read_mindspore(file), file)
+    return _read_pickles(file, head)
+
+
+def _read_pickles(file: SourceFile, head: bytes) -> Checkpoint:
+    """Read a file that begins with a pickle, if it is anything."""
     try:
         arrays = _read_arrays(file)
         if arrays is not None:

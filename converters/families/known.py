@@ -83,6 +83,11 @@ FAMILIES = {
         r"trunk_output\.0\.blocks\.0\.f\.c\.layers\.0\.weight",
         is_written=True,
     ),
+    "mindcv": Known(
+        "converters.families.mindcv",
+        r"stem\.bn\.moving_mean",  # which no copy of the parameters for an optimiser has
+        is_regnet=lazily("converters.families.mindcv:is_regnet"),
+    ),
 }
 """Name on the command line to framework; it is also the name of the framework's keymap."""
 

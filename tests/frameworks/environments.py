@@ -72,5 +72,6 @@ FRAMEWORKS = {
     "mlx-image": Framework(
         "mlx", "mlx_image", ".safetensors", ("mlx-image", "mlx"), is_written=True
     ),
+    "mindcv": Framework("mind", "mindcv", ".ckpt", ("mindcv", "mindspore")),
 }
 """As ``--from`` names them."""
