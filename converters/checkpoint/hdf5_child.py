@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.restrictions import give_up_rights
@@ -60,6 +61,11 @@ class Region:
     start: int
     size: int
     name: str
+
+    @property
+    def origin(self) -> tuple[Path, int]:
+        """The file, by its name alone, and where the bytes begin in it."""
+        return Path(self.name), self.start
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the ``length`` bytes at ``offset``, or those that there are."""
