@@ -65,6 +65,7 @@ FAMILIES = {
     "vissl": Known(
         "converters.families.vissl",
         r"_feature_blocks\.res2\.(block1-part0\.)?block1-0\.f\.c\.weight",
+        is_written=True,
     ),
     "mmpretrain": Known(
         "converters.families.openmmlab",

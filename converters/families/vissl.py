@@ -1,14 +1,17 @@
 """VISSL and SEER: consolidated, sharded and sliced checkpoints, with heads of several kinds.
 
 Source: VISSL ``models/trunks/regnet.py`` and ``regnet_fsdp.py``, ``models/base_ssl_model.py``
-(what is stored where), ``models/heads/``. Its published networks take RGB but for two supervised
-ones, whose names end in "bgr" and which no tensor tells apart.
+(what is stored where), ``models/heads/``, ``utils/checkpoint.py``. Its published networks take RGB
+but for two supervised ones, whose names end in "bgr" and which no tensor tells apart. What is
+written back is a consolidated file with a trunk of the first version and an ``mlp`` head; like
+VISSL's own it says nothing of the network but names and shapes.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
+from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -28,9 +31,11 @@ from regnet.architecture import COUNTER, NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from converters.checkpoint import Checkpoint
-    from converters.families.family import Found
+    from converters.checkpoint.torch_pickle import Value
+    from converters.families.family import Found, Network
     from converters.families.source import Source
 
 VISSL = classy_keymap(
@@ -44,6 +49,7 @@ VISSL = classy_keymap(
 _PART = re.compile(r"(?<=\.)block[0-9]+-part[0-9]+\.")
 """A level that says where training set activation checkpoints, nothing about the network."""
 
+_TRUNK = "_feature_blocks."
 _LINEAR = {"clf.0.weight", "clf.0.bias"}
 _NORM = "channel_bn."
 _NORM_LEAVES = {"weight", "bias", "running_mean", "running_var"}
@@ -150,6 +156,21 @@ def _chained(heads: Mapping[str, HeadTensors]) -> set[str]:
     return found
 
 
+def _write(path: Path, network: Network) -> None:
+    state = network.state_dict()
+    heads = OrderedDict(item for item in state.items() if not item[0].startswith(_TRUNK))
+    trunk = OrderedDict(item for item in state.items() if item[0] not in heads)
+    base_model: dict[str, Value] = {
+        "model": {"trunk": trunk, "heads": heads},
+        "meta": {"trunk": {}},  # where FSDP would note the shapes of what it cut
+    }
+    tree: dict[str, Value] = {
+        "classy_state_dict": {"base_model": base_model},
+        "type": "consolidated",
+    }
+    network.save(path, tree)
+
+
 def _build(source: Source, _: Checkpoint) -> RealNetwork:
     """Build VISSL's trunk and head.
 
@@ -220,6 +241,8 @@ FAMILY = Family(
     ),
     states_evaluation=False,
     build=_build,
+    write=_write,
+    headless=True,
 )
 
 _FINE_TUNED = Preprocessing(EvalTransform(384, 384, BICUBIC), "SEER's fine-tuning on ImageNet")

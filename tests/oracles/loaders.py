@@ -1,7 +1,7 @@
 """The real frameworks load what was written for them: strictly, and from the file alone.
 
-Each builds the network from the configuration in its own file; only those of torchvision and
-pytorchcv hold none.
+Each builds the network from the configuration in its own file; only those of torchvision,
+pytorchcv and VISSL hold none.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def load(framework: str, path: Path, config: RegNetConfig) -> nn.Module:
         "classy-vision": _classy_vision,
         "mmpretrain": _mmpretrain,
         "pytorchcv": lambda file: _pytorchcv(file, config),
+        "vissl": lambda file: _vissl(file, config),
     }
     return loaders[framework](path).eval()
 
@@ -126,3 +127,22 @@ def _pytorchcv(path: Path, config: RegNetConfig) -> nn.Module:
     )
     network.load_state_dict(torch.load(path, weights_only=True))
     return network
+
+
+def _vissl(path: Path, config: RegNetConfig) -> nn.Module:
+    from tests.oracles.vissl import loaded
+
+    widths = config.hidden_sizes
+    regnet = {
+        "name": "anynet",
+        "depths": config.depths,
+        "widths": widths,
+        "group_widths": [width // max(1, width // config.groups_width) for width in widths],
+        "bottleneck_multipliers": [1.0] * len(widths),
+        "strides": [2] * len(widths),
+        "stem_width": config.embedding_size,
+        "use_se": config.layer_type == "y",
+    }
+    tree: dict[str, Any] = torch.load(path, weights_only=True)
+    has_head = bool(tree["classy_state_dict"]["base_model"]["model"]["heads"])
+    return loaded(path, regnet, *([widths[-1], config.num_labels] if has_head else []))

@@ -39,6 +39,7 @@ def save(framework: str, folder: Path, layer_type: str, classes: int = 5) -> tup
         "classy-vision": _classy_vision,
         "mmpretrain": _mmpretrain,
         "pytorchcv": _pytorchcv,
+        "vissl": _vissl,
     }
     network, path = savers[framework](folder, layer_type, classes)
     return network.eval(), path
@@ -118,3 +119,14 @@ def _pytorchcv(folder: Path, layer_type: str, classes: int) -> tuple[nn.Module, 
     network = build(attention=layer_type == "y", classes=classes)
     torch.save(network.state_dict(), folder / "pytorchcv.pth")
     return network, folder / "pytorchcv.pth"
+
+
+def _vissl(folder: Path, layer_type: str, classes: int) -> tuple[nn.Module, Path]:
+    from tests.oracles.vissl import consolidated, network
+
+    regnet = {"group_width": 8, "use_se": layer_type == "y"}
+    regnet |= {"depth": RULE["depth"], "w_0": RULE["w0"], "w_a": RULE["wa"], "w_m": RULE["wm"]}
+    made = network(regnet, classes)
+    content = consolidated(made.trunk.state_dict(), made.heads.state_dict())
+    torch.save(content, folder / "vissl.torch")
+    return made, folder / "vissl.torch"

@@ -26,12 +26,18 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torchvision's deprecated video transforms, and others
     from fairscale.nn.data_parallel import auto_wrap_bn
     from vissl.config import AttrDict
+    from vissl.models.base_ssl_model import BaseSSLMultiInputOutputModel
     from vissl.models.heads.linear_eval_mlp import FSDPLinearEvalMLP, LinearEvalMLP
     from vissl.models.heads.mlp import MLP, MLP_FSDP
     from vissl.models.heads.swav_prototypes_head import SwAVPrototypesHead
     from vissl.models.trunks.regnet import RegNet
     from vissl.models.trunks.regnet_fsdp import RegNetFSDP, RegNetV2
-    from vissl.utils.checkpoint import CheckpointWriter, SlicedCheckpointLoader
+    from vissl.utils.checkpoint import (
+        CheckpointLoader,
+        CheckpointWriter,
+        SlicedCheckpointLoader,
+        get_checkpoint_model_state_dict,
+    )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,7 +64,15 @@ def settings(regnet: dict[str, Any], **fsdp: Any) -> Any:
                 "NUM_ACTIVATION_CHECKPOINTING_SPLITS": 2,
             },
             "TRUNK": {"NAME": "regnet", "REGNET": dict(regnet)},
-            "HEAD": {"BATCHNORM_EPS": 1e-5, "BATCHNORM_MOMENTUM": 0.1, "PARAMS_MULTIPLIER": 1.0},
+            "HEAD": {
+                "BATCHNORM_EPS": 1e-5,
+                "BATCHNORM_MOMENTUM": 0.1,
+                "PARAMS_MULTIPLIER": 1.0,
+                "PARAMS": [],
+            },
+            "MULTI_INPUT_HEAD_MAPPING": [],
+            "FEATURE_EVAL_SETTINGS": {"EVAL_MODE_ON": False},
+            "WEIGHTS_INIT": {"STATE_DICT_KEY_NAME": "classy_state_dict"},
             "FSDP_CONFIG": {"AUTO_WRAP_THRESHOLD": 0, **fsdp},
         }
     )
@@ -179,6 +193,40 @@ def consolidated(trunk_state: Any, heads: Any = None, **others: Any) -> dict[str
         "type": "consolidated",
         "classy_state_dict": {"base_model": {"model": model, "meta": {"trunk": {}}}, **others},
     }
+
+
+def network(regnet: dict[str, Any], classes: int) -> Pooled:
+    """A trunk of the first version and a linear head, with weights like trained ones."""
+    trunk = unfilled_trunk(1, regnet)
+    with torch.no_grad():
+        width = trunk(torch.zeros(1, 3, 32, 32))[0].shape[1]
+    made = Pooled(trunk, [mlp(width, classes)])
+    randomise(made)
+    return made.eval()
+
+
+def loaded(path: Path, regnet: dict[str, Any], *dims: int) -> Pooled:
+    """Let VISSL build its whole model, and initialise and resume it from a file as it does.
+
+    Initialising is lenient, so every tensor must be in the file and nothing else; resuming is
+    strict for the trunk.
+
+    Args:
+        path: Of a consolidated checkpoint.
+        regnet: The trunk's settings.
+        dims: Of the head, a single ``mlp``; nothing if there is none.
+    """
+    config = AttrDict({"MODEL": settings(regnet)})
+    config.MODEL.HEAD.PARAMS = [["mlp", {"dims": list(dims)}]] if dims else []
+    model = BaseSSLMultiInputOutputModel(config.MODEL, AttrDict({}))
+    checkpoint = CheckpointLoader.load_and_broadcast_init_weights(str(path), torch.device("cpu"))
+    stored = get_checkpoint_model_state_dict(config, checkpoint["classy_state_dict"])
+    assert list(stored) == list(model.state_dict())
+    model.init_model_from_weights_params_file(config, checkpoint)
+    initialised = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.set_classy_state(checkpoint["classy_state_dict"]["base_model"])
+    assert all(torch.equal(initialised[name], t) for name, t in model.state_dict().items())
+    return Pooled(model.trunk, model.heads).eval()
 
 
 def save_slices(path: Path, weights: dict[str, torch.Tensor]) -> dict[str, str]:

@@ -47,7 +47,7 @@ def test_the_command_line_has_the_frameworks_of_the_list() -> None:
     assert get_args(options.Target) == written_back()
 
 
-@pytest.mark.parametrize("name", ["vissl", "caffe"])
+@pytest.mark.parametrize("name", ["transformers", "caffe"])
 def test_what_nothing_is_written_back_for_is_said(name: str) -> None:
     with pytest.raises(InputError, match=rf"^{name} is not among pycls, timm, .*; choose one"):
         target_named(name)

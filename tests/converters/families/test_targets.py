@@ -156,6 +156,21 @@ def test_classy_vision_has_the_names_shapes_and_order_that_are_written(
 
 
 @QUICK
+@given(any_stages())
+def test_vissl_has_the_names_shapes_and_order_that_are_written(config: RegNetConfig) -> None:
+    pytest.importorskip("vissl")
+    from tests.oracles.vissl import Pooled, mlp, unfilled_trunk
+
+    with torch.device("meta"):
+        head = mlp(config.hidden_sizes[-1], config.num_labels)
+        real = Pooled(unfilled_trunk(1, anynet(config)), [head])
+
+    names = [name.split(".", 1)[1] for name in real.state_dict()]
+    shapes = [tuple(tensor.shape) for tensor in real.state_dict().values()]
+    assert written("vissl", config) == list(zip(names, shapes, strict=True))
+
+
+@QUICK
 @given(any_stages(), st.sampled_from((1, 3, 4)))
 def test_pytorchcv_has_the_names_shapes_and_order_that_are_written(
     config: RegNetConfig, channels: int

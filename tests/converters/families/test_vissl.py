@@ -13,6 +13,7 @@ from converters.checkpoint import open_any
 from converters.errors import InputError, StorageError
 from converters.families.heads import branch
 from converters.families.options import SourceOptions
+from converters.jobs.writeback import write_back
 from converters.weights.inspection import inspected
 from converters.weights.stream import write_weights
 from regnet.files.dtypes import DTYPES
@@ -22,6 +23,7 @@ from tests.converters.stored import headers, stored
 pytest.importorskip("vissl")
 
 from tests.oracles.vissl import (
+    TINY,
     WIDTH,
     Pooled,
     consolidated,
@@ -34,6 +36,7 @@ from tests.oracles.vissl import (
     trunk,
     unfilled_trunk,
 )
+from tests.oracles.vissl import loaded as loaded_by_vissl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,6 +139,32 @@ def test_folding_computes_in_float64_and_casts_what_it_gives(dtype: DType, tmp_p
         loose = {"rtol": 1e-14, "atol": 1e-14} if dtype == "float64" else {"rtol": 0, "atol": 0}
         expected = exact.to(getattr(torch, dtype))
         torch.testing.assert_close(written[f"classifier.1.{name}"], expected, **loose)
+
+
+def test_the_trunk_that_is_written_back_gives_the_same_features(tmp_path: Path) -> None:
+    network = trunk()
+    path = saved(tmp_path, consolidated(network.state_dict()))
+
+    written = write_back(path, tmp_path / "written", "vissl")
+
+    again = loaded_by_vissl(written.path, TINY).trunk
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(again(pixels)[0], network(pixels)[0])
+
+
+def test_a_linear_evaluation_is_written_back_as_the_one_layer_that_it_is(tmp_path: Path) -> None:
+    network = Pooled(trunk(2), [eval_mlp(WIDTH, WIDTH, 10)])
+    path = saved(tmp_path, LAYOUTS["heads in a list"](network))
+
+    written = write_back(path, tmp_path / "written", "vissl")
+
+    again = loaded_by_vissl(written.path, TINY, WIDTH, 10)
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(again(pixels), network(pixels), rtol=1e-5, atol=1e-5)
+    # Of the head's evaluation the folder knows, and what is written says nothing.
+    assert written.unsaid
 
 
 HEADS: dict[str, Callable[[], list[Any]]] = {

@@ -43,6 +43,7 @@ FRAMEWORKS = {
     "classy-vision": "classy_vision",
     "mmpretrain": "mmpretrain",
     "pytorchcv": "pytorchcv",
+    "vissl": "vissl",
 }
 """Name for `--to` to the module that must be there to try it."""
 
@@ -112,6 +113,9 @@ def in_file(framework: str, path: Path) -> dict[str, Tensor]:
     if framework == "classy-vision":
         model = tree["classy_state_dict"]["base_model"]["model"]
         return {**model["trunk"], **model["heads"]["trunk_output"]["default_head"]}
+    if framework == "vissl":
+        model = tree["classy_state_dict"]["base_model"]["model"]
+        return {f"{part}.{name}": t for part in model for name, t in model[part].items()}
     keys = {"pycls": "model_state", "mmpretrain": "state_dict"}
     state: dict[str, Tensor] = tree[keys[framework]] if framework in keys else tree
     return state
@@ -229,6 +233,9 @@ def test_it_has_the_same_bytes_every_time(framework: str, tmp_path: Path) -> Non
         ("pytorchcv", {"hidden_act": "silu"}, "its activation is silu"),
         ("pytorchcv", {"downsample_in_first_stage": False}, "first stage does not downsample"),
         ("pytorchcv", {"embedding_size": 27, "layer_type": "y"}, "27 channels squeezes to 7"),
+        ("vissl", {"num_channels": 1}, "the stem of vissl takes three"),
+        ("vissl", {"hidden_act": "silu"}, "its activation is silu"),
+        ("vissl", {"downsample_in_first_stage": False}, "first stage does not downsample"),
         ("mlx-image", {"num_channels": 1}, "the stem of mlx-image takes three"),
         ("mlx-image", {"hidden_act": "silu"}, "its activation is silu"),
         ("mlx-image", {"downsample_in_first_stage": False}, "first stage does not downsample"),
@@ -282,7 +289,7 @@ def test_a_trunk_is_refused_where_every_network_has_a_classifier(
         write_back(folder, tmp_path / "written", framework)
 
 
-@pytest.mark.parametrize("framework", ["timm", "classy-vision", "mmpretrain"])
+@pytest.mark.parametrize("framework", ["timm", "classy-vision", "mmpretrain", "vissl"])
 def test_a_trunk_is_written_where_there_are_trunks(framework: str, tmp_path: Path) -> None:
     ours = trunk(**RULED, layer_type="x")
     folder = converted(tmp_path / "folder", ours)

@@ -201,7 +201,8 @@ def test_without_being_asked_a_folder_is_float32_and_says_from_what(tmp_path: Pa
 
 @pytest.mark.parametrize("converted", [False, True], ids=["a checkpoint", "a converted folder"])
 @pytest.mark.parametrize(
-    "framework", ["timm", "torchvision", "pycls", "classy-vision", "mmpretrain", "pytorchcv"]
+    "framework",
+    ["timm", "torchvision", "pycls", "classy-vision", "mmpretrain", "pytorchcv", "vissl"],
 )
 def test_any_framework_loads_strictly_what_is_written_in_half(
     framework: str, converted: bool, tmp_path: Path
