@@ -244,6 +244,22 @@ def _from_type(args: tuple[Tree, ...]) -> Tree:
     return Opaque("torch._tensor._rebuild_from_type_v2", args)
 
 
+def _of_device(args: tuple[Tree, ...]) -> Tree:
+    """Build ``_rebuild_device_tensor_from_numpy(data, dtype, device, gradient)``, or its twin.
+
+    Tensors of a TPU are stored as an array, or as a tensor of the CPU; bfloat16, which NumPy lacks,
+    as float32 of the same numbers.
+    """
+    data, dtype, _, requires_grad = args
+    if not isinstance(requires_grad, bool):
+        raise TypeError("a tensor with other arguments than torch's")
+    if isinstance(data, StoredTensor) and isinstance(dtype, Opaque) and dtype.args is None:
+        stated = dtype.qualified_name.removeprefix("torch.")
+        if stated == data.dtype or (stated, data.dtype) == ("bfloat16", "float32"):
+            return _required(data, requires_grad)
+    return Opaque("torch._utils._rebuild_device_tensor_from_numpy", args)
+
+
 def _encoded(args: tuple[Tree, ...]) -> Tree:
     """Build ``_codecs.encode(text, "latin1")``, which is how protocol 2 spells bytes."""
     text, encoding = args
@@ -324,6 +340,8 @@ _TENSOR_BUILDERS: dict[str, Callable[[tuple[Tree, ...]], Tree]] = {
 
 _BUILDERS = _TENSOR_BUILDERS | {
     "torch._tensor._rebuild_from_type_v2": _from_type,
+    "torch._utils._rebuild_device_tensor_from_numpy": _of_device,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _of_device,
     "torch.Size": _size,
     "builtins.list": lambda args: list(_sequence(args)),
     "builtins.tuple": lambda args: tuple(_sequence(args)),

@@ -132,6 +132,41 @@ def test_a_tensor_of_an_unknown_type_is_a_note(tmp_path: Path) -> None:
     assert repr(tree_of(in_zip(program), tmp_path)) == "<torch._utils._rebuild_tensor_v3>"
 
 
+class OfDevice:
+    """Pickles as a tensor of a TPU does."""
+
+    def __init__(self, data: object, dtype: torch.dtype) -> None:
+        self.data, self.dtype = data, dtype
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        is_array = isinstance(self.data, np.ndarray)
+        rebuild: Any = torch._utils._rebuild_device_tensor_from_cpu_tensor
+        if is_array:
+            rebuild = torch._utils._rebuild_device_tensor_from_numpy
+        return rebuild, (self.data, self.dtype, "xla:0", False)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_tensor_of_a_tpu_is_the_tensor(protocol: int, tmp_path: Path) -> None:
+    numbers = torch.arange(-3.0, 3.0).reshape(2, 3)
+    content = saved(
+        {
+            "array": OfDevice(numbers.numpy(), torch.float32),
+            "brain": OfDevice(numbers.numpy(), torch.bfloat16),
+            "tensor": OfDevice(numbers.bfloat16(), torch.bfloat16),
+            "other": OfDevice(numbers.numpy(), torch.int64),
+        },
+        protocol=protocol,
+    )
+    (tmp_path / "model.pyth").write_bytes(content)
+    with open_checkpoint(tmp_path / "model.pyth") as checkpoint:
+        tree: Any = checkpoint.tree
+        for name in ("array", "brain"):
+            assert np.array_equal(checkpoint.array(tree[name]), numbers.numpy())
+        assert tree["tensor"].dtype == "bfloat16"
+        assert isinstance(tree["other"], Opaque)
+
+
 def legacy(*pickles: object) -> bytes:
     parts = (part if isinstance(part, bytes) else pickle.dumps(part, 2) for part in pickles)
     return b"".join(parts)
