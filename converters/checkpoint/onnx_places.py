@@ -105,12 +105,21 @@ def _require(model: ModelProto, path: Path) -> tuple[str, ...]:
     stated = {_stated(tensor).get("location", "") for tensor in _tensors(model)}
     locations = tuple(sorted(filter(None, stated)))
     for location in locations:
-        if location.startswith("/") or "\\" in location or ":" in location or ".." in location:
-            raise UnsafeInputError(
-                f"{path.name} reads its weights from '{printable(location)}', outside of its "
-                "folder; nothing was read there, so get the file from a source you trust."
-            )
+        require_inside(location, path)
     return locations
+
+
+def require_inside(location: str, path: Path) -> None:
+    """Refuse what an ONNX file names as a place of its weights if that leads out of its folder.
+
+    Raises:
+        UnsafeInputError: If it does.
+    """
+    if location.startswith("/") or "\\" in location or ":" in location or ".." in location:
+        raise UnsafeInputError(
+            f"{path.name} reads its weights from '{printable(location)}', outside of its "
+            "folder; nothing was read there, so get the file from a source you trust."
+        )
 
 
 def _stated(tensor: TensorProto) -> dict[str, str]:

@@ -12,6 +12,7 @@ from converters.checkpoint.hdf5_container import HDF5_START, read_hdf5
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
 from converters.checkpoint.mindspore_container import looks_like_mindspore, read_mindspore
 from converters.checkpoint.msgpack_container import looks_like_msgpack, read_msgpack
+from converters.checkpoint.onnx_container import read_onnx
 from converters.checkpoint.pickle_audit import audit_pickle
 from converters.checkpoint.pickle_reader import PickleSource, SkimmedPickle, read_pickle
 from converters.checkpoint.pickled_modules import state_dicts_of
@@ -19,6 +20,7 @@ from converters.checkpoint.safetensors_container import read_safetensors
 from converters.checkpoint.sniff import (
     HEAD_SIZE,
     describe_wrong_file,
+    is_protobuf,
     is_tar,
     looks_like_safetensors,
 )
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from converters.checkpoint.graph import Graph
     from converters.checkpoint.source_file import Stamp
 
 CHUNK_SIZE = 1 << 20
@@ -55,12 +58,14 @@ class Checkpoint(Closing):
     Attributes:
         path: What was named: the file, the folder of several, or one of these.
         container: How it is laid out: ``zip``, ``legacy``, ``pickle`` (one of NumPy's arrays),
-            ``safetensors``, ``hdf5``, ``msgpack`` or ``mindspore``; several files as ``folder``,
-            ``shard_list`` or ``slice_list``.
+            ``safetensors``, ``hdf5``, ``msgpack``, ``mindspore`` or ``onnx``; several files as
+            ``folder``, ``shard_list`` or ``slice_list``.
         tree: What it holds, keys as saved and in their order; of safetensors, tensors by name, and
             of a module that was pickled whole its state dict.
         modules: The classes of such modules, by the keys that lead to each.
-        metadata: The text a safetensors header carries beside its tensors; else empty.
+        metadata: The text a safetensors header or an ONNX file carries beside its tensors; else
+            empty.
+        graph: The network of an exported file, which says what its tensors are for; else None.
         beside: What else lies beside it and says what it is.
         stamps: Of its files, in the order in which they were opened; see :class:`SourceFile`.
 
@@ -81,12 +86,13 @@ class Checkpoint(Closing):
         self.container = container
         self.tree, self.modules = state_dicts_of(tree, printable(path.name))
         self.metadata = metadata or {}
+        self.graph: Graph | None = None
         self.beside = Beside()
         self.stamps: dict[Path, Stamp] = {}
         self._open: OrderedDict[Path, SourceFile] = OrderedDict()
         self._verified: set[Storage] = set()
         if file is not None:
-            self._hold(file)
+            self.hold(file)
 
     @property
     def size(self) -> int:
@@ -100,7 +106,7 @@ class Checkpoint(Closing):
             ConversionError: See :func:`open_checkpoint`.
         """
         added = open_checkpoint(path)
-        self._hold(added.source_file(path))
+        self.hold(added.source_file(path))
         return added
 
     def chunks(self, tensor: StoredTensor) -> Iterator[bytes]:
@@ -155,7 +161,7 @@ class Checkpoint(Closing):
             file = SourceFile(path)
             with file.closed_on_error():
                 file.require_stamp(self.stamps[path])
-            self._hold(file)
+            self.hold(file)
         self._open.move_to_end(path)
         return self._open[path]
 
@@ -164,7 +170,8 @@ class Checkpoint(Closing):
         while self._open:
             self._open.popitem()[1].close()
 
-    def _hold(self, file: SourceFile) -> None:
+    def hold(self, file: SourceFile) -> None:
+        """Take over an open file, which is closed with the others."""
         self.stamps[file.path] = file.stamp
         self._open[file.path] = file
         if len(self._open) > _MAX_OPEN:
@@ -354,6 +361,9 @@ def read_checkpoint(file: SourceFile) -> Checkpoint:
         _require_nothing_else(file, head, "a safetensors")
         tensors, metadata = read_safetensors(file)
         return Checkpoint(file.path, "safetensors", tensors, file, metadata)
+    if is_protobuf(head):
+        _require_nothing_else(file, head, "an ONNX")
+        return _onnx_checkpoint(file)
     what = describe_wrong_file(head)
     if what is not None:
         raise InputError(f"{file.name}: {what}.")
@@ -378,3 +388,12 @@ def _read_pickles(file: SourceFile, head: bytes) -> Checkpoint:
             f"{file.name}: is no checkpoint of a known kind; name a file that torch.save or "
             "safetensors wrote."
         ) from error
+
+
+def _onnx_checkpoint(file: SourceFile) -> Checkpoint:
+    contents = read_onnx(file)
+    checkpoint = Checkpoint(file.path, "onnx", contents.tree, file, contents.metadata)
+    checkpoint.graph = contents.graph
+    for beside in contents.beside:
+        checkpoint.hold(beside)
+    return checkpoint

@@ -63,7 +63,7 @@ def describe_wrong_file(head: bytes) -> str | None:
             return f"is {what}; {advice}"
     if is_tar(head):
         return _TAR
-    if head[0] == _PROTOBUF_FIRST_TAG and head[2:3] and head[2] in _PROTOBUF_SECOND_TAGS:
+    if is_protobuf(head):
         return f"is a protobuf file, as ONNX and TensorFlow write them; {_EXPORTED}"
     return _wrong_text(head)
 
@@ -78,6 +78,15 @@ def _wrong_text(head: bytes) -> str | None:
             "server sent it instead of a file, download the checkpoint again"
         )
     return None
+
+
+def is_protobuf(head: bytes) -> bool:
+    """Return whether a file begins as messages of protobuf do that state their version first."""
+    return (
+        head[:1] == bytes([_PROTOBUF_FIRST_TAG])
+        and bool(head[2:3])
+        and head[2] in _PROTOBUF_SECOND_TAGS
+    )
 
 
 def is_tar(head: bytes) -> bool:

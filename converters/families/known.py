@@ -42,6 +42,9 @@ class Known:
         return cast("Family", imported(f"{self.module}:FAMILY"))
 
 
+NOTHING = r"(?!)"
+"""The tell-tale of what is recognised by its graph; no name matches it."""
+
 FAMILIES = {
     "pycls": Known("converters.families.pycls", r"s1\.b1\.f\.a\.weight", is_written=True),
     "timm": Known("converters.families.timm", r"s1\.b1\.conv1\.conv\.weight", is_written=True),
@@ -89,6 +92,7 @@ FAMILIES = {
         r"stem\.bn\.moving_mean",  # which no copy of the parameters for an optimiser has
         is_regnet=lazily("converters.families.mindcv:is_regnet"),
     ),
+    "onnx": Known("converters.families.onnx", NOTHING),
 }
 """Name on the command line to framework; it is also the name of the framework's keymap."""
 

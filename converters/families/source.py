@@ -267,6 +267,8 @@ class Source:
             the classifier; empty if there is none, as in the reference.
         normalisers: What stands in front of the network and normalises its images; empty if
             nothing does.
+        filled: Tensors that the checkpoint has none of, by the source's spelling: each is this
+            number, over and over.
     """
 
     family: str
@@ -282,6 +284,7 @@ class Source:
     processor: Mapping[str, Any] = field(default_factory=dict)
     classifier_norm: Mapping[str, StoredTensor] = field(default_factory=dict)
     normalisers: tuple[Normaliser, ...] = ()
+    filled: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def framework(self) -> str:

@@ -13,6 +13,7 @@ from converters.families.known import FAMILIES
 from converters.families.labels import names_in
 from converters.families.manifest import named_file, network_like
 from converters.families.normalising import normalised
+from converters.families.onnx import graph_state
 from converters.families.recognise import refusal
 from converters.families.source import Decision
 from converters.families.wrapping import all_tensors, find_state_dicts
@@ -42,7 +43,7 @@ class Inspection:
     Attributes:
         path: The file or folder.
         files: The files that hold the weights.
-        container: ``zip``, ``legacy``, ``safetensors`` or ``folder``.
+        container: ``zip``, ``legacy``, ``safetensors``, ``onnx`` or ``folder``.
         size: Of the files, in bytes.
         source: Framework, architecture, decisions.
         plan: What a conversion would do.
@@ -162,7 +163,10 @@ def _labelled(source: Source, checkpoint: Checkpoint) -> Source:
 
 def _states(checkpoint: Checkpoint, framework: str | None) -> list[StateDict]:
     """The RegNets in a checkpoint, of the framework asked for, else of the only one."""
-    found = find_state_dicts(checkpoint.tree)
+    if checkpoint.graph is not None:
+        found = [graph_state(checkpoint)]
+    else:
+        found = find_state_dicts(checkpoint.tree)
     wanted = framework or (found[0].framework if found else None)
     states = [state for state in found if state.framework == wanted]
     if not states:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from converters.errors import InputError, first
 from converters.families.reparametrised import Reparametrised
 from regnet.architecture import NORM_EPS, Architecture
-from regnet.files.dtypes import COUNTER_DTYPE, DEFAULT, DTYPES, ELEMENT_TYPES
+from regnet.files.dtypes import COUNTER_DTYPE, DEFAULT, DTYPES, ELEMENT_TYPES, repeated
 from regnet.files.safetensors_file import TensorSpec
 
 if TYPE_CHECKING:
@@ -101,12 +101,13 @@ class Step:
 
     Attributes:
         target: What is written.
-        source_name: The source's name for it; None if the source has none and it is made of zeros.
+        source_name: The source's name for it; None if the source has none and it is filled.
         tensor: Where its bytes lie; None likewise.
         flip: Whether the input channels are reversed (BGR to RGB).
         cast: torch's name of the type that the numbers are cast to; None if they keep their own,
             and with it their bytes.
         fold: What computes the tensor; None if its numbers lie in the file.
+        fill: What a tensor consists of that the source has none of.
     """
 
     target: TensorSpec
@@ -115,12 +116,18 @@ class Step:
     flip: bool = False
     cast: str | None = None
     fold: Computed | None = None
+    fill: float = 0.0
+
+    @property
+    def filled(self) -> bytes:
+        """The elements of a tensor that the source has none of."""
+        return repeated(self.fill, self.target.nbytes, self.target.dtype)
 
     @property
     def action(self) -> str:
-        """``copy``, ``flip channels``, ``cast``, ``make zeros``, or what is computed."""
+        """``copy``, ``flip channels``, ``cast``, ``make zeros``, ``fill``, or what is computed."""
         if self.tensor is None:
-            return "make zeros"
+            return "fill" if self.fill else "make zeros"
         computed = [self.fold.action] if self.fold is not None else []
         actions = computed + ["flip channels"] * self.flip
         if self.cast is not None and not computed:
@@ -169,7 +176,7 @@ def make_plan(source: Source, where: str, dtype: DType = DEFAULT) -> Plan:
     names = {slot.name: source.keymap.spell(slot.role, slot.fields) for slot in slots}
     known = set(names.values())
     required = {names[slot.name] for slot in slots if not slot.is_counter}
-    if not required <= source.tensors.keys() <= known:
+    if not required - source.filled.keys() <= source.tensors.keys() <= known:
         raise InputError(_mismatch(source, where))
     steps = tuple(_step(source, slot, names[slot.name], dtype, where) for slot in slots)
     return Plan(steps, source.skipped, dtype)
@@ -178,7 +185,7 @@ def make_plan(source: Source, where: str, dtype: DType = DEFAULT) -> Plan:
 def _step(source: Source, slot: Slot, name: str, dtype: DType, where: str) -> Step:
     target = TensorSpec(slot.name, COUNTER_DTYPE if slot.is_counter else dtype, slot.shape)
     if name not in source.tensors:
-        return Step(target)
+        return Step(target, fill=source.filled.get(name, 0.0))
     tensor = source.tensors[name]
     if tensor.shape != target.shape:
         raise InputError(

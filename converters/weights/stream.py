@@ -152,7 +152,7 @@ class _Stream:
             for step in steps:
                 tensor, runs = step.tensor, _runs(step)
                 if tensor is None:
-                    self._append(file, step, [bytes(step.target.nbytes)])
+                    self._append(file, step, [step.filled])
                 elif not runs:
                     self._append(file, step, self._pieces(step, tensor))
                 else:

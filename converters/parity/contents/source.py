@@ -60,14 +60,18 @@ def _fault(folder: ConvertedFolder, checkpoint: Tensors, step: Step) -> str | No
     difference = compare_bits(memoryview(planned), folder.array(name))
     if not difference.count:
         return None
-    origin = f"the checkpoint's {printable(step.source_name)}" if step.source_name else "zeros"
+    filled = f"{step.fill:g}, over and over" if step.fill else "zeros"
+    origin = f"the checkpoint's {printable(step.source_name)}" if step.source_name else filled
     return f"differs from {origin} {difference.describe(held.shape)}"
 
 
 def _planned_bytes(checkpoint: Tensors, step: Step) -> bytes:
     """The elements that a step gives, row-major and little-endian."""
     if step.tensor is None:
-        return bytes(step.target.nbytes)
+        if not step.fill:
+            return bytes(step.target.nbytes)
+        numbers = np.full(step.target.shape, step.fill, np.float64)
+        return cast(numbers, "float64", step.target.dtype).tobytes()
     if step.fold is None:
         array, dtype = checkpoint.array(step.tensor), step.tensor.dtype
     else:

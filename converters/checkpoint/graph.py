@@ -1,0 +1,103 @@
+"""A network as an exporter leaves it: nodes, the values between them, and constants.
+
+What any of it means is not known here; see `converters.families.onnx`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from converters.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from converters.checkpoint.values import StoredTensor
+
+Number = int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A tensor that is in the file.
+
+    Attributes:
+        dtype: torch's name of the element type, or what the format calls one that torch lacks.
+        shape: The sizes.
+        tensor: Where its elements lie; None if they do not lie one after another.
+        numbers: Its elements in row-major order, if they are few; else None.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    tensor: StoredTensor | None = None
+    numbers: tuple[Number, ...] | None = None
+
+
+Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | Constant | None
+"""Of a node; None for what no network of images needs, such as a graph of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A step of the computation.
+
+    Attributes:
+        name: Its own; often empty.
+        op: The operator.
+        domain: Whose operator; empty for the format's own.
+        inputs: Names of the values and constants that it reads; empty where one is left out.
+        outputs: Names of the values that it makes.
+        attributes: By name.
+    """
+
+    name: str
+    op: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What messages call it: ``Conv 'node_conv2d_3'``, by its first output if it has no name."""
+        operator = f"{self.domain}.{self.op}" if self.domain else self.op
+        name = self.name or next(filter(None, self.outputs), "")
+        return f"{printable(operator)} '{printable(name)}'"
+
+
+@dataclass(frozen=True, slots=True)
+class ValueInfo:
+    """What a graph takes or gives.
+
+    Attributes:
+        name: Of the value.
+        dtype: As of a :class:`Constant`; empty if it is not stated.
+        shape: The sizes, None for those that are open; None if nothing is stated.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The whole.
+
+    Attributes:
+        inputs: What it takes; constants that could be replaced are not among them.
+        outputs: What it gives.
+        nodes: In the order of computation.
+        constants: By name.
+        opset: Version of the operators.
+        producer: What wrote it, and which version of that; empty if nothing says so.
+    """
+
+    inputs: tuple[ValueInfo, ...]
+    outputs: tuple[ValueInfo, ...]
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Constant]
+    opset: int
+    producer: str = ""
