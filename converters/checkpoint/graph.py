@@ -61,7 +61,7 @@ class Node:
 
     @property
     def label(self) -> str:
-        """What messages call it: ``Conv 'node_conv2d_3'``, by its first output if it has no name."""
+        """What messages call it: ``Conv 'conv2d_3'``, by its first output if it has no name."""
         operator = f"{self.domain}.{self.op}" if self.domain else self.op
         name = self.name or next(filter(None, self.outputs), "")
         return f"{printable(operator)} '{printable(name)}'"

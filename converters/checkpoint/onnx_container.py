@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,12 @@ _DTYPES = {
 _NUMBERS = {"float32": "f", "float64": "d", "float16": "e", "int32": "i", "int64": "q"}
 """What `struct` calls types whose numbers are read."""
 
+_SHAPE, _SEGMENT = 2, 3
+"""Fields of a type and of a tensor."""
+
+_SPARSE = 15
+"""Field of a graph."""
+
 _RAW, _FLOATS, _DOUBLES = 9, 4, 10
 _INTEGERS = (5, 7, 11)
 """Fields of a tensor that its elements may stand in: as bytes, packed floats, or integers."""
@@ -121,7 +128,11 @@ class _OnnxReader:
         model = self.proto.message(self.proto.whole)
         graphs = model.get(7, [])
         if len(graphs) != 1:
-            raise damaged(self.file.name, f"is no ONNX file of one graph, it has {len(graphs)}")
+            raise InputError(
+                f"{self.file.name}: is a protobuf file, as ONNX and TensorFlow write them, with "
+                f"{len(graphs)} graphs of ONNX where one belongs; name the PyTorch checkpoint it "
+                "was made from."
+            )
         for number, what in ((20, "training information"), (25, "functions of its own")):
             if number in model:
                 raise InputError(
@@ -138,7 +149,7 @@ class _OnnxReader:
         return OnnxContents(graph, tree, metadata, tuple(self.beside.values()))
 
     def _graph(self, model: Message, message: Message) -> Graph:
-        if 15 in message:
+        if _SPARSE in message:
             raise InputError(
                 f"{self.file.name}: has sparse constants, which no RegNet has; export the network "
                 "with ordinary tensors."
@@ -151,9 +162,7 @@ class _OnnxReader:
             constants[name] = constant
         opsets = [self.proto.message(entry) for entry in model.get(8, [])]
         versions = [
-            self._integer(opset, 2)
-            for opset in opsets
-            if self._text(opset, 1) in {"", "ai.onnx"}
+            self._integer(opset, 2) for opset in opsets if self._text(opset, 1) in {"", "ai.onnx"}
         ]
         inputs = tuple(self._value_info(value) for value in message.get(11, []))
         producer = " ".join(filter(None, (self._text(model, 2), self._text(model, 3))))
@@ -218,8 +227,8 @@ class _OnnxReader:
         kinds = self._inside(message, 2)
         tensor = self._inside(kinds, 1)
         shape: tuple[int | None, ...] | None = None
-        if 2 in tensor:
-            dims = [self.proto.message(dim) for dim in self._inside(tensor, 2).get(1, [])]
+        if _SHAPE in tensor:
+            dims = [self.proto.message(dim) for dim in self._inside(tensor, _SHAPE).get(1, [])]
             sizes = (self._integer(dim, 1) if 1 in dim else None for dim in dims)
             shape = tuple(size if size and size > 0 else None for size in sizes)
         return ValueInfo(self._text(message, 1), self._dtype(self._integer(tensor, 1)), shape)
@@ -232,7 +241,7 @@ class _OnnxReader:
         shape = tuple(self.proto.numbers(message.get(1, []), MAX_AXES))
         if any(not 0 <= size <= MAX_SIZE for size in shape) or prod(shape) > MAX_SIZE:
             raise damaged(self.file.name, f"{label} has sizes that cannot be")
-        if 3 in message:
+        if _SEGMENT in message:
             raise damaged(self.file.name, f"{label} is a segment of another")
         if dtype not in ELEMENT_TYPES:
             return name, Constant(dtype, shape)
@@ -314,9 +323,7 @@ class _OnnxReader:
     def _require_apart(self) -> None:
         """Refuse tensors that lie partly in one another; the whole of one may have two names."""
         places = sorted({(str(s.path), s.offset, s.length, s.label) for s in self.storages})
-        for (path, offset, length, label), (other, begin, size, _) in zip(
-            places, places[1:], strict=False
-        ):
+        for (path, offset, length, label), (other, begin, size, _) in pairwise(places):
             same = (offset, length) == (begin, size)
             if path == other and begin < offset + length and size and not same:
                 raise damaged(self.file.name, f"{label} lies partly in another tensor")

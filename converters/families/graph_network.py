@@ -19,7 +19,7 @@ from converters.errors import InputError
 from converters.families.graph_values import GraphReader, unfit
 from converters.families.keymap import REFERENCE
 from converters.families.recognise import architecture_of
-from regnet.architecture import NORM_EPS, Architecture, Conv
+from regnet.architecture import KERNEL, NORM_EPS, Architecture, Conv
 from regnet.config import Activation, RegNetConfig
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ class _Walk:
         self.last: dict[str, int] = {"last": 2}
 
     def network(self) -> GraphNetwork:
-        value = self.activation(self.conv_norm(self.sole("conv", self.reader.image, "stem"), "stem"))
+        value = self.activation(
+            self.conv_norm(self.sole("conv", self.reader.image, "stem"), "stem")
+        )
         stage, block = -1, 0
         while not self.is_pooled(value):
             value, starts = self.block(value, stage, block)
@@ -104,9 +106,7 @@ class _Walk:
         self.require_all_taken()
         config = self.config()
         self.require_geometry(config)
-        return GraphNetwork(
-            self.tensors, self.filled, config, has_classifier, tuple(self.folded)
-        )
+        return GraphNetwork(self.tensors, self.filled, config, has_classifier, tuple(self.folded))
 
     # One layer after another; each gives the name of the value that it ends with.
 
@@ -143,6 +143,15 @@ class _Walk:
                 return convs[0], convs[1]
             if ends == ["add", "act"]:
                 return convs[1], convs[0]
+        strange = [conv for conv in convs if self.behind(conv) not in {"act", "add"}]
+        if strange and not others:
+            behind = self.readers[strange[0].output]
+            while len(behind) == 1 and behind[0].kind == "norm":
+                behind = self.readers[behind[0].output]
+            raise self.unfit(
+                next((step for step in behind if step.kind not in {"act", "add"}), strange[0]),
+                "stands where an activation or the sum of a block belongs alone",
+            )
         if not readers:
             raise InputError(f"{self.where}: ends in a block, where a RegNet has global pooling.")
         first = next(iter(others or convs))
@@ -169,7 +178,7 @@ class _Walk:
         if "bias" in conv.tensors:
             if any(step.kind == "norm" for step in readers):
                 raise self.unfit(conv, "has a bias and a batch norm behind it")
-            self.folded.append(name.removesuffix(".convolution.weight"))
+            self.folded.append(name.removesuffix(KERNEL))
             self.tensors[spelled["bias"]] = conv.tensors["bias"]
             self.filled |= {spelled[leaf]: number for leaf, number in NEUTRAL.items()}
             return conv.output
@@ -236,9 +245,9 @@ class _Walk:
         strange = next((name for name in names if name not in known), None)
         if strange is None and names and (not has_classifier or known[-1] in names):
             return has_classifier
-        step = next((step for step in self.reader.steps if step.output == strange), None)
-        if step is not None:
-            raise self.unfit(step, "makes an output, but is no end of a RegNet")
+        made = [step for step in self.reader.steps if step.output == strange]
+        if made:
+            raise self.unfit(made[0], "makes an output, but is no end of a RegNet")
         raise InputError(f"{self.where}: does not give what its last layer computes.")
 
     @property
@@ -324,7 +333,9 @@ class _Walk:
                 )
             found = step.stride, step.groups, step.tensors["weight"].shape[2]
             wanted = operation.stride, operation.groups, operation.kernel_size
-            for what, ours, theirs in zip(("stride", "group", "kernel"), wanted, found, strict=True):
+            for what, ours, theirs in zip(
+                ("stride", "group", "kernel"), wanted, found, strict=True
+            ):
                 if ours != theirs:
                     raise self.unfit(
                         step, f"has {what} {theirs} where {operation.name} of a RegNet has {ours}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from converters.checkpoint.graph import Constant
 from converters.errors import InputError, printable
 from regnet.architecture import NORM_EPS
+from regnet.config import MAX_COUNT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -377,11 +378,12 @@ def _conv(reader: GraphReader, node: Node) -> None:
     if not isinstance(group, int) or group < 1 or weight.shape[0] % group:
         raise reader.unfit(node, f"has group {_shown(group)}")
     tensors = {"weight": weight}
-    if len(node.inputs) > 2 and node.inputs[2]:  # noqa: PLR2004
+    bias = reader.constant(node, 2)
+    zeros = bias is not None and bias.tensor is None and bias.shape == weight.shape[:1]
+    nothing = zeros and bias is not None and bias.numbers and not any(bias.numbers)
+    if len(node.inputs) > 2 and node.inputs[2] and not nothing:  # noqa: PLR2004
         tensors["bias"] = reader.tensor(node, 2, 1)
-    reader.add(
-        "conv", node, reader.value(node, 0), tensors=tensors, stride=int(down), groups=group
-    )
+    reader.add("conv", node, reader.value(node, 0), tensors=tensors, stride=int(down), groups=group)
 
 
 def _norm(reader: GraphReader, node: Node) -> None:
@@ -444,7 +446,13 @@ def _unsqueeze(reader: GraphReader, node: Node) -> None:
 def _reshape(reader: GraphReader, node: Node) -> None:
     """(N, C, 1, 1) to (N, C), however it is said."""
     reader.only(node, allowzero=..., shape=...)
-    value, sizes = reader.value(node, 0), reader.sizes(node, 1)
+    sizes, few = reader.sizes(node, 1), reader.constant(node, 0)
+    if few is not None:
+        if few.numbers is None or sizes != (-1,):
+            raise reader.unfit(node, "changes the shape of a constant")
+        reader.make_constant(node, replace(few, shape=(len(few.numbers),)))
+        return
+    value = reader.value(node, 0)
     if sizes is None and "shape" in node.attributes:
         sizes = _Sizes(reader.integers(node, "shape", 9) or ())
     zero = "N" if not node.attributes.get("allowzero") else 0
@@ -460,9 +468,38 @@ def _reshape(reader: GraphReader, node: Node) -> None:
 def _shape(reader: GraphReader, node: Node) -> None:
     """Of any value with images or features, the first axis is the number of images."""
     reader.only(node, start=..., end=...)
-    letters = "NCHW"[: reader.value(node, 0).axes]
-    start, end = node.attributes.get("start", 0), node.attributes.get("end", len(letters))
-    reader.set(node, _Sizes(letters[start:end]))  # type: ignore[misc]
+    constant = reader.constant(node, 0)
+    whole: Sequence[int | str]
+    whole = "NCHW"[: reader.value(node, 0).axes] if constant is None else constant.shape
+    start, end = (node.attributes.get(name) for name in ("start", "end"))
+    taken = whole[start if isinstance(start, int) else 0 : end if isinstance(end, int) else None]
+    reader.set(node, _Sizes(taken))
+
+
+def _expand(reader: GraphReader, node: Node) -> None:
+    """One number, over and over: zeros where a bias is left out."""
+    reader.only(node)
+    constant, sizes = reader.constant(node, 0), reader.sizes(node, 1)
+    number = reader.number(node, 0) if constant is not None else None
+    if number is None and sizes is not None and sizes == (1,):
+        reader.set(node, reader.sizes(node, 0) or _Sizes())
+        return
+    if constant is None or number is None or sizes is None or len(sizes) != 1:
+        raise reader.unfit(node, "repeats values, which no RegNet does")
+    (size,) = sizes
+    if not isinstance(size, int) or not 0 < size <= MAX_COUNT:
+        raise reader.unfit(node, f"repeats a value {_shown(size)} times")
+    reader.make_constant(node, Constant(constant.dtype, (size,), None, (number,) * size))
+
+
+def _cast_like(reader: GraphReader, node: Node) -> None:
+    """To the type of what is computed, which is float32 everywhere."""
+    reader.only(node, saturate=...)
+    constant = reader.constant(node, 0)
+    if constant is None:
+        raise reader.unfit(node, "computes in another type than float32")
+    reader.value(node, 1)
+    reader.make_constant(node, constant)
 
 
 def _gather(reader: GraphReader, node: Node) -> None:
@@ -613,12 +650,14 @@ _HANDLERS: dict[str, Callable[[GraphReader, Node], None]] = {
     "Add": _add,
     "BatchNormalization": _norm,
     "Cast": _cast,
+    "CastLike": _cast_like,
     "Concat": _concat,
     "Constant": _constant,
     "Conv": _conv,
     "Div": _div,
     "Dropout": _dropout,
     "Erf": _plain,
+    "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
     "Gelu": _gelu_node,

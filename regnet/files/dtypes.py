@@ -125,6 +125,22 @@ def cast(array: NDArray[Any], dtype: str, to: str) -> NDArray[Any]:
         return _bfloat16(numbers) if to == "bfloat16" else numbers.astype(to, copy=False)
 
 
+def repeated(number: float, size: int, dtype: str) -> bytes:
+    """One number, over and over, in as many bytes as are asked for.
+
+    Args:
+        number: What all elements are.
+        size: In bytes, a multiple of an element's.
+        dtype: torch's name of the type.
+    """
+    if not number:
+        return bytes(size)
+    import numpy as np
+
+    one = cast(np.array([number], np.float64), "float64", dtype).tobytes()
+    return one * (size // len(one))
+
+
 def _bfloat16(numbers: NDArray[np.float32]) -> NDArray[np.uint16]:
     """The upper halves of float32s, rounded by what is cut off."""
     import numpy as np

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.errors import printable
+from converters.errors import ConversionError, printable, said
 from converters.folder.folder import ConvertedFolder
 from converters.formats.onnx.export import PRODUCER
 from converters.parity.compare.foreign import ONNX
 from converters.parity.compare.sides import ArtefactSide
 from converters.parity.contents.elements import compare_bits
-from converters.parity.contents.tensors import certify, contents_of
+from converters.parity.contents.graph import read_graph
+from converters.parity.contents.tensors import audited, certify, contents_of
 from converters.parity.metrics import rms
 from regnet.architecture import BASE_PREFIX, COUNTER
 from regnet.files.dtypes import DTYPES, cast, widened
@@ -173,11 +174,27 @@ def _with_artefact(folder: ConvertedFolder, artefact: ArtefactSide) -> Weights:
     except Exception:  # noqa: BLE001 -- what another tool's file leads to has any class
         return Weights(decides=False, note="not compared: the artefact's tensors cannot be read")
     if not _is_ours(artefact, contents, folder):
-        return Weights(decides=False, note="not compared: another tool wrote the artefact")
+        return _by_graph(folder, artefact)
     if contents.weights_sha256 is not None:
         return _sharing(folder, artefact, contents)
     proof = certify(folder, artefact.kind, artefact.path)
     return Weights(proof.identical, proof.recomputed, differences=_of_tensors(proof, contents))
+
+
+def _by_graph(folder: ConvertedFolder, artefact: ArtefactSide) -> Weights:
+    """Compare weights with another tool's artefact, by what its graph says they are for."""
+    if artefact.kind != ONNX:
+        return Weights(decides=False, note="not compared: another tool wrote the artefact")
+    try:
+        contents = read_graph(folder, artefact.path)
+    except ConversionError as error:
+        return Weights(
+            decides=False, note=f"not compared, the graph is not proven: {said(error).rstrip('.')}"
+        )
+    if contents.faults:
+        return Weights(differences=contents.faults, note="the graph is another network's")
+    proof = audited(folder, contents)
+    return Weights(proof.identical, proof.recomputed, differences=proof.wrong, note="graph proven")
 
 
 def _of_tensors(proof: TensorCertificate, contents: Contents) -> tuple[str, ...]:

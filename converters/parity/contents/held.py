@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from regnet.files.dtypes import DType
+
 
 @dataclass(frozen=True, slots=True)
 class HeldTensor:
@@ -58,6 +60,8 @@ class Contents:
         precision: What folded and cast tensors are rounded to: ``float32`` or ``float16``.
         graph_compared: Whether its graph or code was compared, node by node or line by line, with
             what is written for the folder; what differed is among the faults.
+        folded_in: The type that folds were computed in before they were rounded to ``precision``:
+            ours in float64, those of other exporters in float32.
     """
 
     tensors: tuple[HeldTensor, ...]
@@ -66,6 +70,7 @@ class Contents:
     faults: tuple[str, ...] = ()
     precision: str = COMPUTED
     graph_compared: bool = False
+    folded_in: DType = "float64"
 
 
 def mapped(path: Path) -> memoryview:

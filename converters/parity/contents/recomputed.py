@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
 
 _ROUNDINGS = 16
-"""How many of float64's roundings may lie between two computations of a value: each has at most
+"""How many roundings may lie between two computations of a value: each has at most
 five (sum, root, quotient, product, difference), and none weighs more than the terms do."""
 
-_REACH = _ROUNDINGS * 2.0**-53
+_UNITS = {"float64": 2.0**-53, "float32": 2.0**-24}
+"""What rounding a result shifts it by at most, relative to it."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,26 @@ class Cast(Recomputed):
         return self.stored()
 
 
+@dataclass(frozen=True)
 class _Fold(Recomputed):
-    """A convolution and the batch norm behind it."""
+    """A convolution and the batch norm behind it.
+
+    Attributes:
+        computed_in: The type that the artefact's exporter folded in.
+    """
+
+    computed_in: str = "float64"
 
     what = "the fold recomputed in float64"
 
     def norm(self, leaf: str) -> Float64:
         """A vector of the batch norm, (channels,)."""
         return self.stored(f".normalization.{leaf}").astype(np.float64)
+
+    @property
+    def relative(self) -> float:
+        """How far another order of operations may lead, relative to the terms."""
+        return _ROUNDINGS * _UNITS[self.computed_in]
 
     @cached_property
     def slope(self) -> Float64:
@@ -109,7 +122,7 @@ class FoldedKernel(_Fold):
 
     def reach(self, rows: slice) -> Float64:
         """Relative to the value, as in every product."""
-        return np.abs(self.exact(rows)) * _REACH
+        return np.abs(self.exact(rows)) * self.relative
 
     @cached_property
     def _kernel(self) -> NDArray[np.floating]:
@@ -126,4 +139,4 @@ class FoldedBias(_Fold):
     def reach(self, rows: slice) -> Float64:
         """Relative to both terms of the difference, which may cancel."""
         terms = np.abs(self.norm("bias")) + np.abs(self.norm("running_mean") * self.slope)
-        return (terms * _REACH)[rows]
+        return (terms * self.relative)[rows]

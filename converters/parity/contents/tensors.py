@@ -89,11 +89,21 @@ def certify(
     Raises:
         InputError: If the folder itself cannot be used.
     """
-    audit = _Audit(folder)
     try:
         contents = contents_of(folder, kind, path)
     except Exception as error:  # noqa: BLE001 -- what a damaged file leads to has any class
         return TensorCertificate(0, 0, 0, (f"its tensors cannot be read ({in_words(error)})",))
+    return audited(folder, contents, weights_sha256=weights_sha256)
+
+
+def audited(
+    folder: ConvertedFolder,
+    contents: Contents,
+    *,
+    weights_sha256: Mapping[str, str] | None = None,
+) -> TensorCertificate:
+    """The same as :func:`certify`, of an artefact that is taken apart already."""
+    audit = _Audit(folder)
     wrong = (
         *audit.faults(contents),
         *_digest_faults(folder, contents.weights_sha256, weights_sha256 or {}),
@@ -150,7 +160,7 @@ class _Audit:
         held: dict[str, list[HeldTensor]] = {}
         for tensor in contents.tensors:
             held.setdefault(tensor.name, []).append(tensor)
-        expected = dict(_expected(self._folder, held.keys(), counters=contents.counters))
+        expected = dict(_expected(self._folder, held.keys(), contents))
         for name, tensors in held.items():
             if fault := self._fault(tensors, expected.get(name), contents.precision):
                 yield f"{printable(name)} {fault}"
@@ -211,16 +221,16 @@ def _misfit(tensor: HeldTensor, dtype: str, precision: str) -> str | None:
 
 
 def _expected(
-    folder: ConvertedFolder, held: Iterable[str], *, counters: bool
+    folder: ConvertedFolder, held: Iterable[str], contents: Contents
 ) -> Iterator[tuple[str, Expected]]:
     """The state dict, in which folded tensors stand for those of a convolution and its norm."""
     owners = {name.rpartition(".")[0] for name in held if name.endswith(_FOLDED)}
     for name, shape in folder.architecture.shapes.items():
         owner = ".".join(name.split(".")[:-2])  # of convolution.weight, normalization.bias
         if owner in owners and name.endswith(KERNEL):
-            yield owner + FOLDED_WEIGHT, (shape, FoldedKernel(folder, owner))
-            yield owner + FOLDED_BIAS, (shape[:1], FoldedBias(folder, owner))
-        elif owner not in owners and (counters or not name.endswith(COUNTER)):
+            yield owner + FOLDED_WEIGHT, (shape, FoldedKernel(folder, owner, contents.folded_in))
+            yield owner + FOLDED_BIAS, (shape[:1], FoldedBias(folder, owner, contents.folded_in))
+        elif owner not in owners and (contents.counters or not name.endswith(COUNTER)):
             yield name, (shape, None)
 
 

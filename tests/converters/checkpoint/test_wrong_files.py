@@ -42,7 +42,7 @@ WRONG_FILES = {
         b"\x89HDF\r\n\x1a\n" + bytes(range(200)),
         "is truncated or damaged, it cannot be read as HDF5",
     ),
-    "onnx": (b"\x08\x0a\x12\x07pytorch\x3a\x80" + bytes(50), "is a protobuf file, as ONNX"),
+    "onnx": (b"\x08\x0a\x12\x07pytorch\x3a\x80" + bytes(50), "cannot be read as protobuf, it"),
     "text": (b"hello, world\n", "is no checkpoint of a known kind"),
     "noise": (bytes(range(7, 250)), "is no checkpoint of a known kind"),
 }
@@ -56,9 +56,8 @@ def test_a_wrong_file_is_called_what_it_is(content: bytes, expected: str, tmp_pa
 def test_real_files_of_other_programs_are_called_what_they_are(tmp_path: Path) -> None:
     import onnx
 
-    graph = onnx.helper.make_graph([], "g", [], [])
-    model = onnx.helper.make_model(graph, producer_name="test").SerializeToString()
-    assert "protobuf file, as ONNX" in refusal(model, tmp_path)
+    model = onnx.ModelProto(ir_version=8, producer_name="test").SerializeToString()
+    assert "is a protobuf file, as ONNX and TensorFlow write them" in refusal(model, tmp_path)
     buffer = io.BytesIO()
     np.savez(buffer, a=np.ones(2), b=np.ones(3))
     assert "is a zip archive but no checkpoint" in refusal(buffer.getvalue(), tmp_path)

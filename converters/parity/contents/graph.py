@@ -1,0 +1,91 @@
+"""What an ONNX file of any exporter holds, by its graph: operations and tensors in their places.
+
+Ours are compared with what is written for the folder (`converters.parity.contents.onnx`). Of others
+the graph is read as a source's is (`converters.families.graph_network`): if that succeeds, the file
+computes the network that its tensors and the configuration found say, and nothing else. What
+remains is to compare these two with the folder's.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from converters.checkpoint import open_checkpoint
+from converters.errors import InputError
+from converters.families.graph_network import network_of
+from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
+from converters.parity.contents.held import Contents, HeldTensor, mapped, part
+from regnet.architecture import BASE_PREFIX, CLASSIFIER, KERNEL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from converters.checkpoint import Checkpoint, StoredTensor
+    from converters.families.graph_network import GraphNetwork
+    from converters.folder.folder import ConvertedFolder
+
+_COMPARED = (
+    "num_channels",
+    "embedding_size",
+    "hidden_sizes",
+    "depths",
+    "layer_type",
+    "hidden_act",
+    "downsample_in_first_stage",
+)
+"""What decides what a network computes, groups apart, which its kernels show."""
+
+
+def read_graph(folder: ConvertedFolder, path: Path) -> Contents:
+    """Prove the graph of a file, and say which tensors it holds under the reference's names.
+
+    Raises:
+        InputError: If the file cannot be read, or its graph is no RegNet; a node is named.
+        UnsafeInputError: If its weights lie elsewhere.
+        StorageError: If it cannot be read.
+    """
+    with open_checkpoint(path) as checkpoint:
+        if checkpoint.graph is None:
+            raise InputError(f"{path.name} is no ONNX file.")
+        network = network_of(checkpoint.graph, path.name)
+        return Contents(
+            tuple(_held(checkpoint, network, prefixed=folder.has_classifier)),
+            faults=tuple(_faults(folder, network)),
+            graph_compared=True,
+            folded_in="float32",
+        )
+
+
+def _faults(folder: ConvertedFolder, network: GraphNetwork) -> Iterator[str]:
+    """Where the network is another one than the folder's; widths show in shapes as well."""
+    if network.has_classifier != folder.has_classifier:
+        words = {True: "a classifier", False: "a trunk alone"}
+        yield f"its graph is {words[network.has_classifier]}"
+    for name in _COMPARED:
+        found, wanted = getattr(network.config, name), getattr(folder.config, name)
+        if found != wanted:
+            yield f"its graph has {name} {found} where the folder has {wanted}"
+
+
+def _held(checkpoint: Checkpoint, network: GraphNetwork, *, prefixed: bool) -> Iterator[HeldTensor]:
+    maps = cache(mapped)
+    folded = set(network.folded)
+    for name, tensor in network.tensors.items():
+        module = name.removesuffix(KERNEL).removesuffix(".normalization.bias")
+        if module in folded and module != name:
+            short = module + (FOLDED_WEIGHT if name.endswith(KERNEL) else FOLDED_BIAS)
+        else:
+            short = name
+        full = short if not prefixed or name.startswith(CLASSIFIER) else BASE_PREFIX + short
+        if tensor.is_contiguous:
+            data = _view(tensor, maps(tensor.storage.path))
+        else:
+            data = memoryview(checkpoint.array(tensor).tobytes())
+        yield HeldTensor(full, tensor.dtype, tensor.shape, data)
+
+
+def _view(tensor: StoredTensor, whole: memoryview) -> memoryview:
+    start = tensor.storage.offset + tensor.storage_offset * tensor.itemsize
+    return part(whole, start, tensor.nbytes)
