@@ -342,14 +342,8 @@ def _transpose(reader: GraphReader, node: Node) -> None:
     order = reader.integers(node, "perm", 9) or tuple(reversed(range(axes)))
     if sorted(order) != list(range(axes)):
         raise reader.unfit(node, "moves axes that are not there")
-    tensor = permuted(constant.tensor, order)
+    tensor = constant.tensor.permuted(order)
     reader.make_constant(node, Constant(constant.dtype, tensor.shape, tensor))
-
-
-def permuted(tensor: StoredTensor, order: Sequence[int]) -> StoredTensor:
-    """The same elements under axes in another order."""
-    shape = tuple(tensor.shape[axis] for axis in order)
-    return replace(tensor, shape=shape, stride=tuple(tensor.stride[axis] for axis in order))
 
 
 def _conv(reader: GraphReader, node: Node) -> None:
@@ -523,7 +517,7 @@ def _gemm(reader: GraphReader, node: Node) -> None:
     reader.only(node, alpha=1.0, beta=1.0, transA=0, transB=...)
     weight = reader.tensor(node, 1, 2)
     if node.attributes.get("transB", 0) == 0:
-        weight = permuted(weight, (1, 0))
+        weight = weight.permuted((1, 0))
     tensors = {"weight": weight, "bias": _row(reader, node, 2, weight.shape[0])}
     reader.add("linear", node, reader.value(node, 0), tensors=tensors)
 
@@ -531,7 +525,7 @@ def _gemm(reader: GraphReader, node: Node) -> None:
 def _matmul(reader: GraphReader, node: Node) -> None:
     """A linear layer without its bias, which an `Add` brings."""
     reader.only(node)
-    weight = permuted(reader.tensor(node, 1, 2), (1, 0))
+    weight = reader.tensor(node, 1, 2).permuted((1, 0))
     reader.add("linear", node, reader.value(node, 0), tensors={"weight": weight})
 
 
