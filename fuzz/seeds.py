@@ -38,6 +38,9 @@ NETWORK = RegNetConfig(
 _SAVERS = ("timm", "torchvision", "pycls", "classy-vision", "mmpretrain", "pytorchcv")
 _GIANTS = ("pycls", "classy-vision", "mmpretrain", "torchvision", "vissl", "transformers")
 
+_EXPORTED = Path(__file__).parents[1] / "tests" / "recorded" / "onnx"
+"""What exporters wrote."""
+
 _CFGS = (
     """\
 BN: {EPS: 1.0e-05}
@@ -104,6 +107,8 @@ def make_corpora(root: Path) -> None:
     _add_plain(corpus)
     for text in _CFGS:
         corpus.add(text, "pycls-cfg")
+    for path in sorted(_EXPORTED.glob("*-[xy].onnx")):
+        corpus.add(path.read_bytes(), "onnx")
     rows = MANIFEST.read_text(encoding="utf-8").split("\n[")
     corpus.add("\n[".join(rows[:4]), "manifest")
     corpus.add("\n[".join([*rows[:2], *rows[-2:]]), "manifest")

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgpack
+import onnx
 import safetensors
+from onnx import numpy_helper
 from typer.main import get_command
 
 from converters.checkpoint import Checkpoint, StoredTensor, open_any, open_checkpoint
@@ -234,6 +236,22 @@ def _command(path: Path) -> None:
     assert all(line.isprintable() for line in shown.getvalue().split("\n")) or form == "--json"
 
 
+def _read_onnx(path: Path) -> None:
+    """The file, its graph as a network; and what onnx's own library finds in it."""
+    with suppress(ConversionError), inspected(path, SourceOptions()):
+        pass
+    with open_checkpoint(path) as checkpoint:
+        read = {name: checkpoint.array(t).tobytes() for name, t in _tensors(checkpoint.tree)}
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except Exception:  # noqa: BLE001 -- protobuf's own, which is stricter with texts
+        return
+    theirs = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, data in read.items():
+        if name in theirs and theirs[name].data_type == onnx.TensorProto.FLOAT:
+            assert numpy_helper.to_array(theirs[name]).tobytes() == data
+
+
 def _read_manifest(path: Path) -> None:
     parse(path.read_bytes())
 
@@ -258,6 +276,7 @@ TARGETS = {
     "timm-config": Target(_in_folder("config.json"), _inspect),
     "pycls-cfg": Target(_as("input"), _read_cfg),
     "manifest": Target(_as("input"), _read_manifest),
+    "onnx": Target(_as("model.onnx"), _read_onnx, 1 << 17),
     "index": Target(_in_folder("model.safetensors.index.json"), _read_any),
     "shard-list": Target(_around("list"), _read_any),
     "shard": Target(_around("list_shard0", "list"), _read_any),
