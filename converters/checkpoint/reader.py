@@ -351,19 +351,9 @@ def read_checkpoint(file: SourceFile) -> Checkpoint:
     head = file.read(0, min(HEAD_SIZE, file.size))
     if head.startswith(ZIP_START):
         return Checkpoint(file.path, "zip", read_zip(file), file)
-    if head.startswith(HDF5_START):
-        _require_nothing_else(file, head, "an HDF5")
-        return Checkpoint(file.path, "hdf5", read_hdf5(file), file)
-    if looks_like_msgpack(head):
-        _require_nothing_else(file, head, "a msgpack")
-        return Checkpoint(file.path, "msgpack", read_msgpack(file), file)
-    if looks_like_safetensors(head):
-        _require_nothing_else(file, head, "a safetensors")
-        tensors, metadata = read_safetensors(file)
-        return Checkpoint(file.path, "safetensors", tensors, file, metadata)
-    if is_protobuf(head):
-        _require_nothing_else(file, head, "an ONNX")
-        return _onnx_checkpoint(file)
+    plain = _without_pickles(file, head)
+    if plain is not None:
+        return plain
     what = describe_wrong_file(head)
     if what is not None:
         raise InputError(f"{file.name}: {what}.")
@@ -388,6 +378,24 @@ def _read_pickles(file: SourceFile, head: bytes) -> Checkpoint:
             f"{file.name}: is no checkpoint of a known kind; name a file that torch.save or "
             "safetensors wrote."
         ) from error
+
+
+def _without_pickles(file: SourceFile, head: bytes) -> Checkpoint | None:
+    """Read a file of a container that has no pickle in it; None if it is of none."""
+    if head.startswith(HDF5_START):
+        _require_nothing_else(file, head, "an HDF5")
+        return Checkpoint(file.path, "hdf5", read_hdf5(file), file)
+    if looks_like_msgpack(head):
+        _require_nothing_else(file, head, "a msgpack")
+        return Checkpoint(file.path, "msgpack", read_msgpack(file), file)
+    if looks_like_safetensors(head):
+        _require_nothing_else(file, head, "a safetensors")
+        tensors, metadata = read_safetensors(file)
+        return Checkpoint(file.path, "safetensors", tensors, file, metadata)
+    if is_protobuf(head):
+        _require_nothing_else(file, head, "an ONNX")
+        return _onnx_checkpoint(file)
+    return None
 
 
 def _onnx_checkpoint(file: SourceFile) -> Checkpoint:
