@@ -222,7 +222,8 @@ def _mismatch(source: Source, where: str) -> str:
     missing = [
         names[slot.name]
         for slot in slots
-        if not slot.is_counter and names[slot.name] in set(known) - source.tensors.keys()
+        if not slot.is_counter
+        and names[slot.name] in set(known) - source.tensors.keys() - source.filled.keys()
     ]
     unknown = [name for name in source.tensors if name not in known]
     parts = []
