@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from converters.checkpoint.pickle_audit import Named
-    from converters.checkpoint.source_file import ReadableAt, SourceFile
+    from converters.checkpoint.source_file import ReadableAt
     from converters.checkpoint.zip_directory import Entry
 
     Running = tuple[PickleAudit, Named]
@@ -116,7 +116,7 @@ class FileAudit:
         )
 
 
-def audit_file(file: SourceFile) -> FileAudit:
+def audit_file(file: ReadableAt) -> FileAudit:
     """Follow every pickle in a file, whatever it seems to be.
 
     Raises:
@@ -151,7 +151,7 @@ def audit_file(file: SourceFile) -> FileAudit:
     return FileAudit(kind, pickles, of_torch=_LEGACY in head[:32])
 
 
-def require_no_code_beside(file: SourceFile, directory: ZipDirectory, known: Sequence[str]) -> None:
+def require_no_code_beside(file: ReadableAt, directory: ZipDirectory, known: Sequence[str]) -> None:
     """Refuse an archive with a pickle that is there to run code, beside what a checkpoint has.
 
     Args:

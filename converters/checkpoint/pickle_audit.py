@@ -55,6 +55,12 @@ _TORCH = (
     "Tensor device nn.parameter.Parameter nn.parameter.Buffer serialization._get_layout "
     "_utils._rebuild_device_tensor_from_numpy _utils._rebuild_sparse_tensor _utils._rebuild_qtensor"
 )
+_DISTRIBUTED = (
+    "metadata.Metadata metadata.TensorStorageMetadata metadata.BytesStorageMetadata "
+    "metadata.ChunkStorageMetadata metadata.MetadataIndex metadata.StorageMeta "
+    "metadata.TensorProperties metadata._MEM_FORMAT_ENCODING filesystem._StorageInfo"
+)
+"""What torch.distributed.checkpoint notes of a folder: data classes, of no code of their own."""
 _SCRIPT = (
     "build_intlist build_tensorlist build_doublelist build_boollist build_tensor_from_id "
     "restore_type_tag"
@@ -71,6 +77,7 @@ PLAIN = frozenset({
     *_STORAGES,
     *(f"torch.{name}" for name in (*ELEMENT_TYPES, *_TORCH.split())),
     *(f"torch.jit._pickle.{name}" for name in _SCRIPT.split()),
+    *(f"torch.distributed.checkpoint.{name}" for name in _DISTRIBUTED.split()),
     *_OTHERS.split(),
 })  # fmt: skip
 """Names that only hold data, whatever they are called with: what honest checkpoints are made of."""

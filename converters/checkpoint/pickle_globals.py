@@ -91,7 +91,9 @@ class Keys:
                 Python hashes without a limit on depth, and would crash on a hostile file.
             ValueError: There were too many before it whose hashes may be alike.
         """
-        if isinstance(value, str) or (type(value) is int and value.bit_length() <= _HASHED_AS_IS):
+        if isinstance(value, str | Opaque):  # hashed with a secret, and by its place in memory
+            return value
+        if type(value) is int and value.bit_length() <= _HASHED_AS_IS:
             return value
         pending: list[Tree] = [value]
         seen = 0

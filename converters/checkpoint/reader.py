@@ -59,7 +59,7 @@ class Checkpoint(Closing):
         path: What was named: the file, the folder of several, or one of these.
         container: How it is laid out: ``zip``, ``legacy``, ``pickle`` (one of NumPy's arrays),
             ``safetensors``, ``hdf5``, ``msgpack``, ``mindspore`` or ``onnx``; several files as
-            ``folder``, ``shard_list`` or ``slice_list``.
+            ``folder``, ``shard_list``, ``slice_list`` or ``distributed``.
         tree: What it holds, keys as saved and in their order; of safetensors, tensors by name, and
             of a module that was pickled whole its state dict.
         modules: The classes of such modules, by the keys that lead to each.
@@ -109,12 +109,23 @@ class Checkpoint(Closing):
         self.hold(added.source_file(path))
         return added
 
+    def open_more(self, path: Path) -> SourceFile:
+        """Open one file more, to be read by whoever knows what is in it.
+
+        Raises:
+            InputError: There is no such file, or it is none.
+        """
+        file = SourceFile(path)
+        self.hold(file)
+        return file
+
     def chunks(self, tensor: StoredTensor) -> Iterator[bytes]:
         """Yield the elements in row-major order, little-endian, without gaps.
 
         :data:`CHUNK_SIZE` bytes at a time are in memory, unless the tensor is a view that is not
-        contiguous, of which all is. The first time a storage is met, its checksum is compared,
-        where it has one; in most cases on the way, so the error may come behind the last chunk.
+        contiguous, or joined of blocks, of which all is. The first time a storage is met, its
+        checksum is compared, where it has one; in most cases on the way, so the error may come
+        behind the last chunk.
 
         Args:
             tensor: One of this checkpoint's.
@@ -182,6 +193,12 @@ class Checkpoint(Closing):
         import numpy as np
 
         dtype = np.dtype(ELEMENT_TYPES[tensor.dtype].numpy)
+        if tensor.corners:
+            whole = np.empty(tensor.shape, dtype)
+            for corner, piece in zip(tensor.corners, tensor.pieces, strict=True):
+                ends = map(int.__add__, corner, piece.shape)
+                whole[tuple(map(slice, corner, ends))] = self._view(piece)
+            return whole
         if tensor.is_contiguous:
             return np.frombuffer(self._bytes(tensor), dtype).reshape(tensor.shape)
         held = sum(part.storage.length for part in tensor.parts)

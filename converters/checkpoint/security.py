@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.distributed import audit_distributed, distributed_in, open_distributed
 from converters.checkpoint.file_audit import FileAudit, audit_file
 from converters.checkpoint.onnx_places import parsed, require_readable
 from converters.checkpoint.pickle_machine import ADVICE
@@ -23,10 +24,10 @@ _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.tr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityReport(FileAudit):
-    """What is dangerous in a file.
+    """What is dangerous in a file, or in a folder of torch.distributed.checkpoint.
 
     Attributes:
-        name: Of the file.
+        name: Of the file or folder.
         size: In bytes.
         refusal: Why it is not converted; None if it can be opened.
     """
@@ -89,10 +90,17 @@ def inspect_security(path: Path) -> SecurityReport:
 
     Pickles are looked for whatever the file seems to be, as some loaders do.
 
+    Args:
+        path: The file; or a folder of torch.distributed.checkpoint, in which each piece has a
+            pickle.
+
     Raises:
         InputError: There is no such file, or it is none.
         StorageError: It cannot be read.
     """
+    pieces = distributed_in(path) if path.is_dir() else None
+    if pieces:
+        return _of_distributed(path, pieces)
     with SourceFile(path) as file:
         audit = audit_file(file)
         notes = (*audit.notes, *(_onnx_notes(path) if audit.kind == "onnx" else ()))
@@ -100,6 +108,24 @@ def inspect_security(path: Path) -> SecurityReport:
         file.require_unchanged()
     return SecurityReport(
         audit.kind, audit.pickles, notes, name=file.name, size=file.size, refusal=refusal
+    )
+
+
+def _of_distributed(path: Path, pieces: Path) -> SecurityReport:
+    audit, size = audit_distributed(pieces)
+    refusal = None
+    try:
+        open_distributed(path, pieces).close()
+    except (InputError, UnsafeInputError) as error:
+        refusal = error
+    return SecurityReport(
+        audit.kind,
+        audit.pickles,
+        audit.notes,
+        audit.of_torch,
+        name=printable(path.name),
+        size=size,
+        refusal=refusal,
     )
 
 

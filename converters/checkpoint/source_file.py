@@ -136,6 +136,7 @@ class SourceFile(Closing):
         path: As given by the caller.
         origin: That, and 0, where it begins.
         name: What messages call it: the last component of the path.
+        start: 0, where :class:`FilePart` has another place in a file.
         size: In bytes, when it was opened.
         stamp: Size and time of change then; a file that has another one now has changed.
 
@@ -144,6 +145,8 @@ class SourceFile(Closing):
         StorageError: It may not be read; from any method, the device fails, or someone has written
             to the file since it was opened.
     """
+
+    start = 0
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -198,3 +201,33 @@ class SourceFile(Closing):
         return StorageError(
             f"{self.name}: changed while it was being read; wait until it is complete, then retry."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """Bytes of an open file, to be read as if they were a file of their own.
+
+    Attributes:
+        file: The file.
+        start: Where they begin in it, in bytes.
+        size: In bytes; must lie inside the file.
+        name: What messages call them.
+    """
+
+    file: SourceFile
+    start: int
+    size: int
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The path of the file."""
+        return self.file.path
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the ``length`` bytes at ``offset`` of the part."""
+        return self.file.read(self.start + offset, length)
+
+    def require_unchanged(self) -> None:
+        """Check the file; see :meth:`SourceFile.require_unchanged`."""
+        self.file.require_unchanged()

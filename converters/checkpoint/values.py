@@ -74,7 +74,7 @@ class Storage(Run):
 class StoredTensor:
     """A strided view of a :class:`Storage`, as torch defines it; or pieces of several, joined.
 
-    FSDP cuts parameters into as many pieces as there were processes.
+    FSDP cuts parameters into as many pieces as there were processes, others cut along any axis.
 
     Attributes:
         dtype: torch's name of the element type, without the ``torch.``.
@@ -85,6 +85,8 @@ class StoredTensor:
         pieces: Where its elements lie in several places one after another, as if those were one
             storage: one-dimensional tensors of the same dtype, with as many elements as it has
             together. The storage is then that of the first.
+        corners: Where its pieces are blocks of it instead, with as many axes: the index of the
+            first element of each. The stride is then that of the whole in memory.
     """
 
     dtype: str
@@ -93,6 +95,7 @@ class StoredTensor:
     storage: Storage
     storage_offset: int
     pieces: tuple[StoredTensor, ...] = ()
+    corners: tuple[tuple[int, ...], ...] = ()
 
     @property
     def numel(self) -> int:
@@ -129,6 +132,11 @@ class StoredTensor:
         Args:
             axes: For each axis of the result, which of this tensor's it is.
         """
+        if self.corners:
+            corners = [tuple(corner[axis] for axis in axes) for corner in self.corners]
+            pieces = [piece.permuted(axes) for piece in self.pieces]
+            blocks = dict(zip(corners, pieces, strict=True))
+            return join_blocks(blocks, tuple(self.shape[axis] for axis in axes))
         return replace(
             self,
             shape=tuple(self.shape[axis] for axis in axes),
@@ -144,7 +152,7 @@ class StoredTensor:
     def runs(self) -> tuple[Run, ...] | None:
         """Where its bytes lie, in row-major order; None if they lie otherwise, or are a text."""
         parts = (self, *self.parts)
-        if not all(part.is_contiguous and not part.storage.is_text for part in parts):
+        if self.corners or not all(p.is_contiguous and not p.storage.is_text for p in parts):
             return None
         return tuple(
             Run(
@@ -166,6 +174,40 @@ def join(pieces: Sequence[StoredTensor], shape: tuple[int, ...]) -> StoredTensor
     dtype, storage, offset = pieces[0].dtype, pieces[0].storage, pieces[0].storage_offset
     several = tuple(pieces) if len(pieces) > 1 else ()
     return StoredTensor(dtype, shape, contiguous_stride(shape), storage, offset, several)
+
+
+def join_blocks(
+    blocks: Mapping[tuple[int, ...], StoredTensor], shape: tuple[int, ...]
+) -> StoredTensor:
+    """Make one tensor of blocks, without reading any.
+
+    Args:
+        blocks: By the index of their first element in the whole: tensors of one dtype that fill
+            ``shape`` without overlaps; at least one.
+        shape: Of the whole.
+    """
+    corners = sorted(blocks)
+    pieces = [blocks[corner] for corner in corners]
+    if len(pieces) == 1:
+        return pieces[0]
+    across = any(any(corner[1:]) for corner in corners)
+    if not across and all(piece.is_contiguous for piece in pieces):
+        return join([_flat(piece) for piece in pieces], shape)
+    first = pieces[0]
+    return StoredTensor(
+        first.dtype,
+        shape,
+        contiguous_stride(shape),
+        first.storage,
+        first.storage_offset,
+        tuple(pieces),
+        tuple(corners),
+    )
+
+
+def _flat(tensor: StoredTensor) -> StoredTensor:
+    """A contiguous tensor as one of a single axis."""
+    return StoredTensor(tensor.dtype, (tensor.numel,), (1,), tensor.storage, tensor.storage_offset)
 
 
 def cut(pieces: Sequence[StoredTensor], start: int, length: int) -> list[StoredTensor]:

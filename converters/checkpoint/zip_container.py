@@ -21,7 +21,7 @@ from converters.errors import ConversionError, InputError, UnsafeInputError, pri
 from regnet.files.dtypes import item_size
 
 if TYPE_CHECKING:
-    from converters.checkpoint.source_file import SourceFile
+    from converters.checkpoint.source_file import FilePart, SourceFile
 
 _PACKAGE = (".data/extern_modules",)
 _PT2 = ("archive_format", "serialized_exported_program", "models/")
@@ -53,8 +53,11 @@ _OF_CHECKPOINTS = ("data.pkl", "data/", *_LAYOUT, ".format_version", ".data/seri
 """The entries that torch.save writes: one pickle, the bytes of tensors, short texts."""
 
 
-def read_zip(file: SourceFile) -> Tree:
+def read_zip(file: SourceFile | FilePart) -> Tree:
     """Read what a zip checkpoint holds, without its storages.
+
+    Args:
+        file: The archive, or the part of a file that is one.
 
     Raises:
         InputError: It is truncated, damaged, or another kind of zip archive.
@@ -68,7 +71,7 @@ def read_zip(file: SourceFile) -> Tree:
             f"{label}: has {place.length} bytes, too many for a checkpoint; save the state dict "
             "alone."
         )
-    pickle = file.read(place.offset, place.length)
+    pickle = file.read(place.offset - file.start, place.length)
     file.require_unchanged()
     if place.crc32 is not None and crc32(pickle) != place.crc32:
         raise checksum_error(place)
@@ -92,7 +95,7 @@ class _Archive:
         directory: Its entries.
     """
 
-    def __init__(self, file: SourceFile) -> None:
+    def __init__(self, file: SourceFile | FilePart) -> None:
         self._file = file
         self._storages: dict[str, Storage] = {}
         self.directory = ZipDirectory(file)
@@ -130,7 +133,8 @@ class _Archive:
             if f"{self._folder}/{name}" not in self._entries:
                 continue  # versions of torch differ in what they say
             place = self.locate(name)
-            said = self._file.read(place.offset, min(place.length, 32))
+            start = place.offset - self._file.start
+            said = self._file.read(start, min(place.length, 32))
             if re.fullmatch(pattern, said) is None:
                 raise InputError(
                     f"{self._file.name}, {place.label}: is {printable(repr(said)[1:])}, {advice}."
@@ -170,7 +174,7 @@ class _Archive:
             )
         return Storage(
             self._file.path,
-            self.directory.data_offset(entry),
+            self._file.start + self.directory.data_offset(entry),
             entry.size,
             entry.crc32 if self._has_checksums else None,
             printable(entry.name),

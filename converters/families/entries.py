@@ -18,7 +18,7 @@ from converters.families.heads import NO_HEAD, Head, choose_head, last_block
 from converters.families.levels import REPLACED
 from converters.families.recognise import tensors_of
 from converters.families.source import Normaliser
-from converters.families.wrapping import shared_levels, unread_of
+from converters.families.wrapping import ONE_PROCESS, shared_levels, unread_of
 from regnet.architecture import COUNTER
 from regnet.files.dtypes import DTYPES
 
@@ -139,6 +139,12 @@ def readable(stored: object, where: str) -> Tensors:
 
 
 def _unreadable(name: str, unread: Unread, where: str) -> InputError:
+    if unread.kind == ONE_PROCESS:
+        return InputError(
+            f"{where}: {printable(name)} is stored as {unread.kind}; give a folder that "
+            "torch.distributed.checkpoint wrote, or save what its get_model_state_dict gives with "
+            "StateDictOptions(full_state_dict=True)."
+        )
     return InputError(
         f"{where}: {printable(name)} is stored as {unread.kind}, which is not read; load the "
         "network in its framework, make it an ordinary tensor, and save its state_dict() again."

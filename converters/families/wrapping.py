@@ -53,6 +53,8 @@ _TENSOR_LIKE = re.compile(
 )
 """Names of what a module's state may be besides tensors that can be read."""
 
+ONE_PROCESS = "a DTensor, of which one process of a training has a part"
+
 EXTRA_STATE = "_extra_state"
 """Under this leaf a module keeps what is no tensor (torch, `Module.get_extra_state`)."""
 
@@ -115,6 +117,9 @@ def _mappings(tree: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 def _unread(name: str, value: object) -> Unread:
     """What a value is that is no tensor."""
     if isinstance(value, Opaque):
+        members = value.args or ()
+        if any(isinstance(m, Opaque) and m.qualified_name.endswith(".DTensor") for m in members):
+            return Unread(ONE_PROCESS, is_state=True)
         kind = _TENSOR_KINDS.get(value.qualified_name, f"a {printable(value.qualified_name)}")
         if value.qualified_name in (RECONSTRUCT, FROM_BUFFER):
             kind = kind_of(value)

@@ -12,6 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
 from converters.checkpoint import StoredTensor, open_checkpoint
+from converters.checkpoint.distributed import DISTRIBUTED
 from converters.checkpoint.lists import LISTS
 from converters.checkpoint.security import inspect_security
 from converters.errors import ConversionError, printable
@@ -59,6 +60,8 @@ class LoadedTensors:
     def __init__(self, checkpoint: Checkpoint) -> None:
         if checkpoint.container in LISTS:
             raise NotLoadedError("it is a list of files, which no library loads as one")
+        if checkpoint.container == DISTRIBUTED:
+            raise NotLoadedError("it is in pieces, which torch loads into a network alone")
         self._stored = {
             _place(tensor): (path, tensor) for path, tensor in _walk(checkpoint.tree, ())
         }

@@ -1,0 +1,315 @@
+"""Folders of torch.distributed.checkpoint, read as torch itself reads them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converters.checkpoint import open_any
+from converters.checkpoint.security import inspect_security
+from converters.errors import InputError, UnsafeInputError
+from converters.jobs.convert import convert
+from converters.jobs.inspect import inspect
+from regnet import RegNetForImageClassification
+from tests.converters.checkpoint.compare import in_chunks, raw_bytes
+from tests.oracles import distributed, torchvision
+from tests.oracles.distributed import WHOLE, Written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from converters.checkpoint import Checkpoint
+
+PIXELS = torch.linspace(-2, 2, 2 * 3 * 64 * 64).reshape(2, 3, 64, 64)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes wrote together."""
+    folder = tmp_path_factory.mktemp("shared")
+    distributed.save_by_processes(folder, 2)
+    return folder
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    """What a single process wrote."""
+    view = torch.randn(4, 2, 3, 3).to(memory_format=torch.channels_last)[1:3]
+    state = {"a.weight": torch.randn(3, 5), "view": view, "n": torch.tensor(7)}
+    state |= {"half": torch.randn(3).half(), "empty": torch.empty(0, 2)}
+    optimiser = {"state": {"a.weight": {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]}
+    content = {"model": state, "optim": optimiser, "epoch": 3, "cfg": {"names": ["a", None]}}
+    content["heads"] = [{"weight": torch.randn(2)} for _ in range(11)]
+    return distributed.save(tmp_path / "one", content)
+
+
+def assert_same(checkpoint: Checkpoint, ours: Any, theirs: Any) -> None:
+    """Whatever is read is what torch reads."""
+    if isinstance(theirs, torch.Tensor):
+        assert (ours.shape, f"torch.{ours.dtype}") == (tuple(theirs.shape), str(theirs.dtype))
+        assert checkpoint.array(ours).tobytes() == raw_bytes(theirs)
+        assert in_chunks(checkpoint, ours, 24) == raw_bytes(theirs)
+        checkpoint.verify(ours)
+    elif isinstance(theirs, list):
+        assert len(ours) == len(theirs)
+        for our, their in zip(ours, theirs, strict=True):
+            assert_same(checkpoint, our, their)
+    elif isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            assert_same(checkpoint, ours[key], value)
+    else:
+        assert ours == theirs
+
+
+def test_a_folder_of_one_process_is_read_as_torch_reads_it(one: Path, tmp_path: Path) -> None:
+    theirs = distributed.loaded(one, tmp_path / "theirs.pt")
+    del theirs["optim"]
+    with open_any(one) as checkpoint:
+        assert_same(checkpoint, checkpoint.tree, theirs)
+        assert checkpoint.beside.ignored == {
+            "optim": "optimiser state, not needed to run the network"
+        }
+        assert [path.name for path in checkpoint.stamps] == [".metadata", "__0_0.distcp"]
+
+
+def test_tensors_that_processes_cut_in_every_way_are_joined(shared: Path) -> None:
+    with open_any(shared / "cuts") as checkpoint:
+        cuts: Any = checkpoint.tree["cuts"]  # type: ignore[index, call-overload]
+        assert_same(checkpoint, cuts, dict.fromkeys(("rows", "columns", "kernels", "whole"), WHOLE))
+        assert {name: len(tensor.parts) for name, tensor in cuts.items()} == {
+            "rows": 2, "columns": 2, "kernels": 2, "whole": 1,
+        }  # fmt: skip
+        assert len(cuts["rows"].runs) == 2  # which the kernel copies
+        assert cuts["columns"].runs is None
+
+
+def test_a_network_of_two_processes_converts_to_the_one_that_was_cut(
+    shared: Path, tmp_path: Path
+) -> None:
+    network = torchvision.build(seed=distributed.SEED).eval()
+    conversion = convert(shared / "network", tmp_path / "out", formats=("onnx",))
+    assert conversion.report is not None
+    assert conversion.report.passed
+    assert "optimizer" in conversion.inspection.plan.skipped
+    ours = RegNetForImageClassification.from_pretrained(tmp_path / "out").eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(PIXELS).logits, network(PIXELS), rtol=1e-5, atol=1e-5)
+
+
+@given(data=st.data())
+def test_any_grid_of_cuts_makes_the_tensor(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    shape = data.draw(st.lists(st.integers(1, 4), max_size=3))
+    cuts = [
+        sorted(data.draw(st.sets(st.integers(1, size - 1))) if size > 1 else ()) for size in shape
+    ]
+    whole = torch.randn(shape)
+    written = Written.empty()
+    written.add("t", whole, cuts)
+    folder = written.save(tmp_path_factory.mktemp("written"))
+    with open_any(folder) as checkpoint:
+        assert_same(checkpoint, checkpoint.tree, {"t": whole})
+
+
+def _without_file(_: Written, folder: Path) -> None:
+    (folder / "__0_0.distcp").unlink()
+
+
+def _cut_off(_: Written, folder: Path) -> None:
+    os.truncate(folder / "__0_0.distcp", 2000)
+
+
+def _flipped(written: Written, folder: Path) -> None:
+    at = written.content.index(b"\x00\x00\x80?")  # the number 1
+    with (folder / "__0_0.distcp").open("r+b") as file:
+        file.seek(at)
+        file.write(b"\x00\x00\x90?")
+
+
+def _entry(written: Written) -> Any:
+    return written.metadata.state_dict_metadata["rows"]
+
+
+def _infos(written: Written) -> list[Any]:
+    return list(written.metadata.storage_data.values())
+
+
+def _overlapping(written: Written, _: Path) -> None:
+    chunk = _entry(written).chunks[1]
+    chunk.sizes = torch.Size([4, 6, 3, 3])
+    _entry(written).size = torch.Size([6, 6, 3, 3])
+    _moved(written, torch.Size([1, 0, 0, 0]))
+
+
+def _moved(written: Written, corner: torch.Size) -> None:
+    from torch.distributed.checkpoint.metadata import MetadataIndex
+
+    stored = written.metadata.storage_data
+    chunk = _entry(written).chunks[1]
+    stored[MetadataIndex("rows", corner)] = stored.pop(MetadataIndex("rows", chunk.offsets))
+    chunk.offsets = corner
+
+
+def _outside(written: Written, _: Path) -> None:
+    _entry(written).size = torch.Size([4, 6, 3, 3])
+
+
+def _a_gap(written: Written, _: Path) -> None:
+    _entry(written).size = torch.Size([7, 6, 3, 3])
+
+
+def _other_shape(written: Written, _: Path) -> None:
+    for chunk in _entry(written).chunks:
+        chunk.sizes = torch.Size([chunk.sizes[0], 3, 6, 3])
+        chunk.offsets = torch.Size(chunk.offsets)
+    _entry(written).size = torch.Size([5, 3, 6, 3])
+
+
+def _other_type(written: Written, _: Path) -> None:
+    _entry(written).properties.dtype = torch.float16
+
+
+def _transformed(written: Written, _: Path) -> None:
+    _infos(written)[0].transform_descriptors = ["stream.zstd"]
+
+
+def _elsewhere(written: Written, _: Path) -> None:
+    _infos(written)[0].relative_path = "../__0_0.distcp"
+
+
+def _shared_bytes(written: Written, _: Path) -> None:
+    _infos(written)[1].offset -= 1
+
+
+def _negative(written: Written, _: Path) -> None:
+    _infos(written)[0].offset = -1
+
+
+def _nowhere(written: Written, _: Path) -> None:
+    from torch.distributed.checkpoint.metadata import MetadataIndex
+
+    del written.metadata.storage_data[MetadataIndex("rows", torch.Size([0] * 4))]
+
+
+def _one_place(written: Written, _: Path) -> None:
+    written.metadata.planner_data = {"rows": ("a",), "other": ("a", "b")}
+
+
+def _of_what(written: Written, _: Path) -> None:
+    del written.metadata.state_dict_metadata["other"]
+
+
+def _one_list(written: Written, _: Path) -> None:
+    described = written.metadata.state_dict_metadata
+    described |= {f"t{number}": _entry(written) for number in range(9)}
+
+
+WRONG: tuple[tuple[Callable[[Written, Path], None], str], ...] = (
+    (_without_file, "__0_0.distcp, which its .metadata names, is missing; copy the whole folder"),
+    (_cut_off, "__0_0.distcp: is truncated, it has 2000 bytes and rows ends at byte"),
+    (_overlapping, "rows: has pieces that overlap"),
+    (_outside, r"rows: has a piece at \[2, 0, 0, 0\] that lies outside of its \[4, 6, 3, 3\]"),
+    (_a_gap, "rows: has pieces of 270 elements together where it has 378"),
+    (_other_shape, r"is float32 of shape \[2, 6, 3, 3\] where .metadata says float32 of shape"),
+    (_other_type, "is float32 of shape .* where .metadata says float16"),
+    (_transformed, r"pieces were transformed when they were written \(stream.zstd\)"),
+    (_elsewhere, "a file that is not named by its name alone"),
+    (_shared_bytes, "two pieces that share byte"),
+    (_negative, "sizes that cannot be"),
+    (_nowhere, "rows: does not say where a piece of it lies"),
+    (_one_place, "other: has the place of another"),
+    (_of_what, "a place of other, which is no entry"),
+    (_one_list, "more pieces of tensors than places"),
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), WRONG, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_what_is_wrong_is_said_in_one_sentence(
+    change: Callable[[Written, Path], None], says: str, tmp_path: Path
+) -> None:
+    written = Written.empty()
+    written.add("rows", WHOLE, ([2], [], [], []))
+    written.add("other", torch.arange(3.0), ([],))
+    folder = tmp_path / "folder"
+    written.save(folder)
+    change(written, folder)
+    if change not in (_without_file, _cut_off):
+        written.save(folder)
+    with pytest.raises(InputError, match=says) as caught:
+        open_any(folder)
+    assert str(caught.value).endswith(".")
+    assert inspect_security(folder).refusal is not None
+
+
+def test_a_flipped_bit_is_found_by_the_checksum_of_the_piece(tmp_path: Path) -> None:
+    written = Written.empty()
+    written.add("rows", WHOLE, ([2], [], [], []))
+    _flipped(written, written.save(tmp_path / "folder"))
+    with open_any(tmp_path / "folder") as checkpoint:
+        (tensor,) = checkpoint.tree.values()  # type: ignore[union-attr]
+        with pytest.raises(InputError, match="rows, archive/data/0: is damaged, its bytes"):
+            checkpoint.array(tensor)  # type: ignore[arg-type]
+
+
+class Evil:
+    """Runs a command in whoever unpickles it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("true",)
+
+
+def test_nothing_in_a_folder_may_run_code(one: Path, tmp_path: Path) -> None:
+    from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+
+    inside, outside, behind = Written.empty(), Written.empty(), Written.empty()
+    inside.metadata.planner_data = {"t": Evil()}
+    for written in (outside, behind):
+        name = "optim.lr" if written is behind else "lr"
+        written.metadata.state_dict_metadata[name] = BytesStorageMetadata()
+        written.put(name, None, Evil())
+    for written in (inside, outside, behind):
+        folder = written.save(tmp_path / "folder")
+        with pytest.raises(UnsafeInputError, match=r"would run code .*posix.system"):
+            open_any(folder)
+        report = inspect_security(folder)
+        assert not report.harmless
+        with pytest.raises(UnsafeInputError, match=r"posix.system"):
+            report.require_harmless()
+    report = inspect_security(one)
+    assert report.harmless
+    assert report.notes == ("20 pickles in its pieces were followed",)
+
+
+def test_a_folder_of_accelerate_has_the_network_beneath_it(one: Path, tmp_path: Path) -> None:
+    shutil.copytree(one, tmp_path / "checkpoint-5" / "pytorch_model_fsdp_0")
+    with open_any(tmp_path / "checkpoint-5") as checkpoint:
+        assert "model" in checkpoint.tree  # type: ignore[operator]
+        assert checkpoint.path.name == "checkpoint-5"
+
+
+def test_parts_of_a_folder_name_what_to_give(one: Path) -> None:
+    for name in ("__0_0.distcp", ".metadata"):
+        with pytest.raises(InputError, match=r"is a part of a checkpoint .* give its folder, one"):
+            open_any(one / name)
+    (one / ".metadata").unlink()
+    with pytest.raises(InputError, match=r"lacks .metadata, .* copy the whole folder"):
+        open_any(one)
+
+
+def test_what_one_process_saved_of_a_tensor_is_named(shared: Path, tmp_path: Path) -> None:
+    parts = torch.load(shared / "part.pt", weights_only=False)
+    state = dict(torchvision.build().state_dict())
+    torch.save(state | {"fc.weight": parts["rows"]}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"fc.weight is stored as a DTensor.*get_model_state_dict"):
+        inspect(tmp_path / "model.pt")
