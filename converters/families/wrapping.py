@@ -117,8 +117,8 @@ def _mappings(tree: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 def _unread(name: str, value: object) -> Unread:
     """What a value is that is no tensor."""
     if isinstance(value, Opaque):
-        members = value.args or ()
-        if any(isinstance(m, Opaque) and m.qualified_name.endswith(".DTensor") for m in members):
+        named = [arg.qualified_name for arg in value.args or () if isinstance(arg, Opaque)]
+        if any(name.endswith(".DTensor") for name in named):
             return Unread(ONE_PROCESS, is_state=True)
         kind = _TENSOR_KINDS.get(value.qualified_name, f"a {printable(value.qualified_name)}")
         if value.qualified_name in (RECONSTRUCT, FROM_BUFFER):
