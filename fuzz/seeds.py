@@ -104,6 +104,7 @@ def make_corpora(root: Path) -> None:
         _add_networks(corpus, Path(work))
         _add_lists(corpus, Path(work))
         _add_folders(corpus, Path(work))
+        _add_distributed(corpus, Path(work) / "distributed")
     _add_plain(corpus)
     for text in _CFGS:
         corpus.add(text, "pycls-cfg")
@@ -208,6 +209,22 @@ def _add_folders(corpus: Corpus, work: Path) -> None:
     for path in timm.rglob("config.json"):
         corpus.add(path.read_bytes(), "timm-config")
         corpus.beside("timm-config", path.with_name("pytorch_model.bin"))
+
+
+def _add_distributed(corpus: Corpus, folder: Path) -> None:
+    """Folders of torch.distributed.checkpoint, of which `.metadata` is the input."""
+    import torch
+
+    from tests.oracles.distributed import Written
+
+    written = Written.empty()
+    written.add("rows", torch.arange(12.0).reshape(4, 3), ([1, 2], []))
+    written.add("cells", torch.arange(12.0).reshape(4, 3), ([1], [2]))
+    written.metadata.planner_data = {"rows": ("model", "rows"), "cells": ("model", "cells")}
+    written.save(folder)
+    for protocol in (2, 4):
+        corpus.add(pickle.dumps(written.metadata, protocol), "distributed")
+    corpus.beside("distributed", folder / "__0_0.distcp")
 
 
 def _safetensors(sizes: dict[str, int]) -> bytes:

@@ -278,6 +278,7 @@ TARGETS = {
     "manifest": Target(_as("input"), _read_manifest),
     "onnx": Target(_as("model.onnx"), _read_onnx, 1 << 17),
     "index": Target(_in_folder("model.safetensors.index.json"), _read_any),
+    "distributed": Target(_in_folder(".metadata"), _read_any),
     "shard-list": Target(_around("list"), _read_any),
     "shard": Target(_around("list_shard0", "list"), _read_any),
     "slice-list": Target(_around("list"), _read_any),

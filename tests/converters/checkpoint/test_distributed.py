@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.checkpoint import open_any
@@ -57,6 +57,8 @@ def assert_same(checkpoint: Checkpoint, ours: Any, theirs: Any) -> None:
         assert checkpoint.array(ours).tobytes() == raw_bytes(theirs)
         assert in_chunks(checkpoint, ours, 24) == raw_bytes(theirs)
         checkpoint.verify(ours)
+        axes = tuple(reversed(range(theirs.dim())))
+        assert checkpoint.array(ours.permuted(axes)).tobytes() == raw_bytes(theirs.permute(axes))
     elif isinstance(theirs, list):
         assert len(ours) == len(theirs)
         for our, their in zip(ours, theirs, strict=True):
@@ -104,6 +106,7 @@ def test_a_network_of_two_processes_converts_to_the_one_that_was_cut(
         torch.testing.assert_close(ours(PIXELS).logits, network(PIXELS), rtol=1e-5, atol=1e-5)
 
 
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_any_grid_of_cuts_makes_the_tensor(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
