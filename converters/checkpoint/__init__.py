@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.beside import index_of, is_of_folder, of_file, open_folder
+from converters.checkpoint.deepspeed import whole_network_in
 from converters.checkpoint.distributed import distributed_in, open_distributed, require_no_piece
 from converters.checkpoint.lists import complete
 from converters.checkpoint.reader import Checkpoint, open_checkpoint
@@ -20,14 +21,18 @@ def open_any(path: Path) -> Checkpoint:
 
     A file named inside a folder of Hugging Face's libraries is read as the folder is: with its
     configuration, and of a shard or an index all shards; and so is one that is told of by its
-    configuration, where that is named. A folder may also be one of torch.distributed.checkpoint.
+    configuration, where that is named. A folder may also be one of torch.distributed.checkpoint
+    or DeepSpeed.
 
     Raises:
         ConversionError: See :func:`open_checkpoint`; or one of several files is missing.
     """
     if path.is_dir():
         pieces = distributed_in(path)
-        return open_distributed(path, pieces) if pieces else open_folder(path)
+        if pieces is not None:
+            return open_distributed(path, pieces)
+        whole = whole_network_in(path)
+        return open_checkpoint(whole) if whole else open_folder(path)
     if is_of_folder(path):
         return open_folder(path.parent)
     require_no_piece(path)

@@ -1,0 +1,59 @@
+"""Folders of DeepSpeed: a step of the training, in which one file may hold the whole network.
+
+Source: deepspeed/runtime/engine.py. ``latest`` names the folder of the last step; in it, each rank
+of tensor parallelism writes an ``mp_rank_NN_model_states.pt``, and under ZeRO-3, which cuts every
+parameter, each process a ``zero_pp_rank_N_mp_rank_NN_model_states.pt`` without weights.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from converters.checkpoint.beside import WEIGHTS
+from converters.checkpoint.source_file import SourceFile
+from converters.errors import InputError, printable
+from regnet.files.safetensors_file import is_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LATEST = "latest"
+_MAX_NAME = 255  # bytes, of a folder
+_STATES = "*_model_states.pt"
+_WHOLE = "mp_rank_00_model_states.pt"
+
+
+def whole_network_in(folder: Path) -> Path | None:
+    """The file that holds the network, in a folder of DeepSpeed or of one of its steps.
+
+    Returns:
+        None if there is no such file.
+
+    Raises:
+        InputError: The network is in parts.
+    """
+    if any((folder / name).is_file() for name in WEIGHTS):
+        return None
+    step = _step(folder)
+    found = sorted(path.name for path in step.glob(_STATES))
+    if found == [_WHOLE]:
+        return step / _WHOLE
+    if found:
+        raise InputError(
+            f"{printable(step.name)}: holds the network in {len(found)} parts, as DeepSpeed's "
+            "ZeRO-3 and tensor parallelism do; gather them with the zero_to_fp32.py that DeepSpeed "
+            "wrote beside them, and give what it makes."
+        )
+    return None
+
+
+def _step(folder: Path) -> Path:
+    """The folder of the last step, if one is named; else the same."""
+    latest = folder / _LATEST
+    if not is_file(latest):
+        return folder
+    with SourceFile(latest) as file:
+        name = file.read(0, min(file.size, _MAX_NAME)).decode("utf-8", "replace").strip()
+    if not name or name in {".", ".."} or any(sign in name for sign in "/\\\0"):
+        return folder
+    return folder / name
