@@ -136,7 +136,6 @@ class SourceFile(Closing):
         path: As given by the caller.
         origin: That, and 0, where it begins.
         name: What messages call it: the last component of the path.
-        start: 0, where :class:`FilePart` has another place in a file.
         size: In bytes, when it was opened.
         stamp: Size and time of change then; a file that has another one now has changed.
 
@@ -145,8 +144,6 @@ class SourceFile(Closing):
         StorageError: It may not be read; from any method, the device fails, or someone has written
             to the file since it was opened.
     """
-
-    start = 0
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -223,6 +220,11 @@ class FilePart:
     def path(self) -> Path:
         """The path of the file."""
         return self.file.path
+
+    @property
+    def origin(self) -> tuple[Path, int]:
+        """The path of the file, and where the part begins in it."""
+        return self.file.path, self.start
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the ``length`` bytes at ``offset`` of the part."""

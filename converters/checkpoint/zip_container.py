@@ -71,7 +71,7 @@ def read_zip(file: SourceFile | FilePart) -> Tree:
             f"{label}: has {place.length} bytes, too many for a checkpoint; save the state dict "
             "alone."
         )
-    pickle = file.read(place.offset - file.start, place.length)
+    pickle = file.read(place.offset - file.origin[1], place.length)
     file.require_unchanged()
     if place.crc32 is not None and crc32(pickle) != place.crc32:
         raise checksum_error(place)
@@ -133,7 +133,7 @@ class _Archive:
             if f"{self._folder}/{name}" not in self._entries:
                 continue  # versions of torch differ in what they say
             place = self.locate(name)
-            start = place.offset - self._file.start
+            start = place.offset - self._file.origin[1]
             said = self._file.read(start, min(place.length, 32))
             if re.fullmatch(pattern, said) is None:
                 raise InputError(
@@ -172,9 +172,10 @@ class _Archive:
             raise InputError(
                 f"{where}: is compressed; unpack the archive and pack it anew with `zip -0`."
             )
+        path, base = self._file.origin
         return Storage(
-            self._file.path,
-            self._file.start + self.directory.data_offset(entry),
+            path,
+            base + self.directory.data_offset(entry),
             entry.size,
             entry.crc32 if self._has_checksums else None,
             printable(entry.name),

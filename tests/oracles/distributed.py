@@ -28,8 +28,9 @@ WHOLE = torch.arange(5.0 * 6 * 3 * 3).reshape(5, 6, 3, 3)
 
 def save(folder: Path, content: dict[str, Any]) -> Path:
     """Save as a single process does."""
-    import torch.distributed.checkpoint as dcp
+    import torch.distributed.checkpoint
 
+    dcp: Any = torch.distributed.checkpoint
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is a single one
         dcp.save(content, checkpoint_id=folder, no_dist=True)
@@ -114,7 +115,7 @@ class Written:
 
 def _process(rank: int, folder: str, processes: int) -> None:
     import torch.distributed as dist
-    import torch.distributed.checkpoint as dcp
+    import torch.distributed.checkpoint
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -122,11 +123,12 @@ def _process(rank: int, folder: str, processes: int) -> None:
 
     from tests.oracles.torchvision import build
 
+    dcp: Any = torch.distributed.checkpoint
     torch.set_num_threads(1)
     method = f"file://{folder}/rendezvous"
     dist.init_process_group("gloo", init_method=method, rank=rank, world_size=processes)
     mesh = init_device_mesh("cpu", (processes,))
-    network = fully_shard(build(seed=SEED), mesh=mesh)
+    network: Any = fully_shard(build(seed=SEED), mesh=mesh)
     state = get_model_state_dict(network)
     moments = {f"exp_avg.{name}": value for name, value in state.items()}
     content = {"model": state, "optimizer": moments, "epoch": 7}
@@ -148,6 +150,7 @@ def _placements() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    torch.multiprocessing.start_processes(
+    starting: Any = torch.multiprocessing
+    starting.start_processes(
         _process, (sys.argv[1], int(sys.argv[2])), nprocs=int(sys.argv[2]), start_method="fork"
     )
