@@ -89,24 +89,28 @@ def certify(
     Raises:
         InputError: If the folder itself cannot be used.
     """
+    audit = _Audit(folder)
     try:
         contents = contents_of(folder, kind, path)
     except Exception as error:  # noqa: BLE001 -- what a damaged file leads to has any class
         return TensorCertificate(0, 0, 0, (f"its tensors cannot be read ({in_words(error)})",))
-    return audited(folder, contents, weights_sha256=weights_sha256)
+    return _certified(audit, folder, contents, weights_sha256 or {})
 
 
-def audited(
+def audited(folder: ConvertedFolder, contents: Contents) -> TensorCertificate:
+    """The same as :func:`certify`, of an artefact that is taken apart already."""
+    return _certified(_Audit(folder), folder, contents, {})
+
+
+def _certified(
+    audit: _Audit,
     folder: ConvertedFolder,
     contents: Contents,
-    *,
-    weights_sha256: Mapping[str, str] | None = None,
+    weights_sha256: Mapping[str, str],
 ) -> TensorCertificate:
-    """The same as :func:`certify`, of an artefact that is taken apart already."""
-    audit = _Audit(folder)
     wrong = (
         *audit.faults(contents),
-        *_digest_faults(folder, contents.weights_sha256, weights_sha256 or {}),
+        *_digest_faults(folder, contents.weights_sha256, weights_sha256),
         *contents.faults,
     )
     return TensorCertificate(

@@ -9,6 +9,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -392,6 +393,9 @@ def test_trap_35_a_loss_that_writes_into_the_configuration(tmp_path: Path) -> No
 
 
 def test_trap_36_keras_pads_otherwise(tmp_path: Path) -> None:
-    (tmp_path / "regnetx002.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(2048))
+    with h5py.File(tmp_path / "regnetx002.h5", "w") as file:
+        for layer in ("stem_conv", "Stage_0_XBlock_0_conv_1x1_1", "Stage_0_XBlock_0_conv_3x3"):
+            file[f"regnetx002_{layer}/regnetx002_{layer}/kernel:0"] = np.ones((1, 1, 4, 4), "f4")
 
-    assert "Keras" in refusal(lambda: source_of(tmp_path / "regnetx002.h5"), "regnetx002.h5")
+    message = refusal(lambda: source_of(tmp_path / "regnetx002.h5"), "regnetx002.h5")
+    assert "is a RegNet of keras.applications, whose convolutions of stride 2 pad" in message
