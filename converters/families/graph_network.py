@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from converters.errors import InputError
+from converters.families import graph_onnx
 from converters.families.graph_values import GraphReader, unfit
 from converters.families.keymap import REFERENCE
 from converters.families.recognise import architecture_of
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
     from converters.checkpoint import StoredTensor
     from converters.checkpoint.graph import Graph
-    from converters.families.graph_values import Step
+    from converters.families.graph_values import Operators, Step
+
+OPERATORS: Mapping[str, Operators] = {"": graph_onnx.OPERATORS}
+"""By the domain of a node."""
 
 NEUTRAL = {"weight": 1.0, "running_mean": 0.0, "running_var": 1.0 - NORM_EPS}
 """Numbers of a batch norm that only adds its bias."""
@@ -64,7 +68,7 @@ def network_of(graph: Graph, where: str) -> GraphNetwork:
     Raises:
         InputError: If it is none, or not wholly one; a node is named.
     """
-    return _Walk(GraphReader(graph, where)).network()
+    return _Walk(GraphReader(graph, where, OPERATORS)).network()
 
 
 @dataclass
