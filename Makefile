@@ -67,7 +67,7 @@ test-all: test $(VENV)/.installed-fuzz $(VENV)/.installed-mobile $(VENV)-onnxrun
 	$(BIN)/python -m fuzz --minutes 2
 
 # Frameworks that ask for other versions than ours; see tests/frameworks/__init__.py.
-FRAMEWORKS := mlx transformers4 mind
+FRAMEWORKS := mlx transformers4 mind paddle
 
 test-frameworks: $(VENV)/.installed-test $(FRAMEWORKS:%=$(VENV)-%/.installed)
 	$(BIN)/python -m pytest -m "slow or not slow" tests/frameworks
@@ -87,6 +87,12 @@ $(VENV)-transformers4/.installed: | $(VENV)-transformers4/bin/python
 
 $(VENV)-mind/.installed: | $(VENV)-mind/bin/python
 	$(FRAMEWORK_PIP) mindspore==2.10.0 mindcv==0.3.0 numpy==1.26.4
+	@touch $@
+
+# paddleclas asks for what trains and serves networks; its file of RegNets is all that is used.
+$(VENV)-paddle/.installed: | $(VENV)-paddle/bin/python
+	$(FRAMEWORK_PIP) paddlepaddle==3.3.1 numpy==2.4.6 setuptools
+	$(FRAMEWORK_PIP) --no-deps paddleclas==2.6.0
 	@touch $@
 
 coverage: $(VENV)/.installed-test

@@ -94,6 +94,26 @@ def from_buffer(args: tuple[Tree, ...]) -> Tree:
     return Opaque(FROM_BUFFER, args)
 
 
+def without_names(tree: Tree) -> None:
+    """Put arrays in the place of pairs of a name and an array, in every dict of a tree.
+
+    Paddle saves a tensor so, with a name of its own, unless what it saves is one state dict.
+    Source: paddle/framework/io.py (``reduce_varbase``).
+    """
+    pending, seen = [tree], set[int]()
+    while pending:
+        value = pending.pop()
+        if id(value) in seen or not isinstance(value, dict | list | tuple):
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            for key, member in value.items():
+                match member:
+                    case (str(), StoredTensor() as tensor):
+                        value[key] = tensor
+        pending.extend(value.values() if isinstance(value, dict) else value)
+
+
 def kind_of(note: Opaque) -> str:
     """What an array is that is not read, in words."""
     said = note.args if note.qualified_name == FROM_BUFFER else note.state

@@ -13,6 +13,7 @@ from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
 from converters.checkpoint.mindspore_container import looks_like_mindspore, read_mindspore
 from converters.checkpoint.msgpack_container import looks_like_msgpack, read_msgpack
 from converters.checkpoint.onnx_container import read_onnx
+from converters.checkpoint.pickle_arrays import without_names
 from converters.checkpoint.pickle_audit import audit_pickle
 from converters.checkpoint.pickle_reader import PickleSource, SkimmedPickle, read_pickle
 from converters.checkpoint.pickled_modules import state_dicts_of
@@ -345,6 +346,7 @@ def _read_arrays(file: SourceFile) -> Tree | None:
     file.require_unchanged()
     if not _has_tensor(tree):
         return None
+    without_names(tree)
     if source.tell() != file.size:
         what = f"goes on behind its end, it has {file.size} bytes and should have {source.tell()}"
         raise damaged(file.name, what)

@@ -92,6 +92,7 @@ FAMILIES = {
         r"stem\.bn\.moving_mean",  # which no copy of the parameters for an optimiser has
         is_regnet=lazily("converters.families.mindcv:is_regnet"),
     ),
+    "paddleclas": Known("converters.families.paddle_clas", r"s1_b1\.conv2\._conv\.weight"),
     "onnx": Known("converters.families.onnx", NOTHING),
 }
 """Name on the command line to framework; it is also the name of the framework's keymap."""

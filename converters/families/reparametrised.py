@@ -4,6 +4,9 @@ Pruning keeps a weight and a mask; weight norm a length and a direction for each
 computed here, once and in float64. Source: torch/nn/utils/prune.py (``apply_mask``), weight_norm.py
 (``weight_g``, ``weight_v``) and parametrizations.py (``_WeightNorm``: ``original0``,
 ``original1``).
+
+Likewise the mean of a batch norm behind a convolution with a bias: where the bias is left out, so
+much less is taken off.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Kind = Literal["pruning", "weight norm"]
+Kind = Literal["pruning", "weight norm", "convolution bias"]
 
 _T = TypeVar("_T")
 
@@ -38,11 +41,16 @@ _PARTS: tuple[tuple[Kind, re.Pattern[str], str, str], ...] = (
 )
 """The name of a part, from it that of the other, and that of the weight."""
 
-_ACTIONS: dict[Kind, str] = {"pruning": "apply mask", "weight norm": "fold weight norm"}
+_ACTIONS: dict[Kind, str] = {
+    "pruning": "apply mask",
+    "weight norm": "fold weight norm",
+    "convolution bias": "fold convolution bias",
+}
 
 _REASONS: dict[Kind, str] = {
     "pruning": "the file holds them with the masks of torch.nn.utils.prune; multiplied by those",
     "weight norm": "the file holds length and direction of each filter; multiplied in float64",
+    "convolution bias": "a batch norm follows, whose mean takes it up; subtracted in float64",
 }
 
 
@@ -52,8 +60,8 @@ class Reparametrised(StoredTensor):
 
     Attributes:
         kind: How.
-        inputs: Weight and mask, of one shape; or length and direction of each filter, of as many
-            axes, where the length has size 1 along those that a filter has.
+        inputs: Weight and mask, or mean and bias, of one shape; or length and direction of each
+            filter, of as many axes, where the length has size 1 along those that a filter has.
     """
 
     kind: Kind = "pruning"
@@ -90,6 +98,9 @@ class Reparametrised(StoredTensor):
 
         assert tensor is self  # noqa: S101
         first, second = map(read, self.inputs)
+        if self.kind == "convolution bias":
+            mean: NDArray[np.float64] = first - second
+            return mean
         if self.kind == "pruning":
             pruned: NDArray[np.float64] = first * second
             return pruned
@@ -143,6 +154,19 @@ def computed(mapped: Mapping[str, _T]) -> dict[str, _T | Reparametrised]:
     return found
 
 
+def without_bias(mean: StoredTensor, bias: StoredTensor) -> Reparametrised | None:
+    """The mean of a batch norm, as it is where the convolution before it has no bias.
+
+    Args:
+        mean: The running mean, (channels,).
+        bias: The convolution's, (channels,).
+
+    Returns:
+        Their difference; None if the bias does not fit.
+    """
+    return _of("convolution bias", mean, bias)
+
+
 def decisions(tensors: Iterable[StoredTensor]) -> tuple[Decision, ...]:
     """What was computed, for people; nothing where nothing was."""
     kinds = [tensor.kind for tensor in tensors if isinstance(tensor, Reparametrised)]
@@ -156,11 +180,11 @@ def _of(kind: Kind, first: object, second: object) -> Reparametrised | None:
     """The weight that two parts give; None if they cannot be the parts of one."""
     if not isinstance(first, StoredTensor) or not isinstance(second, StoredTensor):
         return None
-    pruned = kind == "pruning"
-    whole, other = (first, second) if pruned else (second, first)
+    normed, pruned = kind == "weight norm", kind == "pruning"
+    whole, other = (second, first) if normed else (first, second)
     pairs = list(zip(whole.shape, other.shape, strict=False))
-    same_axes = len(whole.shape) == len(other.shape) or (not pruned and not other.shape)
-    fits = all(b == a or (b == 1 and not pruned) for a, b in pairs)
+    same_axes = len(whole.shape) == len(other.shape) or (normed and not other.shape)
+    fits = all(b == a or (b == 1 and normed) for a, b in pairs)
     mask = {*DTYPES, "bool", "uint8", "int8", "int32", "int64"} if pruned else set(DTYPES)
     if not same_axes or not fits or whole.dtype not in DTYPES or other.dtype not in mask:
         return None

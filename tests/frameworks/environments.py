@@ -73,5 +73,8 @@ FRAMEWORKS = {
         "mlx", "mlx_image", ".safetensors", ("mlx-image", "mlx"), is_written=True
     ),
     "mindcv": Framework("mind", "mindcv", ".ckpt", ("mindcv", "mindspore")),
+    "paddleclas": Framework(
+        "paddle", "paddle_clas", ".pdparams", ("paddleclas", "paddlepaddle", "numpy")
+    ),
 }
 """As ``--from`` names them."""
