@@ -189,7 +189,7 @@ def _take_answer(path: Path) -> None:
     """What the process says in which h5py reads, about the file that the answer is in itself."""
     with SourceFile(path) as file:
         try:
-            answer = json.loads(file.read(0, file.size))
+            answer = json.loads(file.read(0, file.size).decode("ascii"))
         except (ValueError, RecursionError):
             return
         for _, tensor in _tensors(taken(file, answer, 0, file.size)):

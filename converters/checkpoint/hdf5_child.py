@@ -14,9 +14,11 @@ import json
 import os
 import sys
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.keras_config import MAX_CONFIG, require_no_code
 from converters.checkpoint.restrictions import give_up_rights
 from converters.checkpoint.source_file import stream_of
 from converters.errors import ConversionError, InputError, UnsafeInputError, in_words, printable
@@ -51,6 +53,9 @@ _TOP_LEVEL = "top_level_model_weights"
 
 _WEIGHTS, _LAYERS = "weight_names", "layer_names"
 """Attributes: of a layer's group its weights, of a model's its layers."""
+
+_CONFIGS = ("model_config", "training_config")
+"""Attributes of a file: what Keras builds of it."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +105,22 @@ def described(file: ReadableAt) -> list[dict[str, Any]]:
 
     Raises:
         InputError: It is damaged, or a dataset is of a kind that is not read.
-        UnsafeInputError: It leads to other files, or programs may disagree on what it holds.
+        UnsafeInputError: It leads to other files, programs may disagree on what it holds, or Keras
+            would run code for it.
     """
     import h5py
 
     try:
         with h5py.File(stream_of(file), "r") as root:
-            return list(_File(file.name).datasets(root, "", ""))
+            found = _File(file.name)
+            found.require_no_code(root)
+            return list(found.datasets(root, "", ""))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        quoted = isinstance(error, KeyError)  # which shows its words in quotes
+        why = in_words(str(error.args[0]) if quoted else error)
         raise InputError(
-            f"{file.name}: is truncated or damaged, it cannot be read as HDF5 ({in_words(error)}); "
-            "download or copy it again."
+            f"{file.name}: is truncated or damaged, it cannot be read as HDF5 ({why}); download or "
+            "copy it again."
         ) from error
 
 
@@ -127,6 +137,19 @@ class _File:
     name: str
     members: int = 0
     seen: set[tuple[str, str]] = field(default_factory=set)
+
+    def require_no_code(self, root: h5py.Group) -> None:
+        """Check what the file says of the network that Keras is to build.
+
+        Raises:
+            UnsafeInputError: Keras would run code for it.
+        """
+        for attribute in _CONFIGS:
+            if attribute in root.attrs:
+                text = root.attrs[attribute]
+                if not isinstance(text, str | bytes) or len(text) > MAX_CONFIG:
+                    raise self._refused("/", f"has an attribute {attribute} that is no short text")
+                require_no_code(f"{self.name}, {attribute}", text)
 
     def datasets(self, group: h5py.Group, path: str, model: str) -> Iterator[dict[str, Any]]:
         """The datasets of a group that is no layer's.
@@ -279,7 +302,8 @@ class _File:
                 raise self._refused(
                     group.name, f"has an attribute {piece} that is no list of names"
                 )
-            if not empty and value.get_storage_size() > MAX_NAMES:
+            many = prod(value.shape) > MAX_MEMBERS
+            if not empty and (many or value.get_storage_size() > MAX_NAMES):
                 raise self._refused(group.name, f"has an attribute {piece} of too many names")
             stored = [] if empty else list(group.attrs[piece])
             names += [s.decode() if isinstance(s, bytes) else str(s) for s in stored]

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from math import prod
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.source_file import damaged
 from converters.checkpoint.values import (
     MAX_AXES,
     MAX_SIZE,
@@ -54,7 +56,8 @@ def read_hdf5(file: SourceFile, start: int = 0, size: int | None = None) -> Tree
 
     Raises:
         InputError: It is damaged, or holds what is not read.
-        UnsafeInputError: It leads to other files, or programs may disagree on what it holds.
+        UnsafeInputError: It leads to other files, programs may disagree on what it holds, or Keras
+            would run code for it.
         StorageError: h5py is not installed.
     """
     require_extra("h5py", "keras", "HDF5 files are read with it")
@@ -107,7 +110,7 @@ def _asked(file: SourceFile, start: int, size: int) -> object:
         status = process.wait()
     file.require_unchanged()
     try:
-        answer: object = json.loads(said)
+        answer: object = json.loads(said.decode("ascii"))  # of no other encoding
     except (ValueError, RecursionError) as error:
         why = f"was not done within {SECONDS:.0f} seconds" if late else f"ended with {status}"
         raise _lost(file, f"it {why}") from error
@@ -128,6 +131,7 @@ def _tree(file: SourceFile, described: list[Any], start: int, size: int) -> Tree
         KeyError, TypeError, ValueError: They cannot.
     """
     tree: dict[Hashable, Tree] = {}
+    runs: list[tuple[int, int, str]] = []
     for said in described:
         name, within, dtype = str(said["name"]), str(said["within"]), said["dtype"]
         offset, shape = said["offset"], tuple(said["shape"])
@@ -143,4 +147,11 @@ def _tree(file: SourceFile, described: list[Any], start: int, size: int) -> Tree
         storage = Storage(file.path, start + offset, length, None, f"dataset '{printable(name)}'")
         mapping: Any = tree.setdefault(within, {}) if within else tree
         mapping[name] = StoredTensor(dtype, shape, contiguous_stride(shape), storage, 0)
+        if length:
+            runs.append((offset, offset + length, name))
+    runs.sort()
+    for (_, end, name), (begin, _, other) in pairwise(runs):
+        if begin < end:
+            what = f"is damaged, {printable(name)} and {printable(other)} share bytes"
+            raise damaged(file.name, what)
     return tree

@@ -180,6 +180,12 @@ def rare(file: h5py.File) -> None:
     h5py.h5d.create(file.id, b"w", kind, h5py.h5s.create_simple((3,)))
 
 
+def crowded(file: h5py.File) -> None:
+    """More names than groups, in little room."""
+    file.create_group("a", track_order=True)
+    file["a"].attrs.create("weight_names", np.full((1 << 16) + 1, b""), dtype="S1")
+
+
 def numbered(file: h5py.File) -> None:
     file.create_group("a").attrs["weight_names"] = [1, 2]
 
@@ -203,6 +209,7 @@ REFUSED = {
     "a long name": (lambda file: file.__setitem__("n" * 2000, np.ones(1)), "has a longer name"),
     "a circle": (around, "holds more than 32 levels of groups"),
     "a doubling": (doubling, "holds more than 65536 groups and datasets"),
+    "too many names": (crowded, "has an attribute weight_names of too many names"),
     "names that are numbers": (numbered, "has an attribute weight_names that is no list of names"),
 }
 
@@ -284,6 +291,48 @@ def test_elements_behind_the_end_are_refused(
                     read_hdf5(file)
             else:
                 assert read_hdf5(file)
+
+
+def test_tensors_that_share_bytes_are_refused(tmp_path: Path) -> None:
+    def hard_link(file: h5py.File) -> None:
+        file["a"] = np.ones(3)
+        file["b"] = file["a"]
+
+    content = made(tmp_path / "net.h5", hard_link)
+    assert "is damaged, a and b share bytes; " in refusal(content, tmp_path)
+    said = {"within": "", "dtype": "float32", "shape": [5]}
+    one, other, empty = ({"name": n, "offset": at} for n, at in (("a", 60), ("b", 40), ("c", 50)))
+    with SourceFile(tmp_path / "net.h5") as file:
+        answer = [said | one, said | other, said | empty | {"shape": [0]}]
+        assert hdf5_container.taken(file, {"tensors": answer}, 0, file.size)
+        with pytest.raises(InputError, match="b and a share bytes"):
+            hdf5_container.taken(file, {"tensors": [*answer, answer[0] | {"offset": 59}]}, 0, 999)
+
+
+def test_a_file_that_ends_within_its_structure_is_refused(tmp_path: Path) -> None:
+    content = made(tmp_path / "net.h5", lambda file: file.__setitem__("g/w", np.ones(9)))
+    for size in range(96, len(content), 24):
+        cut = bytearray(content[:size])
+        cut[40:48] = size.to_bytes(8, "little")  # where the file is said to end
+        with pytest.raises(InputError, match="is truncated or damaged"):
+            described(Found("net.h5", bytes(cut)))
+
+
+def test_what_keras_would_run_is_unsafe(tmp_path: Path) -> None:
+    def fill(file: h5py.File) -> None:
+        file["w"] = np.ones(3)
+        file.attrs["model_config"] = '{"class_name": "Lambda"}'
+
+    content = made(tmp_path / "net.h5", fill)
+    expected = "model.pyth, model_config: has a layer Lambda, whose function Keras would run"
+    assert expected in refusal(content, tmp_path, UnsafeInputError)
+    assert not inspect_security(tmp_path / "net.h5").harmless
+
+    def array(file: h5py.File) -> None:
+        file.attrs["training_config"] = np.ones(3)
+
+    content = made(tmp_path / "net.h5", array)
+    assert "has an attribute training_config that is no short text" in refusal(content, tmp_path)
 
 
 def test_a_region_of_a_file_is_read_as_a_file(tmp_path: Path) -> None:
