@@ -1,6 +1,6 @@
 """A network as an exporter leaves it: nodes, the values between them, and constants.
 
-What any of it means is not known here; see `converters.families.onnx`.
+What any of it means is not known here; see `converters.families.graph_values`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ class Constant:
     numbers: tuple[Number, ...] | None = None
 
 
-Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | Constant | None
-"""Of a node; None for what no network of images needs, such as a graph of its own."""
+Attribute = int | float | str | tuple[int | str, ...] | tuple[float, ...] | Constant | None
+"""Of a node; None for what no network of images needs, such as a graph of its own, and ATen's None.
+A text among sizes is the name of a value."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from converters.checkpoint.aten import DOMAIN
 from converters.errors import InputError
-from converters.families import graph_onnx
+from converters.families import graph_aten, graph_onnx
 from converters.families.graph_values import GraphReader, unfit
 from converters.families.keymap import REFERENCE
 from converters.families.recognise import architecture_of
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from converters.checkpoint.graph import Graph
     from converters.families.graph_values import Operators, Step
 
-OPERATORS: Mapping[str, Operators] = {"": graph_onnx.OPERATORS}
+OPERATORS: Mapping[str, Operators] = {"": graph_onnx.OPERATORS, DOMAIN: graph_aten.OPERATORS}
 """By the domain of a node."""
 
 NEUTRAL = {"weight": 1.0, "running_mean": 0.0, "running_var": 1.0 - NORM_EPS}

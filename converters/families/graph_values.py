@@ -262,12 +262,16 @@ class GraphReader:
         """Say that a node makes a constant."""
         self.constants[node.outputs[0]] = constant
 
+    def named_sizes(self, name: str) -> Sizes | None:
+        """The sizes that a value is; None if it is none."""
+        value = self._values.get(name)
+        return value if isinstance(value, Sizes) else None
+
     def sizes(self, node: Node, index: int) -> Sizes | None:
         """The sizes that an input of a node is, be they computed or a constant."""
-        name = node.inputs[index] if index < len(node.inputs) else ""
-        value = self._values.get(name)
-        if isinstance(value, Sizes):
-            return value
+        named = self.named_sizes(node.inputs[index] if index < len(node.inputs) else "")
+        if named is not None:
+            return named
         constant = self.constant(node, index)
         if constant is None or constant.numbers is None:
             return None
