@@ -3,8 +3,9 @@
 Run: python -m fuzz.differential [--seconds 60] [--seed 0] [TARGET ...]
 
 Every case is made from the seed and its number alone; ``--case N`` makes and judges one of them.
-A file that is disagreed on is kept in the folder, with what was disagreed on beside it, and
-``counts.json`` there says how far the run is.
+A file that is disagreed on, or of which the library's process died, is kept in the folder, with
+what was disagreed on or what ended the process beside it, and ``counts.json`` there says how far
+the run is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +26,7 @@ from fuzz.differential.library import ROOT, Library
 from fuzz.differential.targets import NAMES, Target, make_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 -- Linux's file system in memory, in a folder of our own
 _SLICE = 200
@@ -40,7 +42,7 @@ class Count:
         ours: Of those, which we read.
         both: Which others read, too.
         seconds: Processor time of all readers.
-        deaths: Of the library's process.
+        deaths: Of the library's process, by what ended it.
         findings: Numbers of the cases that are disagreed on.
     """
 
@@ -48,8 +50,13 @@ class Count:
     ours: int = 0
     both: int = 0
     seconds: float = 0.0
-    deaths: int = 0
+    deaths: dict[str, int] = field(default_factory=dict)
     findings: list[int] = field(default_factory=list)
+
+
+def in_words(deaths: Mapping[str, int]) -> str:
+    """``2 SIGSEGV``."""
+    return ", ".join(f"{count} {cause}" for cause, count in sorted(deaths.items())) or "0"
 
 
 class Run:
@@ -93,7 +100,7 @@ class Run:
         """Make and judge one case; keep and print what is disagreed on."""
         count, target = self.counts[name], self._targets[name]
         started, theirs = time.process_time(), self.library.seconds
-        deaths = self.library.deaths
+        deaths = self.library.deaths.copy()
         data = target.make(Random(f"{name} {self._seed} {number}"))  # noqa: S311
         path = self._place / "input"
         path.write_bytes(data)
@@ -102,12 +109,15 @@ class Run:
         count.ours += ours
         count.both += ours and taken
         count.seconds += time.process_time() - started + self.library.seconds - theirs
-        count.deaths += self.library.deaths - deaths
+        died = self.library.deaths - deaths
+        count.deaths = dict(Counter(count.deaths) + died)
+        words = f"died of {in_words(died)}, and we {'read' if ours else 'refuse'} it" if died else ""
         if finding is not None:
             count.findings.append(number)
+            words = f"{finding.kind}: {finding.words}"
+        if words:
             kept = self._folder / f"{name}-{self._seed}-{number}"
             kept.write_bytes(data)
-            words = f"{finding.kind}: {finding.words}"
             kept.with_suffix(".txt").write_text(f"{words}\n")
             print(f"{name} {number}: {words[:400]}", flush=True)
 
@@ -151,7 +161,7 @@ def main() -> int:
     for name, count in run.counts.items():
         print(
             f"{name}: {count.cases:,} cases, {count.ours:,} read by us, {count.both:,} by both, "
-            f"{count.seconds:.0f} s of processor time, library died {count.deaths} times, "
+            f"{count.seconds:.0f} s of processor time, deaths of the library: {in_words(count.deaths)}, "
             f"{len(count.findings)} findings"
         )
     return 1 if any(count.findings for count in run.counts.values()) else 0

@@ -10,9 +10,11 @@ import json
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -39,11 +41,12 @@ class Library:
 
     Attributes:
         seconds: Processor time that it has taken, in the processes that died too.
-        deaths: How often it crashed, hung or ran out of memory.
+        deaths: How often it crashed, hung or ran out of memory, by the name of the signal or of what
+            else ended it.
     """
 
     def __init__(self) -> None:
-        self.deaths = 0
+        self.deaths: Counter[str] = Counter()
         self._before = 0.0
         self._now = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -66,9 +69,18 @@ class Library:
                 answer: dict[str, Any] = json.loads(line)
                 self._now = answer.pop("seconds")
                 return answer
-            self.deaths += 1
+            self.deaths[self._cause()] += 1
             self.close()
         return None
+
+    def _cause(self) -> str:
+        """What ended the process, or will."""
+        assert self._process  # noqa: S101
+        try:
+            status = self._process.wait(_TICK)
+        except subprocess.TimeoutExpired:
+            return "hangs"
+        return signal.Signals(-status).name if status < 0 else f"exits with {status}"
 
     def _asked(self, question: bytes) -> bytes:
         """The line that answers; less where the process ends, or its time is over."""
