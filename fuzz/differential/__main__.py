@@ -111,7 +111,9 @@ class Run:
         count.seconds += time.process_time() - started + self.library.seconds - theirs
         died = self.library.deaths - deaths
         count.deaths = dict(Counter(count.deaths) + died)
-        words = f"died of {in_words(died)}, and we {'read' if ours else 'refuse'} it" if died else ""
+        words = (
+            f"died of {in_words(died)}, and we {'read' if ours else 'refuse'} it" if died else ""
+        )
         if finding is not None:
             count.findings.append(number)
             words = f"{finding.kind}: {finding.words}"
@@ -161,8 +163,8 @@ def main() -> int:
     for name, count in run.counts.items():
         print(
             f"{name}: {count.cases:,} cases, {count.ours:,} read by us, {count.both:,} by both, "
-            f"{count.seconds:.0f} s of processor time, deaths of the library: {in_words(count.deaths)}, "
-            f"{len(count.findings)} findings"
+            f"{count.seconds:.0f} s of processor time, {len(count.findings)} findings, "
+            f"deaths of the library: {in_words(count.deaths)}"
         )
     return 1 if any(count.findings for count in run.counts.values()) else 0
 

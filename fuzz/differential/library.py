@@ -41,8 +41,7 @@ class Library:
 
     Attributes:
         seconds: Processor time that it has taken, in the processes that died too.
-        deaths: How often it crashed, hung or ran out of memory, by the name of the signal or of what
-            else ended it.
+        deaths: How often it crashed, hung or ran out of memory, by what ended it.
     """
 
     def __init__(self) -> None:

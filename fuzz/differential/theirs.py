@@ -136,6 +136,15 @@ def _leaf(value: object) -> Leaf | None:
 
 
 def _tensor(value: torch.Tensor) -> Leaf:
+    """Make a leaf of a tensor.
+
+    Raises:
+        ValueError: It has no memory. `torch.jit.load` believes a pickle about the size of a storage
+            whose entry is empty, and whoever reads the tensor crashes.
+    """
+    if value.numel() and not value.untyped_storage().data_ptr():
+        raise ValueError("a tensor without memory")
+
     def data() -> bytes:
         # As they are: a copy of booleans would make other bytes than 0 and 1 to those.
         raw = value.view(torch.uint8) if value.dtype is torch.bool else value

@@ -21,6 +21,7 @@ from converters.checkpoint.security import inspect_security
 from converters.checkpoint.zip_directory import ZipDirectory
 from converters.errors import ConversionError, UnsafeInputError
 from converters.parity.contents.pt2 import read_pt2
+from converters.parity.contents.torchscript import read_torchscript
 from fuzz.differential import archives, ours, seeds
 from fuzz.differential.__main__ import running
 from fuzz.differential.library import Library
@@ -311,10 +312,30 @@ def test_readings_differ_by_names_values_and_kinds() -> None:
 
 def test_a_library_that_dies_is_started_again(library: Library, tmp_path: Path) -> None:
     (tmp_path / "input").write_bytes(saved({"a": BASE}))
+    before = library.deaths.copy()
     assert library.read("no such kind", tmp_path / "input") is None
+    assert library.deaths - before == {"exits with 1": 2}
     answer = library.read("zip", tmp_path / "input")
     assert answer is not None
     assert answer["readings"].keys() == {"weights_only", "trusting", "mapped"}
+
+
+def test_weights_without_bytes_kill_no_library(library: Library, tmp_path: Path) -> None:
+    """`torch.jit.load` takes them, and whoever reads them crashes; we refuse the file before."""
+    (folder,) = seeds.folders(tmp_path, "torchscript", seeds.KINDS[:1])
+    path = folder.path / "model.torchscript.pt"
+    archive = archives.parsed(path.read_bytes())
+    weights = (part for part in archive if isinstance(part, archives.Local))
+    next(part for part in weights if part.name.endswith(b"normalization.bias")).content = b""
+    path.write_bytes(archives.written(archive))
+
+    before = library.deaths.copy()
+    answer = library.read("torchscript", path)
+    assert answer is not None
+    assert answer["readings"] == {}
+    assert library.deaths == before
+    with pytest.raises(ValueError, match="it ends at byte 0, where 32 are needed"):
+        read_torchscript(folder, path)
 
 
 QUICK = {"zip": 300, "pickle": 300, "legacy": 300, "safetensors": 2000, "torchscript": 50}
