@@ -48,10 +48,10 @@ MEMORY = 1 << 30
 OPTIMISER = ("optimizer_weights", "optimizer")
 """The groups at the top that Keras keeps its optimiser in."""
 
-_TOP_LEVEL = "top_level_model_weights"
+TOP_LEVEL = "top_level_model_weights"
 """A layer that Keras does not list among the others."""
 
-_WEIGHTS, _LAYERS = "weight_names", "layer_names"
+WEIGHTS, LAYERS = "weight_names", "layer_names"
 """Attributes: of a layer's group its weights, of a model's its layers."""
 
 _CONFIGS = ("model_config", "training_config")
@@ -159,14 +159,14 @@ class _File:
             path: Its levels, each followed by a slash.
             model: Those of the model that it belongs to.
         """
-        layers = self._listed(group, _LAYERS)
+        layers = self._listed(group, LAYERS)
         if layers is not None:
             model = path
         for name, member in self._members(group, path):
-            weights = self._listed(member, _WEIGHTS) if _is_group(member) else None
-            listed = {*(layers or ()), _TOP_LEVEL, *OPTIMISER}
+            weights = self._listed(member, WEIGHTS) if _is_group(member) else None
+            listed = {*(layers or ()), TOP_LEVEL, *OPTIMISER}
             if weights and layers is not None and name not in listed:
-                raise self._ambiguous(f"its {_LAYERS} leave out {printable(name)}")
+                raise self._ambiguous(f"its {LAYERS} leave out {printable(name)}")
             if weights is not None:
                 yield from self._layer(member, f"{path}{name}/", model, weights)
             elif _is_group(member):
@@ -181,7 +181,7 @@ class _File:
         found = list(self._below(group, path))
         names = [inside.removeprefix(path) for inside, _ in found]
         if sorted(names) != sorted(weights):
-            what = f"its {_WEIGHTS} are not the datasets of {printable(path[:-1])}"
+            what = f"its {WEIGHTS} are not the datasets of {printable(path[:-1])}"
             raise self._ambiguous(what)
         top = path.split("/", maxsplit=1)[0]
         before = path if top in OPTIMISER else model

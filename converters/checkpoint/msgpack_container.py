@@ -50,7 +50,9 @@ ARRAY, COMPLEX, SCALAR = 1, 2, 3
 CHUNKED = "__msgpack_chunked_array__"
 """The key of a map that stands for an array."""
 
-_CHUNKS, _SHAPE = "chunks", "shape"
+CHUNKS, SHAPE = "chunks", "shape"
+"""Its keys beside that one: flat arrays and sizes, both numbered."""
+
 _MAP_STARTS = (*range(0x81, 0x90), 0xDE, 0xDF)
 _TEXT_STARTS = (*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB)
 
@@ -194,7 +196,7 @@ class _Reader:
     def _whole(self, chunked: Mapping[Hashable, Tree], place: tuple[str, ...]) -> StoredTensor:
         """The array that was cut into flat ones."""
         name = printable(".".join(place))
-        shape, chunks = (_in_order(chunked.get(key)) for key in (_SHAPE, _CHUNKS))
+        shape, chunks = (_in_order(chunked.get(key)) for key in (SHAPE, CHUNKS))
         pieces = [chunk for chunk in chunks if isinstance(chunk, StoredTensor)]
         sizes = tuple(size for size in shape if type(size) is int and 0 <= size <= MAX_SIZE)
         whole = (

@@ -13,11 +13,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.torch_pickle import PickledTensor, save_archive
-from converters.errors import InputError
+from converters.errors import InputError, require_extra
 from converters.families.linear_rule import rule_of
 from converters.families.tensor_layout import TORCH, TensorLayout
 from regnet.architecture import Architecture
 from regnet.config import IMAGENET_MEAN, squeeze_width
+from regnet.files.dtypes import DEFAULT, DTYPES
 from regnet.files.safetensors_file import TensorSpec, write_file
 
 if TYPE_CHECKING:
@@ -70,8 +71,11 @@ class Family:
             must know the others.
         loads_folder: Whether it loads a folder, or a single file.
         shortcut_last: Whether a block's shortcut follows its layers in the state dict.
-        has_attention: Whether it has RegNetY.
+        lacks: The layer type that it has not, if there is one, to how it comes that it has not.
+        dtypes: What its file can store weights in.
+        needs: The package without which its file cannot be written, and the extra that brings it.
         squeeze: How many channels a block of so many input channels squeezes to.
+        always_squeezes_with_relu: Whether squeeze-and-excitation has ReLU whatever the network has.
         any_channels: Whether its stem takes other images than those of three channels.
         headless: Whether it has RegNets without a classifier.
         stage_counts: How many stages it builds, if it builds them from the linear rule alone.
@@ -93,21 +97,38 @@ class Family:
     says_of_images: frozenset[str] = frozenset()
     loads_folder: bool = False
     shortcut_last: bool = False
-    has_attention: bool = True
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    dtypes: frozenset[str] = frozenset(DTYPES)
+    needs: tuple[str, str] | None = None
     squeeze: Callable[[int], int] = squeeze_width
+    always_squeezes_with_relu: bool = False
     any_channels: bool = False
     headless: bool = False
     stage_counts: range | None = None
     knows: Callable[[RegNetConfig], str | None] = lambda _: None
 
     def require_expressible(
-        self, config: RegNetConfig, where: str, *, has_classifier: bool
+        self, config: RegNetConfig, where: str, dtype: str = DEFAULT, *, has_classifier: bool
     ) -> None:
         """Check that the framework's own code can be a network, which messages call ``where``.
 
+        Args:
+            config: Of the network.
+            where: What messages call it.
+            dtype: What its weights are stored in.
+            has_classifier: Whether it has one, or is a trunk alone.
+
         Raises:
             InputError: Naming the first feature that stands in the way.
+            StorageError: A package is missing that writes its file.
         """
+        if self.needs:
+            require_extra(*self.needs, f"{self.keymap.framework}'s files are written with it")
+        if dtype not in self.dtypes:
+            raise InputError(
+                f"{where} cannot be written for {self.keymap.framework} in {dtype}, which its file "
+                "has no type for; add --dtype float32."
+            )
         obstacle = next(self._obstacles(config, has_classifier=has_classifier), None)
         if obstacle:
             raise InputError(
@@ -117,8 +138,8 @@ class Family:
 
     def _obstacles(self, config: RegNetConfig, *, has_classifier: bool) -> Iterator[str]:
         name = self.keymap.framework
-        if config.layer_type == "y" and not self.has_attention:
-            yield f"it is a RegNetY, and {name} has RegNetX only"
+        if config.layer_type in self.lacks:
+            yield f"it is a RegNet{config.layer_type.upper()}, and {self.lacks[config.layer_type]}"
         elif config.layer_type == "y":
             yield from self._squeeze_obstacles(config)
         if config.num_channels != len(IMAGENET_MEAN) and not self.any_channels:
@@ -143,8 +164,9 @@ class Family:
     def _invisible_obstacles(self, config: RegNetConfig) -> Iterator[str]:
         """Obstacles in what the tensors do not show."""
         name = self.keymap.framework
-        has_attention = config.layer_type == "y"  # in which frameworks put the same activation
-        activations = {"relu"} if has_attention else self._sayable("hidden_act", "relu")
+        # Most frameworks squeeze with the same activation, which the reference never does.
+        is_relu = config.layer_type == "y" and not self.always_squeezes_with_relu
+        activations = {"relu"} if is_relu else self._sayable("hidden_act", "relu")
         if config.hidden_act not in activations:
             yield f"its activation is {config.hidden_act}, which no {name} file can say of it"
         if config.downsample_in_first_stage not in self._sayable("downsample_in_first_stage", True):

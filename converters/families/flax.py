@@ -2,15 +2,30 @@
 
 Source: transformers 4.45.2 ``models/regnet/modeling_flax_regnet.py`` (names, padding, which is
 torch's) and ``modeling_flax_utils.py`` (its files). Kernels keep channels last, and a linear
-layer's inputs come first. Batch norms of Flax count no batches.
+layer's inputs come first. Batch norms of Flax count no batches. Its RegNetX cannot be built: the
+class of a block's layers lacks the ``in_channels`` that it is given.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from converters.checkpoint.array import Array
+from converters.checkpoint.msgpack_container import PARAMETERS, STATISTICS
+from converters.checkpoint.msgpack_writer import write_msgpack
 from converters.families.family import Family
 from converters.families.keymap import Leaves, of_transformers
+from converters.families.source import EvalTransform
 from converters.families.tensor_layout import TensorLayout
-from converters.families.transformers import PREPROCESSING, read
+from converters.families.transformers import PREPROCESSING, SAYS, in_model, read, write_beside
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from converters.families.family import Network
+
+WEIGHTS_NAME = "flax_model.msgpack"
 
 LINEN = Leaves(
     conv="kernel",
@@ -19,6 +34,23 @@ LINEN = Leaves(
 )
 """What Flax calls the tensors of a layer."""
 
+_MEASURED = ("mean", "var")
+"""What batch norms keep among the statistics, and not among the parameters."""
+
+
+def _write(path: Path, network: Network) -> None:
+    path.mkdir(exist_ok=True)
+    tree: dict[str, Any] = {PARAMETERS: {}, STATISTICS: {}}
+    for name, tensor in network.tensors.items():
+        *levels, leaf = in_model(name, network).split(".")
+        at = tree[STATISTICS if leaf in _MEASURED else PARAMETERS]
+        for level in levels:
+            at = at.setdefault(level, {})
+        at[leaf] = Array(tensor.dtype, tensor.shape, partial(network.chunks, name))
+    write_msgpack(path / WEIGHTS_NAME, tree)
+    write_beside(path, network)
+
+
 FAMILY = Family(
     keymap=of_transformers("flax", LINEN),
     title="Hugging Face transformers in Flax",
@@ -26,4 +58,12 @@ FAMILY = Family(
     read=read,
     preprocessing=PREPROCESSING,
     layout=TensorLayout(kernel="HWIO", matrix="IO"),
+    write=_write,
+    says=SAYS,
+    says_of_images=EvalTransform.fields(),
+    loads_folder=True,
+    shortcut_last=True,
+    lacks={"x": "transformers' Flax builds none: the class of its layers lacks an argument"},
+    always_squeezes_with_relu=True,
+    headless=True,
 )

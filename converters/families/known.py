@@ -52,9 +52,13 @@ FAMILIES = {
         "converters.families.transformers", r"embedder\.embedder\.convolution\.weight"
     ),
     "tensorflow": Known(
-        "converters.families.tensorflow", r"embedder\.embedder\.normalization\.gamma"
+        "converters.families.tensorflow",
+        r"embedder\.embedder\.normalization\.gamma",
+        is_written=True,
     ),
-    "flax": Known("converters.families.flax", r"embedder\.embedder\.normalization\.scale"),
+    "flax": Known(
+        "converters.families.flax", r"embedder\.embedder\.normalization\.scale", is_written=True
+    ),
     "torchvision": Known(
         "converters.families.torchvision",
         r"trunk_output\.block1\.block1-0\.f\.c\.0\.weight",

@@ -15,15 +15,18 @@ from converters.families.keymap import REFERENCE
 from converters.families.reading import family_source
 from converters.families.real_network import RealNetwork
 from converters.families.source import BICUBIC, Decision, EvalTransform, Preprocessing
+from converters.families.words import Word
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
 from regnet.config import DEFAULT_NUM_LABELS, RegNetConfig
+from regnet.files.json_file import PREPROCESSOR_NAME, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from converters.checkpoint import Checkpoint
     from converters.checkpoint.values import Beside
-    from converters.families.family import Found
+    from converters.families.family import Found, Network
     from converters.families.source import Source
 
 _FROM_SHAPES = (
@@ -41,6 +44,9 @@ PREPROCESSING = Preprocessing(
     "what facebook's RegNets on the Hub say; there is no preprocessor_config.json",
 )
 """Of whatever transformers is written in."""
+
+SAYS = {"hidden_act": Word("hidden_act", {a: a for a in ("relu", "gelu", "gelu_new", "silu")}, "")}
+"""Of TensorFlow's and Flax's classes, which lack torch's SELU (their ``ACT2FN``)."""
 
 _CODE = "auto_map"
 """What transformers imports from a repository if ``trust_remote_code`` is set."""
@@ -138,6 +144,22 @@ def _build(source: Source, _: Checkpoint) -> RealNetwork:
     output = "logits" if source.has_classifier else "pooler_output"
     last = trunk.encoder.stages[-1]
     return RealNetwork(module, last, lambda images: getattr(module(images), output), spell)
+
+
+def in_model(name: str, network: Network) -> str:
+    """What a parameter is called in the class with a classifier, if the network has one."""
+    in_trunk = network.has_classifier and not name.startswith(CLASSIFIER)
+    return BASE_PREFIX + name if in_trunk else name
+
+
+def write_beside(path: Path, network: Network) -> None:
+    """Write what lies beside the weights: the converted folder's own configuration and settings.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    network.config.save_pretrained(path)
+    write_json(path / PREPROCESSOR_NAME, network.checkpoint.beside.preprocessor)
 
 
 FAMILY = Family(

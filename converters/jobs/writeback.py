@@ -109,11 +109,12 @@ def plan_write_back(source: Path, out: Path, framework: str, options: ConvertOpt
     if _is_converted(source):
         options = replace(options, framework=REFERENCE.framework)
         if dtype is None:
-            stored = ConvertedFolder(source).dtype
-            dtype = next((known for known in DTYPES if known == stored), None)
+            found = ConvertedFolder(source).dtype
+            dtype = next((known for known in DTYPES if known == found), None)
     with inspected(source, options, dtype) as (_, inspection):
         config, classifies = inspection.source.config, inspection.source.has_classifier
-        target.require_expressible(config, source.name, has_classifier=classifies)
+        stored = inspection.plan.dtype
+        target.require_expressible(config, source.name, stored, has_classifier=classifies)
     return inspection
 
 
@@ -241,7 +242,7 @@ def _require_same(written: Path, network: Network) -> str:
                 f"What was written for {framework} is another network than the converted one "
                 f"({name} is {getattr(config, name)}); nothing was published, please report it."
             )
-    if not target.says_of_images and network.stated is None:
+    if network.stated is None:  # and the target's file can say so, or says nothing of images
         return ""
     different = network.transform.differences(read)
     if wrong := sorted(different & target.says_of_images):

@@ -6,8 +6,12 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tests.frameworks.drawn import Network
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "recorded"
@@ -22,14 +26,14 @@ class Framework:
         script: Of ``tests/frameworks``.
         ending: Of the files that it saves.
         packages: What is installed there, as `recorded` files name it.
-        is_written: Whether there is a ``--to`` for it.
+        writes: The layer types that there is a ``--to`` of.
     """
 
     environment: str
     script: str
     ending: str
     packages: tuple[str, ...]
-    is_written: bool = False
+    writes: str = ""
 
     @property
     def python(self) -> Path:
@@ -66,15 +70,23 @@ class Framework:
 
 FRAMEWORKS = {
     "tensorflow": Framework(
-        "transformers4", "in_tensorflow", ".h5", ("transformers", "tensorflow-cpu")
+        "transformers4", "in_tensorflow", ".h5", ("transformers", "tensorflow-cpu"), writes="xy"
     ),
-    "flax": Framework("transformers4", "in_flax", ".msgpack", ("transformers", "flax")),
-    "mlx-image": Framework(
-        "mlx", "mlx_image", ".safetensors", ("mlx-image", "mlx"), is_written=True
-    ),
+    "flax": Framework("transformers4", "in_flax", ".msgpack", ("transformers", "flax"), writes="y"),
+    "mlx-image": Framework("mlx", "mlx_image", ".safetensors", ("mlx-image", "mlx"), writes="xy"),
     "mindcv": Framework("mind", "mindcv", ".ckpt", ("mindcv", "mindspore")),
     "paddleclas": Framework(
         "paddle", "paddle_clas", ".pdparams", ("paddleclas", "paddlepaddle", "numpy")
     ),
 }
 """As ``--from`` names them."""
+
+
+def written(networks: dict[str, Network]) -> list[tuple[str, str]]:
+    """Framework and network, where there is a ``--to`` of such a network."""
+    return [
+        (name, network)
+        for name, framework in FRAMEWORKS.items()
+        for network, described in networks.items()
+        if described.layer_type in framework.writes
+    ]

@@ -1,4 +1,4 @@
-"""Hugging Face transformers in TensorFlow, in its own environment: builds and saves RegNets."""
+"""Hugging Face transformers in TensorFlow, in its own environment: builds, saves, loads."""
 
 from __future__ import annotations
 
@@ -56,5 +56,17 @@ def record(network: Network, path: Path, images: np.ndarray) -> np.ndarray:
     return model(images).logits.numpy()
 
 
+def run(network: Network, path: Path, images: np.ndarray) -> np.ndarray:
+    model, loading = TFRegNetForImageClassification.from_pretrained(path, output_loading_info=True)
+    assert not any(loading.values()), loading
+    assert model.config.depths == list(network.depths)
+    again = TFRegNetForImageClassification(model.config)
+    again(images)
+    again.load_weights(path / "tf_model.h5")  # by Keras itself, which goes by the order
+    logits = model(images).logits.numpy()
+    assert (again(images).logits.numpy() == logits).all()
+    return logits
+
+
 if __name__ == "__main__":
-    main(record)
+    main(record, run)

@@ -10,7 +10,7 @@ from converters.jobs.convert import convert
 from converters.jobs.writeback import write_back
 from regnet import RegNetForImageClassification
 from tests.frameworks.drawn import REAL, SMALL, Network
-from tests.frameworks.environments import FRAMEWORKS
+from tests.frameworks.environments import FRAMEWORKS, written
 from tests.frameworks.test_recorded import LIMIT, difference, logits_of
 from tests.oracles.statistics import randomise
 
@@ -57,8 +57,7 @@ def folder_of(network: Network, folder: Path) -> Path:
     return folder / "out"
 
 
-@NETWORKS
-@pytest.mark.parametrize("framework", [name for name, one in FRAMEWORKS.items() if one.is_written])
+@pytest.mark.parametrize(("framework", "network"), written(SMALL | REAL))
 def test_what_is_written_back_loads_strictly_and_computes_what_ours_does(
     framework: str, network: str, tmp_path: Path
 ) -> None:

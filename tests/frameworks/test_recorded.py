@@ -19,7 +19,7 @@ from converters.jobs.writeback import write_back
 from regnet import RegNetForImageClassification
 from regnet.design_space import fit_widths_to_groups, stage_widths_and_depths
 from tests.frameworks.drawn import NETWORKS, SMALL, images
-from tests.frameworks.environments import FRAMEWORKS, RECORDED
+from tests.frameworks.environments import FRAMEWORKS, RECORDED, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,8 +120,7 @@ def test_another_layout_is_seen(
     )
 
 
-@pytest.mark.parametrize("framework", [name for name, one in FRAMEWORKS.items() if one.is_written])
-@EVERY_NETWORK
+@pytest.mark.parametrize(("framework", "network"), written(SMALL))
 def test_a_recorded_network_is_written_back_as_it_was(
     framework: str, network: str, tmp_path: Path
 ) -> None:

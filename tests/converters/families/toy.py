@@ -45,5 +45,5 @@ FAMILY = Family(
     preprocessing=Preprocessing(EvalTransform(256, 224, BILINEAR), "toy's own", "bgr"),
     build=_build,
     write=write_flat,
-    has_attention=False,
+    lacks={"y": "toy has RegNetX only"},
 )
