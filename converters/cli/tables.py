@@ -111,7 +111,7 @@ def report_table(report: Report) -> Group:
         table.add_row(*_report_row(verdict))
     reasons = (f"{verdict.artefact}, {decided_by(verdict)}" for verdict in report.verdicts)
     clauses = [f"{clause}." for clause in report.not_run]
-    clauses += (f"Not checked: {clause}." for clause in report.not_checked)
+    clauses += (f"Not checked: {clause}." for clause in report.unchecked)
     return Group(
         table,
         *(Text(reason, style="dim") for reason in reasons),

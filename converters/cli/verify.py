@@ -48,6 +48,15 @@ def verify_command(
             show_default=False,
         ),
     ] = None,
+    artefacts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--artefact",
+            help="A file that lies elsewhere, to be judged by the folder as well: ONNX, "
+            "TorchScript or .pt2, of any tool; as often as needed.",
+            show_default=False,
+        ),
+    ] = None,
     framework: From = None,
     channel_order: Order = None,
     weights: Annotated[
@@ -115,6 +124,7 @@ def verify_command(
                 channel_order=channel_order,
                 weights=weights,
                 head=head,
+                artefacts=artefacts or (),
                 progress=progress,
             )
             if locate:

@@ -77,6 +77,10 @@ class Sizes(tuple[int | str, ...]):
     __slots__ = ()
 
 
+class OtherNodeError(InputError):
+    """A node is understood, and computes something else than a RegNet's."""
+
+
 def unfit(where: str, node: Node, what: str) -> InputError:
     """The error for what no RegNet has.
 
@@ -171,7 +175,8 @@ class GraphReader:
             if isinstance(wanted, float) and isinstance(value, float):
                 same = math.isclose(value, wanted, rel_tol=CLOSE)
             if wanted is not ... and not same:
-                raise self.unfit(node, f"has {name} {shown(value)} where {shown(wanted)} belongs")
+                what = f"has {name} {shown(value)} where {shown(wanted)} belongs"
+                raise OtherNodeError(str(self.unfit(node, what)))
 
     def constant(self, node: Node, index: int) -> Constant | None:
         """A constant among the inputs of a node; None if it is none or left out."""

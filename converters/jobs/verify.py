@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ def verify(  # noqa: PLR0913 -- one keyword per option
     channel_order: ChannelOrder | None = None,
     weights: WeightsChoice | None = None,
     head: str | None = None,
+    artefacts: Place | Iterable[Place] = (),
     progress: Progress = SILENT,
 ) -> Report:
     """Verify a converted folder from nothing but the folder; the report says whether it passed.
@@ -49,6 +51,8 @@ def verify(  # noqa: PLR0913 -- one keyword per option
         channel_order: Of the images that it was trained on.
         weights: Which set of it.
         head: Which head of it.
+        artefacts: Files that lie elsewhere, to be judged by the folder as well: ONNX, TorchScript
+            and ``.pt2``, of any tool.
         progress: Who wants to know how far it is.
 
     Raises:
@@ -64,4 +68,12 @@ def verify(  # noqa: PLR0913 -- one keyword per option
         options = SourceOptions(framework, channel_order, weights or "best", head)
     checkpoint = None if against is None else Path(against)
     pictures = find_images(images)
-    return verify_folder(ConvertedFolder(folder), progress, pictures, checkpoint, options)
+    others = [artefacts] if isinstance(artefacts, str | PathLike) else artefacts
+    return verify_folder(
+        ConvertedFolder(folder),
+        progress,
+        pictures,
+        checkpoint,
+        options,
+        others=[*map(Path, others)],
+    )

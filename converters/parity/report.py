@@ -29,6 +29,12 @@ class Report:
     not_checked: tuple[str, ...] = ()
 
     @property
+    def unchecked(self) -> tuple[str, ...]:
+        """What could not be checked, that graphs of other tools could not be proven among it."""
+        unproven = (f"{v.artefact}, {v.graph}" for v in self.verdicts if v.unproven_graph)
+        return (*self.not_checked, *unproven)
+
+    @property
     def passed(self) -> bool:
         """Whether there are verdicts, all of them let it pass, and no file was changed."""
         passed = [verdict.passed for verdict in self.verdicts]

@@ -31,6 +31,9 @@ RMS_LIMIT = 4.0
 MAX_LIMIT = 6.0
 """Times the unit of the largest error; a maximum varies more than a mean."""
 
+PROVEN = "graph proven"
+"""What every form says of a graph that another tool wrote, and that is the folder's network."""
+
 NOT_RUN = "not run"
 """What stands in the place of a runtime where nothing was run."""
 
@@ -98,6 +101,8 @@ class Verdict:
             tensors, if they were) alone speak for it; None where there is no such part.
         found: Whether it lay in a folder, instead of having been written just now: then, if it was
             not run, tensors do not speak for a graph that was not compared.
+        graph: Of what another tool or revision wrote: :data:`PROVEN`, or why it is not, as a clause
+            (:mod:`converters.parity.contents.found`); None of everything else.
     """
 
     artefact: str
@@ -108,6 +113,7 @@ class Verdict:
     not_run: str | None = None
     not_compared: str | None = None
     found: bool = False
+    graph: str | None = None
 
     @property
     def wrong(self) -> str | None:
@@ -129,6 +135,11 @@ class Verdict:
         if self.found and self.not_compared:
             return f"not run: {self.not_run}, and nothing else speaks for its {self.not_compared}"
         return None
+
+    @property
+    def unproven_graph(self) -> str | None:
+        """Why a graph that was read is not proven; None if it is, or was not read."""
+        return None if self.graph == PROVEN else self.graph
 
     @property
     def failure(self) -> str | None:
@@ -175,8 +186,11 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
+        own = asdict(self)
+        if self.graph is None:
+            del own["graph"]  # what is written by ourselves has none
         return {
-            **asdict(self),
+            **own,
             "outcome": self.outcome,
             "passed": self.passed,
             "failure": self.failure,

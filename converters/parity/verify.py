@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.errors import ConversionError, in_words, is_short_of_memory, printable
+from converters.errors import printable
 from converters.folder.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.folder.record import Record
-from converters.formats.confined.runtime import ConfinedRuntime
-from converters.formats.memory import MemoryShortError
 from converters.formats.registry import FORMATS, artefact_names, artefacts_in
-from converters.parity.contents.tensors import certify
+from converters.parity.artefact import format_of, judge_artefact
 from converters.parity.golden import judge_golden, read_golden
 from converters.parity.report import Report
-from converters.parity.truth import FLOAT32, Truth, run
-from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
+from converters.parity.truth import FLOAT32, Truth
+from converters.parity.verdict import Verdict, judge
 from converters.progress import SILENT
 from regnet.design_space import complexity
 
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
 
     from converters.families.options import SourceOptions
     from converters.folder.folder import ConvertedFolder
-    from converters.formats.runtime import ArtefactRuntime
     from converters.parity.metrics import Inputs
     from converters.progress import Progress
 
@@ -86,16 +82,18 @@ def verify_artefacts(  # noqa: PLR0913 -- what is known of them already is an op
     verdicts = [Verdict(weights, truth.runtime, FLOAT32, measured)]
     for name, path in artefacts.items():
         progress.step(f"verifying {FORMATS[name].title}")
-        verdicts.append(_judge_artefact(folder, truth, name, path, weights_sha256, found=found))
+        verdicts.append(judge_artefact(folder, truth, name, path, weights_sha256, found=found))
     return Report(tuple(verdicts))
 
 
-def verify_folder(
+def verify_folder(  # noqa: PLR0913 -- one argument per option
     folder: ConvertedFolder,
     progress: Progress = SILENT,
     images: Sequence[Path] = (),
     against: Path | None = None,
     source_options: SourceOptions | None = None,
+    *,
+    others: Sequence[Path] = (),
 ) -> Report:
     """Verify a folder from nothing but the folder.
 
@@ -112,10 +110,13 @@ def verify_folder(
         against: The checkpoint that the folder was made from, to be run by its own framework.
         source_options: How to read that; None is as it was read when the folder was made, which
             the folder's record says.
+        others: Artefacts that lie elsewhere, to be judged by the folder as well: ONNX, TorchScript
+            and ``.pt2``, of any tool.
 
     Raises:
         InputError: If a file is missing or cannot be read, or the record is damaged.
     """
+    kinds = [format_of(path) for path in others]
     progress.step("checksums")
     record = Record.read(folder.path)
     changed, digests = record.changed_files(folder.path) if record else ((), {})
@@ -129,6 +130,10 @@ def verify_folder(
     present = artefacts_in(folder.path)
     report = verify_artefacts(folder, truth, present, progress, weights_sha256=digests, found=True)
     verdicts = [*_golden_verdict(folder, truth), *report.verdicts]
+    for path, name in zip(others, kinds, strict=True):
+        progress.step(f"verifying {printable(path.name)}")
+        shown = _told_apart(path, [verdict.artefact for verdict in verdicts])
+        verdicts.append(judge_artefact(folder, truth, name, path, digests, found=True, shown=shown))
     not_checked = list(_not_checked(folder, record))
     if against is not None:
         from converters.parity.against import judge_source
@@ -139,6 +144,13 @@ def verify_folder(
             not_checked.extend(_taken_over(source_options))
         verdicts.append(judge_source(folder, truth, against, source_options))
     return Report(tuple(verdicts), changed, tuple(not_checked))
+
+
+def _told_apart(path: Path, names: Sequence[str]) -> str:
+    """What a file is called beside others: its name, and where that is taken its folder's too."""
+    parts = path.resolve().parts
+    shown = (printable("/".join(parts[-length:])) for length in range(1, len(parts) + 1))
+    return next((name for name in shown if name not in names), printable(path.name))
 
 
 def _golden_verdict(folder: ConvertedFolder, truth: Truth) -> Iterator[Verdict]:
@@ -209,52 +221,3 @@ def _taken_over(options: SourceOptions) -> Iterator[str]:
             f"the source was read as {REPORT_NAME} says that it was asked for: "
             f"{printable(', '.join(chosen))}"
         )
-
-
-def _judge_artefact(  # noqa: PLR0913 -- likewise
-    folder: ConvertedFolder,
-    truth: Truth,
-    name: str,
-    path: Path,
-    weights_sha256: Mapping[str, str] | None,
-    *,
-    found: bool,
-) -> Verdict:
-    """Run one artefact; one that cannot be loaded or run fails with the runtime's own words.
-
-    One that does not fit into memory is not run: its tensors alone decide, and without proof of
-    them nothing does. Of one that was found its graph must have been compared as well.
-    """
-    kind = FORMATS[name]
-    tensors = None
-    not_compared: str | None = "tensors and graph"
-    if kind.certificate is not None:
-        tensors = certify(folder, name, path, weights_sha256=weights_sha256)
-        not_compared = None if tensors.graph_compared else "graph"
-    verdict = Verdict(kind.file_name, NOT_RUN, FLOAT32, (), tensors, not_compared=not_compared)
-    confined = found and not (tensors and tensors.graph_compared and not tensors.wrong)
-    try:
-        if confined:
-            runtime: ArtefactRuntime = ConfinedRuntime(folder, name, path)
-        else:
-            runtime = kind.load(path, folder.output_names)
-        truth = truth.fitted(runtime.sizes)
-        units = truth.units(runtime.precision)
-        outputs = run(runtime, truth.inputs_for(runtime.precision))
-        measured = judge(outputs, units, truth.oracle, runtime.precision)
-        if kind.prepares_images:
-            from converters.parity.preprocessing import measure_preprocessing
-
-            measured = (*measured, *measure_preprocessing(folder, path, confined=confined))
-    except ConversionError:
-        raise
-    except MemoryShortError as error:
-        return replace(verdict, not_run=str(error), found=found)
-    except Exception as error:  # noqa: BLE001 -- runtimes raise classes of their own
-        if not confined and is_short_of_memory(error):
-            return replace(verdict, not_run="there is not enough memory", found=found)
-        failed = Measurement("all", "all", (), failure=f"it cannot be run ({in_words(error)})")
-        return replace(verdict, runtime=name, precision="unknown", measurements=(failed,))
-    return replace(
-        verdict, runtime=runtime.name, precision=runtime.precision, measurements=measured
-    )

@@ -57,7 +57,7 @@ class Findings:
     @property
     def remarks(self) -> tuple[str, ...]:
         """One clause for each thing that could not be checked, none of which is wrong."""
-        return tuple(f"not checked: {clause}" for clause in self.report.not_checked)
+        return tuple(f"not checked: {clause}" for clause in self.report.unchecked)
 
     @property
     def unsigned(self) -> tuple[str, ...]:

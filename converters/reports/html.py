@@ -93,6 +93,8 @@ def _artefact(verdict: Verdict) -> Markup:
     facts = [("runtime", verdict.ran), ("decided by", verdict.reason)]
     if verdict.not_compared:
         facts.append(("not compared", verdict.not_compared))
+    if verdict.graph:
+        facts.append(("graph", verdict.graph.removeprefix("graph ")))
     row = Row.of(verdict)
     classes = (("classes kept", row.kept), ("classes proven", row.proven))
     facts += [(name, shown) for name, shown in classes if shown != "-"]

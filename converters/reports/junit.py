@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from converters.errors import escaped
+from converters.parity.verdict import PROVEN
 from converters.reports.row import number
 
 if TYPE_CHECKING:
@@ -65,8 +66,11 @@ def _verdict_cases(verdict: Verdict) -> Iterator[ET.Element]:
         yield _case(verdict.artefact, f"{m.batch} {m.output}", [m.failure] if m.failure else [])
     if verdict.tensors:
         yield _case(verdict.artefact, "tensors", verdict.tensors.wrong)
+    if verdict.graph == PROVEN:
+        yield _case(verdict.artefact, PROVEN)
     if verdict.not_compared:
-        yield _case(verdict.artefact, "contents", skipped=f"{verdict.not_compared} not compared")
+        words = (f"{verdict.not_compared} not compared", verdict.unproven_graph)
+        yield _case(verdict.artefact, "contents", skipped="; ".join(filter(None, words)))
 
 
 def _case(

@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from converters.errors import escaped
+from converters.parity.verdict import PROVEN
 
 if TYPE_CHECKING:
     from converters.parity.verdict import Verdict
@@ -31,7 +32,8 @@ class Row(NamedTuple):
         rms_ratio: The largest of all batches and outputs, likewise ``max_ratio``.
         kept: To how many images it gives the oracle's classes: ``top-1 4/4, top-5 3/4``.
         proven: Of how many no error of the measured size could have changed them.
-        tensors: Its certificate in a few words, and what of the artefact was not compared.
+        tensors: Its certificate in a few words, and that its graph was proven, or what of the
+            artefact was not compared.
         reason: The number that decided.
     """
 
@@ -83,9 +85,9 @@ def number(value: float | None) -> str:
 
 
 def decided_by(verdict: Verdict) -> str:
-    """The number that decided, and what spoke for nothing: for a table that shows no tensors."""
-    left_out = _left_out(verdict)
-    return f"{verdict.reason}; {left_out}" if left_out else verdict.reason
+    """The number that decided, and what of the graph: for a table that shows no tensors."""
+    graph = _graph(verdict)
+    return f"{verdict.reason}; {graph}" if graph else verdict.reason
 
 
 def best_class(verdict: Verdict, what: str) -> str:
@@ -115,7 +117,12 @@ def _tensors(verdict: Verdict) -> str:
         f"{proof.recomputed} recomputed{within}" if proof.recomputed else "",
         f"{len(proof.wrong)} wrong" if proof.wrong else "",
     ]
-    return ", ".join(filter(None, [", ".join(filter(None, parts)) or "none", _left_out(verdict)]))
+    return ", ".join(filter(None, [", ".join(filter(None, parts)) or "none", _graph(verdict)]))
+
+
+def _graph(verdict: Verdict) -> str:
+    """Whether its graph was proven or compared with nothing, where there is a word to be said."""
+    return PROVEN if verdict.graph == PROVEN else _left_out(verdict)
 
 
 def _left_out(verdict: Verdict) -> str:

@@ -209,7 +209,8 @@ def _not_compared(sides: Mapping[str, Side], artefacts: Sequence[FolderArtefact]
         if verdict.not_run:
             yield f"{name} was not run: {verdict.not_run}"
         elif verdict.not_compared:
-            yield f"{verdict.not_compared} of {name}"
+            why = f" ({verdict.graph})" if verdict.graph else ""
+            yield f"{verdict.not_compared} of {name}{why}"
 
 
 def _rest(side: Side) -> list[str]:

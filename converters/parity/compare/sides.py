@@ -108,7 +108,7 @@ def opened(path: Path, options: SourceOptions) -> Iterator[Side]:
         UnsafeInputError: If it would run code.
         StorageError: If it cannot be read, or there is no room for its weights.
     """
-    kind = _kind(path)
+    kind = kind_of(path)
     if kind == "folder":
         yield WeightsSide(path, kind, None, ConvertedFolder(path))
     elif kind != "checkpoint":
@@ -119,7 +119,8 @@ def opened(path: Path, options: SourceOptions) -> Iterator[Side]:
             yield WeightsSide(path, kind, framework, ConvertedFolder(Path(temporary)))
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """What a path is: ``folder``, ``checkpoint``, ``onnx`` or ``torchscript``, by its content."""
     if path.is_dir():
         return "folder" if (path / REPORT_NAME).is_file() else "checkpoint"
     try:

@@ -47,15 +47,25 @@ def read_graph(folder: ConvertedFolder, path: Path) -> Contents:
         StorageError: If it cannot be read.
     """
     with open_checkpoint(path) as checkpoint:
-        if checkpoint.graph is None:
-            raise InputError(f"{path.name} is no ONNX file.")
-        network = network_of(checkpoint.graph, path.name)
-        return Contents(
-            tuple(_held(checkpoint, network, prefixed=folder.has_classifier)),
-            faults=tuple(_faults(folder, network)),
-            graph_compared=True,
-            folded_in="float32",
-        )
+        return contents_of_graph(folder, checkpoint)
+
+
+def contents_of_graph(folder: ConvertedFolder, checkpoint: Checkpoint) -> Contents:
+    """The same of a file that is open already; what it gives stays when that is closed.
+
+    Raises:
+        InputError: If there is no graph in it, or it is no RegNet; a node is named.
+    """
+    name = checkpoint.path.name
+    if checkpoint.graph is None:
+        raise InputError(f"{name} holds no graph.")
+    network = network_of(checkpoint.graph, name)
+    return Contents(
+        tuple(_held(checkpoint, network, prefixed=folder.has_classifier)),
+        faults=tuple(_faults(folder, network)),
+        graph_compared=True,
+        folded_in="float32",
+    )
 
 
 def _faults(folder: ConvertedFolder, network: GraphNetwork) -> Iterator[str]:

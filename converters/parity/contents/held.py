@@ -62,6 +62,7 @@ class Contents:
             what is written for the folder; what differed is among the faults.
         folded_in: The type that folds were computed in before they were rounded to ``precision``:
             ours in float64, those of other exporters in float32.
+        marked: Of ONNX, whether it says that this project wrote it, in whatever revision.
     """
 
     tensors: tuple[HeldTensor, ...]
@@ -71,6 +72,7 @@ class Contents:
     precision: str = COMPUTED
     graph_compared: bool = False
     folded_in: DType = "float64"
+    marked: bool = False
 
 
 def mapped(path: Path) -> memoryview:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_helper
 
 from converters.errors import printable
-from converters.formats.onnx.export import WEIGHTS_KEY
+from converters.formats.onnx.export import PRODUCER, WEIGHTS_KEY
 from converters.formats.onnx.file import DATA_SUFFIX
 from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
 from converters.parity.contents.held import Contents, HeldTensor, mapped, part
@@ -25,6 +25,7 @@ from converters.parity.contents.written import (
     graph_faults,
     graph_is_ours,
     metadata_faults,
+    stated_by,
     stated_precision,
 )
 from regnet.architecture import NORM_EPS
@@ -81,9 +82,10 @@ def read_onnx(folder: ConvertedFolder, path: Path) -> Contents:
     return Contents(
         tuple(_held(tensor, raw, places, wiring.get(tensor.name)) for tensor, raw in initialisers),
         weights_sha256=_weights_sha256(model) if places.used else None,
-        faults=(*faults, *metadata_faults(folder, model)),
+        faults=(*faults, *metadata_faults(folder, stated_by(model))),
         precision=stated_precision(model),
         graph_compared=compared,
+        marked=model.producer_name == PRODUCER,
     )
 
 

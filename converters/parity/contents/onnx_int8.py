@@ -24,7 +24,7 @@ from converters.formats.onnx.int8_graph import (
     layer_names,
 )
 from converters.parity.contents.held import Contents, HeldTensor
-from converters.parity.contents.written import differences, form_of, metadata_faults
+from converters.parity.contents.written import differences, form_of, metadata_faults, stated_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,7 +56,7 @@ def read_onnx_int8(folder: ConvertedFolder, path: Path) -> Contents:
         *_node_faults(expected, model.graph),
         *_grid_faults(expected, plan, tensors),
         *_step_faults(expected, tensors),
-        *metadata_faults(folder, model),
+        *metadata_faults(folder, stated_by(model)),
     ]
     grids = {value + ending for value in plan.values for ending in (SCALE, ZERO_POINT)}
     held = [_held(name, tensors) for name in tensors if name not in grids]

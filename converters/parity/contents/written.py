@@ -31,7 +31,7 @@ from regnet.files.json_file import PREPROCESSOR_NAME
 from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from onnx import GraphProto, ModelProto, NodeProto
 
@@ -42,12 +42,16 @@ NOT_WRITTEN = "not what is written for this configuration"
 """How every clause ends that has nothing more precise to say."""
 
 
-def metadata_faults(folder: ConvertedFolder, model: ModelProto) -> Iterator[str]:
+def stated_by(model: ModelProto) -> dict[str, str]:
+    """What an ONNX file states of itself, by key."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def metadata_faults(folder: ConvertedFolder, stated: Mapping[str, str]) -> Iterator[str]:
     """Where the metadata of an ONNX file contradicts the files of its folder.
 
     Runtimes that have nothing but the ONNX file prepare images and name classes by it.
     """
-    stated = {entry.key: entry.value for entry in model.metadata_props}
     prepared = folder.preprocessing or None
     if prepared is not None and not _says(stated.get("preprocessing"), prepared):
         yield f"its metadata states another preprocessing than {PREPROCESSOR_NAME}"
@@ -113,8 +117,7 @@ def form_of(model: ModelProto, graph: GraphProto) -> GraphForm:
 
 def stated_precision(model: ModelProto) -> str:
     """What a file says that it computes in; ``float32`` unless it says otherwise."""
-    stated = {entry.key: entry.value for entry in model.metadata_props}
-    return str(stated.get(PRECISION_KEY, COMPUTED))
+    return stated_by(model).get(PRECISION_KEY, COMPUTED)
 
 
 def _written(folder: ConvertedFolder, graph: GraphProto, form: GraphForm) -> GraphProto:

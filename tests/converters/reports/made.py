@@ -47,6 +47,7 @@ def hostile(findings: Findings) -> Findings:
             precision=HOSTILE,
             tensors=TensorCertificate(1, 2, 3, (HOSTILE, HOSTILE)),
             not_compared=HOSTILE,
+            graph=HOSTILE,
             measurements=tuple(
                 dataclasses.replace(m, batch=HOSTILE, output=HOSTILE, failure=HOSTILE)
                 for m in verdict.measurements

@@ -148,12 +148,13 @@ def test_junit_skips_a_framework_that_was_not_run(
     assert counts == {"tests": "3", "failures": str(len(wrong)), "skipped": "1"}
 
 
-@pytest.fixture(scope="module")
-def of_another_producer(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings:
-    """A right ONNX file whose mark was taken away, and which is no file of the record's."""
-    path = shutil.copytree(demo_folder, tmp_path_factory.mktemp("other") / "out")
+def with_another(
+    demo_folder: Path, path: Path, change: Callable[[onnx.ModelProto], None]
+) -> Findings:
+    """Findings of a folder whose ONNX file was changed, and is no file of the record's."""
+    shutil.copytree(demo_folder, path)
     model = onnx.load(path / "model.onnx")
-    model.producer_version = "of another"
+    change(model)
     onnx.save(model, path / "model.onnx")
     record = json.loads((path / "conversion.json").read_text())
     del record["files"]["model.onnx"]
@@ -161,24 +162,60 @@ def of_another_producer(demo_folder: Path, tmp_path_factory: pytest.TempPathFact
     return findings_of(path)
 
 
+@pytest.fixture(scope="module")
+def proven(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """A right ONNX file whose mark was taken away."""
+
+    def unmark(model: onnx.ModelProto) -> None:
+        model.producer_name = "another"
+
+    return with_another(demo_folder, tmp_path_factory.mktemp("other") / "out", unmark)
+
+
+@pytest.fixture(scope="module")
+def unproven(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """One of another revision that computes the same by an operator that no RegNet has."""
+
+    def respell(model: onnx.ModelProto) -> None:
+        model.producer_version = "of another"
+        next(n for n in model.graph.node if n.op_type == "Relu").op_type = "LeakyRelu"
+        next(n for n in model.graph.node if n.op_type == "LeakyRelu").attribute.append(
+            onnx.helper.make_attribute("alpha", 0.0)
+        )
+
+    return with_another(demo_folder, tmp_path_factory.mktemp("other") / "out", respell)
+
+
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_every_form_says_what_was_not_compared(
-    form: Callable[[Findings], str], passing: Findings, of_another_producer: Findings
+def test_every_form_says_whether_a_graph_is_proven_or_why_not(
+    form: Callable[[Findings], str], passing: Findings, proven: Findings, unproven: Findings
 ) -> None:
-    assert of_another_producer.passed
-    assert form(of_another_producer).count("graph not compared") == 1
-    assert "not compared" not in form(passing)
+    assert passing.passed
+    assert proven.passed
+    assert unproven.passed
+    assert form(unproven).count("graph not compared") == 1
+    assert "is of a kind that no RegNet has" in form(unproven)
+    assert "graph proven" not in form(unproven)
+    assert "graph proven" in form(proven)
+    for word in ("not compared", "not proven"):
+        assert word not in form(proven)
+        assert word not in form(passing)
 
 
-def test_the_table_and_json_say_what_was_not_compared(
-    passing: Findings, of_another_producer: Findings
+def test_the_table_and_json_say_it_too(
+    passing: Findings, proven: Findings, unproven: Findings
 ) -> None:
-    assert "graph not compared" in table_of(of_another_producer)
-    assert "not compared" not in table_of(passing)
-    for findings, expected in ((of_another_producer, "graph"), (passing, None)):
+    why = "graph not proven: its node LeakyRelu 'regnet.embedder.embedder.activation' is of a kind"
+    assert "graph proven" in table_of(proven)
+    assert "not compared" not in table_of(passing) + table_of(proven)
+    assert "graph not compared" in table_of(unproven)
+    assert f"Not checked: model.onnx, {why}" in table_of(unproven, 200)
+    expected = {None: passing, "graph proven": proven, f"{why} that no RegNet has": unproven}
+    for words, findings in expected.items():
         (record,) = (v for v in findings.to_dict()["verdicts"] if v["artefact"] == "model.onnx")
-        assert record["not_compared"] == expected
-        assert record["tensors"]["graph_compared"] is (expected is None)
+        assert record.get("graph") == words
+        assert record["not_compared"] == ("graph" if findings is unproven else None)
+        assert record["tensors"]["graph_compared"] is (findings is not unproven)
 
 
 def table_of(findings: Findings, width: int = 120) -> str:

@@ -1,0 +1,171 @@
+"""The verdict on one artefact: what it holds, and what it computes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from converters.errors import ConversionError, InputError, in_words, is_short_of_memory
+from converters.formats.confined.runtime import ConfinedRuntime
+from converters.formats.memory import MemoryShortError
+from converters.formats.registry import FORMATS
+from converters.formats.runtime import ArtefactRuntime
+from converters.parity.compare.foreign import ONNX, TORCHSCRIPT, ConfinedForeign
+from converters.parity.compare.sides import kind_of
+from converters.parity.contents.found import Proof, prove
+from converters.parity.contents.tensors import certify
+from converters.parity.truth import FLOAT32, run
+from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from converters.folder.folder import ConvertedFolder
+    from converters.parity.metrics import Outputs
+    from converters.parity.truth import Truth
+
+
+_PT2 = "pt2"
+
+
+class _Foreign(ArtefactRuntime):
+    """Another tool's artefact, with the outputs of a folder's network.
+
+    A trunk of other frameworks returns its pooled features alone, (N, width).
+    """
+
+    def __init__(self, folder: ConvertedFolder, kind: str, path: Path) -> None:
+        self._inside = ConfinedForeign(kind, path)
+        self._is_trunk = not folder.has_classifier
+        self.name, self.precision = self._inside.name, self._inside.precision
+        batch, _, height, width = self._inside.layout
+        self.sizes = (batch, height, width)
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> Outputs:
+        outputs = self._inside(pixel_values)
+        if self._is_trunk and "logits" in outputs:
+            return {"pooler_output": outputs["logits"][:, :, None, None]}
+        return outputs
+
+
+def format_of(path: Path) -> str:
+    """Which format a file is judged as that lies anywhere: by its content, and of ONNX its name.
+
+    Raises:
+        InputError: If it is of no format that can be judged so.
+        StorageError: If it cannot be read.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is no file; name the artefact that is to be verified.")
+    tag = kind_of(path)
+    if tag == ONNX:
+        names = {kind.file_name.rpartition("/")[2]: name for name, kind in FORMATS.items()}
+        own = names.get(path.name, ONNX)
+        return own if FORMATS[own].tag == ONNX else ONNX
+    if tag == TORCHSCRIPT:
+        return TORCHSCRIPT
+    if path.suffix == f".{_PT2}":
+        return _PT2
+    raise InputError(
+        f"{path.name} is no ONNX, TorchScript or .pt2 file; compare checkpoints and folders with "
+        "`regnet compare`."
+    )
+
+
+def judge_artefact(  # noqa: PLR0913 -- what is known of it already is an option each
+    folder: ConvertedFolder,
+    truth: Truth,
+    name: str,
+    path: Path,
+    weights_sha256: Mapping[str, str] | None = None,
+    *,
+    found: bool,
+    shown: str | None = None,
+) -> Verdict:
+    """Run one artefact; one that cannot be loaded or run fails with the runtime's own words.
+
+    One that does not fit into memory is not run: its tensors alone decide, and without proof of
+    them nothing does. Of one that was found its graph must have been compared as well.
+
+    Args:
+        folder: Whose network it is said to be.
+        truth: Of the folder.
+        name: Key of :data:`converters.formats.registry.FORMATS`.
+        path: The file.
+        weights_sha256: Digests of the weights files by name, where they are known.
+        found: Whether it may be anybody's, instead of having been written by this process; then
+            only what is written for the folder runs here, and everything else in a process of its
+            own.
+        shown: What the verdict calls it; None is its name in the folder.
+
+    Raises:
+        ConversionError: If the folder cannot be used, or what was found is unsafe.
+    """
+    kind = FORMATS[name]
+    proof = Proof(None)
+    if kind.certificate is not None:
+        proof = (
+            prove(folder, name, path, weights_sha256)
+            if found
+            else Proof(certify(folder, name, path, weights_sha256=weights_sha256))
+        )
+    tensors, verdict = proof.tensors, _unrun(shown or kind.file_name, proof)
+    is_known = tensors is not None and tensors.graph_compared and not tensors.wrong
+    confined = found and not (is_known and proof.graph is None)
+    is_foreign = confined and not (proof.is_ours or kind.prepares_images)
+    try:
+        if is_foreign and kind.tag in {ONNX, TORCHSCRIPT}:
+            runtime: ArtefactRuntime = _Foreign(folder, kind.tag, path)
+        elif confined:
+            runtime = ConfinedRuntime(folder, name, path)
+        else:
+            runtime = kind.load(path, folder.output_names)
+        measured = _measured(truth, runtime, partly=is_foreign)
+        if kind.prepares_images:
+            from converters.parity.preprocessing import measure_preprocessing
+
+            measured = (*measured, *measure_preprocessing(folder, path, confined=confined))
+    except MemoryShortError as error:
+        return replace(verdict, not_run=str(error), found=found)
+    except Exception as error:
+        if isinstance(error, ConversionError) and not (is_foreign and type(error) is InputError):
+            raise
+        if not confined and is_short_of_memory(error):
+            return replace(verdict, not_run="there is not enough memory", found=found)
+        failed = Measurement("all", "all", (), failure=f"it cannot be run ({in_words(error)})")
+        return replace(verdict, runtime=name, precision="unknown", measurements=(failed,))
+    return replace(
+        verdict, runtime=runtime.name, precision=runtime.precision, measurements=measured
+    )
+
+
+def _measured(truth: Truth, runtime: ArtefactRuntime, *, partly: bool) -> tuple[Measurement, ...]:
+    """Run and judge; ``partly`` is on those outputs alone that there are."""
+    truth = truth.fitted(runtime.sizes)
+    units = truth.units(runtime.precision)
+    outputs = run(runtime, truth.inputs_for(runtime.precision))
+    if partly:
+        units = {
+            batch: {name: unit for name, unit in by_output.items() if name in outputs[batch]}
+            for batch, by_output in units.items()
+        }
+    return judge(outputs, units, truth.oracle, runtime.precision)
+
+
+def _unrun(shown: str, proof: Proof) -> Verdict:
+    """The verdict on an artefact that is to be run yet."""
+    left = "graph" if proof.tensors else "tensors and graph"
+    compared = proof.tensors is not None and proof.tensors.graph_compared
+    return Verdict(
+        shown,
+        NOT_RUN,
+        FLOAT32,
+        (),
+        proof.tensors,
+        not_compared=None if compared else left,
+        graph=proof.graph,
+    )
