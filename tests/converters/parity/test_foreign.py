@@ -243,6 +243,19 @@ def test_a_forged_mark_excuses_nothing(folders: dict[str, ConvertedFolder], tmp_
     assert any("is no tensor that belongs there" in clause for clause in proof.tensors.wrong)
 
 
+def test_a_mark_is_seen_where_the_reader_of_a_kind_gives_up(
+    folders: dict[str, ConvertedFolder], tmp_path: Path
+) -> None:
+    """That of int8 does, where a file does not state how it was quantised."""
+    forged = prove(folders["y"], "onnx-int8", changed(mark, tmp_path))
+    another = prove(folders["y"], "onnx-int8", RECORDED / "timm-y.onnx")
+
+    assert forged.tensors is not None
+    assert "its tensors cannot be read" in forged.tensors.wrong[0]
+    assert another.tensors is not None
+    assert another.tensors.wrong == ()
+
+
 def ours(folder: ConvertedFolder, path: Path, edit: Callable[[ModelProto], None]) -> Proof:
     FORMATS["onnx"].export(folder, path, ExportOptions())
     model = onnx.load(path)
