@@ -9,17 +9,29 @@ from converters.checkpoint.distributed import audit_distributed, distributed_in,
 from converters.checkpoint.file_audit import FileAudit, audit_file
 from converters.checkpoint.onnx_places import parsed, require_readable
 from converters.checkpoint.pickle_machine import ADVICE
-from converters.checkpoint.reader import read_checkpoint
+from converters.checkpoint.reader import Checkpoint, read_checkpoint
 from converters.checkpoint.source_file import SourceFile
+from converters.checkpoint.values import StoredTensor
 from converters.errors import ConversionError, InputError, UnsafeInputError, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from converters.checkpoint.values import Tree
 
 SCHEMA = 1
 """Of what `regnet inspect --security --json` prints; grows when a key changes its meaning."""
 
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training")
+
+_CODELESS = {
+    "safetensors": "safetensors, which cannot name code",
+    "hdf5": "HDF5, which can name code in a network's description alone, and does not",
+    "msgpack": "msgpack, which cannot name code",
+    "mindspore": "protobuf of MindSpore, which cannot name code",
+}
+"""What holds tensors and nothing that runs, by the name of the container."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +116,11 @@ def inspect_security(path: Path) -> SecurityReport:
     with SourceFile(path) as file:
         audit = audit_file(file)
         notes = (*audit.notes, *(_onnx_notes(path) if audit.kind == "onnx" else ()))
-        refusal = _refusal(file, audit.kind)
+        found = _read(file, audit.kind)
         file.require_unchanged()
+    refusal = found if isinstance(found, ConversionError) else None
+    if isinstance(found, Checkpoint):
+        notes = (*notes, *_contents(found))
     return SecurityReport(
         audit.kind, audit.pickles, notes, name=file.name, size=file.size, refusal=refusal
     )
@@ -138,13 +153,30 @@ def _onnx_notes(path: Path) -> list[str]:
     return [f"needs a library for operators of {printable(domain)}" for domain in domains]
 
 
-def _refusal(file: SourceFile, kind: str) -> ConversionError | None:
-    """Why the project's own readers do not take a file."""
+def _contents(checkpoint: Checkpoint) -> Iterator[str]:
+    """What a file holds, where that is more than pickles, and what runs when others load it."""
+    if checkpoint.container in _CODELESS:
+        count = f"{_tensors(checkpoint.tree)} tensors"
+        yield f"holds {count} in {_CODELESS[checkpoint.container]}"
+    for keys, kind in checkpoint.modules.items():
+        place = f" at {printable(keys)}" if keys else ""
+        yield f"holds a module pickled whole{place}, for which torch.load imports {printable(kind)}"
+
+
+def _tensors(tree: Tree) -> int:
+    """How many tensors are in nested mappings."""
+    if isinstance(tree, dict):
+        return sum(map(_tensors, tree.values()))
+    return isinstance(tree, StoredTensor)
+
+
+def _read(file: SourceFile, kind: str) -> Checkpoint | ConversionError | None:
+    """What the project's own readers find in a file, or why they do not take it."""
     try:
         if kind == "onnx":
             require_readable(file.path)
         elif kind != "numpy":  # which holds no network, and nothing else than its pickles
-            read_checkpoint(file)
+            return read_checkpoint(file)
     except (InputError, UnsafeInputError) as error:
         if kind == "torchscript":
             return UnsafeInputError(

@@ -20,6 +20,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from converters.checkpoint import StoredTensor, open_checkpoint
 from converters.checkpoint.security import inspect_security
 from converters.cli.app import app, run_app
 from converters.errors import ConversionError, InputError, StorageError, UnsafeInputError
@@ -28,6 +29,7 @@ from tests.converters.checkpoint.test_code_in_pickles import SPELLINGS, WRITERS,
 from tests.converters.checkpoint.test_wrong_files import tar_bytes
 from tests.converters.cli.running import regnet
 from tests.converters.demo import CHECKPOINT, snapshot
+from tests.frameworks.environments import RECORDED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -238,6 +240,32 @@ def test_programs_are_refused_and_safetensors_are_not(folder: Path) -> None:
     inspect_security(folder / "model.onnx").require_harmless()
     script = inspect_security(folder / "model.torchscript.pt")
     assert "is a TorchScript archive, a program" in refusal(script)
+
+
+@pytest.mark.parametrize(
+    ("file", "note"),
+    [
+        ("tensorflow/y.h5", "HDF5, which can name code in a network's description alone, and "),
+        ("flax/y.msgpack", "msgpack, which cannot name code"),
+        ("mindcv/y.ckpt", "protobuf of MindSpore, which cannot name code"),
+        ("mlx-image/y.safetensors", "safetensors, which cannot name code"),
+    ],
+)
+def test_what_cannot_name_code_is_said_to(file: str, note: str) -> None:
+    report = inspect_security(RECORDED / file)
+    with open_checkpoint(RECORDED / file) as checkpoint:
+        tree: Any = checkpoint.tree
+        count = sum(isinstance(value, StoredTensor) for value in tree.values())
+    assert len(report.notes) == 1
+    assert report.notes[0].startswith(f"holds {count} tensors in {note}")
+    assert report.harmless
+
+
+def test_modules_that_were_pickled_whole_are_named(tmp_path: Path) -> None:
+    report = report_of(saved({"model": torch.nn.Linear(1, 1)}), tmp_path)
+    said = "holds a module pickled whole at model, for which torch.load imports torch.nn.modules."
+    assert report.notes == (said + "linear.Linear",)
+    assert "torch.nn.modules.linear.Linear" in refusal(report)
 
 
 def test_onnx_that_reads_elsewhere_or_needs_a_library_is_told(tmp_path: Path) -> None:
