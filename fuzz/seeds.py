@@ -261,6 +261,8 @@ def _add_plain(corpus: Corpus) -> None:
                 )
                 corpus.add(buffer.getvalue(), "zip" if is_zip else "legacy", "inspect-file")
                 corpus.add(content_of(buffer.getvalue()), "pickle")
+    np.savez(buffer := io.BytesIO(), a=np.ones((2, 3), "f4"), b=np.array("text"), c=np.array(7))
+    corpus.add(buffer.getvalue(), "zip", "inspect-file")
     corpus.add(_safetensors({"a": 2, "b": 0}), "safetensors")
     _add_mindspore(corpus)
     corpus.add(_safetensors({"stem.conv.weight": 1}), "safetensors", "inspect-file")

@@ -19,7 +19,7 @@ from converters.checkpoint.values import (
     Tree,
     contiguous_stride,
 )
-from regnet.files.dtypes import ELEMENT_TYPES
+from regnet.files.dtypes import ELEMENT_TYPES, item_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,20 +134,45 @@ def _array(
     dtype = _dtype_of(kind)
     if dtype is None:
         return None
-    sizes = _sizes(shape)
+    _sizes(shape)
     if not isinstance(content, Storage):  # objects; or nothing, which has no place in the file
         return None
+    return view_of(content, dtype, shape, is_fortran=is_fortran)
+
+
+def view_of(
+    content: Storage, dtype: str, shape: tuple[Tree, ...], *, is_fortran: bool, start: int = 0
+) -> StoredTensor:
+    """An array as a view of the bytes that hold its elements and nothing behind them.
+
+    Args:
+        content: The bytes.
+        dtype: torch's name of the element type.
+        shape: The sizes, to be checked.
+        is_fortran: Whether the first axis is the one whose steps are smallest.
+        start: Where the elements begin in the content, in bytes; a multiple of their size.
+
+    Raises:
+        ValueError: The shape does not fit the content.
+        TypeError: It is none.
+    """
+    sizes = _sizes(shape)
     stride = contiguous_stride(sizes)
     if is_fortran:
         stride = tuple(reversed(contiguous_stride(sizes[::-1])))
-    tensor = StoredTensor(dtype, sizes, stride, content, 0)
-    most = content.length
+    tensor = StoredTensor(dtype, sizes, stride, content, start // item_size(dtype))
+    most = content.length - start
     least = (most + 1) // 2 if content.is_text else most
     if not least <= tensor.nbytes <= most:
         raise ValueError(
             f"an array of shape {list(sizes)} that needs {tensor.nbytes} bytes and has {most}"
         )
     return tensor
+
+
+def torch_type(order: str, code: str) -> str | None:
+    """Torch's name of a type of NumPy's, such as ``<`` and ``f4``; None if its bytes are others."""
+    return _DTYPES.get(code) if order in _UNSWAPPED else None
 
 
 def _dtype_of(note: Opaque) -> str | None:
@@ -160,8 +185,8 @@ def _dtype_of(note: Opaque) -> str | None:
             qualified_name="numpy.dtype",
             args=(str(code), *_),
             state=(3, str(order), None, None, None, -1, -1, 0),
-        ) if order in _UNSWAPPED:
-            return _DTYPES.get(code)
+        ):
+            return torch_type(order, code)
     return None
 
 

@@ -12,6 +12,7 @@ from converters.checkpoint.hdf5_container import HDF5_START, read_hdf5
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
 from converters.checkpoint.mindspore_container import looks_like_mindspore, read_mindspore
 from converters.checkpoint.msgpack_container import looks_like_msgpack, read_msgpack
+from converters.checkpoint.numpy_container import looks_like_npz, read_npz
 from converters.checkpoint.onnx_container import read_onnx
 from converters.checkpoint.pickle_arrays import without_names
 from converters.checkpoint.pickle_audit import audit_pickle
@@ -59,8 +60,8 @@ class Checkpoint(Closing):
     Attributes:
         path: What was named: the file, the folder of several, or one of these.
         container: How it is laid out: ``zip``, ``legacy``, ``pickle`` (one of NumPy's arrays),
-            ``safetensors``, ``hdf5``, ``msgpack``, ``mindspore`` or ``onnx``; several files as
-            ``folder``, ``shard_list``, ``slice_list`` or ``distributed``.
+            ``npz``, ``safetensors``, ``hdf5``, ``msgpack``, ``mindspore`` or ``onnx``; several
+            files as ``folder``, ``shard_list``, ``slice_list`` or ``distributed``.
         tree: What it holds, keys as saved and in their order; of safetensors, tensors by name, and
             of a module that was pickled whole its state dict.
         modules: The classes of such modules, by the keys that lead to each.
@@ -265,7 +266,7 @@ class Checkpoint(Closing):
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a file that holds weights: of torch, safetensors, HDF5, msgpack or MindSpore.
+    """Open a file that holds weights: of torch, NumPy, safetensors, HDF5, msgpack or MindSpore.
 
     Only what describes the tensors is read, and nothing the file names is imported or called.
 
@@ -368,6 +369,10 @@ def _has_tensor(tree: Tree) -> bool:
 def read_checkpoint(file: SourceFile) -> Checkpoint:
     """Read what describes the tensors in an open file; errors are those of `open_checkpoint`."""
     head = file.read(0, min(HEAD_SIZE, file.size))
+    if looks_like_npz(head):
+        arrays = read_npz(file)
+        if arrays is not None:
+            return Checkpoint(file.path, "npz", arrays, file)
     if head.startswith(ZIP_START):
         return Checkpoint(file.path, "zip", read_zip(file), file)
     plain = _without_pickles(file, head)

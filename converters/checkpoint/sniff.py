@@ -23,7 +23,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x28\xb5\x2f\xfd", "compressed with zstd", _UNPACK),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
     (0, b"Rar!", "a RAR archive", _UNPACK),
-    (0, b"\x93NUMPY", "a NumPy array", _EXPORTED),
+    (0, b"\x93NUMPY", "a NumPy array without a name", "save the state dict with numpy.savez"),
     (0, b"GGUF", "a GGUF model", _EXPORTED),
     (4, b"TFL3", "a TensorFlow Lite model", _EXPORTED),
     (0, b"\x89PNG", "a PNG image", "name a checkpoint"),

@@ -15,6 +15,7 @@ from converters.checkpoint.zip_directory import (
     SIZES_FOLLOW,
     STORED,
     UTF8_NAME,
+    Entry,
     ZipDirectory,
 )
 from converters.errors import ConversionError, InputError, UnsafeInputError, printable
@@ -161,22 +162,40 @@ class _Archive:
         Raises:
             InputError: It is missing, compressed or encrypted.
         """
-        where = f"{self._file.name}, {printable(f'{self._folder}/{name}')}"
         entry = self._entries.get(f"{self._folder}/{name}")
         if entry is None:
+            where = f"{self._file.name}, {printable(f'{self._folder}/{name}')}"
             raise damaged(where, "is missing", "the file")
-        if entry.flags & ~(SIZES_FOLLOW | UTF8_NAME):
-            what = "is encrypted" if entry.flags & ENCRYPTED else "has unusual flags"
-            raise InputError(f"{where}: {what}; unpack the archive and pack it anew with `zip -0`.")
-        if entry.method != STORED:
-            raise InputError(
-                f"{where}: is compressed; unpack the archive and pack it anew with `zip -0`."
-            )
-        path, base = self._file.origin
-        return Storage(
-            path,
-            base + self.directory.data_offset(entry),
-            entry.size,
-            entry.crc32 if self._has_checksums else None,
-            printable(entry.name),
+        return stored_bytes(self._file, self.directory, entry, has_checksums=self._has_checksums)
+
+
+def stored_bytes(
+    file: SourceFile | FilePart, directory: ZipDirectory, entry: Entry, *, has_checksums: bool
+) -> Storage:
+    """Return where the bytes of an entry are.
+
+    Args:
+        file: The archive.
+        directory: Its entries, of which there is one reading.
+        entry: One of these.
+        has_checksums: Whether the checksums of the archive are such.
+
+    Raises:
+        InputError: It is compressed or encrypted.
+    """
+    where = f"{file.name}, {printable(entry.name)}"
+    if entry.flags & ~(SIZES_FOLLOW | UTF8_NAME):
+        what = "is encrypted" if entry.flags & ENCRYPTED else "has unusual flags"
+        raise InputError(f"{where}: {what}; unpack the archive and pack it anew with `zip -0`.")
+    if entry.method != STORED:
+        raise InputError(
+            f"{where}: is compressed; unpack the archive and pack it anew with `zip -0`."
         )
+    path, base = file.origin
+    return Storage(
+        path,
+        base + directory.data_offset(entry),
+        entry.size,
+        entry.crc32 if has_checksums else None,
+        printable(entry.name),
+    )
