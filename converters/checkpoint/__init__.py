@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.beside import index_of, is_of_folder, of_file, open_folder
-from converters.checkpoint.deepspeed import whole_network_in
+from converters.checkpoint.deepspeed import require_no_part, whole_network_in
 from converters.checkpoint.distributed import distributed_in, open_distributed, require_no_piece
 from converters.checkpoint.lists import complete
 from converters.checkpoint.reader import Checkpoint, open_checkpoint
@@ -36,6 +36,7 @@ def open_any(path: Path) -> Checkpoint:
     if is_of_folder(path):
         return open_folder(path.parent)
     require_no_piece(path)
+    require_no_part(path)
     index = index_of(path) if is_file(path) else None
     if index is not None:
         return open_folder(path, index)

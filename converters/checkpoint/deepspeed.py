@@ -2,11 +2,13 @@
 
 Source: deepspeed/runtime/engine.py. ``latest`` names the folder of the last step; in it, each rank
 of tensor parallelism writes an ``mp_rank_NN_model_states.pt``, and under ZeRO-3, which cuts every
-parameter, each process a ``zero_pp_rank_N_mp_rank_NN_model_states.pt`` without weights.
+parameter, each process a ``zero_pp_rank_N_mp_rank_NN_model_states.pt`` without weights. Under any
+ZeRO, each process writes a ``..._optim_states.pt`` of a part of the optimiser and of the weights.
 """
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.beside import WEIGHTS
@@ -21,6 +23,7 @@ _LATEST = "latest"
 _MAX_NAME = 255  # bytes, of a folder
 _STATES = "*_model_states.pt"
 _WHOLE = "mp_rank_00_model_states.pt"
+_OPTIMISER = "*_mp_rank_*_optim_states.pt"
 
 
 def whole_network_in(folder: Path) -> Path | None:
@@ -40,11 +43,31 @@ def whole_network_in(folder: Path) -> Path | None:
         return step / _WHOLE
     if found:
         raise InputError(
-            f"{printable(step.name)}: holds the network in {len(found)} parts, as DeepSpeed's "
-            "ZeRO-3 and tensor parallelism do; gather them with the zero_to_fp32.py that DeepSpeed "
-            "wrote beside them, and give what it makes."
+            f"{printable(step.name)}: holds the network in parts, as DeepSpeed's ZeRO-3 and tensor "
+            "parallelism do; gather them with the zero_to_fp32.py that DeepSpeed wrote beside "
+            "them, and give what it makes."
+        )
+    if any(step.glob(_OPTIMISER)):
+        raise InputError(
+            f"{printable(step.name)}: holds DeepSpeed's optimiser in parts, without the files "
+            "ending in _model_states.pt that say what they are; gather the whole folder of the "
+            "training with the zero_to_fp32.py in it, and give what that makes."
         )
     return None
+
+
+def require_no_part(path: Path) -> None:
+    """Check that a file is not what a process keeps of DeepSpeed's optimiser, by its name.
+
+    Raises:
+        InputError: It is, or its folder holds the network in parts.
+    """
+    if is_file(path) and fnmatchcase(path.name, _OPTIMISER):
+        whole_network_in(path.parent)
+        raise InputError(
+            f"{printable(path.name)}: is a part of DeepSpeed's optimiser; give its folder, "
+            f"{printable(path.parent.name)}."
+        )
 
 
 def _step(folder: Path) -> Path:

@@ -39,7 +39,7 @@ def test_parts_are_named_with_the_tool_that_gathers_them(run: Path) -> None:
     (step / STATES).rename(step / "zero_pp_rank_0_mp_rank_00_model_states.pt")
     (step / "zero_pp_rank_1_mp_rank_00_model_states.pt").touch()
     for folder in (run, step):
-        with pytest.raises(InputError, match=r"the network in 2 parts, .*zero_to_fp32\.py"):
+        with pytest.raises(InputError, match=r"the network in parts, .*zero_to_fp32\.py"):
             open_any(folder)
 
 
@@ -53,3 +53,19 @@ def test_a_step_is_beneath_its_run(run: Path) -> None:
     (run / "latest").write_text("../run/global_step10")
     with pytest.raises(InputError, match=r"is what DeepSpeed saves"):
         open_any(run)
+
+
+def test_a_part_of_the_optimiser_is_no_network(run: Path) -> None:
+    step = run / "global_step10"
+    (optimiser,) = step.glob("*_optim_states.pt")
+    with pytest.raises(InputError, match=r"a part of DeepSpeed's optimiser; .* global_step10\."):
+        open_any(optimiser)
+
+    (step / STATES).unlink()
+    for path in (run, step, optimiser):
+        with pytest.raises(InputError, match=r"global_step10: .*without .*; .* zero_to_fp32\.py"):
+            open_any(path)
+
+    (step / "zero_pp_rank_0_mp_rank_00_model_states.pt").touch()
+    with pytest.raises(InputError, match=r"the network in parts, .*zero_to_fp32\.py"):
+        open_any(optimiser)
