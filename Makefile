@@ -67,7 +67,7 @@ test-all: test $(VENV)/.installed-fuzz $(VENV)/.installed-mobile $(VENV)-onnxrun
 	$(BIN)/python -m fuzz --minutes 2
 
 # Frameworks that ask for other versions than ours; see tests/frameworks/__init__.py.
-FRAMEWORKS := mlx transformers4 mind paddle
+FRAMEWORKS := mlx transformers4 mind paddle keras
 
 test-frameworks: $(VENV)/.installed-test $(FRAMEWORKS:%=$(VENV)-%/.installed)
 	$(BIN)/python -m pytest -m "slow or not slow" tests/frameworks
@@ -93,6 +93,12 @@ $(VENV)-mind/.installed: | $(VENV)-mind/bin/python
 $(VENV)-paddle/.installed: | $(VENV)-paddle/bin/python
 	$(FRAMEWORK_PIP) paddlepaddle==3.3.1 numpy==2.4.6 setuptools
 	$(FRAMEWORK_PIP) --no-deps paddleclas==2.6.0
+	@touch $@
+
+# kimm and kecam pin versions of what they do not need to build and load a network.
+$(VENV)-keras/.installed: | $(VENV)-keras/bin/python
+	$(FRAMEWORK_PIP) tensorflow-cpu==2.21.0 keras==3.15.1 tf_keras==2.21.0 h5py==3.14.0 pillow==13.0.0 tqdm==4.70.1
+	$(FRAMEWORK_PIP) --no-deps kimm==0.2.5 kecam==1.4.3
 	@touch $@
 
 coverage: $(VENV)/.installed-test

@@ -195,7 +195,7 @@ def _take_answer(path: Path) -> None:
             answer = json.loads(file.read(0, file.size).decode("ascii"))
         except (ValueError, RecursionError):
             return
-        for _, tensor in _tensors(taken(file, answer, 0, file.size)):
+        for _, tensor in _tensors(taken(file, answer, Storage(path, 0, file.size, None, ""))):
             file.read(tensor.storage.offset, tensor.storage.length)
 
 

@@ -26,6 +26,7 @@ from converters.checkpoint.sniff import (
     HEAD_SIZE,
     describe_wrong_file,
     is_tar,
+    looks_like_keras,
     looks_like_safetensors,
 )
 from converters.checkpoint.source_file import Found, stream_of
@@ -75,8 +76,9 @@ class FileAudit:
     """What is in a file.
 
     Attributes:
-        kind: What it is: ``zip``, ``torchscript``, ``pickle``, ``safetensors``, ``hdf5``,
-            ``msgpack``, ``mindspore``, ``onnx`` or ``numpy``, which archives of arrays are too.
+        kind: What it is: ``zip``, ``torchscript``, ``pickle``, ``safetensors``, ``keras``,
+            ``hdf5``, ``msgpack``, ``mindspore``, ``onnx`` or ``numpy``, which archives of arrays
+            are too.
         pickles: What each pickle in it would do.
         notes: What else is to be known, a clause each.
         of_torch: Whether it is laid out as torch's files are; such hold objects of trainers' own
@@ -126,14 +128,9 @@ def audit_file(file: ReadableAt) -> FileAudit:
     looker = _Looker()
     if head.startswith(ZIP_START):
         entries, found = looker.in_zip(file, 0)
-        inside = [entry.inside for entry in entries]
-        kind = "zip"
-        if any(name.startswith(SCRIPT) for name in inside):
-            kind = "torchscript"
-        elif entries and all(entry.name.endswith(".npy") for entry in entries):
-            kind = "numpy"
+        of_torch = "data.pkl" in {entry.inside for entry in entries}
         notes = tuple(_zip_notes(entries))
-        return FileAudit(kind, tuple(found), notes, of_torch="data.pkl" in inside)
+        return FileAudit(_kind_of_zip(entries, head), tuple(found), notes, of_torch)
     kind = "pickle"
     if looks_like_safetensors(head):
         kind = "safetensors"
@@ -149,6 +146,16 @@ def audit_file(file: ReadableAt) -> FileAudit:
         kind = "mindspore"
     pickles = tuple(looker.in_stream(file, 0))
     return FileAudit(kind, pickles, of_torch=_LEGACY in head[:32])
+
+
+def _kind_of_zip(entries: Sequence[Entry], head: bytes) -> str:
+    """What an archive is, as :class:`FileAudit` has it."""
+    if any(entry.inside.startswith(SCRIPT) for entry in entries):
+        return "torchscript"
+    if looks_like_keras(head):
+        return "keras"
+    is_numpy = entries and all(entry.name.endswith(".npy") for entry in entries)
+    return "numpy" if is_numpy else "zip"
 
 
 def require_no_code_beside(file: ReadableAt, directory: ZipDirectory, known: Sequence[str]) -> None:

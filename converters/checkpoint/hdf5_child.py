@@ -51,6 +51,9 @@ OPTIMISER = ("optimizer_weights", "optimizer")
 TOP_LEVEL = "top_level_model_weights"
 """A layer that Keras does not list among the others."""
 
+_VARIABLES = "/vars/"
+"""The group of a layer's tensors in files of Keras 3, of which it has the layer's name."""
+
 WEIGHTS, LAYERS = "weight_names", "layer_names"
 """Attributes: of a layer's group its weights, of a model's its layers."""
 
@@ -100,8 +103,9 @@ def described(file: ReadableAt) -> list[dict[str, Any]]:
 
     Returns:
         Of each its ``name``, levels joined by dots; ``within``, the name of the mapping that it is
-        in, if not the outermost; ``dtype``, as torch calls it; ``shape``; and ``offset``, in bytes
-        from the beginning of the file, of elements that lie one behind another, little-endian.
+        in, if not the outermost; ``dtype``, as torch calls it; ``shape``; ``offset``, in bytes from
+        the beginning of the file, of elements that lie one behind another, little-endian; and
+        ``layer``, the name of its layer, where Keras 3 states it.
 
     Raises:
         InputError: It is damaged, or a dataset is of a kind that is not read.
@@ -160,6 +164,7 @@ class _File:
             model: Those of the model that it belongs to.
         """
         layers = self._listed(group, LAYERS)
+        layer = self._stated(group) if path.endswith(_VARIABLES) else {}
         if layers is not None:
             model = path
         for name, member in self._members(group, path):
@@ -172,7 +177,7 @@ class _File:
             elif _is_group(member):
                 yield from self.datasets(member, f"{path}{name}/", model)
             else:
-                yield self._dataset(member, path + name, path + name)
+                yield self._dataset(member, path + name, path + name) | layer
 
     def _layer(
         self, group: h5py.Group, path: str, model: str, weights: list[str]
@@ -308,6 +313,18 @@ class _File:
             stored = [] if empty else list(group.attrs[piece])
             names += [s.decode() if isinstance(s, bytes) else str(s) for s in stored]
         return names
+
+    def _stated(self, group: h5py.Group) -> dict[str, str]:
+        """The name of the layer whose tensors a group holds, if there is one of sensible length."""
+        import h5py
+
+        if "name" not in group.attrs:
+            return {}
+        value = h5py.h5a.open(group.id, b"name")
+        if value.get_type().get_class() != h5py.h5t.STRING or value.shape:
+            return {}
+        name = group.attrs["name"]
+        return {"layer": name} if isinstance(name, str) and 0 < len(name) <= MAX_NAME else {}
 
     def _refused(self, place: str, what: str) -> InputError:
         return InputError(

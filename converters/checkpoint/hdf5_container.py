@@ -7,6 +7,7 @@ says why); what that says is held against the file here, and tensors are read li
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -27,7 +28,7 @@ from converters.errors import InputError, UnsafeInputError, printable, require_e
 from regnet.files.dtypes import ELEMENT_TYPES, item_size
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
     from converters.checkpoint.source_file import SourceFile
 
@@ -47,12 +48,39 @@ _START = (
 found."""
 
 
-def read_hdf5(file: SourceFile, start: int = 0, size: int | None = None) -> Tree:
+_LAYER = re.compile(
+    r"(?P<group>(?P<above>(?:.+\.)?)layers\.(?P<kind>[a-z0-9_]+?)(?:_[0-9]+)?)\.vars\.(?P<index>[0-9])"
+)
+"""A layer's tensor as Keras 3 calls it, and tf_keras: by the place of both."""
+
+_BEFORE_2_13 = "_layer_checkpoint_dependencies."
+"""What stood for ``layers.``."""
+
+LAYER_VARIABLES = {
+    "conv2d": ("kernel", "bias"),
+    "dense": ("kernel", "bias"),
+    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+}
+"""The tensors of a layer, by its class in small letters, in their order."""
+
+
+def read_hdf5(
+    file: SourceFile, part: Storage | None = None, layers: Mapping[str, str] | None = None
+) -> Tree:
     """Find the tensors in an HDF5 file, or in a run of bytes that is one.
+
+    Args:
+        file: The file.
+        part: The run, if it is not all of the file; its checksum is compared as the first of its
+            tensors is read.
+        layers: The names of layers, by their groups in a file of Keras 3; if None, those that the
+            groups themselves state.
 
     Returns:
         Tensors by name: the levels of groups joined by dots, without Keras' ``:0`` and the level
-        of a layer's group; those of an optimiser in a mapping of their own.
+        of a layer's group; those of an optimiser in a mapping of their own. Of a layer of Keras 3
+        its name, if that is known, else its group; and the tensor's name (``stem.kernel``,
+        ``layers.conv2d.kernel``).
 
     Raises:
         InputError: It is damaged, or holds what is not read.
@@ -61,12 +89,20 @@ def read_hdf5(file: SourceFile, start: int = 0, size: int | None = None) -> Tree
         StorageError: h5py is not installed.
     """
     require_extra("h5py", "keras", "HDF5 files are read with it")
-    size = file.size if size is None else size
-    return taken(file, _asked(file, start, size), start, size)
+    whole = part or Storage(file.path, 0, file.size, None, "all of it")
+    return taken(file, _asked(file, whole.offset, whole.length), whole, layers)
 
 
-def taken(file: SourceFile, answer: object, start: int, size: int) -> Tree:
+def taken(
+    file: SourceFile, answer: object, whole: Storage, layers: Mapping[str, str] | None = None
+) -> Tree:
     """Make tensors of what the other process says, which the file may have made its own.
+
+    Args:
+        file: The file.
+        answer: What it says.
+        whole: The run of bytes that it was asked about.
+        layers: As :func:`read_hdf5` takes them.
 
     Raises:
         InputError: It says so, or what cannot be.
@@ -78,7 +114,7 @@ def taken(file: SourceFile, answer: object, start: int, size: int) -> Tree:
         kind = UnsafeInputError if answer["error"] == UnsafeInputError.__name__ else InputError
         raise kind(str(answer.get("words")))
     try:
-        return _tree(file, answer["tensors"], start, size)
+        return _tree(file, answer["tensors"], whole, layers)
     except (KeyError, TypeError, ValueError) as error:
         raise _lost(file, "it said what cannot be") from error
 
@@ -124,10 +160,13 @@ def _lost(file: SourceFile, why: str) -> InputError:
     )
 
 
-def _tree(file: SourceFile, described: list[Any], start: int, size: int) -> Tree:
+def _tree(
+    file: SourceFile, described: list[Any], whole: Storage, layers: Mapping[str, str] | None
+) -> Tree:
     """The tensors that were described, if they can be.
 
     Raises:
+        UnsafeInputError: Two have one name.
         KeyError, TypeError, ValueError: They cannot.
     """
     tree: dict[Hashable, Tree] = {}
@@ -139,14 +178,20 @@ def _tree(file: SourceFile, described: list[Any], start: int, size: int) -> Tree
         if len(shape) > MAX_AXES or not all(type(n) is int and 0 <= n <= MAX_SIZE for n in sizes):
             raise ValueError("no size")
         length = prod(shape) * item_size(dtype) if dtype in ELEMENT_TYPES else -1
-        if not 0 <= length <= size - offset:
+        if not 0 <= length <= whole.length - offset:
             raise InputError(
                 f"{file.name}, {printable(name)}: has its elements behind the end of the file; "
                 "download or copy the file again."
             )
-        storage = Storage(file.path, start + offset, length, None, f"dataset '{printable(name)}'")
         mapping: Any = tree.setdefault(within, {}) if within else tree
-        mapping[name] = StoredTensor(dtype, shape, contiguous_stride(shape), storage, 0)
+        called = _called(name, layers, said.get("layer"))
+        if called in mapping:
+            raise UnsafeInputError(
+                f"{file.name}: it has the tensor {printable(called)} twice, so that programs may "
+                "disagree on its content; get the checkpoint from a source you trust."
+            )
+        storage, first = _within(whole, offset, length, item_size(dtype), name)
+        mapping[called] = StoredTensor(dtype, shape, contiguous_stride(shape), storage, first)
         if length:
             runs.append((offset, offset + length, name))
     runs.sort()
@@ -155,3 +200,30 @@ def _tree(file: SourceFile, described: list[Any], start: int, size: int) -> Tree
             what = f"is damaged, {printable(name)} and {printable(other)} share bytes"
             raise damaged(file.name, what)
     return tree
+
+
+def _within(whole: Storage, offset: int, length: int, item: int, name: str) -> tuple[Storage, int]:
+    """A storage, and where in it a tensor begins: all of a run of which the checksum is known."""
+    if whole.crc32 is not None and offset % item == 0:
+        return whole, offset // item
+    label = f"dataset '{printable(name)}'"
+    return Storage(whole.path, whole.offset + offset, length, None, label), 0
+
+
+def _called(name: str, layers: Mapping[str, str] | None, stated: object) -> str:
+    """What a tensor is called whose place in the file has a name.
+
+    Args:
+        name: That name.
+        layers: The names of layers by their groups, if others know them.
+        stated: What its layer's group says; anything.
+    """
+    match = _LAYER.fullmatch(name.replace(_BEFORE_2_13, "layers."))
+    if match is None:
+        return name
+    layer = layers.get(match["group"]) if layers is not None else None
+    if layers is None and isinstance(stated, str):
+        layer = match["above"].replace("layers.", "") + stated
+    leaves, index = LAYER_VARIABLES.get(match["kind"], ()), int(match["index"])
+    leaf = leaves[index] if index < len(leaves) else match["index"]
+    return f"{layer or match['group']}.{leaf}"

@@ -1,7 +1,8 @@
 """Writes the weights of a Keras model as HDF5, laid out as by Keras; the same bytes every time.
 
 Source: Keras 2.15 ``saving/legacy/hdf5_format.py``: a group a layer, which lists its weights in the
-order in which Keras' own loader takes them; transformers goes by their names.
+order in which Keras' own loader takes them; transformers goes by their names. Keras 3.15
+``saving/saving_lib.py``: a group a layer, called by its class and place, and arrays numbered in it.
 """
 
 from __future__ import annotations
@@ -53,14 +54,43 @@ def write_hdf5(path: Path, layers: Mapping[str, Mapping[str, Array]], version: s
         _write_layer(file.create_group(TOP_LEVEL), {})
 
 
-def _write_layer(group: h5py.Group, weights: Mapping[str, Array]) -> None:
-    import numpy as np
+def write_places(
+    path: Path, arrays: Mapping[str, Array], names: Mapping[str, str], model: str
+) -> None:
+    """Write arrays as Keras 3 places them, one in memory at a time.
 
+    Args:
+        path: Created or replaced.
+        arrays: By the names of their datasets, levels behind slashes, in the model's order.
+        names: The name of each layer, by the group of its arrays.
+        model: The group of the model's own arrays, of which it need not have any.
+
+    Raises:
+        ValueError: If an array gives more or fewer bytes than its shape says.
+        OSError: If the file cannot be written.
+    """
+    import h5py
+
+    with h5py.File(path, "w", libver=LIBRARY) as file:
+        file.create_group(model)
+        for group, name in names.items():
+            file.create_group(group).attrs["name"] = name
+        for place, array in arrays.items():
+            _write_array(file, place, array)
+
+
+def _write_layer(group: h5py.Group, weights: Mapping[str, Array]) -> None:
     _list(group, WEIGHTS, weights)
     for name, array in weights.items():
-        dtype = np.dtype(ELEMENT_TYPES[array.dtype].numpy)
-        dataset = group.create_dataset(name, array.shape, dtype, track_times=False)
-        dataset[...] = np.frombuffer(array.whole(), dtype).reshape(array.shape)
+        _write_array(group, name, array)
+
+
+def _write_array(group: h5py.Group, name: str, array: Array) -> None:
+    import numpy as np
+
+    dtype = np.dtype(ELEMENT_TYPES[array.dtype].numpy)
+    dataset = group.create_dataset(name, array.shape, dtype, track_times=False)
+    dataset[...] = np.frombuffer(array.whole(), dtype).reshape(array.shape)
 
 
 def _list(group: h5py.Group, attribute: str, names: Iterable[str]) -> None:

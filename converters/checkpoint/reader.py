@@ -9,6 +9,7 @@ from zlib import crc32
 
 from converters.checkpoint.file_audit import audit_file
 from converters.checkpoint.hdf5_container import HDF5_START, read_hdf5
+from converters.checkpoint.keras_archive import read_keras
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
 from converters.checkpoint.mindspore_container import looks_like_mindspore, read_mindspore
 from converters.checkpoint.msgpack_container import looks_like_msgpack, read_msgpack
@@ -24,6 +25,7 @@ from converters.checkpoint.sniff import (
     describe_wrong_file,
     is_protobuf,
     is_tar,
+    looks_like_keras,
     looks_like_safetensors,
 )
 from converters.checkpoint.source_file import Closing, SourceFile, damaged
@@ -60,13 +62,13 @@ class Checkpoint(Closing):
     Attributes:
         path: What was named: the file, the folder of several, or one of these.
         container: How it is laid out: ``zip``, ``legacy``, ``pickle`` (one of NumPy's arrays),
-            ``npz``, ``safetensors``, ``hdf5``, ``msgpack``, ``mindspore`` or ``onnx``; several
-            files as ``folder``, ``shard_list``, ``slice_list`` or ``distributed``.
+            ``npz``, ``safetensors``, ``keras``, ``hdf5``, ``msgpack``, ``mindspore`` or ``onnx``;
+            several files as ``folder``, ``shard_list``, ``slice_list`` or ``distributed``.
         tree: What it holds, keys as saved and in their order; of safetensors, tensors by name, and
             of a module that was pickled whole its state dict.
         modules: The classes of such modules, by the keys that lead to each.
-        metadata: The text a safetensors header or an ONNX file carries beside its tensors; else
-            empty.
+        metadata: The text a safetensors header or an ONNX file carries beside its tensors, and of a
+            ``.keras`` archive its description; else empty.
         graph: The network of an exported file, which says what its tensors are for; else None.
         beside: What else lies beside it and says what it is.
         stamps: Of its files, in the order in which they were opened; see :class:`SourceFile`.
@@ -266,7 +268,7 @@ class Checkpoint(Closing):
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a file that holds weights: of torch, NumPy, safetensors, HDF5, msgpack or MindSpore.
+    """Open a file of weights: of torch, NumPy, safetensors, Keras, HDF5, msgpack or MindSpore.
 
     Only what describes the tensors is read, and nothing the file names is imported or called.
 
@@ -373,6 +375,9 @@ def read_checkpoint(file: SourceFile) -> Checkpoint:
         arrays = read_npz(file)
         if arrays is not None:
             return Checkpoint(file.path, "npz", arrays, file)
+    if looks_like_keras(head):
+        tree, metadata = read_keras(file)
+        return Checkpoint(file.path, "keras", tree, file, metadata)
     if head.startswith(ZIP_START):
         return Checkpoint(file.path, "zip", read_zip(file), file)
     plain = _without_pickles(file, head)

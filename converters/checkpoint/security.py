@@ -28,6 +28,7 @@ _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.tr
 _CODELESS = {
     "safetensors": "safetensors, which cannot name code",
     "hdf5": "HDF5, which can name code in a network's description alone, and does not",
+    "keras": "Keras' archive, which can name code in a network's description alone, and does not",
     "msgpack": "msgpack, which cannot name code",
     "mindspore": "protobuf of MindSpore, which cannot name code",
 }

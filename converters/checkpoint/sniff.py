@@ -6,8 +6,17 @@ an error about pickles, which helps nobody.
 
 from __future__ import annotations
 
+from regnet.config import CONFIG_NAME
+
 HEAD_SIZE = 1024
 """How many bytes :func:`describe_wrong_file` wants to see."""
+
+KERAS_METADATA, KERAS_CONFIG, KERAS_WEIGHTS = "metadata.json", CONFIG_NAME, "model.weights.h5"
+"""The entries of a ``.keras`` archive: who wrote it, a network's description, its weights."""
+
+_KERAS_ENTRIES = tuple(name.encode() for name in (KERAS_METADATA, KERAS_CONFIG, KERAS_WEIGHTS))
+_ZIP_START = b"PK\x03\x04"
+_NAME_LENGTH, _NAME = 26, 30  # offsets in the header of a zip archive's first entry
 
 _UNPACK = "unpack it and name the file inside"
 _DOWNLOAD = "the download went wrong, so download the checkpoint again"
@@ -109,3 +118,12 @@ def looks_like_safetensors(head: bytes) -> bool:
     The two highest bytes of any real length are zero, which no text has.
     """
     return head[6:9] == b"\x00\x00{"
+
+
+def looks_like_keras(head: bytes) -> bool:
+    """Return whether a file begins as a ``.keras`` archive: with one of its entries, in no folder.
+
+    All that torch writes is in one.
+    """
+    length = int.from_bytes(head[_NAME_LENGTH : _NAME_LENGTH + 2], "little")
+    return head.startswith(_ZIP_START) and head[_NAME : _NAME + length] in _KERAS_ENTRIES

@@ -76,6 +76,7 @@ class Family:
         needs: The package without which its file cannot be written, and the extra that brings it.
         squeeze: How many channels a block of so many input channels squeezes to.
         always_squeezes_with_relu: Whether squeeze-and-excitation has ReLU whatever the network has.
+        stem_width: How wide its stem always is; None if it can be told.
         any_channels: Whether its stem takes other images than those of three channels.
         headless: Whether it has RegNets without a classifier.
         stage_counts: How many stages it builds, if it builds them from the linear rule alone.
@@ -102,6 +103,7 @@ class Family:
     needs: tuple[str, str] | None = None
     squeeze: Callable[[int], int] = squeeze_width
     always_squeezes_with_relu: bool = False
+    stem_width: int | None = None
     any_channels: bool = False
     headless: bool = False
     stage_counts: range | None = None
@@ -144,6 +146,8 @@ class Family:
             yield from self._squeeze_obstacles(config)
         if config.num_channels != len(IMAGENET_MEAN) and not self.any_channels:
             yield f"it takes {config.num_channels} channels, and the stem of {name} takes three"
+        if self.stem_width not in {None, config.embedding_size}:
+            yield f"its stem has {config.embedding_size} channels, that of {name} {self.stem_width}"
         if not (has_classifier and config.num_labels) and not self.headless:
             yield f"it has no classifier, and every RegNet of {name} has one"
         yield from self._invisible_obstacles(config)

@@ -171,7 +171,8 @@ def keymap(
 
     Args:
         framework: Its name, as the command line has it.
-        block: A block's name, before those of its layers.
+        block: A block's name, before those of its layers; a dot stands between, unless this ends
+            in an underscore.
         classifier: The linear layer.
         attention: The two layers of squeeze-and-excitation; empty if the framework has none.
         leaves: What it calls the tensors of a layer.
@@ -179,12 +180,13 @@ def keymap(
             ``reduce``, ``grouped`` and ``expand``.
     """
     rows: dict[str, str] = {}
+    within = block if block.endswith("_") else f"{block}."
     for layer, (conv, norm) in layers.items():
-        place = "" if layer == "stem" else f"{block}."
+        place = "" if layer == "stem" else within
         rows[f"{layer}.conv"] = f"{place}{conv}.{leaves.conv}"
         rows[f"{layer}.norm"] = f"{place}{norm}.{{norm}}"
     for role, name in zip(("squeeze", "excite"), attention, strict=False):
-        rows[role] = f"{block}.{name}.{{affine}}"
+        rows[role] = f"{within}{name}.{{affine}}"
     return Keymap(framework, rows | {"classifier": f"{classifier}.{{affine}}"}, leaves)
 
 

@@ -97,6 +97,12 @@ FAMILIES = {
         is_regnet=lazily("converters.families.mindcv:is_regnet"),
     ),
     "paddleclas": Known("converters.families.paddle_clas", r"s1_b1\.conv2\._conv\.weight"),
+    "keras": Known(
+        "converters.families.keras",
+        r"stem_conv2d\.kernel|layers\.conv2d\.kernel",  # by its place, another network's too
+        is_written=True,
+    ),
+    "kecam": Known("converters.families.kecam", r"stack1_block1_deep_1_conv\.kernel"),
     "onnx": Known("converters.families.onnx", NOTHING),
 }
 """Name on the command line to framework; it is also the name of the framework's keymap."""

@@ -129,7 +129,7 @@ def _loader(path: Path) -> Callable[[tuple[Hashable, ...]], Tensor | None]:
         file: Any = safe_open(path, "pt")
         names = set(file.keys())
         return lambda keys: file.get_tensor(keys[0]) if keys[0] in names else None
-    if container in {"hdf5", "msgpack"}:
+    if container in {"keras", "hdf5", "msgpack"}:
         raise NotLoadedError(f"it is {container}, which torch does not load")
     return _found_in(_load(path, size, mapped=container == "zip"))
 

@@ -74,6 +74,10 @@ FRAMEWORKS = {
     ),
     "flax": Framework("transformers4", "in_flax", ".msgpack", ("transformers", "flax"), writes="y"),
     "mlx-image": Framework("mlx", "mlx_image", ".safetensors", ("mlx-image", "mlx"), writes="xy"),
+    "keras": Framework(
+        "keras", "in_kimm", ".keras", ("kimm", "keras", "tensorflow-cpu"), writes="xy"
+    ),
+    "kecam": Framework("keras", "in_kecam", ".h5", ("kecam", "tf_keras", "tensorflow-cpu")),
     "mindcv": Framework("mind", "mindcv", ".ckpt", ("mindcv", "mindspore")),
     "paddleclas": Framework(
         "paddle", "paddle_clas", ".pdparams", ("paddleclas", "paddlepaddle", "numpy")

@@ -16,6 +16,7 @@ from converters.checkpoint.hdf5_child import described
 from converters.checkpoint.hdf5_container import read_hdf5
 from converters.checkpoint.security import inspect_security
 from converters.checkpoint.source_file import Found, SourceFile
+from converters.checkpoint.values import Storage
 from converters.errors import ConversionError, InputError, StorageError, UnsafeInputError
 from tests.converters.checkpoint.files import refusal
 from tests.frameworks.environments import RECORDED
@@ -304,9 +305,12 @@ def test_tensors_that_share_bytes_are_refused(tmp_path: Path) -> None:
     one, other, empty = ({"name": n, "offset": at} for n, at in (("a", 60), ("b", 40), ("c", 50)))
     with SourceFile(tmp_path / "net.h5") as file:
         answer = [said | one, said | other, said | empty | {"shape": [0]}]
-        assert hdf5_container.taken(file, {"tensors": answer}, 0, file.size)
+        whole = Storage(file.path, 0, file.size, None, "all of it")
+        assert hdf5_container.taken(file, {"tensors": answer}, whole)
         with pytest.raises(InputError, match="b and a share bytes"):
-            hdf5_container.taken(file, {"tensors": [*answer, answer[0] | {"offset": 59}]}, 0, 999)
+            hdf5_container.taken(
+                file, {"tensors": [*answer[1:], answer[0] | {"offset": 59}]}, whole
+            )
 
 
 def test_a_file_that_ends_within_its_structure_is_refused(tmp_path: Path) -> None:
@@ -340,7 +344,8 @@ def test_a_region_of_a_file_is_read_as_a_file(tmp_path: Path) -> None:
     (tmp_path / "around").write_bytes(b"before" + content + b"behind")
 
     with SourceFile(tmp_path / "around") as file:
-        tree: Any = read_hdf5(file, 6, len(content))
+        part = Storage(file.path, 6, len(content), None, "the part")
+        tree: Any = read_hdf5(file, part)
         storage = tree["b.kernel"].storage
         assert file.read(storage.offset, storage.length) == np.arange(4, dtype="<i4").tobytes()
 

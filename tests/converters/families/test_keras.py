@@ -1,0 +1,284 @@
+"""Keras' RegNets (kimm, kecam, keras.applications), beyond what recorded files tell."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from converters.errors import InputError
+from converters.families.options import SourceOptions
+from converters.jobs.writeback import write_back
+from converters.weights.inspection import inspected
+from tests.converters.checkpoint.keras_files import (
+    Arrays,
+    arrays_in,
+    entries,
+    functional,
+    hdf5,
+    keras,
+    layer,
+)
+from tests.converters.families.conversion import converted, refusal, source_of
+from tests.frameworks.drawn import SMALL
+from tests.frameworks.environments import RECORDED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from regnet.files.dtypes import DType
+
+KERNEL, NORM = ("kernel", "bias"), ("gamma", "beta", "moving_mean", "moving_variance")
+SEED = {"layers/dropout/seed_generator/vars/0": np.zeros(2, np.uint32)}
+
+
+def network_of(network: str = "y") -> tuple[dict[str, Any], Arrays]:
+    """Description and weights of a recorded archive, the weights by their places alone."""
+    content = entries(RECORDED / "keras" / f"{network}.keras")
+    return json.loads(content["config.json"]), arrays_in(content["model.weights.h5"])
+
+
+def weights_of(path: Path) -> dict[str, bytes]:
+    """What a file holds of its network, by names."""
+    with inspected(path, SourceOptions()) as (checkpoint, inspection):
+        tensors = inspection.source.tensors
+        return {name: checkpoint.array(tensor).tobytes() for name, tensor in tensors.items()}
+
+
+def written(folder: Path, content: bytes, name: str = "net.keras") -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+@pytest.mark.parametrize("network", SMALL)
+def test_archives_that_state_no_names_are_read_by_kimms_order(network: str, tmp_path: Path) -> None:
+    """As Keras before 3.10 wrote them, such as those that kimm published."""
+    config, arrays = network_of(network)
+    path = written(tmp_path, keras(config, hdf5(arrays | SEED)))
+
+    assert weights_of(path) == weights_of(RECORDED / "keras" / f"{network}.keras")
+
+
+def test_weights_alone_are_read_by_the_names_of_their_layers(tmp_path: Path) -> None:
+    recorded = RECORDED / "keras" / "odd.keras"
+    path = written(tmp_path, entries(recorded)["model.weights.h5"], "net.weights.h5")
+
+    assert weights_of(path) == weights_of(recorded)
+    assert source_of(path).transform.std[0] == pytest.approx(0.229**0.5)
+
+
+def test_weights_alone_without_names_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, hdf5(network_of()[1]), "net.weights.h5")
+
+    message = refusal(lambda: source_of(path), "net.weights.h5")
+
+    assert "by their layers' places, and nothing says which layers these are" in message
+
+
+@pytest.mark.parametrize("changes", [{"class_name": "ResNet50"}, {"module": "kimmy.models"}])
+def test_places_of_another_network_are_refused(changes: dict[str, str], tmp_path: Path) -> None:
+    config, arrays = network_of()
+    path = written(tmp_path, keras(config | changes, hdf5(arrays)))
+
+    message = refusal(lambda: source_of(path), "net.keras")
+
+    assert f"says of the class {changes.get('class_name', 'RegNet')} alone" in message
+
+
+def test_a_network_in_another_is_refused(tmp_path: Path) -> None:
+    config, arrays = network_of()
+    below = {f"layers/reg_net/{place}": array for place, array in arrays.items()}
+    path = written(tmp_path, keras(functional(config, layer("Dense", "head")), hdf5(below)))
+
+    message = refusal(lambda: source_of(path), "net.keras")
+
+    assert "give a .keras file of the network alone" in message
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("conv2d_12", "conv2d_11"), ("conv2d_2", "conv2d_1"), ("conv2d_3", "conv2d")]
+)
+def test_exchanged_layers_are_seen(one: str, other: str, tmp_path: Path) -> None:
+    """Stages' widths differ from one another, so that no shortcut passes for a body's layer."""
+    config, arrays = network_of()
+    swapped = {one: other, other: one}
+
+    def moved(place: str) -> str:
+        levels = place.split("/")
+        return "/".join(swapped.get(level, level) for level in levels)
+
+    path = written(tmp_path, keras(config, hdf5({moved(place): a for place, a in arrays.items()})))
+
+    refusal(lambda: source_of(path), "net.keras")
+
+
+@pytest.mark.parametrize("gone", ["conv2d_7", "conv2d_29", "batch_normalization_3", "dense"])
+def test_what_lacks_a_layer_is_refused(gone: str, tmp_path: Path) -> None:
+    config, arrays = network_of()
+    left = {place: array for place, array in arrays.items() if f"/{gone}/vars/0" not in place}
+    path = written(tmp_path, keras(config, hdf5(left)))
+
+    refusal(lambda: source_of(path), "net.keras")
+
+
+@pytest.mark.parametrize(
+    ("changes", "std", "crop"),
+    [
+        ({}, [0.229**0.5, 0.224**0.5, 0.225**0.5], 40),
+        (
+            {"include_preprocessing": False, "input_shape": [None, None, 3]},
+            [0.229, 0.224, 0.225],
+            224,
+        ),
+        ({"include_preprocessing": False, "input_shape": "?"}, [0.229, 0.224, 0.225], 224),
+    ],
+)
+def test_images_are_normalised_as_kimm_does(
+    changes: dict[str, Any], std: list[float], crop: int, tmp_path: Path
+) -> None:
+    config, arrays = network_of("x")
+    config["config"].update(changes)
+    source = source_of(written(tmp_path, keras(config, hdf5(arrays))))
+
+    assert source.transform.std == pytest.approx(std)
+    assert source.transform.mean == pytest.approx([0.485, 0.456, 0.406])
+    assert source.transform.crop == crop
+
+
+@pytest.mark.parametrize(("end", "told"), [("softmax", True), ("linear", False), (None, False)])
+def test_the_end_of_a_network_that_is_left_out_is_told_of(
+    end: str | None, told: bool, tmp_path: Path
+) -> None:
+    config, arrays = network_of("x")
+    config["config"]["classifier_activation"] = end
+    source = source_of(written(tmp_path, keras(config, hdf5(arrays))))
+
+    assert any(decision.topic == "output" for decision in source.decisions) == told
+
+
+def test_a_trunk_has_no_classifier(tmp_path: Path) -> None:
+    config, arrays = network_of("x")
+    config["config"]["include_top"] = False
+    trunk = {place: array for place, array in arrays.items() if "dense" not in place}
+    source = source_of(written(tmp_path, keras(config, hdf5(trunk))))
+
+    assert not source.has_classifier
+    assert not any(decision.topic == "output" for decision in source.decisions)
+
+
+def ours(folder: Path, dtype: DType = "float32") -> Path:
+    """A converted folder."""
+    path = written(folder, (RECORDED / "keras" / "y.keras").read_bytes())
+    return converted(path, dtype=dtype).out
+
+
+def test_what_is_written_is_the_same_every_time(tmp_path: Path) -> None:
+    folder = ours(tmp_path)
+    for name in ("a.keras", "b.keras"):
+        write_back(folder, tmp_path / name, "keras")
+
+    assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
+    assert list(entries(tmp_path / "a.keras")) == [
+        "metadata.json",
+        "config.json",
+        "model.weights.h5",
+    ]
+    assert not list(tmp_path.glob("*.h5"))
+
+
+def test_what_hdf5_cannot_hold_is_refused(tmp_path: Path) -> None:
+    folder = ours(tmp_path, dtype="bfloat16")
+
+    with pytest.raises(InputError, match="cannot be written for keras in bfloat16"):
+        write_back(folder, tmp_path / "back.keras", "keras")
+    assert not (tmp_path / "back.keras").exists()
+
+
+# kecam
+
+ORDER = ("deep_1", "deep_2", "deep_2_se_1", "deep_2_se_2", "shortcut", "deep_3")
+"""A block's convolutions in the order of kecam's layers, unlike kimm's."""
+
+EXTRA: dict[str, Any] = {"epsilon": 1e-5, "padding": "valid", "activation": "linear"}
+
+
+def kecam_archive(arrays: Mapping[str, np.ndarray], **changes: Any) -> bytes:
+    """What `model.save` makes of kecam's weights, which are by name in an ``.h5``."""
+    layers: dict[str, Arrays] = {}
+    for place, array in arrays.items():
+        name, leaf = place.split("/")
+        layers.setdefault(name, {})[leaf.removesuffix(":0")] = array
+    short = {name.replace("_GC", ""): name for name in layers}
+    blocks = sorted({name.rpartition("_deep_1_conv")[0] for name in layers} - {""})
+    order = ["stem_conv", "stem_bn"]
+    order += [f"{block}_{name}_conv" for block in blocks for name in ORDER]
+    order += [
+        f"{block}_{name}_bn" for block in blocks for name in ("deep_1", "deep_2", "shortcut", "3")
+    ]
+    places, listed, seen = {}, [], {"conv2d": 0, "batch_normalization": 0, "dense": 0}
+    for name in [short[name] for name in [*order, "predictions"] if name in short]:
+        kind, class_name, leaves = "dense", "Dense", KERNEL
+        if name.endswith("_conv"):
+            kind, class_name = "conv2d", "Conv2D"
+        elif name.endswith("_bn"):
+            kind, class_name, leaves = "batch_normalization", "BatchNormalization", NORM
+        group = f"layers/{kind}" + (f"_{seen[kind]}" if seen[kind] else "")
+        seen[kind] += 1
+        listed.append(layer(class_name, name, **EXTRA | changes))
+        for leaf, array in layers[name].items():
+            places[f"{group}/vars/{leaves.index(leaf)}"] = array
+    return keras(functional(*listed), hdf5(places))
+
+
+def kecams(network: str = "y") -> Arrays:
+    """Kecam's weights, by the names of layers and tensors."""
+    arrays = arrays_in((RECORDED / "kecam" / f"{network}.h5").read_bytes())
+    return {place.partition("/")[2]: array for place, array in arrays.items()}
+
+
+def test_kecams_archives_are_placed_by_their_description(tmp_path: Path) -> None:
+    path = written(tmp_path, kecam_archive(kecams()))
+
+    assert source_of(path).framework == "kecam"
+    assert weights_of(path) == weights_of(RECORDED / "kecam" / "y.h5")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epsilon": 1e-3}, "its layer stem_bn has the epsilon 0.001, which the reference"),
+        ({"activation": "swish"}, "its layer stem_conv has the activation swish"),
+        ({"padding": "same", "strides": [2, 2]}, "has padding 'same' at strides [2, 2]"),
+    ],
+)
+def test_what_kecams_description_says_and_the_reference_has_not_is_refused(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, kecam_archive(kecams(), **changes))
+
+    assert words in refusal(lambda: source_of(path), "net.keras")
+
+
+@pytest.mark.parametrize("name", ["features_conv", "stem_1_conv", "stack1_block1_3_evo_norm"])
+def test_kecams_regnetz_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    other = {f"{name}/kernel:0": np.ones((1, 1, 8, 8), np.float32)}
+    path = written(tmp_path, hdf5(kecams() | other), "net.h5")
+
+    assert f"is a RegNetZ of kecam (it has {name}.kernel)" in refusal(
+        lambda: source_of(path), "net.h5"
+    )
+
+
+# keras.applications
+
+
+def test_keras_applications_are_refused_for_their_padding_in_an_archive_too(tmp_path: Path) -> None:
+    first = "regnetx002_Stage_0_XBlock_0_conv_1x1_1"
+    config = functional(layer("Conv2D", "regnetx002_stem_conv"), layer("Conv2D", first))
+    kernels = {f"layers/conv2d{at}/vars/0": np.ones((1, 1, 2, 2)) for at in ("", "_1")}
+    path = written(tmp_path, keras(config, hdf5(kernels)))
+
+    assert "is a RegNet of keras.applications" in refusal(lambda: source_of(path), "net.keras")
