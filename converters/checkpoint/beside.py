@@ -37,12 +37,11 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
     "open_clip_model.safetensors",
     "tf_model.h5",
+    "tf_model.h5.index.json",
     "flax_model.msgpack",
+    "flax_model.msgpack.index.json",
 )
 """What its weights can lie in: the first that is there, as transformers looks for them."""
-
-_ELSEWHERE = WEIGHTS[-2:]
-"""Those of TensorFlow and Flax, which many folders have beside torch's."""
 
 _MAX_JSON = 5_000_000
 """In bytes, of which Python makes 200 MB; the names of 21,000 classes take one."""
@@ -71,7 +70,7 @@ _OTHERS = {
 """What a folder without weights may be instead, by a file in it."""
 
 _INDEX = re.compile(r".*\.index(\.[\w-]+)?\.json")
-_SHARD = re.compile(r"(?P<stem>.*)-\d{3,6}-of-\d{3,6}\.(?P<ending>safetensors|bin)")
+_SHARD = re.compile(r"(?P<stem>.*)-\d{3,6}-of-\d{3,6}\.(?P<ending>safetensors|bin|h5|msgpack)")
 _OF_A_FOLDER = re.compile(
     r"(model|pytorch_model|open_clip_model|open_clip_pytorch_model)(\.[\w-]+)?\.(safetensors|bin)"
     r"|tf_model\.h5|flax_model\.msgpack"
@@ -139,13 +138,22 @@ def is_of_folder(path: Path) -> bool:
 def read_index(index: Path) -> dict[str, set[str]]:
     """Read an index; see :func:`regnet.files.safetensors_file.shards_of`.
 
+    TensorFlow's and Flax's name what a tensor belongs to before its levels: the class of the whole
+    network, and the collection. Names are given as the readers of their files give them.
+
     Raises:
         InputError: If it cannot be used, or a shard is missing.
     """
     try:
-        return shards_of(index)
+        shards = shards_of(index)
     except (FileNotFoundError, ValueError) as error:
         raise InputError(str(error)) from error
+    return {file: set(map(_as_read, names)) for file, names in shards.items()}
+
+
+def _as_read(name: str) -> str:
+    _, slash, levels = name.partition("/")  # which no name of torch's has
+    return levels.removesuffix(":0").replace("/", ".") if slash else name
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -177,8 +185,8 @@ def open_folder(path: Path, index: Path | None = None) -> Checkpoint:
         index: The index of the shards, where it is the file or names it; None looks for it.
 
     Returns:
-        The tensors of all weights files by name; what lies beside them has the files that are named
-        like shards and were not read.
+        The tensors of all weights files by name; what lies beside them has the files that were not
+        read: those that are named like shards, and those of other frameworks.
     """
     folder = index.parent if index else path
     beside = of_folder(folder)
@@ -195,9 +203,9 @@ def open_folder(path: Path, index: Path | None = None) -> Checkpoint:
             except ValueError as error:
                 raise InputError(str(error)) from error
         ignored = dict.fromkeys(unindexed(folder, shards), _STALE)
-        if found.name in _ELSEWHERE:
-            others = [name for name in _ELSEWHERE if name != found.name]
+        if index is None:  # nobody said which
             why = f"the weights are read from {found.name}, where transformers looks first"
+            others = (name for name in WEIGHTS if name != found.name)
             ignored |= {name: why for name in others if (folder / name).is_file()}
         checkpoint.beside = replace(beside, ignored=ignored)
     return checkpoint

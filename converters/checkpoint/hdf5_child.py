@@ -54,8 +54,11 @@ TOP_LEVEL = "top_level_model_weights"
 _VARIABLES = "/vars/"
 """The group of a layer's tensors in files of Keras 3, of which it has the layer's name."""
 
+_DATASET = ":0"
+"""How TensorFlow's name of a tensor ends, and no layer's."""
+
 WEIGHTS, LAYERS = "weight_names", "layer_names"
-"""Attributes: of a layer's group its weights, of a model's its layers."""
+"""Attributes: of a layer's group its weights, of a model's its layers, of a shard its tensors."""
 
 _CONFIGS = ("model_config", "training_config")
 """Attributes of a file: what Keras builds of it."""
@@ -164,6 +167,9 @@ class _File:
             model: Those of the model that it belongs to.
         """
         layers = self._listed(group, LAYERS)
+        if layers and not path and all(name.endswith(_DATASET) for name in layers):
+            yield from self._layer(group, path, path, layers)  # of a shard, which lists tensors
+            return
         layer = self._stated(group) if path.endswith(_VARIABLES) else {}
         if layers is not None:
             model = path
@@ -186,7 +192,8 @@ class _File:
         found = list(self._below(group, path))
         names = [inside.removeprefix(path) for inside, _ in found]
         if sorted(names) != sorted(weights):
-            what = f"its {WEIGHTS} are not the datasets of {printable(path[:-1])}"
+            whose, listed = (path[:-1], WEIGHTS) if path else ("the file", LAYERS)
+            what = f"its {listed} are not the datasets of {printable(whose)}"
             raise self._ambiguous(what)
         top = path.split("/", maxsplit=1)[0]
         before = path if top in OPTIMISER else model
@@ -249,7 +256,7 @@ class _File:
         within, _, rest = name.partition("/")
         if within not in OPTIMISER:
             within, rest = "", name
-        rest = rest.removesuffix(":0").replace("/", ".")
+        rest = rest.removesuffix(_DATASET).replace("/", ".")
         if (within, rest) in self.seen:
             raise self._ambiguous(f"it has the tensor {printable(rest)} twice")
         self.seen.add((within, rest))

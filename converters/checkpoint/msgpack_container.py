@@ -107,8 +107,10 @@ def read_msgpack(file: SourceFile) -> Tree:
 def _arranged(tree: Tree, where: str) -> Tree:
     if not isinstance(tree, dict):
         return tree
-    parameters, statistics = tree.get(PARAMETERS), tree.get(STATISTICS, {})
-    if not (isinstance(parameters, dict) and isinstance(statistics, dict)):
+    # A shard may hold one of the two alone.
+    parameters, statistics = tree.get(PARAMETERS, {}), tree.get(STATISTICS, {})
+    is_network = not tree.keys().isdisjoint({PARAMETERS, STATISTICS})
+    if not (is_network and isinstance(parameters, dict) and isinstance(statistics, dict)):
         return _unique(_leaves(tree), where)
     beside = ((k, v) for k, v in tree.items() if k not in {PARAMETERS, STATISTICS})
     return _unique((*_leaves(parameters), *_leaves(statistics), *beside), where)

@@ -10,6 +10,7 @@ import json
 from math import prod
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from converters.checkpoint.msgpack_container import PARAMETERS, STATISTICS
 from converters.checkpoint.source_file import damaged
 from converters.checkpoint.values import (
     MAX_AXES,
@@ -24,7 +25,7 @@ from regnet.files.dtypes import OF_SAFETENSORS, item_size
 from regnet.files.safetensors_file import LENGTH_SIZE, METADATA_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from converters.checkpoint.source_file import SourceFile
 
@@ -37,7 +38,7 @@ def read_safetensors(file: SourceFile) -> tuple[Tree, dict[str, str]]:
     """Read the header of a file that `sniff.looks_like_safetensors` takes.
 
     Returns:
-        The tensors by name, in the order of the header, and the metadata.
+        The tensors by name, levels joined by dots, in the order of the header, and the metadata.
 
     Raises:
         InputError: The file is truncated, or breaks a rule of the format.
@@ -49,8 +50,26 @@ def read_safetensors(file: SourceFile) -> tuple[Tree, dict[str, str]]:
         raise _damaged(file, "its metadata is not text by name")
     tensors = [_tensor(file, data_start, name, entry) for name, entry in header.items()]
     _require_full_cover(file, data_start, [tensor.storage for tensor in tensors])
-    tree: dict[Hashable, Tree] = dict(zip(header, tensors, strict=True))
+    tree: dict[Hashable, Tree] = {}
+    for stored, tensor in zip(header, tensors, strict=True):
+        name = _NAMES.get(metadata.get("format"), str)(stored)
+        if name in tree:
+            raise _damaged(file, f"it has {printable(name)} twice, in levels and with dots")
+        tree[name] = tensor
     return tree, metadata
+
+
+def _without_collection(name: str) -> str:
+    collection, _, levels = name.partition(".")
+    return levels if collection in {PARAMETERS, STATISTICS} else name
+
+
+_NAMES: dict[str | None, Callable[[str], str]] = {
+    "tf": lambda name: name.removesuffix(":0").replace("/", "."),
+    "flax": _without_collection,
+}
+"""From the names that transformers' classes of TensorFlow and Flax save to those that are read of
+their other files; by the metadata's word for who saved them."""
 
 
 def _read_header(file: SourceFile) -> tuple[dict[str, Any], int]:

@@ -9,6 +9,8 @@ project, and does two things for a network that ``drawn`` names:
 - ``run NETWORK FILE LOGITS`` builds it, loads a file that ``--to`` wrote, as strictly as the
   framework can, and runs it on the same images.
 
+For what transformers saves beside that (``Framework.others``), the FILE says in which form.
+
 The small networks are recorded once (``python -m tests.frameworks.recording FRAMEWORK``) and lie in
 ``tests/recorded/``, so that the ordinary tests convert what the real frameworks wrote and agree
 with what they computed. ``make test-frameworks`` does both again, in both directions and at real

@@ -10,6 +10,8 @@ import argparse
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 SIDE = 40
 """Pixels: what a stage halves is even in some stages and odd in others."""
+
+SHARD_SIZE = "40KB"
+"""Of what is saved in shards."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,26 @@ class Draw:
 
     def _normal(self, shape: tuple[int, ...], mean: float, deviation: float) -> np.ndarray:
         return self._random.normal(mean, deviation, shape).astype(np.float32)
+
+
+def save(save_pretrained: Callable[..., object], name: str, path: Path) -> None:
+    """Have transformers save a network.
+
+    Args:
+        save_pretrained: What does.
+        name: Of the file that it writes.
+        path: Where that file goes. Ending in ``.safetensors`` it is saved as such, and without an
+            ending it is the folder of a network that is saved in shards.
+    """
+    safely = path.suffix == ".safetensors"
+    size = "10GB" if path.suffix else SHARD_SIZE
+    with TemporaryDirectory() as folder:
+        save_pretrained(folder, max_shard_size=size, safe_serialization=safely)
+        if path.suffix:
+            name = "model.safetensors" if safely else name
+            path.write_bytes((Path(folder) / name).read_bytes())
+        else:
+            copytree(folder, path, dirs_exist_ok=True)
 
 
 def main(record: Action, run: Action | None = None) -> None:

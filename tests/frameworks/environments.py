@@ -26,6 +26,7 @@ class Framework:
         script: Of ``tests/frameworks``.
         ending: Of the files that it saves.
         packages: What is installed there, as `recorded` files name it.
+        others: What else it saves, by FILE: see :func:`tests.frameworks.drawn.save`.
         writes: The layer types that there is a ``--to`` of.
     """
 
@@ -33,6 +34,7 @@ class Framework:
     script: str
     ending: str
     packages: tuple[str, ...]
+    others: tuple[str, ...] = ()
     writes: str = ""
 
     @property
@@ -68,11 +70,26 @@ class Framework:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+TRANSFORMERS = ("sharded", "y.safetensors")
+"""A folder of shards, and safetensors with names of TensorFlow or Flax; both of the network "y"."""
+
 FRAMEWORKS = {
     "tensorflow": Framework(
-        "transformers4", "in_tensorflow", ".h5", ("transformers", "tensorflow-cpu"), writes="xy"
+        "transformers4",
+        "in_tensorflow",
+        ".h5",
+        ("transformers", "tensorflow-cpu"),
+        others=TRANSFORMERS,
+        writes="xy",
     ),
-    "flax": Framework("transformers4", "in_flax", ".msgpack", ("transformers", "flax"), writes="y"),
+    "flax": Framework(
+        "transformers4",
+        "in_flax",
+        ".msgpack",
+        ("transformers", "flax"),
+        others=TRANSFORMERS,
+        writes="y",
+    ),
     "mlx-image": Framework("mlx", "mlx_image", ".safetensors", ("mlx-image", "mlx"), writes="xy"),
     "keras": Framework(
         "keras", "in_kimm", ".keras", ("kimm", "keras", "tensorflow-cpu"), writes="xy"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from transformers import FlaxRegNetForImageClassification, RegNetConfig
 from transformers.models.regnet import modeling_flax_regnet
 
-from tests.frameworks.drawn import Draw, Network, main
+from tests.frameworks.drawn import Draw, Network, main, save
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,9 +55,7 @@ def record(network: Network, path: Path, images: np.ndarray) -> np.ndarray:
         else:
             drawn[name] = draw.kernel(shape, prod(shape[:-1]))
     params = unflatten_dict(drawn)
-    with TemporaryDirectory() as folder:
-        model.save_pretrained(folder, params=params)
-        path.write_bytes((type(path)(folder) / "flax_model.msgpack").read_bytes())
+    save(partial(model.save_pretrained, params=params), "flax_model.msgpack", path)
     return np.asarray(model(images, params=params).logits)
 
 

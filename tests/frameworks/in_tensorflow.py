@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from math import prod
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -13,7 +12,7 @@ import keras  # noqa: F401 -- before tensorflow, whose lazy loader does not find
 import tensorflow  # noqa: F401, ICN001
 from transformers import RegNetConfig, TFRegNetForImageClassification
 
-from tests.frameworks.drawn import Draw, Network, main
+from tests.frameworks.drawn import Draw, Network, main, save
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,9 +49,7 @@ def record(network: Network, path: Path, images: np.ndarray) -> np.ndarray:
             weight.assign(draw.bias(shape))
         else:
             weight.assign(draw.kernel(shape, prod(shape[:-1])))
-    with TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        path.write_bytes((type(path)(folder) / "tf_model.h5").read_bytes())
+    save(model.save_pretrained, "tf_model.h5", path)
     return model(images).logits.numpy()
 
 

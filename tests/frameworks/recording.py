@@ -21,6 +21,8 @@ def record(name: str) -> None:
         network: framework.act("record", network, folder / (network + framework.ending)).tolist()
         for network in SMALL
     }
+    for other in framework.others:
+        framework.act("record", "y", folder / other)
     content = {"made with": framework.versions(), "logits": logits}
     (folder / "logits.json").write_text(json.dumps(content) + "\n", "utf-8")
 

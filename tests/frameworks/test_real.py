@@ -41,6 +41,21 @@ def test_what_the_framework_saves_computes_what_it_computes(
     assert difference(logits_of(tmp_path / "out"), theirs) < LIMIT
 
 
+OTHERS = [(name, other) for name, one in FRAMEWORKS.items() for other in one.others]
+
+
+@pytest.mark.parametrize(("framework", "other"), OTHERS)
+def test_what_the_framework_saves_in_other_forms_computes_the_same(
+    framework: str, other: str, tmp_path: Path
+) -> None:
+    require(framework)
+    theirs = FRAMEWORKS[framework].act("record", "odd", tmp_path / other)
+
+    convert(tmp_path / other, tmp_path / "out", formats=())
+
+    assert difference(logits_of(tmp_path / "out"), theirs) < LIMIT
+
+
 def folder_of(network: Network, folder: Path) -> Path:
     """A converted folder with weights like a trained network's."""
     from regnet import RegNetConfig

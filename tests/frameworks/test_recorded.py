@@ -72,6 +72,17 @@ def test_a_recorded_file_computes_what_its_framework_computed(
     assert difference(logits_of(tmp_path / "out"), recorded_logits(framework, network)) < LIMIT
 
 
+OTHERS = [(name, other) for name, one in FRAMEWORKS.items() for other in one.others]
+
+
+@pytest.mark.parametrize(("framework", "other"), OTHERS)
+def test_other_forms_compute_the_same(framework: str, other: str, tmp_path: Path) -> None:
+    done = convert(RECORDED / framework / other, tmp_path / "out", formats=())
+
+    assert done.inspection.source.framework == framework
+    assert difference(logits_of(tmp_path / "out"), recorded_logits(framework, "y")) < LIMIT
+
+
 @EVERY_NETWORK
 @EVERY_FRAMEWORK
 def test_recorded_logits_tell_images_and_classes_apart(framework: str, network: str) -> None:

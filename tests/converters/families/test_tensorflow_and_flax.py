@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from converters.errors import InputError
+from converters.errors import InputError, UnsafeInputError
 from regnet import RegNetConfig, RegNetForImageClassification
-from tests.converters.checkpoint.test_msgpack import packed, theirs
+from tests.converters.checkpoint.test_msgpack import leaves, packed, theirs
 from tests.converters.families.conversion import converted, source_of
 from tests.frameworks.drawn import images
 from tests.frameworks.environments import RECORDED
@@ -23,7 +24,6 @@ from tests.oracles.statistics import randomise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 NAMES = {"tensorflow": "tf_model.h5", "flax": "flax_model.msgpack"}
 FILES = {"tensorflow": RECORDED / "tensorflow" / "y.h5", "flax": RECORDED / "flax" / "y.msgpack"}
@@ -218,3 +218,117 @@ def test_another_network_is_called_what_it_begins_with(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"its first parameter is Dense_0\.kernel"):
         source_of(tmp_path / "net.msgpack")
+
+
+# In shards.
+
+
+def sharded(framework: str, folder: Path) -> Path:
+    """What transformers saved in three shards, with an index."""
+    return Path(shutil.copytree(RECORDED / framework / "sharded", folder / "theirs"))
+
+
+def index_of(folder: Path) -> Path:
+    return next(folder.glob("*.index.json"))
+
+
+NAMED = [
+    *[("flax", named) for named in ("", "*.index.json", "*-00002-of-00003.*", "config.json")],
+    ("tensorflow", "*-00002-of-00003.*"),
+]
+
+
+@pytest.mark.parametrize(("framework", "named"), NAMED)
+def test_shards_are_read_together_whichever_is_named(
+    framework: str, named: str, tmp_path: Path
+) -> None:
+    folder = sharded(framework, tmp_path)
+    whole = source_of(FILES[framework])
+
+    source = source_of(next(folder.glob(named)) if named else folder)
+
+    assert source.framework == framework
+    assert source.config.to_dict().items() >= {"depths": [1, 1, 1, 2], "layer_type": "y"}.items()
+    shapes, expected = (
+        {name: tensor.shape for name, tensor in one.tensors.items()} for one in (source, whole)
+    )
+    assert shapes == expected
+
+
+@EACH
+def test_a_shard_that_is_missing_is_named(framework: str, tmp_path: Path) -> None:
+    folder = sharded(framework, tmp_path)
+    missing = next(folder.glob("*-00003-of-00003.*"))
+    missing.unlink()
+
+    with pytest.raises(InputError, match=rf"1 of 3 shards are missing, first '{missing.name}'"):
+        source_of(folder)
+
+
+@EACH
+def test_an_index_that_says_otherwise_than_its_shards_is_refused(
+    framework: str, tmp_path: Path
+) -> None:
+    index = index_of(sharded(framework, tmp_path))
+    said = json.loads(index.read_text())
+    first = min(said["weight_map"])
+    said["weight_map"][first] = next(v for v in said["weight_map"].values() if "00002" in v)
+    index.write_text(json.dumps(said))
+
+    with pytest.raises(InputError, match="index and shards are not of one download"):
+        source_of(index.parent)
+
+
+def test_a_shard_of_statistics_alone_is_read(tmp_path: Path) -> None:
+    """Where Flax's parameters fill the shards before."""
+    tree = theirs(FILES["flax"].read_bytes())
+    for kind, name in (("params", "one"), ("batch_stats", "other")):
+        (tmp_path / f"{name}.msgpack").write_bytes(packed({kind: tree[kind]}))
+    names = {
+        f"{kind}/{key.replace('.', '/')}": f"{file}.msgpack"
+        for kind, file in (("params", "one"), ("batch_stats", "other"))
+        for key in leaves(tree[kind])
+    }
+    (tmp_path / "flax_model.msgpack.index.json").write_text(json.dumps({"weight_map": names}))
+
+    assert source_of(tmp_path).tensors.keys() == source_of(FILES["flax"]).tensors.keys()
+
+
+def test_a_shard_that_holds_more_than_it_lists_is_refused(tmp_path: Path) -> None:
+    """Transformers reads what is listed, and other programs all that is there."""
+    folder = sharded("tensorflow", tmp_path)
+    shard = folder / "tf_model-00003-of-00003.h5"
+    with h5py.File(shard, "r+") as file:
+        file.attrs["layer_names"] = file.attrs["layer_names"][:1]
+
+    with pytest.raises(UnsafeInputError, match="its layer_names are not the datasets of the file"):
+        source_of(folder)
+
+
+def test_of_several_files_it_is_said_which_was_taken(tmp_path: Path) -> None:
+    done = converted(folder_of("flax", tmp_path / "flax"))
+    folder = sharded("flax", tmp_path)
+    shutil.copy(FILES["tensorflow"], folder / "tf_model.h5")
+    shutil.copy(FILES["flax"], folder / "flax_model.msgpack")
+    shutil.copy(done.out / "model.safetensors", folder / "model.safetensors")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+
+    source = source_of(folder)
+
+    others = {
+        "pytorch_model.bin",
+        "tf_model.h5",
+        "flax_model.msgpack",
+        "flax_model.msgpack.index.json",
+    }
+    why = "the weights are read from model.safetensors, where transformers looks first"
+    assert source.skipped == dict.fromkeys(others, why)
+
+
+def test_names_that_become_one_are_refused(tmp_path: Path) -> None:
+    """Of which transformers would read one and other programs the other."""
+    tensors = {"regnet/x/kernel:0": torch.ones(1), "regnet.x.kernel": torch.ones(1)}
+    save_file(tensors, tmp_path / "net.safetensors", {"format": "tf"})
+
+    with pytest.raises(InputError, match=r"regnet\.x\.kernel twice, in levels and with dots"):
+        source_of(tmp_path / "net.safetensors")
