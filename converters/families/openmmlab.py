@@ -4,8 +4,11 @@ Source: mmpretrain ``models/backbones/regnet.py`` (names; mmcls and mmdetection 
 ``configs/regnet/*.py``: short side 256, centre crop 224, bilinear; mean and deviation are
 ImageNet's times 255, in BGR. What a training's own configuration says goes before that
 (:mod:`converters.families.openmmlab_config`). mmengine ``hooks/ema_hook.py``: where weights were
-averaged, ``state_dict`` holds the averaged ones and ``ema_state_dict`` the raw ones. What is
-written back is a file as mmengine saves it, whose ``meta`` holds the configuration that builds it.
+averaged, ``state_dict`` holds the averaged ones and ``ema_state_dict`` the raw ones. mmcv 1.7
+``runner/hooks/ema.py``, and those of mmdetection 2: the others are buffers, called ``ema_`` and the
+name with underscores for dots; the hook exchanges them before an epoch's file is saved, and where
+there are no epochs never. What is written back is a file as mmengine saves it, whose ``meta`` holds
+the configuration that builds it.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
     from converters.checkpoint import Checkpoint
     from converters.families.family import Found, Network
-    from converters.families.source import Source
+    from converters.families.source import Source, StateDict
     from regnet.config import RegNetConfig
 
 OPENMMLAB = keymap(
@@ -47,7 +50,12 @@ OPENMMLAB = keymap(
 )
 """Without the ``backbone.`` that mmpretrain puts before all but the head."""
 
-_RAW_BESIDE_AVERAGED = "ema_state_dict"
+_STATE, _RAW_BESIDE_AVERAGED = "state_dict", "ema_state_dict"
+_BUFFERS = "ema_*"
+"""What the place of weights is called that are such buffers, in that of the others."""
+
+_WITHOUT_EPOCHS = "IterBasedRunner"
+
 _MMDETECTION_HEAD = {"fc.weight": "head.fc.weight", "fc.bias": "head.fc.bias"}
 """mmdetection's ``regnet2mmdet.py`` to mmpretrain."""
 
@@ -70,11 +78,15 @@ def _read(found: Found) -> Source:
     config = OpenMMLabConfig.of(found.tree, found.where)
     config.require_expressible()
     rules: dict[str, Any] = {"preprocessing": config.preprocessing} if config.preprocessing else {}
-    if any(_RAW_BESIDE_AVERAGED in state.path for state in found.states):
-        rules |= {"ema_keys": frozenset({"state_dict"}), "prefers_ema": True}
+    states = [one for state in found.states for one in _with_buffers(state)]
+    buffers = any(_BUFFERS in state.path for state in states)
+    if buffers and config.runner == _WITHOUT_EPOCHS:
+        rules |= {"ema_keys": frozenset({_BUFFERS})}
+    elif buffers or any(_RAW_BESIDE_AVERAGED in state.path for state in states):
+        rules |= {"ema_keys": frozenset({_STATE}), "prefers_ema": True}
     renamed = [
         replace(state, tensors=_heads(state.tensors), beside=_heads(state.beside))
-        for state in found.states
+        for state in states
     ]
     source = family_source(replace(found.by(**rules), states=renamed))
     source = source.decided(
@@ -86,6 +98,33 @@ def _read(found: Found) -> Source:
     meta = mapping_in(found.tree, "meta")  # of mmengine, or of mmcv before it
     names = mapping_in(meta, "dataset_meta").get("classes") or meta.get("CLASSES")
     return source.labelled(names, "the file's meta")
+
+
+def _with_buffers(state: StateDict) -> list[StateDict]:
+    """A state dict, and behind it the same with the buffers of mmcv's hook in it, if it has such.
+
+    The first is without them. Only parameters may have one; what has none is of both.
+    """
+    whole = {state.prefix + name: tensor for name, tensor in state.tensors.items()}
+    whole |= state.beside
+    names = {f"ema_{name.replace('.', '_')}": name for name in whole}
+    found = {
+        names[buffer]: tensor
+        for buffer, tensor in state.beside.items()
+        if buffer in names and tensor.shape == whole[names[buffer]].shape
+    }
+    if not found or state.path[-1:] != (_STATE,):
+        return [state]
+    beside = {name: one for name, one in state.beside.items() if names.get(name) not in found}
+    order = tuple(name for name in state.order if names.get(name) not in found)
+    rest = replace(state, beside=beside, order=order)
+    buffers = replace(
+        rest,
+        path=(*state.path[:-1], _BUFFERS),
+        tensors={name: found.get(state.prefix + name, one) for name, one in state.tensors.items()},
+        beside={name: found.get(name, one) for name, one in beside.items()},
+    )
+    return [rest, buffers]
 
 
 def _heads(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:

@@ -109,6 +109,12 @@ class OpenMMLabConfig:
         return cls({}, "", where)
 
     @property
+    def runner(self) -> str:
+        """Which runner of mmcv's trained the network; empty if it is not said."""
+        kind = mapping_in(self.values, "runner").get("type")
+        return kind if isinstance(kind, str) else ""
+
+    @property
     def _model(self) -> Mapping[str, Any]:
         return mapping_in(self.values, "model")
 

@@ -16,6 +16,7 @@ from tests.converters.families.conversion import (
     difference,
     noise,
     picture,
+    refusal,
     source_of,
     source_of_headers,
     theirs,
@@ -136,6 +137,53 @@ def test_mmengine_stores_averaged_weights_where_others_have_the_raw(
     assert ours.decision("weights")[0] == taken
     expected = on_bgr(ema if taken == "ema" else raw, noise())
     assert difference(ours.logits(noise()), expected) < LIMIT
+
+
+def with_buffers(own: nn.Module, beside: nn.Module) -> dict[str, Tensor]:
+    """What mmcv's EMAHook makes of a network: its parameters again, as buffers."""
+    buffers = {f"ema_{n.replace('.', '_')}": p.data for n, p in beside.named_parameters()}
+    return {**own.state_dict(), **buffers}
+
+
+EPOCHS = "runner = dict(type='EpochBasedRunner', max_epochs=100)\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "choice", "taken"),
+    [
+        (EPOCHS, "best", "ema"),
+        (EPOCHS, "raw", "raw"),
+        ("", "ema", "ema"),
+        (EPOCHS.replace("Epoch", "Iter"), "best", "raw"),
+        (EPOCHS.replace("Epoch", "Iter"), "ema", "ema"),
+    ],
+)
+def test_mmcv_keeps_the_others_as_buffers_and_exchanges_them_where_there_are_epochs(
+    tmp_path: Path, mmpretrain: ModuleType, config: str, choice: str, taken: str
+) -> None:
+    raw, ema = mmpretrain.build(seed=0), mmpretrain.build(seed=1)
+    is_exchanged = "Iter" not in config
+    own, beside = (ema, raw) if is_exchanged else (raw, ema)
+    state = with_buffers(own, beside)
+    torch.save({"meta": {"config": config}, "state_dict": state}, tmp_path / "epoch_3.pth")
+
+    ours = converted(tmp_path / "epoch_3.pth", weights=choice)
+
+    assert ours.decision("weights")[0] == taken
+    network = ema if taken == "ema" else raw
+    network.load_state_dict(
+        {n: b for n, b in own.state_dict().items() if "running" in n}, strict=False
+    )
+    assert difference(ours.logits(noise()), on_bgr(network, noise())) < LIMIT
+
+
+def test_a_buffer_of_another_shape_is_not_left_out(tmp_path: Path, mmpretrain: ModuleType) -> None:
+    network = mmpretrain.build()
+    state = with_buffers(network, network) | {"ema_head_fc_weight": torch.ones(3, 3)}
+    torch.save({"meta": {}, "state_dict": state}, tmp_path / "epoch_3.pth")
+
+    message = refusal(lambda: converted(tmp_path / "epoch_3.pth"), "epoch_3.pth")
+    assert "ema_head_fc_weight" in message
 
 
 @pytest.mark.parametrize(
