@@ -111,7 +111,7 @@ FAMILY = Family(
     package="keras_cv_attention_models",
     read=_read,
     preprocessing=Preprocessing(
-        EvalTransform(256, 224, BICUBIC), "kecam's normalisation, and timm's resizing"
+        EvalTransform(224, 224, BICUBIC), "kecam's evaluation unless told otherwise"
     ),
     layout=TensorLayout(kernel="HWIO", matrix="IO"),
     headless=True,

@@ -85,6 +85,8 @@ def _read(found: Found) -> Source:
     if source.has_classifier and end not in {None, "linear"}:
         reason = f"its {printable(str(end))}, with which the network in Keras ends, is left out"
         source = source.decided(Decision("output", "logits", reason))
+    if stated:  # which goes before what is known of a published one
+        source = replace(source, processor=source.preprocessor_fields())
     return replace(source, skipped={**skipped, **source.skipped})
 
 
