@@ -13,6 +13,7 @@ import json
 import pickle
 import shutil
 import sys
+import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -105,6 +106,7 @@ def make_corpora(root: Path) -> None:
         _add_lists(corpus, Path(work))
         _add_folders(corpus, Path(work))
         _add_distributed(corpus, Path(work) / "distributed")
+        _add_program(corpus, Path(work))
     _add_plain(corpus)
     for text in _CFGS:
         corpus.add(text, "pycls-cfg")
@@ -113,6 +115,27 @@ def make_corpora(root: Path) -> None:
     rows = MANIFEST.read_text(encoding="utf-8").split("\n[")
     corpus.add("\n[".join(rows[:4]), "manifest")
     corpus.add("\n[".join([*rows[:2], *rows[-2:]]), "manifest")
+
+
+def _add_program(corpus: Corpus, work: Path) -> None:
+    """A program of torch.export, without the lines of code that it came from."""
+    import torch
+
+    from regnet.model import RegNetForImageClassification
+
+    network = RegNetForImageClassification(NETWORK).eval()
+    torch.set_num_threads(1)
+    images = torch.zeros(1, 3, 32, 32)
+    with warnings.catch_warnings(action="ignore"):  # of torch, about its own code
+        program = torch.export.export(network, (images,), {"return_dict": False})
+        for node in program.graph.nodes:
+            node.meta = {key: value for key, value in node.meta.items() if key == "val"}
+        torch.export.save(program, work / "traced.pt2")
+        torch.export.save(program.run_decompositions(), work / "whole.pt2")
+    for name in ("traced", "whole"):
+        with zipfile.ZipFile(work / f"{name}.pt2") as archive:
+            corpus.add(archive.read(f"{name}/models/model.json"), "pt2")
+    corpus.beside("pt2", work / "whole.pt2")
 
 
 def _add_networks(corpus: Corpus, work: Path) -> None:

@@ -264,6 +264,22 @@ def _read_onnx(path: Path) -> None:
             assert numpy_helper.to_array(theirs[name]).tobytes() == data
 
 
+def _in_program(data: bytes, folder: Path) -> Path:
+    """Place the input as the graph of a program of torch.export, beside its weights."""
+    path = folder / "model.pt2"
+    with zipfile.ZipFile(folder / "whole.pt2") as whole, zipfile.ZipFile(path, "w") as made:
+        for name in whole.namelist():
+            made.writestr(name, data if "/models/" in name else whole.read(name))
+    return path
+
+
+def _read_program(path: Path) -> None:
+    """The file, and its graph as a network."""
+    with suppress(ConversionError), inspected(path, SourceOptions()):
+        pass
+    _read_any(path)
+
+
 def _read_manifest(path: Path) -> None:
     parse(path.read_bytes())
 
@@ -289,6 +305,7 @@ TARGETS = {
     "pycls-cfg": Target(_as("input"), _read_cfg),
     "manifest": Target(_as("input"), _read_manifest),
     "onnx": Target(_as("model.onnx"), _read_onnx, 1 << 17),
+    "pt2": Target(_in_program, _read_program, 1 << 18),
     "index": Target(_in_folder("model.safetensors.index.json"), _read_any),
     "distributed": Target(_in_folder(".metadata"), _read_any),
     "shard-list": Target(_around("list"), _read_any),

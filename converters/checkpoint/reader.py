@@ -19,6 +19,7 @@ from converters.checkpoint.pickle_arrays import without_names
 from converters.checkpoint.pickle_audit import audit_pickle
 from converters.checkpoint.pickle_reader import PickleSource, SkimmedPickle, read_pickle
 from converters.checkpoint.pickled_modules import state_dicts_of
+from converters.checkpoint.pt2_container import is_pt2, read_pt2
 from converters.checkpoint.safetensors_container import read_safetensors
 from converters.checkpoint.sniff import (
     HEAD_SIZE,
@@ -31,7 +32,7 @@ from converters.checkpoint.sniff import (
 from converters.checkpoint.source_file import Closing, SourceFile, damaged
 from converters.checkpoint.values import Beside, Run, Storage, StoredTensor, Tree
 from converters.checkpoint.zip_container import checksum_error, read_zip
-from converters.checkpoint.zip_directory import ZIP_START
+from converters.checkpoint.zip_directory import ZIP_START, ZipDirectory
 from converters.errors import InputError, UnsafeInputError, printable
 from regnet.files.dtypes import ELEMENT_TYPES
 
@@ -62,8 +63,8 @@ class Checkpoint(Closing):
     Attributes:
         path: What was named: the file, the folder of several, or one of these.
         container: How it is laid out: ``zip``, ``legacy``, ``pickle`` (one of NumPy's arrays),
-            ``npz``, ``safetensors``, ``keras``, ``hdf5``, ``msgpack``, ``mindspore`` or ``onnx``;
-            several files as ``folder``, ``shard_list``, ``slice_list`` or ``distributed``.
+            ``npz``, ``safetensors``, ``keras``, ``hdf5``, ``msgpack``, ``mindspore``, ``onnx`` or
+            ``pt2``; several files as ``folder``, ``shard_list``, ``slice_list`` or ``distributed``.
         tree: What it holds, keys as saved and in their order; of safetensors, tensors by name, and
             of a module that was pickled whole its state dict.
         modules: The classes of such modules, by the keys that lead to each.
@@ -379,7 +380,7 @@ def read_checkpoint(file: SourceFile) -> Checkpoint:
         tree, metadata = read_keras(file)
         return Checkpoint(file.path, "keras", tree, file, metadata)
     if head.startswith(ZIP_START):
-        return Checkpoint(file.path, "zip", read_zip(file), file)
+        return _zip_checkpoint(file)
     plain = _without_pickles(file, head)
     if plain is not None:
         return plain
@@ -425,6 +426,16 @@ def _without_pickles(file: SourceFile, head: bytes) -> Checkpoint | None:
         _require_nothing_else(file, head, "an ONNX")
         return _onnx_checkpoint(file)
     return None
+
+
+def _zip_checkpoint(file: SourceFile) -> Checkpoint:
+    directory = ZipDirectory(file)
+    if not is_pt2(directory):
+        return Checkpoint(file.path, "zip", read_zip(file), file)
+    contents = read_pt2(file, directory)
+    checkpoint = Checkpoint(file.path, "pt2", contents.tree, file)
+    checkpoint.graph = contents.graph
+    return checkpoint
 
 
 def _onnx_checkpoint(file: SourceFile) -> Checkpoint:

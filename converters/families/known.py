@@ -104,6 +104,7 @@ FAMILIES = {
     ),
     "kecam": Known("converters.families.kecam", r"stack1_block1_deep_1_conv\.kernel"),
     "onnx": Known("converters.families.onnx", NOTHING),
+    "pt2": Known("converters.families.pt2", NOTHING),
 }
 """Name on the command line to framework; it is also the name of the framework's keymap."""
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_any
 from converters.errors import InputError, first, printable
+from converters.families.exported import graph_state
 from converters.families.family import Found
 from converters.families.known import FAMILIES
 from converters.families.labels import names_in
 from converters.families.manifest import named_file, network_like
 from converters.families.normalising import normalised
-from converters.families.onnx import graph_state
 from converters.families.recognise import refusal
 from converters.families.source import Decision
 from converters.families.wrapping import all_tensors, find_state_dicts
@@ -43,7 +43,7 @@ class Inspection:
     Attributes:
         path: The file or folder.
         files: The files that hold the weights.
-        container: ``zip``, ``legacy``, ``safetensors``, ``onnx`` or ``folder``.
+        container: ``zip``, ``legacy``, ``safetensors``, ``onnx``, ``torchscript`` or ``folder``.
         size: Of the files, in bytes.
         source: Framework, architecture, decisions.
         plan: What a conversion would do.

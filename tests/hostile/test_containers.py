@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,12 +14,11 @@ import torch
 
 from tests.converters.checkpoint.archives import Made, two_directories
 from tests.converters.checkpoint.files import in_zip, tensor_pickle, zip_of
+from tests.converters.checkpoint.programs import entries_of, packed
 from tests.converters.checkpoint.test_wrong_files import tar_bytes
 from tests.converters.checkpoint.test_zip_refusals import encrypted
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.hostile.victim import Victim
 
 GOOD = tensor_pickle()
@@ -45,7 +45,11 @@ def test_06_a_torchscript_archive(victim: Victim) -> None:
 def test_07_an_exported_program_and_a_torch_package(victim: Victim) -> None:
     program = torch.export.export(torch.nn.Linear(2, 2).eval(), (torch.ones(1, 2),))
     torch.export.save(program, "model.pt2")
-    victim.refused(3, "convert", "model.pt2", "out", "-q")
+    victim.refused(2, "convert", "model.pt2", "out", "-q")
+    honest = entries_of(Path("model.pt2"))
+    for name, content in (("data/sample_inputs/model.pt", EVIL), ("data/aotinductor/m.so", b"")):
+        packed(Path("model.pt2"), {**honest, name: content})
+        victim.refused(3, "convert", "model.pt2", "out", "-q")
     package: Any = torch.package
     with package.PackageExporter("package.pt") as exporter:
         exporter.save_pickle("weights", "data.pkl", {"a": 1})

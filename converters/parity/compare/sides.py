@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _TITLES = {"folder": "converted folder", ONNX: "ONNX file", TORCHSCRIPT: "TorchScript file"}
 
+_EXPORTED = {"pt2": "program of torch.export"}
+"""Files that are not run but read, by the name of their framework: their graphs are proven."""
+
 
 @dataclass(frozen=True)
 class _Named:
@@ -49,7 +52,14 @@ class _Named:
     @property
     def title(self) -> str:
         """What it is, for people."""
+        if self.is_proven_graph:
+            return _EXPORTED[self.framework or ""]
         return f"checkpoint of {self.framework}" if self.framework else _TITLES[self.kind]
+
+    @property
+    def is_proven_graph(self) -> bool:
+        """Whether it is a graph that was found to be a RegNet's, node by node, and not run."""
+        return self.framework in _EXPORTED
 
 
 @dataclass(frozen=True)

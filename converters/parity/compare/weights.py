@@ -18,6 +18,7 @@ from converters.parity.contents.elements import compare_bits
 from converters.parity.contents.graph import read_graph
 from converters.parity.contents.tensors import audited, certify, contents_of
 from converters.parity.metrics import rms
+from converters.parity.verdict import PROVEN
 from regnet.architecture import BASE_PREFIX, COUNTER
 from regnet.files.dtypes import DTYPES, cast, widened
 
@@ -81,7 +82,9 @@ def compare_weights(a: Side, b: Side) -> Weights:
         return _with_artefact(b.folder, a)
     if isinstance(b, ArtefactSide):
         return _with_artefact(a.folder, b)
-    return _compared(_of_folder(a.folder), _of_folder(b.folder))
+    compared = _compared(_of_folder(a.folder), _of_folder(b.folder))
+    proven = a.is_proven_graph or b.is_proven_graph
+    return replace(compared, note=PROVEN if proven else None)
 
 
 def _of_folder(folder: ConvertedFolder) -> Tensors:
@@ -194,7 +197,7 @@ def _by_graph(folder: ConvertedFolder, artefact: ArtefactSide) -> Weights:
     if contents.faults:
         return Weights(differences=contents.faults, note="the graph is another network's")
     proof = audited(folder, contents)
-    return Weights(proof.identical, proof.recomputed, differences=proof.wrong, note="graph proven")
+    return Weights(proof.identical, proof.recomputed, differences=proof.wrong, note=PROVEN)
 
 
 def _of_tensors(proof: TensorCertificate, contents: Contents) -> tuple[str, ...]:

@@ -79,14 +79,12 @@ def test_two_entries_of_one_name_are_unsafe(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("program", ["TorchScript", ".pt2", "torch.package"])
+@pytest.mark.parametrize("program", ["TorchScript", "torch.package"])
 def test_archives_that_are_programs_are_called_that(program: str, tmp_path: Path) -> None:
     network = torch.nn.Linear(2, 2).eval()
     path = tmp_path / "program.pt2"
     if program == "TorchScript":
         torch.jit.trace(network, torch.ones(1, 2)).save(path)
-    elif program == ".pt2":
-        torch.export.save(torch.export.export(network, (torch.ones(1, 2),)), path)
     else:
         with torch.package.PackageExporter(path) as exporter:
             exporter.save_pickle("weights", "data.pkl", {"a": 1})

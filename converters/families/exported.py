@@ -1,0 +1,98 @@
+"""Exported files of any kind as sources: read by the graph, whatever tensors are called.
+
+A graph says what the network computes, and seldom how its images are made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from converters.checkpoint import StoredTensor
+from converters.errors import InputError, first
+from converters.families.graph_network import network_of
+from converters.families.reading import choose_state, source_of
+from converters.families.source import Decision, StateDict
+from regnet.architecture import COUNTER
+
+if TYPE_CHECKING:
+    from converters.checkpoint import Checkpoint
+    from converters.families.family import Found
+    from converters.families.graph_network import GraphNetwork
+    from converters.families.source import Source
+
+_SHOWN = 2
+_MEAN = "running_mean"
+
+
+def graph_state(checkpoint: Checkpoint) -> StateDict:
+    """The state dict that the tensors of a graph are, under the reference's names.
+
+    Its framework is the kind of the file.
+
+    Raises:
+        InputError: If the graph is no RegNet.
+    """
+    if checkpoint.graph is None:
+        raise AssertionError(checkpoint.path)
+    network = network_of(checkpoint.graph, checkpoint.path.name)
+    tensors = _with_counters(checkpoint, network)
+    return StateDict(checkpoint.container, (), "", tensors, order=tuple(tensors))
+
+
+def read_exported(found: Found, kind: str, version: str, how: str) -> Source:
+    """Read an exported file.
+
+    Args:
+        found: The file.
+        kind: What files of its kind are called.
+        version: What its operators have a version of: ``opset`` in ONNX.
+        how: In which manner it is read.
+
+    Raises:
+        InputError: If it is none of the kind that is asked for, or its graph is no RegNet.
+    """
+    graph = found.checkpoint.graph
+    if graph is None:
+        raise InputError(f"{found.where} is no {kind} file; convert it with `regnet convert`.")
+    network = network_of(graph, found.where)
+    state, weights, skipped = choose_state(found)
+    state = replace(state, tensors=_with_counters(found.checkpoint, network))
+    source = source_of(found, state, weights, skipped)
+    source = source.configured(hidden_act=network.config.hidden_act).strided(
+        "as the graph computes", downsamples=network.config.downsample_in_first_stage
+    )
+    source = replace(source, filled=network.filled)
+    value = f"proven, {len(graph.nodes)} nodes of {version} {graph.opset} are the network's"
+    return source.decided(Decision("graph", f"{value} operations", how), *_folds(network))
+
+
+def _with_counters(checkpoint: Checkpoint, network: GraphNetwork) -> dict[str, StoredTensor]:
+    """The tensors of a network, and the counters that the file has beside its running means.
+
+    Nothing is computed with a counter, so the graph does not read them.
+    """
+    tree = checkpoint.tree if isinstance(checkpoint.tree, dict) else {}
+    stems = {
+        tensor: str(name).removesuffix(_MEAN)
+        for name, tensor in tree.items()
+        if str(name).endswith(_MEAN)
+    }
+    tensors = dict(network.tensors)
+    for name, tensor in network.tensors.items():
+        counter = tree.get(f"{stems[tensor]}{COUNTER}") if tensor in stems else None
+        if name.endswith(_MEAN) and isinstance(counter, StoredTensor):
+            tensors[f"{name.removesuffix(_MEAN)}{COUNTER}"] = counter
+    return tensors
+
+
+def _folds(network: GraphNetwork) -> tuple[Decision, ...]:
+    """That some batch norms are gone."""
+    if not network.folded:
+        return ()
+    value = f"{len(network.folded)} are in their convolutions ({first(network.folded, _SHOWN)})"
+    reason = (
+        "the exporter folded them, which cannot be undone; in their place stand batch norms that "
+        "only add a bias"
+    )
+    return (Decision("batch norms", value, reason),)
