@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     from converters.checkpoint.graph import Number
 
+OPSETS = range(7, 29)
+"""Versions of the operators that are read; in older ones batch norms train unless told not to."""
+
 _FEW = 64
 """Elements of a constant whose numbers are read: axes, a shape, a factor."""
 
@@ -161,9 +164,15 @@ class _OnnxReader:
                 raise damaged(self.file.name, f"holds the tensor '{printable(name)}' twice")
             constants[name] = constant
         opsets = [self.proto.message(entry) for entry in model.get(8, [])]
-        versions = [
+        versions = {
             self._integer(opset, 2) for opset in opsets if self._text(opset, 1) in {"", "ai.onnx"}
-        ]
+        }
+        if len(versions) != 1 or not versions <= set(OPSETS):
+            stated = " and ".join(map(str, sorted(versions))) or "none"
+            raise InputError(
+                f"{self.file.name}: is of opset {stated}, and graphs of one opset from "
+                f"{OPSETS[0]} to {OPSETS[-1]} are read; export it for one of these."
+            )
         inputs = tuple(self._value_info(value) for value in message.get(11, []))
         producer = " ".join(filter(None, (self._text(model, 2), self._text(model, 3))))
         return Graph(
@@ -171,7 +180,7 @@ class _OnnxReader:
             outputs=tuple(self._value_info(value) for value in message.get(12, [])),
             nodes=tuple(self._node(node) for node in message.get(1, [])),
             constants=constants,
-            opset=max(versions, default=0),
+            opset=versions.pop(),
             producer=producer,
         )
 
