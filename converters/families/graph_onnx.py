@@ -164,7 +164,12 @@ def _expand(reader: GraphReader, node: Node) -> None:
     (size,) = sizes
     if not isinstance(size, int) or not 0 < size <= MAX_COUNT:
         raise reader.unfit(node, f"repeats a value {shown(size)} times")
-    reader.make_constant(node, Constant(constant.dtype, (size,), None, (number,) * size))
+    numbers = reader.repeated.setdefault((number, size), ())
+    if not numbers:
+        if sum(map(len, reader.repeated.values())) + size > MAX_COUNT:
+            raise reader.unfit(node, "repeats values more often than any network has channels")
+        numbers = reader.repeated[number, size] = (number,) * size
+    reader.make_constant(node, Constant(constant.dtype, (size,), None, numbers))
 
 
 def _cast_like(reader: GraphReader, node: Node) -> None:

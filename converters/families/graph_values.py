@@ -104,6 +104,7 @@ class GraphReader:
         steps: In the order of computation.
         image: The name of the value that is the images.
         outputs: Names of the values that it gives, in order.
+        repeated: A number and how often it is repeated, to these; each is in memory once.
 
     Raises:
         InputError: If something in it is not understood; it is named.
@@ -114,6 +115,7 @@ class GraphReader:
         self.steps: list[Step] = []
         self.constants: dict[str, Constant] = dict(graph.constants)
         self.where = where
+        self.repeated: dict[tuple[float, int], tuple[float, ...]] = {}
         self._acts: dict[tuple[str, Tree], str] = {}
         self._values: dict[str, Value | Sizes] = {}
         if len(graph.inputs) != 1 or len(graph.inputs[0].shape or ()) != IMAGE_AXES:
