@@ -67,7 +67,7 @@ test-all: test $(VENV)/.installed-fuzz $(VENV)/.installed-mobile $(VENV)-onnxrun
 	$(BIN)/python -m fuzz --minutes 2
 
 # Frameworks that ask for other versions than ours; see tests/frameworks/__init__.py.
-FRAMEWORKS := mlx transformers4 mind paddle keras
+FRAMEWORKS := mlx transformers4 mind paddle keras onnx optimum
 
 test-frameworks: $(VENV)/.installed-test $(FRAMEWORKS:%=$(VENV)-%/.installed)
 	$(BIN)/python -m pytest -m "slow or not slow" tests/frameworks
@@ -99,6 +99,15 @@ $(VENV)-paddle/.installed: | $(VENV)-paddle/bin/python
 $(VENV)-keras/.installed: | $(VENV)-keras/bin/python
 	$(FRAMEWORK_PIP) tensorflow-cpu==2.21.0 keras==3.15.1 tf_keras==2.21.0 h5py==3.14.0 pillow==13.0.0 tqdm==4.70.1
 	$(FRAMEWORK_PIP) --no-deps kimm==0.2.5 kecam==1.4.3
+	@touch $@
+
+# What torch's newer exporter of ONNX needs beside the project's own environment.
+$(VENV)-onnx/.installed: | $(VENV)-onnx/bin/python
+	$(FRAMEWORK_PIP) --no-deps onnxscript==0.7.2 onnx-ir==1.1.0
+	@touch $@
+
+$(VENV)-optimum/.installed: | $(VENV)-optimum/bin/python
+	$(FRAMEWORK_PIP) torch==2.13.0 transformers==4.57.6 "optimum-onnx[onnxruntime]==0.1.0"
 	@touch $@
 
 coverage: $(VENV)/.installed-test
@@ -176,7 +185,7 @@ $(WEB)/.version-$(WEB_VERSION):
 	@touch $@
 
 clean:
-	rm -rf build dist $(WEB) .venv .venv-optimum .venv-scanners .venv-onnxruntime-1.17 $(FRAMEWORKS:%=$(VENV)-%) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist $(WEB) .venv .venv-scanners .venv-onnxruntime-1.17 $(FRAMEWORKS:%=$(VENV)-%) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
