@@ -35,7 +35,7 @@ class Published:
         name: The rest of its full name.
         framework: Key of :data:`converters.families.known.FAMILIES`: whose names it uses.
         transform: How its publisher evaluates it.
-        url: Of its file; None if it is a repository on the Hugging Face Hub.
+        url: Of its file; None if it is in a repository on the Hugging Face Hub.
         architecture: Name of its network; None if that is stated nowhere.
         classes: Of its classifier; 0 if it is a trunk; None if that is stated nowhere.
         parameters: Learned parameters, classifier included; None if not known.
@@ -73,8 +73,14 @@ class Published:
 
     @property
     def full_name(self) -> str:
-        """Publisher and name; for a repository on the Hub, its id."""
+        """Publisher and name."""
         return f"{self.publisher}/{self.name}"
+
+    @property
+    def in_repository(self) -> tuple[str, str | None]:
+        """The id of its repository on the Hub, and its file there, if that is one of several."""
+        repository, _, file = self.name.partition("/")
+        return f"{self.publisher}/{repository}", file or None
 
     @property
     def file_name(self) -> str | None:

@@ -85,11 +85,12 @@ def fetch(published: Published, progress: Progress) -> Path:
         InputError: If what arrived is not what the manifest promises; it is deleted.
         StorageError: If it cannot be fetched, or the cache cannot be written.
     """
-    folder = cache_folder() / published.publisher / published.name
+    folder = cache_folder() / published.publisher / published.name.replace("/", "-")
     if published.url is None:
         from converters.published.fetch_hub import fetch_repository
 
-        return fetch_repository(published.full_name, folder, progress, offline=is_offline())
+        repository, weights = published.in_repository
+        return fetch_repository(repository, folder, progress, weights, offline=is_offline())
     target = folder / str(published.file_name)
     if target.is_file():
         _require_checkpoint(

@@ -29,7 +29,14 @@ UNREACHABLE: type[Exception] = HfHubHTTPError.__mro__[1]
 """What the Hub's HTTP library raises, which by version is one of three."""
 
 
-def fetch_repository(repository: str, folder: Path, progress: Progress, *, offline: bool) -> Path:
+def fetch_repository(
+    repository: str,
+    folder: Path,
+    progress: Progress,
+    weights: str | None = None,
+    *,
+    offline: bool,
+) -> Path:
     """Give a folder with a repository's configuration and weights, fetched unless they are there.
 
     The Hub's cache keeps files under the name of a commit; ``folder`` holds links to them, so that
@@ -39,12 +46,14 @@ def fetch_repository(repository: str, folder: Path, progress: Progress, *, offli
         repository: Its id.
         folder: Where the links are made.
         progress: Told the bytes of what is fetched.
+        weights: Which of its weights; None for those that transformers takes.
         offline: Whether only the Hub's cache may be read.
 
     Raises:
         StorageError: If it cannot be fetched or is not in the cache.
     """
-    files = dict(_files(partial(_get, repository, _bar_for(progress), offline)))
+    get = partial(_get, repository, _bar_for(progress), offline)
+    files = dict(_files(get, (weights,) if weights else WEIGHTS))
     if not files.keys() & set(WEIGHTS):
         raise StorageError(
             f"{repository} is not in the Hub's cache and the network is forbidden; unset "
@@ -57,12 +66,14 @@ def fetch_repository(repository: str, folder: Path, progress: Progress, *, offli
     return folder
 
 
-def _files(get: Callable[[str], Path | None]) -> Iterator[tuple[str, Path]]:
+def _files(
+    get: Callable[[str], Path | None], weights: tuple[str, ...]
+) -> Iterator[tuple[str, Path]]:
     """Yield name and place of what a conversion reads."""
     for name in CONFIGURATIONS:
         if path := get(name):
             yield name, path
-    for name in WEIGHTS:
+    for name in weights:
         if path := get(name):
             yield name, path
             for shard in _shards(path):

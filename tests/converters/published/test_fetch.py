@@ -20,7 +20,7 @@ from huggingface_hub import constants
 from timm.models import save_for_hf
 
 from converters.errors import InputError, StorageError
-from converters.families.manifest import find
+from converters.families.manifest import find, manifest
 from converters.families.options import SourceOptions
 from converters.jobs.convert import convert
 from converters.progress import Silent
@@ -337,6 +337,19 @@ def test_of_a_repository_only_configuration_and_weights_are_fetched(
     assert watcher.steps[-1][1] == watcher.done == len(CONTENT)
 
 
+def test_a_file_of_a_repository_is_fetched_with_what_says_what_it_is(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"config.json": b"{}", "pytorch_model.bin": b"not wanted", "tf_model.h5": CONTENT}
+    published = find("facebook/regnet-y-040/tf_model.h5")
+    assert published
+    with hub_serving("facebook/regnet-y-040", files) as root:
+        hub_at(root, tmp_path / "hub", monkeypatch)
+        folder = fetch.fetch(published, Silent())
+    assert folder == cache / "facebook" / "regnet-y-040-tf_model.h5"
+    assert left_behind(folder / "x") == ["config.json", "tf_model.h5"]
+
+
 def test_a_hub_that_cannot_be_reached_is_an_error_of_the_environment(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,7 +383,7 @@ def test_a_file_of_that_name_comes_before_the_published_one(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "count", "row"),
     [
-        ([], 225, "pycls/RegNetX-200MF  .* RegNetX-200MF .* 2.7 M  .* 68.91 %"),
+        ([], len(manifest()), "pycls/RegNetX-200MF  .* RegNetX-200MF .* 2.7 M  .* 68.91 %"),
         (["SWAG"], 18, "swag/regnety_16gf  .* RegNetY-16GF .* 80.6 M  .* cc-by-nc-4.0"),
         (["--from", "vissl"], 14, "vissl/seer_256Gf  .* -  "),
     ],
