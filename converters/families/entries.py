@@ -18,6 +18,7 @@ from converters.families.heads import NO_HEAD, Head, choose_head, last_block
 from converters.families.levels import REPLACED
 from converters.families.recognise import tensors_of
 from converters.families.source import Normaliser
+from converters.families.unnamed import LISTS
 from converters.families.wrapping import ONE_PROCESS, shared_levels, unread_of
 from regnet.architecture import COUNTER
 from regnet.files.dtypes import DTYPES
@@ -82,6 +83,8 @@ Source: thop ``profile.py``, torchstat ``model_hook.py``.
 """
 
 _COUNTED = "a counter, which nothing is computed with"
+
+_UNNAMED = "weights without names, which are not the network's one by one"
 
 _BEFORE_PEFT = "the module as it was before peft trained the one that is taken"
 
@@ -234,6 +237,8 @@ def _is_profilers(name: str, tensor: StoredTensor | None) -> bool:
 
 def _harmless_elsewhere(path: Sequence[str]) -> str | None:
     """The same of what stands in another mapping, which may be the trainer's own."""
+    if not LISTS.isdisjoint(path):
+        return _UNNAMED
     words = re.split(r"[._]", ".".join(path).lower())
     if any(re.fullmatch(_TRAINER, word) for word in words):
         return OPTIMISER

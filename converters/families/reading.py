@@ -11,6 +11,7 @@ from converters.families import reparametrised
 from converters.families.entries import prepared, settle
 from converters.families.recognise import architecture_of, is_identity_first
 from converters.families.source import Decision, Source
+from converters.families.unnamed import averages_in
 from regnet.architecture import COUNTER
 from regnet.config import IMAGENET_MEAN, RegNetConfig
 
@@ -63,7 +64,10 @@ def choose_state(found: Found) -> tuple[StateDict, Decision, dict[str, str]]:
         places = ", ".join(state.place for state in states)
         raise InputError(f"{where} holds several models (at {places}); save one of them alone.")
     if asked == "ema" and not averaged:
-        raise InputError(f"{where} holds no averaged weights; leave out --weights ema.")
+        what = "no averaged weights"
+        if any(averages_in(found.tree)):
+            what = "averaged weights without names, which are not the network's one by one"
+        raise InputError(f"{where} holds {what}; leave out --weights ema.")
     if asked == "raw" and not raw:
         raise InputError(f"{where} holds averaged weights only; leave out --weights raw.")
     first_is_ema, best = _best(family, averaged, raw)

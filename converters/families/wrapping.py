@@ -26,6 +26,7 @@ from converters.families.levels import stored_prefix, without_levels
 from converters.families.recognise import tensors_of
 from converters.families.reparametrised import computed
 from converters.families.source import StateDict, Unread
+from converters.families.unnamed import averages_in, placed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -84,6 +85,11 @@ def find_state_dicts(tree: object) -> list[StateDict]:
     if not found:
         return []
     elsewhere = dict(_elsewhere(tree, (), {state.path for state in found}))
+    if len(found) == 1:
+        lists = [placed(found[0], path, averages) for path, averages in averages_in(tree)]
+        found += [state for state in lists if state is not found[0]]
+        own = {state.path for state in found[1:]}
+        elsewhere = {path: t for path, t in elsewhere.items() if path[:-1] not in own}
     found = [replace(state, elsewhere=elsewhere) for state in found]
     return sorted(found, key=lambda state: len(state.path))
 

@@ -16,6 +16,7 @@ from converters.families.manifest import named_file, network_like
 from converters.families.normalising import normalised
 from converters.families.recognise import refusal
 from converters.families.source import Decision
+from converters.families.unnamed import averages_in
 from converters.families.wrapping import all_tensors, find_state_dicts
 from converters.weights.plan import make_plan
 from regnet.config import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE, RegNetConfig
@@ -170,7 +171,13 @@ def _states(checkpoint: Checkpoint, framework: str | None) -> list[StateDict]:
     wanted = framework or (found[0].framework if found else None)
     states = [state for state in found if state.framework == wanted]
     if not states:
-        raise refusal(framework, found, all_tensors(checkpoint.tree), checkpoint.path.name)
+        tensors = all_tensors(checkpoint.tree)
+        if not tensors and any(averages_in(checkpoint.tree)):
+            raise InputError(
+                f"{checkpoint.path.name} holds averaged weights without names; give the file that "
+                "holds the network's state_dict() beside them."
+            )
+        raise refusal(framework, found, tensors, checkpoint.path.name)
     if len(states) < len(found) and not framework:
         places = ", ".join(f"{state.framework}'s at {state.place}" for state in found)
         raise InputError(

@@ -44,6 +44,12 @@ def of_ema_pytorch(raw: nn.Module, averaged: nn.Module) -> State:
     }
 
 
+def of_torch_ema(network: nn.Module) -> dict[str, Any]:
+    """What torch_ema keeps, and diffusers likewise: averages of parameters(), without names."""
+    shadow = [parameter.detach().clone() for parameter in network.parameters()]
+    return {"decay": 0.99, "num_updates": 3, "shadow_params": shadow, "collected_params": None}
+
+
 def of_lightning(raw: nn.Module, averaged: nn.Module) -> dict[str, Any]:
     """What its ``WeightAveraging`` makes of a checkpoint: ``on_save_checkpoint``."""
     model = AveragedModel(averaged).state_dict()
@@ -85,6 +91,11 @@ TRAINERS: dict[str, Callable[[nn.Module, nn.Module], Any]] = {
     },
     "ema_pytorch": of_ema_pytorch,
     "Lightning": of_lightning,
+    "torch_ema": lambda raw, ema: {"model": raw.state_dict(), "ema": of_torch_ema(ema)},
+    "diffusers, in the same mapping": lambda raw, ema: {
+        "model": prefixed("net.", raw.state_dict()) | {"criterion.weight": torch.ones(3)},
+        **of_torch_ema(ema),
+    },
 }
 
 
@@ -136,3 +147,60 @@ def test_data_parallel_weights_are_not_averaged(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "net.pth")
 
     assert source_of(tmp_path / "net.pth", weights="raw").config.num_labels == 5
+
+
+def test_averages_without_names_take_the_buffers_of_the_network(tmp_path: Path) -> None:
+    raw, ema = map(NETWORKS["torchvision"], (1, 2))
+    torch.save({"model": raw.state_dict(), "ema": of_torch_ema(ema)}, tmp_path / "net.pth")
+
+    with inspected(tmp_path / "net.pth", SourceOptions(weights="ema")) as (checkpoint, inspection):
+        source = inspection.source
+        assert source.skipped == {"model": "the weights that were not chosen"}
+        for name, tensor in source.tensors.items():
+            network = raw if "running" in name or "num_batches" in name else ema
+            taken = torch.from_numpy(checkpoint.array(tensor))
+            assert torch.equal(taken, network.state_dict()[name]), name
+
+
+def exchanged(shadow: list[Tensor]) -> list[Tensor]:
+    return [shadow[1], shadow[0], *shadow[2:]]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda shadow: shadow[:-1], exchanged, lambda shadow: [*shadow, torch.ones(3)]]
+)
+def test_averages_without_names_that_are_not_the_network_s_are_left_out_and_said(
+    tmp_path: Path, change: Callable[[list[Tensor]], list[Tensor]]
+) -> None:
+    network = torchvision.build()
+    kept = of_torch_ema(network)
+    kept["shadow_params"] = change(kept["shadow_params"])
+    kept["collected_params"] = [network.state_dict()["fc.weight"]]
+    torch.save({"model": network.state_dict(), "ema": kept}, tmp_path / "net.pth")
+
+    source = source_of(tmp_path / "net.pth")
+
+    reason = "weights without names, which are not the network's one by one"
+    assert source.skipped == {"ema": reason}
+    assert f"holds averaged {reason}; leave out --weights ema" in refusal(
+        lambda: source_of(tmp_path / "net.pth", weights="ema"), "net.pth"
+    )
+
+
+def test_averages_without_names_alone_are_refused(tmp_path: Path) -> None:
+    torch.save(of_torch_ema(torchvision.build()), tmp_path / "ema.pth")
+
+    assert "holds averaged weights without names; give the file" in refusal(
+        lambda: source_of(tmp_path / "ema.pth"), "ema.pth"
+    )
+
+
+def test_averages_without_names_are_of_no_network_where_there_are_two(tmp_path: Path) -> None:
+    raw, ema = map(NETWORKS["torchvision"], (1, 2))
+    tree = {"model": raw.state_dict(), "model_ema": ema.state_dict(), "other": of_torch_ema(raw)}
+    torch.save(tree, tmp_path / "net.pth")
+
+    source = source_of(tmp_path / "net.pth", weights="ema")
+
+    assert source.skipped["model"] == "the weights that were not chosen"
+    assert "without names" in source.skipped["other"]
