@@ -40,6 +40,9 @@ SECONDS = 60.0
 MAX_ANSWER = 1 << 25
 """Bytes."""
 
+_MAX_WORDS = 1 << 12
+"""Characters of a refusal."""
+
 _START = (
     "import sys; sys.path[:] = {path!r}; "
     "from converters.checkpoint.hdf5_child import serve; serve()"
@@ -112,7 +115,11 @@ def taken(
         raise _lost(file, "it said nothing")
     if "error" in answer:
         kind = UnsafeInputError if answer["error"] == UnsafeInputError.__name__ else InputError
-        raise kind(str(answer.get("words")))
+        words = answer.get("words")
+        shown = isinstance(words, str) and words.isprintable() and words.endswith(".")
+        if not shown or len(words) > _MAX_WORDS:
+            raise _lost(file, "it said nothing that can be shown")
+        raise kind(words)
     try:
         return _tree(file, answer["tensors"], whole, layers)
     except (KeyError, TypeError, ValueError) as error:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.checkpoint import Opaque, Storage, StoredTensor, open_checkpoint
+from converters.checkpoint import Checkpoint, Opaque, Storage, StoredTensor, open_checkpoint
+from converters.checkpoint.hdf5_container import taken
 from converters.checkpoint.pickle_globals import BUILT, VALUES, qualified_name
 from converters.checkpoint.security import inspect_security
+from converters.checkpoint.source_file import SourceFile
+from fuzz.differential.named_readers import flattened
 from fuzz.differential.reading import UNREAD, Leaf, Reading, taken_apart, tensor
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from converters.checkpoint import Checkpoint
 
 
 def checkpoint(path: Path) -> Reading:
@@ -26,6 +27,30 @@ def checkpoint(path: Path) -> Reading:
         if opened.container == "safetensors":
             reading["metadata"] = ["plain", repr(sorted(opened.metadata.items()))]
         return reading
+
+
+def named(path: Path, answer: object = None) -> Reading:
+    """What is read of a file that names tensors without pickles, by their names with all levels.
+
+    Args:
+        path: It.
+        answer: Of a file of HDF5, what the process said in which h5py reads.
+
+    Raises:
+        ConversionError: It is refused.
+    """
+    if answer is None:
+        with open_checkpoint(path) as opened:
+            return _named(opened)
+    with SourceFile(path) as file:
+        tree = taken(file, {"tensors": answer}, 0, file.size)
+    with SourceFile(path) as file, Checkpoint(path, "hdf5", tree, file) as opened:
+        return _named(opened)
+
+
+def _named(opened: Checkpoint) -> Reading:
+    tree = flattened(opened.tree) if isinstance(opened.tree, dict) else opened.tree
+    return taken_apart(tree, lambda value: _leaf(opened, value))
 
 
 def _leaf(opened: Checkpoint, value: object) -> Leaf | None:

@@ -9,6 +9,7 @@ others may well refuse because of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import ConversionError
@@ -17,6 +18,7 @@ from converters.parity.contents.torchscript import read_torchscript
 from fuzz.differential import (
     archives,
     legacy_changes,
+    named_changes,
     ours,
     pickles,
     safetensors_changes,
@@ -178,6 +180,22 @@ def _checkpoints(kind: str) -> Callable[[Path, Library], tuple[Finding | None, b
     return judge
 
 
+def _named(kind: str) -> Callable[[Path, Library], tuple[Finding | None, bool, bool]]:
+    def judge(path: Path, library: Library) -> tuple[Finding | None, bool, bool]:
+        said = None
+        if kind == "hdf5":
+            answer = library.read("hdf5-answer", path)
+            if answer is None or not answer["readings"]:
+                return None, False, False
+            said = answer["readings"]["ours"]
+        reading, finding = _reading(lambda: ours.named(path, said))
+        if reading is None and finding is None:
+            return None, False, False
+        return _compared(reading, finding, library.read(kind, path))
+
+    return judge
+
+
 def _unnamed(path: Path, named: set[str]) -> Finding | None:
     """What a trusting program would import of a file that is said to be harmless."""
     try:
@@ -298,6 +316,17 @@ def _safetensors_target(_: Path, name: str) -> Target:
     )
 
 
+def _named_target(_: Path, name: str) -> Target:
+    make: Callable[[Random], bytes]
+    if name == "hdf5":
+        make = partial(named_changes.changed_hdf5, named_changes.hdf5_files())
+    elif name == "msgpack":
+        make = partial(named_changes.changed_msgpack, named_changes.msgpack_files())
+    else:
+        make = partial(named_changes.changed_mindspore, named_changes.mindspore_entries())
+    return Target(make, _named(name))
+
+
 def _artefact_target(place: Path, name: str) -> Target:
     (place / name).mkdir()
     folders = seeds.folders(place / name, name)
@@ -315,6 +344,9 @@ _MAKERS: dict[str, Callable[[Path, str], Target]] = {
     "safetensors": _safetensors_target,
     "torchscript": _artefact_target,
     "pt2": _artefact_target,
+    "hdf5": _named_target,
+    "msgpack": _named_target,
+    "mindspore": _named_target,
 }
 
 NAMES = tuple(_MAKERS)

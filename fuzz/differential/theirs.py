@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from fuzz.differential import named_readers
 from fuzz.differential.reading import UNREAD, Leaf, Reading, path_of, taken_apart, tensor
 
 if TYPE_CHECKING:
@@ -204,7 +205,8 @@ def read(kind: str, path: Path) -> dict[str, Any]:
 
     Args:
         kind: ``torch``, ``zip`` (which is mapped too), ``arrays``, ``safetensors``,
-            ``torchscript`` or ``pt2``.
+            ``torchscript``, ``pt2``, ``hdf5``, ``msgpack`` or ``mindspore``; or ``hdf5-answer``,
+            which is our own.
         path: The file.
 
     Returns:
@@ -218,6 +220,10 @@ def read(kind: str, path: Path) -> dict[str, Any]:
         "safetensors": {"safetensors": _safetensors},
         "torchscript": {"torch.jit.load": _torchscript},
         "pt2": {"torch.export.load": _exported},
+        "hdf5": {"h5py": named_readers.hdf5},
+        "hdf5-answer": {"ours": named_readers.answer},
+        "msgpack": {"flax": named_readers.flax},
+        "mindspore": {"mindspore": named_readers.mindspore},
     }
     readers["zip"] = readers["torch"] | {"mapped": _mapped}
     answer = SimpleNamespace(readings={}, refusals={})

@@ -295,6 +295,15 @@ def test_elements_behind_the_end_are_refused(
                 assert read_hdf5(file)
 
 
+@pytest.mark.parametrize("words", [None, 7, "\x1b[2J.", "a\nb.", "a", "a" * 5000 + "."])
+def test_a_refusal_that_cannot_be_shown_is_another(words: object, tmp_path: Path) -> None:
+    (tmp_path / "net.h5").write_bytes(b"")
+    with SourceFile(tmp_path / "net.h5") as file:
+        for answer in ({"error": "UnsafeInputError", "words": words}, {"error": words}):
+            with pytest.raises(InputError, match=r"net\.h5: .*it said nothing that can be shown"):
+                hdf5_container.taken(file, answer, 0, 0)
+
+
 def test_tensors_that_share_bytes_are_refused(tmp_path: Path) -> None:
     def hard_link(file: h5py.File) -> None:
         file["a"] = np.ones(3)
