@@ -116,14 +116,17 @@ def taken(
     if "error" in answer:
         kind = UnsafeInputError if answer["error"] == UnsafeInputError.__name__ else InputError
         words = answer.get("words")
-        shown = isinstance(words, str) and words.isprintable() and words.endswith(".")
-        if not shown or len(words) > _MAX_WORDS:
+        if not isinstance(words, str) or not _is_sentence(words):
             raise _lost(file, "it said nothing that can be shown")
         raise kind(words)
     try:
         return _tree(file, answer["tensors"], whole, layers)
     except (KeyError, TypeError, ValueError) as error:
         raise _lost(file, "it said what cannot be") from error
+
+
+def _is_sentence(words: str) -> bool:
+    return words.isprintable() and words.endswith(".") and len(words) <= _MAX_WORDS
 
 
 def _asked(file: SourceFile, start: int, size: int) -> object:

@@ -47,7 +47,7 @@ _SHAPES = (
     (2**62, 4),
     (True, 6),
 )
-_PLAIN = (0, -1, 2**63, 1.5, None, True, "text", b"bytes", [1, "a"], {})
+_PLAIN: tuple[Any, ...] = (0, -1, 2**63, 1.5, None, True, "text", b"bytes", [1, "a"], {})
 
 
 def hdf5_files() -> list[bytes]:

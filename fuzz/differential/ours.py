@@ -43,7 +43,7 @@ def named(path: Path, answer: object = None) -> Reading:
         with open_checkpoint(path) as opened:
             return _named(opened)
     with SourceFile(path) as file:
-        tree = taken(file, {"tensors": answer}, 0, file.size)
+        tree = taken(file, {"tensors": answer}, Storage(path, 0, file.size, None, ""))
     with SourceFile(path) as file, Checkpoint(path, "hdf5", tree, file) as opened:
         return _named(opened)
 

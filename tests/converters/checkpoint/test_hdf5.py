@@ -299,9 +299,10 @@ def test_elements_behind_the_end_are_refused(
 def test_a_refusal_that_cannot_be_shown_is_another(words: object, tmp_path: Path) -> None:
     (tmp_path / "net.h5").write_bytes(b"")
     with SourceFile(tmp_path / "net.h5") as file:
+        whole = Storage(file.path, 0, 0, None, "")
         for answer in ({"error": "UnsafeInputError", "words": words}, {"error": words}):
             with pytest.raises(InputError, match=r"net\.h5: .*it said nothing that can be shown"):
-                hdf5_container.taken(file, answer, 0, 0)
+                hdf5_container.taken(file, answer, whole)
 
 
 def test_tensors_that_share_bytes_are_refused(tmp_path: Path) -> None:
