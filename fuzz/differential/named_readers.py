@@ -60,10 +60,12 @@ def flax(path: Path) -> Reading:
     """As ``flax.serialization.msgpack_restore`` and transformers, which takes collections apart."""
     tree = msgpack.unpackb(path.read_bytes(), ext_hook=_of_extension, raw=False)
     tree = _joined(tree)
-    parameters, statistics = tree.get("params"), tree.get("batch_stats", {})
-    if isinstance(parameters, dict) and isinstance(statistics, dict):
-        rest = {k: v for k, v in tree.items() if k not in ("params", "batch_stats")}
-        tree = flattened(parameters) | flattened(statistics) | rest
+    collections = {name: tree[name] for name in ("params", "batch_stats") if name in tree}
+    if all(isinstance(collection, dict) for collection in collections.values()):
+        rest = {key: value for key, value in tree.items() if key not in collections}
+        for collection in collections.values():
+            rest |= flattened(collection)
+        tree = rest
     return taken_apart(flattened(tree), leaf_of)
 
 

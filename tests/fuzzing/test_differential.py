@@ -339,8 +339,14 @@ def test_weights_without_bytes_kill_no_library(library: Library, tmp_path: Path)
 
 
 QUICK = {
-    **{"zip": 300, "pickle": 300, "legacy": 300, "safetensors": 2000, "torchscript": 50},
-    **{"hdf5": 200, "msgpack": 500, "mindspore": 1000},
+    "zip": 300,
+    "pickle": 300,
+    "legacy": 300,
+    "safetensors": 2000,
+    "torchscript": 50,
+    "hdf5": 200,
+    "msgpack": 500,
+    "mindspore": 1000,
 }
 """Cases of each target; all together take some ten seconds."""
 
