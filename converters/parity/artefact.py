@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from converters.errors import ConversionError, InputError, in_words, is_short_of_memory
+from converters.errors import (
+    ConversionError,
+    InputError,
+    UnsafeInputError,
+    in_words,
+    is_short_of_memory,
+    said,
+)
 from converters.formats.confined.runtime import ConfinedRuntime
 from converters.formats.memory import MemoryShortError
 from converters.formats.registry import FORMATS
@@ -15,7 +22,7 @@ from converters.parity.compare.sides import kind_of
 from converters.parity.contents.found import Proof, prove
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import FLOAT32, run
-from converters.parity.verdict import NOT_RUN, Measurement, Verdict, judge
+from converters.parity.verdict import NOT_RUN, PROVEN, Measurement, Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,6 +139,9 @@ def judge_artefact(  # noqa: PLR0913 -- what is known of it already is an option
     except MemoryShortError as error:
         return replace(verdict, not_run=str(error), found=found)
     except Exception as error:
+        if isinstance(error, UnsafeInputError) and proof.graph == PROVEN:
+            why = said(error).removeprefix(path.name).partition(";")[0].strip()
+            return replace(verdict, not_run=f"it {why}", found=found)
         if isinstance(error, ConversionError) and not (is_foreign and type(error) is InputError):
             raise
         if not confined and is_short_of_memory(error):

@@ -73,7 +73,8 @@ def prove(
     named = certify(folder, kind, path, weights_sha256=weights_sha256)
     if FORMATS[kind].tag not in _READ or named.graph_compared:
         return Proof(named)
-    is_ours = _is_ours(folder, kind, path)
+    is_onnx, contents = FORMATS[kind].tag == _ONNX, _by_name(folder, kind, path)
+    is_ours = _is_ours(folder, is_onnx, path, contents)
     try:
         by_graph, is_its_network = _by_graph(folder, path)
     except OtherNodeError as error:
@@ -83,7 +84,8 @@ def prove(
         return Proof(named, None, is_ours)  # whatever runs it says why it does not
     except ConversionError as error:
         graph = f"graph not proven: {_clause(error, path)}"
-        return Proof(named if is_ours else None, graph, is_ours)
+        is_damaged = contents is None and not is_onnx
+        return Proof(named if is_ours or is_damaged else None, graph, is_ours)
     if is_ours:
         wrong = tuple(dict.fromkeys((*named.wrong, *by_graph.wrong)))
         by_graph = replace(named, wrong=wrong, graph_compared=True)
@@ -102,27 +104,27 @@ def _by_graph(folder: ConvertedFolder, path: Path) -> tuple[TensorCertificate, b
         return audited(folder, whole), not contents.faults
 
 
-def _is_ours(folder: ConvertedFolder, kind: str, path: Path) -> bool:
+def _by_name(folder: ConvertedFolder, kind: str, path: Path) -> Contents | None:
+    """What the kind's own reader finds; None if it gives up, of which the certificate speaks."""
+    try:
+        return contents_of(folder, kind, path)
+    except Exception:  # noqa: BLE001 -- what a damaged file leads to has any class
+        return None
+
+
+def _is_ours(folder: ConvertedFolder, is_onnx: bool, path: Path, contents: Contents | None) -> bool:
     """Whether tensors are to be held to the names that this project gives them.
 
     ONNX files say who wrote them, which matters: exporters fold batch norms and keep the names.
-    Modules of torch keep both names and values, so there most names decide. What cannot be read is
-    not excused from anything.
+    Modules of torch keep both names and values, so there most names decide.
     """
-    try:
-        contents: Contents | None = contents_of(folder, kind, path)
-    except Exception:  # noqa: BLE001 -- what a damaged file leads to has any class
-        contents = None
-    if FORMATS[kind].tag != _ONNX:
-        return contents is None or 2 * _known(folder, contents) > len(contents.tensors)
-    if contents is not None:
-        return contents.marked
-    model = parsed(path)
-    return model is None or model.producer_name == PRODUCER
-
-
-def _known(folder: ConvertedFolder, contents: Contents) -> int:
-    return sum(held.name in folder.tensors for held in contents.tensors)
+    if is_onnx and contents is None:
+        model = parsed(path)
+        return model is None or model.producer_name == PRODUCER
+    if is_onnx or contents is None:
+        return contents is not None and contents.marked
+    known = sum(held.name in folder.tensors for held in contents.tensors)
+    return 2 * known > len(contents.tensors)
 
 
 def _clause(error: ConversionError, path: Path) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper
 
 from converters.errors import InputError, UnsafeInputError
@@ -22,6 +23,7 @@ from converters.parity.artefact import format_of, judge_artefact
 from converters.parity.contents.found import Proof, prove
 from converters.parity.truth import Truth
 from converters.parity.verdict import PROVEN
+from regnet import RegNetForImageClassification
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from converters.parity.verdict import Verdict
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "onnx"
+
+SHAPE = (3, 3, 40, 56)
+"""Of the images: batch, channels, height, width."""
 
 SOURCES = {"y": "torch-plain-y", "trunk": "torch-plain-odd"}
 """What the folders are made of: files with batch norms, of whose networks there are folded ones."""
@@ -47,7 +52,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ConvertedFold
 @pytest.fixture(scope="module")
 def truths(folders: dict[str, ConvertedFolder]) -> dict[str, Truth]:
     """On a few small images."""
-    pixels = np.random.default_rng(1).standard_normal((3, 3, 40, 56)).astype(np.float32)
+    pixels = np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32)
     return {name: Truth(folder, {"odd": pixels}) for name, folder in folders.items()}
 
 
@@ -320,6 +325,47 @@ def test_weights_elsewhere_are_unsafe_as_before(
 
     with pytest.raises(UnsafeInputError, match="outside of its"):
         judged(changed(point_away, tmp_path))
+
+
+# Programs of torch.export.
+
+
+class Wrapped(torch.nn.Module):
+    """A network whose tensors have other names than ours."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.inside = network
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.inside(pixels).logits
+        return logits
+
+
+def test_a_program_is_proven_and_run_unless_loading_it_would_unpickle(
+    judged: Callable[..., Verdict], folders: dict[str, ConvertedFolder], tmp_path: Path
+) -> None:
+    """As what torch keeps of example inputs does."""
+    network = RegNetForImageClassification.from_pretrained(folders["y"].path).eval()
+    path = tmp_path / "any.pt2"
+    exported = torch.export.export(Wrapped(network), (torch.zeros(SHAPE),))
+    torch.export.save(exported, path)
+
+    pickled = judged(path, kind="pt2")
+
+    assert (pickled.outcome, pickled.passed, pickled.graph) == ("not run", True, PROVEN)
+    assert "which can run any code when it is loaded" in (pickled.not_run or "")
+    assert pickled.tensors is not None
+    assert (pickled.tensors.identical, pickled.tensors.recomputed) == (122, 0)
+    exported.example_inputs = None
+    torch.export.save(exported, path)
+    plain = judged(path, kind="pt2")
+    assert (plain.outcome, plain.graph, plain.not_compared) == ("pass", PROVEN, None)
+    with torch.no_grad():
+        network.classifier[1].bias[0] += 1e-6
+    torch.export.save(exported, path)
+    (wrong,) = (judged(path, kind="pt2").tensors or pickled.tensors).wrong
+    assert wrong.startswith("classifier.1.bias differs from the weights in 1 of 5 values")
 
 
 # Files that lie elsewhere.
