@@ -87,11 +87,20 @@ class PickleMachine:
         label: What messages call the pickle.
         find_storage: Told of every storage the pickle mentions.
         has_views: Whether a mention may end with a view of the storage, as in legacy files.
+        of_script: Whether it may end with None, as in TorchScript of torch 1.4 and 1.5.
     """
 
-    def __init__(self, label: str, find_storage: FindStorage, *, has_views: bool = False) -> None:
+    def __init__(
+        self,
+        label: str,
+        find_storage: FindStorage,
+        *,
+        has_views: bool = False,
+        of_script: bool = False,
+    ) -> None:
         self._label = label
         self._has_views = has_views
+        self._no_view: list[Tree] = [None] if of_script else []
         self._find_storage = find_storage
         self._stack: list[Tree] = []
         self._below: list[list[Tree]] = []  # what was on the stack at each open mark
@@ -375,7 +384,7 @@ class PickleMachine:
     def _storage(self, dtype: str, key: str, numel: int, view: list[Tree]) -> StoredTensor:
         if numel < 0:
             raise ValueError(f"a storage of {numel} elements")
-        if len(view) > int(self._has_views):
+        if view and not self._has_views and view != self._no_view:
             raise ValueError("a view of a storage, which only legacy files have")
         if numel and self._dtypes.setdefault(key, dtype) != dtype:
             # torch takes the type with which a storage is mentioned first.

@@ -157,7 +157,11 @@ class SkimmedPickle(PickleSource):
 
 
 def read_pickle(
-    source: PickleSource, find_storage: FindStorage = no_storage, *, has_views: bool = False
+    source: PickleSource,
+    find_storage: FindStorage = no_storage,
+    *,
+    has_views: bool = False,
+    of_script: bool = False,
 ) -> Tree:
     """Read one pickle, leaving ``source`` behind its end; for the rest see :class:`PickleMachine`.
 
@@ -165,7 +169,7 @@ def read_pickle(
         InputError: It is damaged, cut short, or too large to be the pickle of a checkpoint.
         UnsafeInputError: It would run code in a reader that does what it says.
     """
-    machine = PickleMachine(source.label, find_storage, has_views=has_views)
+    machine = PickleMachine(source.label, find_storage, has_views=has_views, of_script=of_script)
     position = source.tell()
     try:
         for name, argument, position in _plain_instructions(source, machine.expects_elements):

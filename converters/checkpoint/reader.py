@@ -21,6 +21,7 @@ from converters.checkpoint.pickle_reader import PickleSource, SkimmedPickle, rea
 from converters.checkpoint.pickled_modules import state_dicts_of
 from converters.checkpoint.pt2_container import is_pt2, read_pt2
 from converters.checkpoint.safetensors_container import read_safetensors
+from converters.checkpoint.script_container import read_script
 from converters.checkpoint.sniff import (
     HEAD_SIZE,
     describe_wrong_file,
@@ -31,8 +32,8 @@ from converters.checkpoint.sniff import (
 )
 from converters.checkpoint.source_file import Closing, SourceFile, damaged
 from converters.checkpoint.values import Beside, Run, Storage, StoredTensor, Tree
-from converters.checkpoint.zip_container import checksum_error, read_zip
-from converters.checkpoint.zip_directory import ZIP_START, ZipDirectory
+from converters.checkpoint.zip_container import ZipArchive, checksum_error, read_archive
+from converters.checkpoint.zip_directory import ZIP_START
 from converters.errors import InputError, UnsafeInputError, printable
 from regnet.files.dtypes import ELEMENT_TYPES
 
@@ -64,7 +65,8 @@ class Checkpoint(Closing):
         path: What was named: the file, the folder of several, or one of these.
         container: How it is laid out: ``zip``, ``legacy``, ``pickle`` (one of NumPy's arrays),
             ``npz``, ``safetensors``, ``keras``, ``hdf5``, ``msgpack``, ``mindspore``, ``onnx`` or
-            ``pt2``; several files as ``folder``, ``shard_list``, ``slice_list`` or ``distributed``.
+            ``pt2`` or ``torchscript``; several files as ``folder``, ``shard_list``, ``slice_list``
+            or ``distributed``.
         tree: What it holds, keys as saved and in their order; of safetensors, tensors by name, and
             of a module that was pickled whole its state dict.
         modules: The classes of such modules, by the keys that lead to each.
@@ -429,12 +431,17 @@ def _without_pickles(file: SourceFile, head: bytes) -> Checkpoint | None:
 
 
 def _zip_checkpoint(file: SourceFile) -> Checkpoint:
-    directory = ZipDirectory(file)
-    if not is_pt2(directory):
-        return Checkpoint(file.path, "zip", read_zip(file), file)
-    contents = read_pt2(file, directory)
-    checkpoint = Checkpoint(file.path, "pt2", contents.tree, file)
-    checkpoint.graph = contents.graph
+    archive = ZipArchive(file)
+    if is_pt2(archive.directory):
+        contents = read_pt2(file, archive.directory)
+        checkpoint = Checkpoint(file.path, "pt2", contents.tree, file)
+        checkpoint.graph = contents.graph
+        return checkpoint
+    if not archive.is_script:
+        return Checkpoint(file.path, "zip", read_archive(archive), file)
+    graph, tensors = read_script(archive)
+    checkpoint = Checkpoint(file.path, "torchscript", tensors, file)
+    checkpoint.graph = graph
     return checkpoint
 
 

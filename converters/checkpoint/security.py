@@ -172,17 +172,20 @@ def _tensors(tree: Tree) -> int:
 
 
 def _read(file: SourceFile, kind: str) -> Checkpoint | ConversionError | None:
-    """What the project's own readers find in a file, or why they do not take it."""
+    """What the project's own readers find in a file, or why they do not take it.
+
+    Of a program they follow the way of the images alone, so nothing is known of what it does.
+    """
+    if kind == "torchscript":
+        return UnsafeInputError(
+            f"{file.name}: is a TorchScript archive, a program that torch.jit.load runs with "
+            f"operators that can read and write files; nothing was run, {ADVICE}."
+        )
     try:
         if kind == "onnx":
             require_readable(file.path)
         elif kind != "numpy":  # which holds no network, and nothing else than its pickles
             return read_checkpoint(file)
     except (InputError, UnsafeInputError) as error:
-        if kind == "torchscript":
-            return UnsafeInputError(
-                f"{file.name}: is a TorchScript archive, a program that torch.jit.load "
-                f"runs with operators that can read and write files; nothing was run, {ADVICE}."
-            )
         return error
     return None

@@ -1,4 +1,7 @@
-"""The zip archive that torch.save writes since 1.6: one pickle, and one entry for each storage."""
+"""The zip archive that torch.save writes since 1.6: one pickle, and one entry for each storage.
+
+Those of torch.jit.save are of the same layout, with code besides.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ _LAYOUT: dict[str, tuple[bytes, str]] = {
 """Entries that torch reads before all others (``_load`` in torch/serialization.py, and
 caffe2/serialize/versions.h): what they may say, and what to say where they say something else."""
 
-_OF_CHECKPOINTS = ("data.pkl", "data/", *_LAYOUT, ".format_version", ".data/serialization_id")
+OF_CHECKPOINTS = ("data.pkl", "data/", *_LAYOUT, ".format_version", ".data/serialization_id")
 """The entries that torch.save writes: one pickle, the bytes of tensors, short texts."""
 
 
@@ -64,22 +67,15 @@ def read_zip(file: SourceFile | FilePart) -> Tree:
         InputError: It is truncated, damaged, or another kind of zip archive.
         UnsafeInputError: It names code to run, or different programs would read it differently.
     """
-    archive = _Archive(file)
-    place = archive.locate("data.pkl")
-    label = f"{file.name}, {place.label}"
-    if place.length > MAX_PICKLE:
-        raise InputError(
-            f"{label}: has {place.length} bytes, too many for a checkpoint; save the state dict "
-            "alone."
-        )
-    pickle = file.read(place.offset - file.origin[1], place.length)
-    file.require_unchanged()
-    if place.crc32 is not None and crc32(pickle) != place.crc32:
-        raise checksum_error(place)
-    source = PickleSource(Found(label, pickle, (file.path, place.offset)))
-    tree = read_pickle(source, archive.find_storage)  # first, since it may be an attack
+    return read_archive(ZipArchive(file))
+
+
+def read_archive(archive: ZipArchive) -> Tree:
+    """The same of an archive that is open."""
+    archive.require_kind(script=False)
+    tree = archive.unpickled("data")  # first, since it may be an attack
     archive.require_known_layout()
-    require_no_code_beside(file, archive.directory, _OF_CHECKPOINTS)
+    require_no_code_beside(archive.file, archive.directory, OF_CHECKPOINTS)
     return tree
 
 
@@ -89,39 +85,104 @@ def checksum_error(storage: Storage) -> InputError:
     return damaged(f"{printable(storage.path.name)}, {storage.label}", what)
 
 
-class _Archive:
-    """An archive that torch.save wrote.
+class ZipArchive:
+    """An archive that torch.save or torch.jit.save wrote.
 
     Attributes:
+        file: Where it is read from.
         directory: Its entries.
+        is_script: Whether it is of torch.jit.save.
+
+    Raises:
+        InputError: It is truncated or damaged.
+        UnsafeInputError: Different programs would find other entries in it.
     """
 
     def __init__(self, file: SourceFile | FilePart) -> None:
-        self._file = file
+        self.file = file
         self._storages: dict[str, Storage] = {}
         self.directory = ZipDirectory(file)
         self.directory.require_one_reading()
         self._entries = {entry.name: entry for entry in self.directory.entries}
         # With `torch.serialization.set_crc32_options(False)` torch writes zeros for all of them.
         self._has_checksums = any(entry.crc32 for entry in self.directory.entries)
-        self._folder = self._require_checkpoint()
+        inside = [entry.inside for entry in self.directory.entries]
+        self.is_script = any(name.startswith(SCRIPT) for name in inside)
+        self._folder = ""
 
-    def _require_checkpoint(self) -> str:
+    def require_kind(self, *, script: bool) -> None:
+        """Check that it is of a kind, before anything in it is read.
+
+        Raises:
+            InputError: It is of another.
+            UnsafeInputError: It is of one whose loader runs what is in it, or has several folders.
+        """
         inside = [entry.inside for entry in self.directory.entries]
         for starts, what, error in _OTHER_ARCHIVES:
+            if script and starts == SCRIPT:
+                continue
             if any(name.startswith(starts) for name in inside):
                 raise error(
-                    f"{self._file.name}: is {what}; name a checkpoint with a state dict instead."
+                    f"{self.file.name}: is {what}; name a checkpoint with a state dict instead."
                 )
         if "data.pkl" not in inside:
             raise InputError(
-                f"{self._file.name}: is a zip archive but no checkpoint, for it has no data.pkl; "
+                f"{self.file.name}: is a zip archive but no checkpoint, for it has no data.pkl; "
                 "if the checkpoint is inside, unpack it."
             )
-        return self.directory.require_one_folder()
+        self._folder = self.directory.require_one_folder()
 
-    def require_known_layout(self) -> None:
+    def unpickled(self, name: str) -> Tree:
+        """What ``NAME.pkl`` says; its tensors lie in the folder ``NAME``.
+
+        Raises:
+            InputError: It is missing, damaged, or too large.
+            UnsafeInputError: It names code to run.
+        """
+        place = self.locate(f"{name}.pkl")
+        label = f"{self.file.name}, {place.label}"
+        if place.length > MAX_PICKLE:
+            raise InputError(
+                f"{label}: has {place.length} bytes, too many for a checkpoint; save the state "
+                "dict alone."
+            )
+        pickle = self.file.read(place.offset - self.file.origin[1], place.length)
+        self.file.require_unchanged()
+        if place.crc32 is not None and crc32(pickle) != place.crc32:
+            raise checksum_error(place)
+        source = PickleSource(Found(label, pickle, (place.path, place.offset)))
+
+        def find(key: str, dtype: str, numel: int) -> Storage:
+            return self._find_storage(name, key, dtype, numel)
+
+        return read_pickle(source, find, of_script=self.is_script)
+
+    def text(self, name: str, most: int) -> bytes | None:
+        """An entry that may be compressed, by its name without the folder; None if it is missing.
+
+        Raises:
+            InputError: It has more bytes than ``most``, is damaged or encrypted.
+        """
+        entry = self._entries.get(f"{self._folder}/{name}")
+        if entry is None:
+            return None
+        where = f"{self.file.name}, {printable(entry.name)}"
+        if entry.size > most:
+            raise InputError(
+                f"{where}: has {entry.size} bytes, more than of any RegNet; name the checkpoint it "
+                "was made from."
+            )
+        data = self.directory.content(entry, max(entry.size, min(entry.stored, 2 * most)) + 1)
+        wrong = len(data) != entry.size or (self._has_checksums and crc32(data) != entry.crc32)
+        if wrong or entry.flags & ENCRYPTED:
+            raise damaged(where, "is damaged or encrypted", "the file")
+        return data
+
+    def require_known_layout(self) -> int:
         """Check what torch says of the archive in entries of its own, without which it reads none.
+
+        Returns:
+            The version of the layout, and of the operators that code calls.
 
         Raises:
             InputError: The file is of another version, or of a big-endian machine, whose weights
@@ -129,31 +190,32 @@ class _Archive:
         """
         if not any(f"{self._folder}/{name}" in self._entries for name in ("version", _VERSION)):
             what = "is no checkpoint of torch.save, for it has no entry called version"
-            raise damaged(self._file.name, what, "the file")
+            raise damaged(self.file.name, what, "the file")
+        version = 0
         for name, (pattern, advice) in _LAYOUT.items():
             if f"{self._folder}/{name}" not in self._entries:
                 continue  # versions of torch differ in what they say
             place = self.locate(name)
-            start = place.offset - self._file.origin[1]
-            said = self._file.read(start, min(place.length, 32))
+            start = place.offset - self.file.origin[1]
+            said = self.file.read(start, min(place.length, 32))
             if re.fullmatch(pattern, said) is None:
                 raise InputError(
-                    f"{self._file.name}, {place.label}: is {printable(repr(said)[1:])}, {advice}."
+                    f"{self.file.name}, {place.label}: is {printable(repr(said)[1:])}, {advice}."
                 )
+            if name.endswith("version"):
+                version = int(said)
+        return version
 
-    def find_storage(self, key: str, dtype: str, numel: int) -> Storage:
-        """Return the storage ``key``; see :data:`converters.checkpoint.pickle_machine.FindStorage`.
-
-        Raises:
-            InputError: It is not there, or has another size than the pickle says.
-        """
-        if key not in self._storages:
-            self._storages[key] = self.locate(f"data/{key}")
-        storage = self._storages[key]
+    def _find_storage(self, folder: str, key: str, dtype: str, numel: int) -> Storage:
+        """Return a storage; see :data:`converters.checkpoint.pickle_machine.FindStorage`."""
+        name = f"{folder}/{key}"
+        if name not in self._storages:
+            self._storages[name] = self.locate(name)
+        storage = self._storages[name]
         if storage.length != numel * item_size(dtype):
-            said = f"data.pkl says {numel} elements of {dtype}"
+            said = f"{folder}.pkl says {numel} elements of {dtype}"
             what = f"has {storage.length} bytes where {said}"
-            raise damaged(f"{self._file.name}, {storage.label}", what, "the file")
+            raise damaged(f"{self.file.name}, {storage.label}", what, "the file")
         return storage
 
     def locate(self, name: str) -> Storage:
@@ -164,9 +226,9 @@ class _Archive:
         """
         entry = self._entries.get(f"{self._folder}/{name}")
         if entry is None:
-            where = f"{self._file.name}, {printable(f'{self._folder}/{name}')}"
+            where = f"{self.file.name}, {printable(f'{self._folder}/{name}')}"
             raise damaged(where, "is missing", "the file")
-        return stored_bytes(self._file, self.directory, entry, has_checksums=self._has_checksums)
+        return stored_bytes(self.file, self.directory, entry, has_checksums=self._has_checksums)
 
 
 def stored_bytes(

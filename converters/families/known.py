@@ -105,6 +105,7 @@ FAMILIES = {
     "kecam": Known("converters.families.kecam", r"stack1_block1_deep_1_conv\.kernel"),
     "onnx": Known("converters.families.onnx", NOTHING),
     "pt2": Known("converters.families.pt2", NOTHING),
+    "torchscript": Known("converters.families.torchscript", NOTHING),
 }
 """Name on the command line to framework; it is also the name of the framework's keymap."""
 

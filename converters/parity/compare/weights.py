@@ -186,8 +186,6 @@ def _with_artefact(folder: ConvertedFolder, artefact: ArtefactSide) -> Weights:
 
 def _by_graph(folder: ConvertedFolder, artefact: ArtefactSide) -> Weights:
     """Compare weights with another tool's artefact, by what its graph says they are for."""
-    if artefact.kind != ONNX:
-        return Weights(decides=False, note="not compared: another tool wrote the artefact")
     try:
         contents = read_graph(folder, artefact.path)
     except ConversionError as error:

@@ -131,11 +131,8 @@ def test_another_tools_artefact_is_judged_by_the_checkpoint(shelf: Path, other: 
     comparison = compared(shelf / "pycls.pyth", shelf / other)
 
     assert comparison.same
-    if other == "traced.pt":
-        assert comparison.weights.note == "not compared: another tool wrote the artefact"
-    else:
-        assert comparison.weights.note == "graph proven"
-        assert comparison.weights.identical + comparison.weights.recomputed > 50
+    assert comparison.weights.note == "graph proven"
+    assert comparison.weights.identical + comparison.weights.recomputed > 50
     assert len(comparison.distances) == (1 if other in {"fixed.onnx", "pairs.onnx"} else 7)
     for distance in comparison.distances:
         assert distance.sqnr_db is None or distance.sqnr_db > 100
