@@ -70,6 +70,7 @@ SIGNATURES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "detach": (("self",), ()),
     "div": (("self", "other"), ("rounding_mode",)),
     "dropout": (("input",), ("p", "train")),
+    "elu": (("self",), ("alpha", "scale", "input_scale")),
     "erf": (("self",), ()),
     "flatten": (("self",), ("start_dim", "end_dim")),
     "gelu": (("self",), ("approximate",)),

@@ -180,6 +180,14 @@ def _silu(reader: GraphReader, node: Node) -> None:
     steps.activation(reader, node, "silu")
 
 
+def _elu(reader: GraphReader, node: Node) -> None:
+    """What selu is decomposed to."""
+    reader.only(node, alpha=steps.SELU_ALPHA, scale=steps.SELU_SCALE, input_scale=1)
+    if not {"alpha", "scale"} <= set(node.attributes):
+        raise reader.unfit(node, "is no selu")
+    steps.activation(reader, node, "selu")
+
+
 def _number(reader: GraphReader, node: Node, index: int, name: str) -> float | None:
     """An operand that is a number, among attributes or constants."""
     stated = node.attributes.get(name)
@@ -226,6 +234,7 @@ OPERATORS: Operators = {
     "detach": _alias,
     "div": _div,
     "dropout": _dropout,
+    "elu": _elu,
     "erf": steps.function,
     "flatten": _flatten,
     "gelu": steps.gelu,

@@ -209,7 +209,7 @@ def _gemm(reader: GraphReader, node: Node) -> None:
 
 
 def _selu(reader: GraphReader, node: Node) -> None:
-    reader.only(node, alpha=1.6732632423543772, gamma=1.0507009873554805)
+    reader.only(node, alpha=steps.SELU_ALPHA, gamma=steps.SELU_SCALE)
     steps.activation(reader, node, "selu")
 
 

@@ -23,6 +23,10 @@ NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
 """A batch norm's tensors, as its second and further inputs."""
 
 
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+"""Of its paper, as every framework has them."""
+
+
 def kernel_pad(reader: GraphReader, node: Node, weight: StoredTensor) -> int:
     """How many zeros belong on every side of what is convolved with a kernel."""
     height, width = weight.shape[2:]

@@ -211,6 +211,23 @@ def test_every_attribute_of_every_node_is_looked_at(
     assert changes > 100
 
 
+SELU = {"alpha": 1.6732632423543772, "scale": 1.0507009873554805}
+
+
+def test_selu_is_read_as_it_is_decomposed(saved: Callable[..., Path]) -> None:
+    graph = graph_of(saved("timm-x"))
+
+    def with_elu(**attributes: Any) -> Graph:
+        nodes = (replace(n, op="elu", attributes=attributes) for n in graph.nodes if n.op == "relu")
+        others = {node.outputs: node for node in nodes}
+        return replace(graph, nodes=tuple(others.get(n.outputs, n) for n in graph.nodes))
+
+    assert network_of(with_elu(**SELU), "model.pt2").config.hidden_act == "selu"
+    for attributes in ({}, {**SELU, "alpha": 1.0}, {**SELU, "scale": 1.0}):
+        with pytest.raises(InputError, match=r"its node aten\.elu '.*'"):
+            network_of(with_elu(**attributes), "model.pt2")
+
+
 def node_of(graph: Any, target: str, index: int = 0) -> Any:
     nodes = [n for n in graph["graph_module"]["graph"]["nodes"] if f".{target}." in n["target"]]
     return nodes[index]
