@@ -89,8 +89,10 @@ def _pool(reader: GraphReader, node: Node) -> None:
 
 def _mean(reader: GraphReader, node: Node) -> None:
     reader.only(node, dim=..., keepdim=..., dtype=None)
-    keeps = bool(node.attributes.get("keepdim", 0))
-    steps.mean(reader, node, _dims(reader, node, "dim"), keeps=keeps)
+    keeps = node.attributes.get("keepdim", 0)
+    if keeps not in {0, 1}:
+        raise reader.unfit(node, f"has keepdim {shown(keeps)}")
+    steps.mean(reader, node, _dims(reader, node, "dim"), keeps=keeps == 1)
 
 
 def _flatten(reader: GraphReader, node: Node) -> None:

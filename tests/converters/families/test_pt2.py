@@ -179,7 +179,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "batch_norm": {"eps": 1e-3, "training": True},
     "_native_batch_norm_legit_no_training": {"eps": 1e-3},
     "adaptive_avg_pool2d": {"output_size": (2, 2)},
-    "mean": {"dim": (2,), "dtype": "float16"},
+    "mean": {"dim": (2,), "keepdim": "the value x", "dtype": "float16"},
     "add": {"alpha": 2},
     "addmm": {"alpha": 2, "beta": 0.5},
     "flatten": {"start_dim": 0, "end_dim": 1},
