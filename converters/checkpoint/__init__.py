@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.checkpoint.beside import index_of, is_of_folder, of_file, open_folder
+from converters.checkpoint.beside import (
+    graph_in,
+    index_of,
+    is_of_folder,
+    of_file,
+    of_folder,
+    open_folder,
+)
 from converters.checkpoint.deepspeed import require_no_part, whole_network_in
 from converters.checkpoint.distributed import distributed_in, open_distributed, require_no_piece
 from converters.checkpoint.lists import complete
@@ -22,7 +29,7 @@ def open_any(path: Path) -> Checkpoint:
     A file named inside a folder of Hugging Face's libraries is read as the folder is: with its
     configuration, and of a shard or an index all shards; and so is one that is told of by its
     configuration, where that is named. A folder may also be one of torch.distributed.checkpoint
-    or DeepSpeed.
+    or DeepSpeed, or hold an ONNX file with its configuration.
 
     Raises:
         ConversionError: See :func:`open_checkpoint`; or one of several files is missing.
@@ -32,9 +39,12 @@ def open_any(path: Path) -> Checkpoint:
         if pieces is not None:
             return open_distributed(path, pieces)
         whole = whole_network_in(path)
-        return open_checkpoint(whole) if whole else open_folder(path)
+        if whole is not None:
+            return open_checkpoint(whole)
+        graph = graph_in(path)
+        return open_folder(path) if graph is None else _open_graph(graph, path)
     if is_of_folder(path):
-        return open_folder(path.parent)
+        return open_any(path.parent)
     require_no_piece(path)
     require_no_part(path)
     index = index_of(path) if is_file(path) else None
@@ -44,6 +54,13 @@ def open_any(path: Path) -> Checkpoint:
     with checkpoint.closed_on_error():
         if not complete(checkpoint):
             checkpoint.beside = of_file(path)
+        return checkpoint
+
+
+def _open_graph(graph: Path, folder: Path) -> Checkpoint:
+    checkpoint = open_checkpoint(graph)
+    with checkpoint.closed_on_error():
+        checkpoint.beside = of_folder(folder)
         return checkpoint
 
 

@@ -79,7 +79,11 @@ _OF_A_FOLDER = re.compile(
 
 _STALE = "named like a shard, but not by the index"
 
+_GRAPHS = ("model.onnx", "onnx/model.onnx")
+
 _ENDINGS = frozenset({".bin", ".ckpt", ".pt", ".pth", ".pyth", ".safetensors", ".tar", ".torch"})
+_WITH_WEIGHTS = _ENDINGS | {".h5", ".msgpack", ".distcp"}
+"""How the names of files end that hold a network's weights, and no graph."""
 
 
 def of_folder(folder: Path) -> Beside:
@@ -175,6 +179,27 @@ def _is_regnets(path: Path) -> bool:
     except InputError:
         return False
     return keys.get("model_type") == "regnet" or str(keys.get("architecture")).startswith("regnet")
+
+
+def graph_in(folder: Path) -> Path | None:
+    """The ONNX file that stands for a network in a folder without weights of any other kind.
+
+    It is ``model.onnx``, as optimum calls it, there or in ``onnx``, where transformers.js looks for
+    it; else the only one there is.
+
+    Raises:
+        InputError: If there are several, and none has that name.
+    """
+    if any(path.suffix in _WITH_WEIGHTS for path in folder.iterdir()):
+        return None
+    for name in _GRAPHS:
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(path for path in folder.glob("*.onnx") if path.is_file())
+    if len(found) > 1:
+        listed = " and ".join(path.name for path in found)
+        raise InputError(f"{folder}: holds several ONNX files, {listed}; name one of these files.")
+    return found[0] if found else None
 
 
 def open_folder(path: Path, index: Path | None = None) -> Checkpoint:

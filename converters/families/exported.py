@@ -1,21 +1,27 @@
 """Exported files of any kind as sources: read by the graph, whatever tensors are called.
 
-A graph says what the network computes, and seldom how its images are made.
+A graph says what the network computes, and seldom how its images are made: that is in the files of
+transformers or timm that exporters such as optimum leave beside it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import StoredTensor
 from converters.errors import InputError, first
 from converters.families.graph_network import network_of
 from converters.families.reading import choose_state, source_of
 from converters.families.source import Decision, StateDict
+from converters.families.timm import with_folder as in_timm
+from converters.families.timm_config import TimmConfig
+from converters.families.transformers import with_folder as in_transformers
 from regnet.architecture import COUNTER
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from converters.checkpoint import Checkpoint
     from converters.families.family import Found
     from converters.families.graph_network import GraphNetwork
@@ -50,12 +56,16 @@ def read_exported(found: Found, kind: str, version: str, how: str) -> Source:
         how: In which manner it is read.
 
     Raises:
-        InputError: If it is none of the kind that is asked for, or its graph is no RegNet.
+        InputError: If it is none of the kind that is asked for, its graph is no RegNet, or is
+            another than what lies beside it says.
     """
     graph = found.checkpoint.graph
     if graph is None:
         raise InputError(f"{found.where} is no {kind} file; convert it with `regnet convert`.")
     network = network_of(graph, found.where)
+    timm = TimmConfig.of(found.checkpoint) if _is_timms(found.checkpoint.beside.config) else None
+    if timm:
+        found = found.by(preprocessing=timm.preprocessing)
     state, weights, skipped = choose_state(found)
     state = replace(state, tensors=_with_counters(found.checkpoint, network))
     source = source_of(found, state, weights, skipped)
@@ -63,8 +73,27 @@ def read_exported(found: Found, kind: str, version: str, how: str) -> Source:
         "as the graph computes", downsamples=network.config.downsample_in_first_stage
     )
     source = replace(source, filled=network.filled)
+    source = in_timm(source, timm.folder) if timm else _in_transformers(source, found)
     value = f"proven, {len(graph.nodes)} nodes of {version} {graph.opset} are the network's"
     return source.decided(Decision("graph", f"{value} operations", how), *_folds(network))
+
+
+def _is_timms(config: Mapping[str, Any]) -> bool:
+    """Whether it is a configuration of timm, as itself or as transformers wraps it."""
+    return "architecture" in config and config.get("model_type") in {None, "timm_wrapper"}
+
+
+def _in_transformers(source: Source, found: Found) -> Source:
+    """The source with what files of transformers say, which must be of what the graph computes."""
+    told = in_transformers(source, found)
+    for name in ("hidden_act", "downsample_in_first_stage"):  # which no shape shows
+        stated, computed = getattr(told.config, name), getattr(source.config, name)
+        if stated != computed:
+            raise InputError(
+                f"{found.where}: its config.json says {name} {stated} where the graph computes "
+                f"with {computed}; the folder mixes two models."
+            )
+    return told
 
 
 def _with_counters(checkpoint: Checkpoint, network: GraphNetwork) -> dict[str, StoredTensor]:

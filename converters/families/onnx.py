@@ -29,7 +29,7 @@ def _read(found: Found) -> Source:
     producer = graph.producer if graph is not None else ""
     how = f"read node by node; {printable(producer) or 'nothing that says its name'} wrote it"
     source = read_exported(found, "ONNX", "opset", how)
-    if producer.split(" ")[0] == DISTRIBUTION:
+    if producer.split(" ")[0] == DISTRIBUTION and not found.checkpoint.beside.config:
         return _with_own_words(source, found)
     return source
 

@@ -66,7 +66,12 @@ def _read(found: Found) -> Source:
     config.require_expressible(has_classifier=source.has_classifier)
     source = _with_activation(source, config.activation, where)
     source = source.decided(*config.not_understood)
-    return _with_licence(_with_labels(source, config.folder), config.folder)
+    return with_folder(source, config.folder)
+
+
+def with_folder(source: Source, config: Mapping[str, Any]) -> Source:
+    """The source with the names of classes and the licence that a folder's ``config.json`` says."""
+    return _with_licence(_with_labels(source, config), config)
 
 
 def _require_regnet_names(names: Collection[str], where: str) -> None:

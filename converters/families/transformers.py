@@ -57,7 +57,17 @@ _NOT_KEPT = ("model_type", "torch_dtype", "_name_or_path")
 
 def read(found: Found) -> Source:
     """Read a folder of transformers with what lies beside its weights, or a bare file of them."""
-    source, beside = family_source(found), found.checkpoint.beside
+    return with_folder(family_source(found), found)
+
+
+def with_folder(source: Source, found: Found) -> Source:
+    """The source with what the files of transformers beside it say of it.
+
+    Raises:
+        InputError: If they cannot be used, or are another network's.
+        UnsafeInputError: If they ask for code to be run.
+    """
+    beside = found.checkpoint.beside
     if beside.preprocessor:
         source = _with_processor(source, beside, found.where)
     return _with_config(source, beside.config, found.where) if beside.config else source
