@@ -311,7 +311,8 @@ def _add_flax_and_keras(corpus: Corpus) -> None:
     corpus.add(msgpack.packb({"a": {"b": array(2)}, "raw": b"abc"}), "msgpack")
     said = {"name": "a.kernel", "within": "", "dtype": "float32", "shape": [2, 3], "offset": 96}
     within = said | {"within": "optimizer", "dtype": "int64", "shape": [], "offset": 0}
-    corpus.add(json.dumps({"tensors": [said, within]}), "hdf5-answer")
+    placed = said | {"name": "layers.conv2d_1.vars.0", "offset": 128, "layer": "stem"}
+    corpus.add(json.dumps({"tensors": [said, within, placed]}), "hdf5-answer")
     corpus.add(json.dumps({"error": "UnsafeInputError", "words": "No."}), "hdf5-answer")
 
 

@@ -64,9 +64,6 @@ _PLACED = re.compile(r"layers\.(?P<kind>[a-z0-9]+?(_[a-z]+)*)(_(?P<place>[0-9]+)
 _SEEDS = "seed_generator"
 """What layers keep that draw numbers at random in training."""
 
-_DATE = (1980, 1, 1, 0, 0, 0)
-"""Of the entries of what is written: the first that a zip archive can say."""
-
 
 def _read(found: Found) -> Source:
     """Read a network of kimm's.
@@ -223,7 +220,7 @@ def _roles(convs: Mapping[int, Mapping[str, StoredTensor]]) -> Iterator[tuple[st
 
 
 def _write(path: Path, network: Network) -> None:
-    """Write an archive of kimm's class for any linear rule, which gives logits.
+    """Write an archive of kimm's class for any linear rule, which gives logits; without a date.
 
     Raises:
         InputError: If no linear rule gives its stages.
@@ -260,8 +257,8 @@ def _write(path: Path, network: Network) -> None:
         _write_weights(weights, network)
         with ZipFile(path, "w") as archive:
             for name, said in ((KERAS_METADATA, metadata), (KERAS_CONFIG, config)):
-                archive.writestr(ZipInfo(name, _DATE), json.dumps(said))
-            entry = ZipInfo(KERAS_WEIGHTS, _DATE)
+                archive.writestr(ZipInfo(name), json.dumps(said))
+            entry = ZipInfo(KERAS_WEIGHTS)
             entry.file_size = weights.stat().st_size
             with weights.open("rb") as source, archive.open(entry, "w") as out:
                 shutil.copyfileobj(source, out)

@@ -88,10 +88,12 @@ def test_places_of_another_network_are_refused(changes: dict[str, str], tmp_path
     assert f"says of the class {changes.get('class_name', 'RegNet')} alone" in message
 
 
-def test_a_network_in_another_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("described", [True, False])
+def test_a_network_in_another_is_refused(described: bool, tmp_path: Path) -> None:
     config, arrays = network_of()
     below = {f"layers/reg_net/{place}": array for place, array in arrays.items()}
-    path = written(tmp_path, keras(functional(config, layer("Dense", "head")), hdf5(below)))
+    outer = functional(config, layer("Dense", "head")) if described else config
+    path = written(tmp_path, keras(outer, hdf5(below)))
 
     message = refusal(lambda: source_of(path), "net.keras")
 
