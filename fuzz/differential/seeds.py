@@ -51,9 +51,22 @@ def _trees() -> list[Any]:
         parameter.note = {"data": base.t()}  # type: ignore[attr-defined]
         trees.append({"weight": parameter, "bias": base[1]})
         trees.append({"state_dict": _arrays(base), "epoch": sign})
+        trees.append({"model": _module(base), "epoch": sign})
         args = argparse.Namespace(lr=0.1, names=["a", None], model="regnet")
         trees.append({"weight": base, "args": args, "config": _Config(), "steps": sign})
     return trees
+
+
+def _module(base: torch.Tensor) -> torch.nn.Module:
+    """A network that is pickled whole."""
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 1, bias=False), torch.nn.BatchNorm2d(2), torch.nn.Linear(3, 2)
+    )
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if not name.endswith("num_batches_tracked"):
+                value.copy_(base.reshape(-1)[: value.numel()].reshape(value.shape))
+    return network
 
 
 def _arrays(base: torch.Tensor) -> dict[str, Any]:

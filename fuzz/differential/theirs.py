@@ -17,7 +17,15 @@ import torch
 from safetensors import safe_open
 
 from fuzz.differential import named_readers
-from fuzz.differential.reading import UNREAD, Leaf, Reading, path_of, taken_apart, tensor
+from fuzz.differential.reading import (
+    MAX_DEPTH,
+    UNREAD,
+    Leaf,
+    Reading,
+    path_of,
+    taken_apart,
+    tensor,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +47,10 @@ _REAL = {
         "_rebuild_parameter_with_state",
     ),
     "torch._tensor": ("_rebuild_from_type_v2",),
+    "torch.nn.modules.container": ("Sequential",),
+    "torch.nn.modules.conv": ("Conv2d",),
+    "torch.nn.modules.batchnorm": ("BatchNorm2d",),
+    "torch.nn.modules.linear": ("Linear",),
     "numpy": ("dtype", "ndarray"),
     "numpy._core.multiarray": ("scalar", "_reconstruct"),
     "numpy.core.multiarray": ("scalar", "_reconstruct"),
@@ -157,6 +169,15 @@ def _tensor(value: torch.Tensor) -> Leaf:
     return tensor(str(value.dtype).removeprefix("torch."), shape, stride, nbytes, data)
 
 
+def _with_state_dicts(value: Any, depth: int = 0) -> Any:
+    """The same with state dicts in the place of modules, in mappings alone, as we take them."""
+    if isinstance(value, torch.nn.Module):
+        return dict(value.state_dict())
+    if not isinstance(value, dict) or depth > MAX_DEPTH:
+        return value
+    return {key: _with_state_dicts(member, depth + 1) for key, member in value.items()}
+
+
 def _data_only(path: Path) -> Reading:
     return taken_apart(torch.load(path, weights_only=True, map_location="cpu"), _leaf)
 
@@ -168,7 +189,7 @@ def _mapped(path: Path) -> Reading:
 def _trusting(path: Path, named: set[str]) -> Reading:
     module = _unpickling_module(named)
     tree = torch.load(path, pickle_module=module, weights_only=False, map_location="cpu")
-    return taken_apart(tree, _leaf)
+    return taken_apart(_with_state_dicts(tree), _leaf)
 
 
 def _pickled(path: Path, named: set[str]) -> Reading:
