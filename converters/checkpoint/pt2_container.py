@@ -23,14 +23,15 @@ from converters.checkpoint.aten import Argument, AtenNodes, Named
 from converters.checkpoint.file_audit import require_no_code_beside
 from converters.checkpoint.graph import Constant, Graph, ValueInfo
 from converters.checkpoint.source_file import FilePart, SourceFile, damaged
-from converters.checkpoint.values import MAX_AXES, MAX_SIZE, Storage, StoredTensor, Tree
-from converters.checkpoint.zip_container import checksum_error, read_zip
+from converters.checkpoint.values import MAX_AXES, MAX_SIZE, StoredTensor, Tree
+from converters.checkpoint.zip_container import checksum_error, read_zip, stored_bytes
 from converters.errors import InputError, UnsafeInputError, printable
 from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
+    from converters.checkpoint.values import Storage
     from converters.checkpoint.zip_directory import ZipDirectory
 
 MAX_JSON = 1 << 25
@@ -302,13 +303,7 @@ class _Pt2Reader:
         entry = self.entries.get(name)
         if entry is None:
             raise damaged(f"{self.file.name}, {printable(name)}", "is missing", "the file")
-        return Storage(
-            self.file.path,
-            self.directory.stored_offset(entry),
-            entry.size,
-            entry.crc32 if self.has_checksums else None,
-            printable(entry.name),
-        )
+        return stored_bytes(self.file, self.directory, entry, has_checksums=self.has_checksums)
 
     def _json(self, name: str) -> Any:
         place = self._place(name)

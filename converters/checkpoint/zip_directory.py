@@ -157,22 +157,6 @@ class ZipDirectory:
             return entry.header + LOCAL_HEADER.size + sum(sizes)
         return self._data[entry.header]
 
-    def stored_offset(self, entry: Entry) -> int:
-        """Where the bytes of an entry begin that lies in the archive as it is.
-
-        Raises:
-            InputError: It is compressed or encrypted.
-        """
-        where = f"{self._file.name}, {printable(entry.name)}"
-        if entry.flags & ~(SIZES_FOLLOW | UTF8_NAME):
-            what = "is encrypted" if entry.flags & ENCRYPTED else "has unusual flags"
-            raise InputError(f"{where}: {what}; unpack the archive and pack it anew with `zip -0`.")
-        if entry.method != STORED:
-            raise InputError(
-                f"{where}: is compressed; unpack the archive and pack it anew with `zip -0`."
-            )
-        return self.data_offset(entry)
-
     def content(self, entry: Entry, limit: int) -> bytes:
         """What an entry holds, as a careless program finds it; of a longer one the beginning.
 
