@@ -100,6 +100,7 @@ class _Headers:
     tree: dict[str, StoredTensor]
     path: Path = Path("net")
     beside: Beside = field(default_factory=Beside)
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def source_of_headers(tensors: dict[str, StoredTensor]) -> Source:
