@@ -70,7 +70,9 @@ _OTHERS = {
 """What a folder without weights may be instead, by a file in it."""
 
 _INDEX = re.compile(r".*\.index(\.[\w-]+)?\.json")
-_SHARD = re.compile(r"(?P<stem>.*)-\d{3,6}-of-\d{3,6}\.(?P<ending>safetensors|bin|h5|msgpack)")
+_SHARD = re.compile(
+    r"(?P<stem>.*)-\d{3,6}-of-(?P<count>\d{3,6})\.(?P<ending>safetensors|bin|h5|msgpack)"
+)
 _OF_A_FOLDER = re.compile(
     r"(model|pytorch_model|open_clip_model|open_clip_pytorch_model)(\.[\w-]+)?\.(safetensors|bin)"
     r"|tf_model\.h5|flax_model\.msgpack"
@@ -120,7 +122,7 @@ def index_of(path: Path) -> Path | None:
     """The index that a file is, or that names it as one of its shards; else None.
 
     Raises:
-        InputError: If there is one that cannot be read.
+        InputError: If there is one that cannot be read, or none that names a shard of several.
     """
     if _INDEX.fullmatch(path.name):
         return path
@@ -131,7 +133,13 @@ def index_of(path: Path) -> Path | None:
     network, _, variant = stem.rpartition(".")
     names = (f"{stem}.{ending}.index.json", f"{network}.{ending}.index.{variant}.json")
     indices = (path.with_name(name) for name in names)
-    return next((i for i in indices if i.is_file() and path.name in read_index(i)), None)
+    index = next((i for i in indices if i.is_file() and path.name in read_index(i)), None)
+    if index is None and int(match["count"]) > 1:
+        raise InputError(
+            f"{path.name}: is one of {int(match['count'])} shards, and no index beside it names "
+            "it; get the whole folder, with its index."
+        )
+    return index
 
 
 def is_of_folder(path: Path) -> bool:

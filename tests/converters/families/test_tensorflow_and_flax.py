@@ -266,6 +266,20 @@ def test_a_shard_that_is_missing_is_named(framework: str, tmp_path: Path) -> Non
 
 
 @EACH
+def test_a_shard_without_its_index_is_refused(framework: str, tmp_path: Path) -> None:
+    folder = sharded(framework, tmp_path)
+    index_of(folder).unlink()
+    shard = next(folder.glob("*-00001-of-00003.*"))
+
+    with pytest.raises(InputError) as caught:
+        source_of(shard)
+    assert str(caught.value) == (
+        f"{shard.name}: is one of 3 shards, and no index beside it names it; get the whole folder, "
+        "with its index."
+    )
+
+
+@EACH
 def test_an_index_that_says_otherwise_than_its_shards_is_refused(
     framework: str, tmp_path: Path
 ) -> None:
