@@ -18,7 +18,7 @@ from zlib import crc32
 
 from converters.checkpoint.file_audit import require_no_code_beside
 from converters.checkpoint.hdf5_container import HDF5_START, read_hdf5
-from converters.checkpoint.keras_config import MAX_CONFIG, require_no_code
+from converters.checkpoint.keras_config import require_no_code
 from converters.checkpoint.sniff import KERAS_CONFIG, KERAS_WEIGHTS
 from converters.checkpoint.source_file import damaged
 from converters.checkpoint.values import Storage, Tree
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from converters.checkpoint.source_file import SourceFile
+
+MAX_CONFIG = 1 << 22
+"""Bytes of a description, which this process takes to pieces; those of the largest RegNet are two
+millions."""
 
 MAX_LEVELS = 8
 """Of networks in networks."""

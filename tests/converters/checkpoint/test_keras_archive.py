@@ -79,7 +79,7 @@ def test_a_changed_byte_of_the_weights_is_seen_when_they_are_read(tmp_path: Path
         ({"config.json": b"{"}, "config.json: cannot be read as JSON"),
         ({"config.json": b"[" * 100_000}, "config.json: cannot be read as JSON"),
         ({"config.json": b"\xff{}"}, "config.json: cannot be read as JSON"),
-        ({"config.json": b" " * (1 << 24) + b"{}"}, "has 16777218 bytes, too many for a RegNet"),
+        ({"config.json": b" " * (1 << 22) + b"{}"}, "has 4194306 bytes, too many for a RegNet"),
         ({"config.json": None}, "config.json: is missing"),
         ({"model.weights.h5": None}, "model.weights.h5: is missing"),
         ({"model.weights.h5": b"PK"}, "model.weights.h5: is no HDF5 file"),

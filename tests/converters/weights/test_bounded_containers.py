@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,15 @@ def hdf5(path: Path, shapes: Shapes) -> None:
             h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F32LE, space, properties)
 
 
+def keras(path: Path, shapes: Shapes) -> None:
+    """The same in an archive, stored."""
+    inside = path.with_name("model.weights.h5")
+    hdf5(inside, shapes)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.write(inside, inside.name)
+
+
 def holes(path: Path, parts: list[tuple[bytes, int]]) -> None:
     """A file of heads, each with a hole behind it."""
     with path.open("wb") as file:
@@ -120,6 +130,7 @@ def modules(path: Path, shapes: Shapes) -> None:
 
 WRITERS: dict[str, tuple[str, Callable[[Path, Shapes], None]]] = {
     "hdf5": ("tensorflow", hdf5),
+    "keras": ("kecam", keras),
     "msgpack": ("flax", flax),
     "mindspore": ("mindcv", mindspore),
     "pickle": ("pytorchcv", arrays),
