@@ -107,6 +107,7 @@ def make_corpora(root: Path) -> None:
         _add_folders(corpus, Path(work))
         _add_distributed(corpus, Path(work) / "distributed")
         _add_program(corpus, Path(work))
+        _add_script(corpus, Path(work))
     _add_plain(corpus)
     for text in _CFGS:
         corpus.add(text, "pycls-cfg")
@@ -136,6 +137,26 @@ def _add_program(corpus: Corpus, work: Path) -> None:
         with zipfile.ZipFile(work / f"{name}.pt2") as archive:
             corpus.add(archive.read(f"{name}/models/model.json"), "pt2")
     corpus.beside("pt2", work / "whole.pt2")
+
+
+def _add_script(corpus: Corpus, work: Path) -> None:
+    """The code of a network that was scripted and frozen, beside its weights."""
+    import torch
+
+    from regnet.model import RegNetForImageClassification
+
+    network = RegNetForImageClassification(NETWORK).eval()
+    images = torch.zeros(1, 3, 32, 32)
+    with warnings.catch_warnings(action="ignore"):  # of torch, about its own code
+        layers = torch.nn.Sequential(network.regnet.embedder, network.regnet.encoder.stages[0])
+        layers.extend((network.regnet.encoder.stages[1], network.regnet.pooler))
+        layers.extend(network.classifier)
+        frozen = torch.jit.freeze(torch.jit.trace(layers.eval(), images))
+        torch.jit.save(frozen, work / "whole.pt")
+    with zipfile.ZipFile(work / "whole.pt") as archive:
+        (code,) = (name for name in archive.namelist() if name.endswith(".py"))
+        corpus.add(archive.read(code), "torchscript")
+    corpus.beside("torchscript", work / "whole.pt")
 
 
 def _add_networks(corpus: Corpus, work: Path) -> None:

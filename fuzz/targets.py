@@ -273,6 +273,15 @@ def _in_program(data: bytes, folder: Path) -> Path:
     return path
 
 
+def _in_script(data: bytes, folder: Path) -> Path:
+    """Place the input as the code of a TorchScript archive, beside its weights."""
+    path = folder / "model.pt"
+    with zipfile.ZipFile(folder / "whole.pt") as whole, zipfile.ZipFile(path, "w") as made:
+        for name in whole.namelist():
+            made.writestr(name, data if name.endswith(".py") else whole.read(name))
+    return path
+
+
 def _read_program(path: Path) -> None:
     """The file, and its graph as a network."""
     with suppress(ConversionError), inspected(path, SourceOptions()):
@@ -306,6 +315,7 @@ TARGETS = {
     "manifest": Target(_as("input"), _read_manifest),
     "onnx": Target(_as("model.onnx"), _read_onnx, 1 << 17),
     "pt2": Target(_in_program, _read_program, 1 << 18),
+    "torchscript": Target(_in_script, _read_program, 1 << 16),
     "index": Target(_in_folder("model.safetensors.index.json"), _read_any),
     "distributed": Target(_in_folder(".metadata"), _read_any),
     "shard-list": Target(_around("list"), _read_any),

@@ -96,7 +96,10 @@ class _Texts:
 
 
 def _graph(program: ScriptProgram, archive: ZipArchive, version: int) -> Graph:
-    """What the program comes to; it states no type of its images, which its kernels show."""
+    """What the program comes to; it states no type of its images, which its kernels show.
+
+    Who wrote it, the class of its module tells best.
+    """
     types = {tensor.dtype: None for tensor in program.used.values() if len(tensor.shape) > 1}
     other = next((dtype for dtype in types if dtype != "float32"), "float32")
     return Graph(
@@ -108,6 +111,7 @@ def _graph(program: ScriptProgram, archive: ZipArchive, version: int) -> Graph:
             for name, t in program.used.items()
         },
         opset=version,
+        producer=program.root.kind,
     )
 
 

@@ -119,7 +119,7 @@ def theirs_of(name: str) -> np.ndarray:
 def test_an_export_comes_back_as_the_network_it_was_made_from(
     name: str, kind: str, exports: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
-    loaded = load(exports(name, kind), tmp_path)
+    loaded = load(exports(name, kind), tmp_path, channel_order="rgb")
 
     assert loaded.source.framework == "torchscript"
     assert loaded.decision("graph").startswith("proven, ")
@@ -139,6 +139,19 @@ def test_an_export_comes_back_as_the_network_it_was_made_from(
         counted = sorted(int(t) for key, t in kept.items() if key.endswith("tracked"))
         ours = loaded.network.state_dict()
         assert counted == sorted(int(t) for key, t in ours.items() if key.endswith("tracked"))
+
+
+def test_the_class_of_the_module_says_whose_images_it_takes(
+    exports: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    loaded = load(exports("pycls-y", "traced"), tmp_path)
+
+    assert loaded.decision("channel order") == "BGR, stem flipped to take RGB"
+    ours = output_of(loaded.network, pixels_of("pycls-y").flip(1))
+    assert difference(ours, theirs_of("pycls-y")) < LIMIT
+    with inspected(exports("timm-x", "traced"), SourceOptions()) as (_, inspection):
+        reasons = [made.reason for made in inspection.source.decisions]
+        assert reasons.count("timm's own, whose module it is") == 2
 
 
 @pytest.mark.parametrize("name", ["x", "y"])
