@@ -140,18 +140,18 @@ def _add_program(corpus: Corpus, work: Path) -> None:
 
 
 def _add_script(corpus: Corpus, work: Path) -> None:
-    """The code of a network that was scripted and frozen, beside its weights."""
+    """The code of a network that was traced and frozen, beside its weights."""
     import torch
 
     from regnet.model import RegNetForImageClassification
 
     network = RegNetForImageClassification(NETWORK).eval()
-    images = torch.zeros(1, 3, 32, 32)
+    trace: Any = torch.jit.trace
     with warnings.catch_warnings(action="ignore"):  # of torch, about its own code
         layers = torch.nn.Sequential(network.regnet.embedder, network.regnet.encoder.stages[0])
         layers.extend((network.regnet.encoder.stages[1], network.regnet.pooler))
         layers.extend(network.classifier)
-        frozen = torch.jit.freeze(torch.jit.trace(layers.eval(), images))
+        frozen = torch.jit.freeze(trace(layers.eval(), torch.zeros(1, 3, 32, 32)))
         torch.jit.save(frozen, work / "whole.pt")
     with zipfile.ZipFile(work / "whole.pt") as archive:
         (code,) = (name for name in archive.namelist() if name.endswith(".py"))

@@ -140,6 +140,22 @@ def test_another_tools_artefact_is_judged_by_the_checkpoint(shelf: Path, other: 
         assert distance.top1.agree == distance.top1.images
 
 
+def test_another_tools_program_differs_by_its_tensors(shelf: Path, tmp_path: Path) -> None:
+    loading: Any = torch.jit.load
+    with warnings.catch_warnings(action="ignore"):
+        program = loading(shelf / "traced.pt")
+        with torch.no_grad():
+            program.head.fc.bias[3] += 1
+        program.save(tmp_path / "other.pt")
+
+    comparison = compared(shelf / "pycls.pyth", tmp_path / "other.pt")
+
+    assert not comparison.same
+    assert comparison.weights.note == "graph proven"
+    (difference,) = comparison.weights.differences
+    assert difference.startswith("classifier.1.bias differs from the weights in 1 of 10 values")
+
+
 def test_what_another_tool_made_of_our_artefact_is_judged_by_its_outputs(
     shelf: Path, tmp_path: Path
 ) -> None:
