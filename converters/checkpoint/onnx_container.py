@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     from converters.checkpoint.graph import Number
 
+MAX_PARTS = 200_000
+"""Fields that are read; the most talkative exporter writes some 700 for a block of a RegNet."""
+
 OPSETS = range(7, 29)
 """Versions of the operators that are read; in older ones batch norms train unless told not to."""
 
@@ -125,7 +128,7 @@ class _OnnxReader:
     storages: list[Storage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.proto = ProtobufReader(self.file)
+        self.proto = ProtobufReader(self.file, MAX_PARTS)
 
     def read(self) -> OnnxContents:
         model = self.proto.message(self.proto.whole)

@@ -59,6 +59,7 @@ class ProtobufReader:
 
     Args:
         file: What they lie in.
+        most: How many fields are read, in all messages together.
 
     Raises:
         InputError: From any method: what is read is no protobuf, or has more parts than bounds
@@ -66,9 +67,9 @@ class ProtobufReader:
         StorageError: Likewise, the file cannot be read.
     """
 
-    def __init__(self, file: ReadableAt) -> None:
+    def __init__(self, file: ReadableAt, most: int = MAX_FIELDS) -> None:
         self._file = file
-        self._left = MAX_FIELDS
+        self._most = self._left = most
         self._start, self._window = 0, b""
 
     @property
@@ -141,7 +142,7 @@ class ProtobufReader:
         while at < span.end:
             self._left -= 1
             if self._left < 0:
-                raise self.damaged(f"it has more than {MAX_FIELDS} parts")
+                raise self.damaged(f"it has more than {self._most} parts")
             tag, at = self._varint(at, span.end)
             number, wire = tag >> 3, tag & 7
             if wire == _VARINT:

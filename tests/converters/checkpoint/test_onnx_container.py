@@ -12,7 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.checkpoint import open_checkpoint
-from converters.checkpoint.protobuf import MAX_FIELDS, ProtobufReader
+from converters.checkpoint.onnx_container import MAX_PARTS
+from converters.checkpoint.protobuf import ProtobufReader
 from converters.checkpoint.source_file import Found
 from converters.errors import InputError, UnsafeInputError
 from converters.families.options import SourceOptions
@@ -207,14 +208,14 @@ def test_a_file_cut_short_is_refused(at: int, tmp_path: Path) -> None:
 
 
 def test_more_parts_than_a_network_has_are_not_counted_to_their_end(tmp_path: Path) -> None:
-    node = b"\x0a\x00" * (MAX_FIELDS + 1)
+    node = b"\x0a\x00" * (MAX_PARTS + 1)
     length = b""
     size = len(node)
     while size > 127:
         length, size = length + bytes([size & 127 | 128]), size >> 7
     content = b"\x08\x08\x3a" + length + bytes([size]) + node
 
-    assert f"it has more than {MAX_FIELDS} parts" in refused(saved(content, tmp_path))
+    assert f"it has more than {MAX_PARTS} parts" in refused(saved(content, tmp_path))
 
 
 @pytest.mark.parametrize(
