@@ -18,6 +18,7 @@ from converters.jobs.convert import convert
 from converters.jobs.writeback import write_back
 from regnet import RegNetForImageClassification
 from regnet.design_space import fit_widths_to_groups, stage_widths_and_depths
+from tests.converters.checkpoint.keras_files import read_here
 from tests.frameworks.drawn import NETWORKS, SMALL, images
 from tests.frameworks.environments import FRAMEWORKS, RECORDED, written
 
@@ -119,6 +120,7 @@ def test_another_layout_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By shapes, or where none tells, as with height and width, by what comes out."""
+    read_here(monkeypatch)
     known = FAMILIES[framework]
     monkeypatch.setattr(f"{known.module}.FAMILY", replace(known.family, layout=layout))
 

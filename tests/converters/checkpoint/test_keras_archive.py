@@ -25,6 +25,7 @@ from tests.converters.checkpoint.keras_files import (
     hdf5,
     keras,
     layer,
+    read_here,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 
 ONE = np.arange(4, dtype=np.float32)
 KERNEL = np.ones((1, 1, 2, 2), np.float32)
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is confined is proven in `test_hdf5`."""
+    read_here(monkeypatch)
 
 
 def names(content: bytes, path: Path) -> list[str]:

@@ -20,6 +20,7 @@ from tests.converters.checkpoint.keras_files import (
     hdf5,
     keras,
     layer,
+    read_here,
 )
 from tests.converters.families.conversion import converted, refusal, source_of
 from tests.frameworks.drawn import SMALL
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 
 KERNEL, NORM = ("kernel", "bias"), ("gamma", "beta", "moving_mean", "moving_variance")
 SEED = {"layers/dropout/seed_generator/vars/0": np.zeros(2, np.uint32)}
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is confined is proven in `test_hdf5`."""
+    read_here(monkeypatch)
 
 
 def network_of(network: str = "y") -> tuple[dict[str, Any], Arrays]:
