@@ -170,16 +170,16 @@ class ScriptCode:
                         what = f"defines {printable(name)} twice in {printable(node.name)}"
                         raise self._unfit(place, part, what)
                     methods[name] = self._method(place, part, bound=True)
-                case ast.AnnAssign(target=ast.Name(id=name), value=value):
-                    if value is not None and constants.setdefault(name, value) is not value:
+                case ast.AnnAssign(
+                    target=ast.Name(id=name),
+                    annotation=ast.Subscript(value=ast.Name(id="Final")),
+                    value=ast.expr() as value,
+                ):
+                    if constants.setdefault(name, value) is not value:
                         raise self._unfit(place, part, f"defines {printable(name)} twice")
                 case ast.Assign(targets=[ast.Name(id=name)], value=ast.List(elts=elements)):
                     hooked = hooked or (name in _HOOKS and bool(elements))
-                case ast.Assign(targets=[ast.Subscript(value=ast.Name(id="__annotations__"))]):
-                    pass
-                case ast.Pass():
-                    pass
-                case _:
+                case _ if not _is_declaration(part):
                     raise self._unfit(place, part, "has no place in the class of a module")
         return ScriptClass(methods, constants, place, hooked)
 
@@ -203,5 +203,15 @@ def _is_version(node: ast.stmt) -> bool:
     """Whether a line is the version of the operators with which files of torch 1.4 may begin."""
     match node:
         case ast.Assign(targets=[ast.Name(id="op_version_set")], value=ast.Constant()):
+            return True
+    return False
+
+
+def _is_declaration(node: ast.stmt) -> bool:
+    """Whether a line says nothing but what type an attribute has, if that."""
+    match node:
+        case ast.AnnAssign(target=ast.Name(), value=None) | ast.Pass():
+            return True
+        case ast.Assign(targets=[ast.Subscript(value=ast.Name(id="__annotations__"))]):
             return True
     return False

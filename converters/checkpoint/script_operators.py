@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 
 _ADVICE = "export an unmodified RegNet, or name the checkpoint it was made from"
 
+_KEEPING = frozenset({
+    *("_convolution", "adaptive_avg_pool2d", "batch_norm", "conv2d", "dropout", "gelu", "linear"),
+    *("relu", "selu", "sigmoid", "silu", "tanh"),
+})  # fmt: skip
+"""Operators whose result has as many axes as what they read first."""
+
+_ELEMENT_BY_ELEMENT = frozenset({"add", "div", "mul", "pow"})
+
 _ROOT = "code/__torch__/"
 _MANGLED = re.compile(r"/___torch_mangle_[0-9]+")
 
@@ -115,6 +123,8 @@ class ScriptOperators:
         Raises:
             InputError: If it is none that is followed.
         """
+        if "." in name:
+            raise spot.unfit(f"calls torch.{printable(name)}, which torch does not write")
         match name, given.values:
             case "warn" | "format", _:
                 found: Any = None if name == "warn" else Unknown.VALUE
@@ -252,24 +262,29 @@ def _member(spot: Spot, value: Any) -> Any:
     raise spot.unfit("computes with sizes of images, or with several tensors")
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is a tensor of the archive without axes."""
+    return isinstance(value, Held) and not value.tensor.shape
+
+
 def _axes_of(tensor: Computed) -> int | Unknown:
     return Unknown.VALUE if tensor.axes is None else tensor.axes
 
 
 def _axes_behind(name: str, given: Given) -> int | None:
-    """How many axes the result of an operation has; None if that is not known."""
-    axes = [value.axes for value in given.values if isinstance(value, Computed)]
-    known = [number for number in axes if number is not None]
-    if name not in SIGNATURES or len(known) < len(axes) or name == "squeeze":
+    """How many axes the result of an operation has; None if that is not certain."""
+    first, *others = given.values
+    if not isinstance(first, Computed) or first.axes is None or given.keywords.keys() - {"alpha"}:
         return None
-    first, found = known[0] if known else 0, max(known, default=0)
-    match name, given.values[1:]:
-        case "flatten", [int(start)] if start >= 0:
-            found = start + 1
+    match name, others:
+        case "flatten", [1] if first.axes > 1:
+            return 2
         case "view" | "reshape", [list() as sizes]:
-            found = len(sizes)
-        case "mean", [list() as dims, True] | [list() as dims]:
-            found = first if len(given.values) > 2 else first - len(dims)  # noqa: PLR2004
-        case "flatten" | "view" | "reshape" | "mean", _:
-            return None
-    return found
+            return len(sizes)
+        case "mean", [list(), True]:
+            return first.axes
+    numbers = all(isinstance(value, bool | int | float) or _is_number(value) for value in others)
+    same = all(isinstance(value, Computed) and value.axes == first.axes for value in others)
+    if name in _KEEPING or (name in _ELEMENT_BY_ELEMENT and (numbers or same)):
+        return first.axes
+    return None

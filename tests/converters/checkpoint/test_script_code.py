@@ -123,6 +123,16 @@ ATTACKS: dict[str, tuple[str, str]] = {
     "deep minuses": (FORWARD + f"    return {'-' * 100_000}1\n", "no code that torch writes"),
     "a list of many": (FORWARD + f"    return [{'1, ' * 1000}]\n", "torch does not write"),
     "other operators": (FORWARD + "    return x @ x\n", "torch does not write"),
+    "a name of more parts": (FORWARD + "    return torch.relu.x(x)\n", "torch does not write"),
+    "an attribute with a value": (
+        FORWARD.replace("training : bool", "n : int = 1") + "    return x\n",
+        "has no place in the class",
+    ),
+    "a constant twice": (
+        FORWARD.replace("training : bool", "n : Final[int] = 1\n  n : Final[int] = 2")
+        + "    return x\n",
+        "defines n twice",
+    ),
     "a lambda": (FORWARD + "    return (lambda: x)()\n", "torch does not write"),
     "an import": ("import os\n" + FORWARD + "    return x\n", "stands outside of classes"),
     "a call of Python's": (FORWARD + "    return eval('1')\n", "reads eval, which nothing"),
@@ -192,3 +202,35 @@ def test_archives_of_torch_before_1_4_are_called_that(tmp_path: Path) -> None:
 def test_an_archive_without_a_module_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path, FORWARD, **{"data.pkl": program(pickle.EMPTY_DICT)})
     assert "without a module" in refused(path)
+
+
+AXES = "  if torch.eq(torch.dim({}), {}):\n      x = torch.neg(x)\n    else:\n      pass\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        ("torch._unsafe_view(x, [1, -1])", 4),
+        ("torch.squeeze(x)", 4),
+        ("torch.t(self.weight)", 0),
+        ("torch.mean(x, [2, 3])", 4),
+        ("torch.flatten(x)", 4),
+        ("torch.add(x, self.weight)", 4),
+        ("torch.unsqueeze(x, 0)", 4),
+    ],
+)
+def test_how_many_axes_a_value_has_is_not_guessed(value: str, wrong: int, tmp_path: Path) -> None:
+    """A branch on it is taken as torch takes it, or the program is refused."""
+    storage = pickle.MARK + opcodes("storage") + global_name("torch", "FloatStorage")
+    storage += opcodes("0") + opcodes("cpu") + opcodes(32) + pickle.TUPLE + pickle.BINPERSID
+    layout = opcodes(0) + opcodes((1, 2, 2, 2, 2)) + opcodes((16, 8, 4, 2, 1)) + opcodes(False)
+    hooks = global_name("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
+    made = global_name("torch._utils", "_rebuild_tensor_v2")
+    weight = made + pickle.MARK + storage + layout + hooks + pickle.TUPLE + pickle.REDUCE
+    code = FORWARD.replace("training : bool", "training : bool\n  weight : Tensor")
+    code += "  " + AXES.format(value, wrong) + "    return x\n"
+    entries = {"data.pkl": program(module("N", opcodes("weight"), weight)), "data/0": bytes(128)}
+
+    message = refused(archive(tmp_path, code, **entries))
+
+    assert "computes differently for other images" in message
