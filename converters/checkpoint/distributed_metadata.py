@@ -137,6 +137,8 @@ def _entries(where: str, tree: object) -> Iterator[Entry]:
         if not isinstance(name, str):
             raise TypeError("an entry without a name")
         keys = _keys(keys_of.get(name, (name,)))
+        if ".".join(map(str, keys)) != name:  # torch finds no entry by other keys
+            raise ValueError(f"keys that do not lead to {name}")
         if _is(entry, "BytesStorageMetadata"):
             place = _placed(where, places, name, None)
             yield Entry(name, keys, "", (), (Piece((), (), place),))

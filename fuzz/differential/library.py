@@ -76,7 +76,7 @@ class Library:
         """What ended the process, or will."""
         assert self._process  # noqa: S101
         try:
-            status = self._process.wait(_TICK)
+            status = self._process.wait(5 * _TICK)
         except subprocess.TimeoutExpired:
             return "hangs"
         return signal.Signals(-status).name if status < 0 else f"exits with {status}"

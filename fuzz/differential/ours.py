@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.checkpoint import Checkpoint, Opaque, Storage, StoredTensor, open_checkpoint
+from converters.checkpoint import (
+    Checkpoint,
+    Opaque,
+    Storage,
+    StoredTensor,
+    open_any,
+    open_checkpoint,
+)
 from converters.checkpoint.hdf5_container import taken
 from converters.checkpoint.pickle_globals import BUILT, VALUES, qualified_name
 from converters.checkpoint.security import inspect_security
@@ -17,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def checkpoint(path: Path) -> Reading:
-    """What `open_checkpoint` reads, every byte of it.
+    """What `open_checkpoint` reads, or `open_any` of a folder, every byte of it.
 
     Raises:
         ConversionError: It refuses the file.
     """
-    with open_checkpoint(path) as opened:
+    with (open_any if path.is_dir() else open_checkpoint)(path) as opened:
         reading = taken_apart(opened.tree, lambda value: _leaf(opened, value))
         if opened.container == "safetensors":
             reading["metadata"] = ["plain", repr(sorted(opened.metadata.items()))]

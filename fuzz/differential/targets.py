@@ -17,6 +17,7 @@ from converters.parity.contents.pt2 import read_pt2
 from converters.parity.contents.torchscript import read_torchscript
 from fuzz.differential import (
     archives,
+    distributed_changes,
     legacy_changes,
     named_changes,
     ours,
@@ -40,6 +41,7 @@ BY_DESIGN = (
     "'torch.storage.UntypedStorage' has no attribute 'dtype'",  # torch saves such, and fails
     "not enough values to unpack (expected 5, got 4)",  # a legacy file without a word on views
     "'utf-8' codec can't decode",  # text of Python 2, which torch reads with encoding="latin1"
+    "__init__() missing ",  # a class that is called, where pickle makes objects without it
     "Weights only load failed",  # an object, or an instruction, that the other readers take
 )
 """Parts of the words in which other readers refuse what we may read."""
@@ -196,6 +198,13 @@ def _named(kind: str) -> Callable[[Path, Library], tuple[Finding | None, bool, b
     return judge
 
 
+def _judge_distributed(path: Path, library: Library) -> tuple[Finding | None, bool, bool]:
+    folder = path.with_name("folder")
+    distributed_changes.unpacked(path.read_bytes(), folder)
+    reading, finding = _reading(lambda: ours.checkpoint(folder))
+    return _compared(reading, finding, library.read("distributed", folder))
+
+
 def _unnamed(path: Path, named: set[str]) -> Finding | None:
     """What a trusting program would import of a file that is said to be harmless."""
     try:
@@ -327,6 +336,10 @@ def _named_target(_: Path, name: str) -> Target:
     return Target(make, _named(name))
 
 
+def _distributed_target(_: Path, __: str) -> Target:
+    return Target(distributed_changes.changed, _judge_distributed)
+
+
 def _artefact_target(place: Path, name: str) -> Target:
     (place / name).mkdir()
     folders = seeds.folders(place / name, name)
@@ -344,6 +357,7 @@ _MAKERS: dict[str, Callable[[Path, str], Target]] = {
     "safetensors": _safetensors_target,
     "torchscript": _artefact_target,
     "pt2": _artefact_target,
+    "distributed": _distributed_target,
     "hdf5": _named_target,
     "msgpack": _named_target,
     "mindspore": _named_target,

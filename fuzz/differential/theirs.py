@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from functools import partial
+from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -206,6 +207,64 @@ def _safetensors(path: Path) -> Reading:
     return reading
 
 
+_OF_DISTRIBUTED = (
+    "Metadata", "MetadataIndex", "TensorStorageMetadata", "BytesStorageMetadata",
+    "ChunkStorageMetadata", "TensorProperties", "_MEM_FORMAT_ENCODING", "StorageMeta",
+    "_StorageInfo",
+)  # fmt: skip
+
+
+class _MetadataUnpickler(_Unpickler):
+    """Builds what `.metadata` is made of, too."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("torch.distributed.checkpoint.") and name in _OF_DISTRIBUTED:
+            return getattr(__import__(module, fromlist=[name]), name)
+        if (module, name) == ("torch.serialization", "_get_layout"):
+            return getattr(torch.serialization, name)
+        return super().find_class(module, name)
+
+
+def _distributed(folder: Path, named: set[str]) -> Reading:
+    """As `dcp_to_torch` reads it, but that pickles build nothing else than they should."""
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
+
+    of_torch = "torch.distributed.checkpoint."
+    filesystem: Any = import_module(of_torch + "filesystem")
+    planner: Any = import_module(of_torch + "default_planner")
+
+    def load(file: Any) -> object:
+        return type("Unpickler", (_MetadataUnpickler,), {"named": named})(file).load()
+
+    def plain(*arguments: Any, **options: Any) -> object:
+        return torch.load(*arguments, **options | {"weights_only": True})
+
+    filesystem.pickle = SimpleNamespace(load=load)
+    planner.torch = _Torch(plain)
+    tree: dict[str, Any] = {}
+    try:
+        _load_state_dict(
+            tree,
+            storage_reader=filesystem.FileSystemReader(folder),
+            planner=planner._EmptyStateDictLoadPlanner(),  # noqa: SLF001
+            no_dist=True,
+        )
+    except CheckpointException as error:  # which is no Exception
+        raise ValueError("; ".join(repr(why[0]) for why in error.failures.values())) from error
+    return taken_apart(tree, _leaf)
+
+
+class _Torch:
+    """Torch with another function that loads."""
+
+    def __init__(self, load: Callable[..., object]) -> None:
+        self.load = load
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
 def _torchscript(path: Path) -> Reading:
     load: Callable[..., torch.jit.ScriptModule] = torch.jit.load
     module = load(str(path), map_location="cpu")
@@ -226,9 +285,9 @@ def read(kind: str, path: Path) -> dict[str, Any]:
 
     Args:
         kind: ``torch``, ``zip`` (which is mapped too), ``arrays``, ``safetensors``,
-            ``torchscript``, ``pt2``, ``hdf5``, ``msgpack`` or ``mindspore``; or ``hdf5-answer``,
-            which is our own.
-        path: The file.
+            ``torchscript``, ``pt2``, ``hdf5``, ``msgpack``, ``mindspore`` or ``distributed``; or
+            ``hdf5-answer``, which is our own.
+        path: The file, or the folder.
 
     Returns:
         ``readings`` by reader, of those that took it; ``refusals`` by reader, in words; ``named``:
@@ -241,6 +300,7 @@ def read(kind: str, path: Path) -> dict[str, Any]:
         "safetensors": {"safetensors": _safetensors},
         "torchscript": {"torch.jit.load": _torchscript},
         "pt2": {"torch.export.load": _exported},
+        "distributed": {"dcp_to_torch": partial(_distributed, named=named)},
         "hdf5": {"h5py": named_readers.hdf5},
         "hdf5-answer": {"ours": named_readers.answer},
         "msgpack": {"flax": named_readers.flax},

@@ -345,6 +345,7 @@ QUICK = {
     "safetensors": 2000,
     "torchscript": 50,
     "hdf5": 200,
+    "distributed": 200,
     "msgpack": 500,
     "mindspore": 1000,
 }

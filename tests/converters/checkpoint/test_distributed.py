@@ -204,7 +204,12 @@ def _nowhere(written: Written, _: Path) -> None:
 
 
 def _one_place(written: Written, _: Path) -> None:
-    written.metadata.planner_data = {"rows": ("a",), "other": ("a", "b")}
+    written.add("rows.b", torch.ones(1), ([],))
+    written.metadata.planner_data = {"rows.b": ("rows", "b")}
+
+
+def _other_keys(written: Written, _: Path) -> None:
+    written.metadata.planner_data = {"rows": ("model", "rows")}
 
 
 def _of_what(written: Written, _: Path) -> None:
@@ -229,7 +234,8 @@ WRONG: tuple[tuple[Callable[[Written, Path], None], str], ...] = (
     (_shared_bytes, "two pieces that share byte"),
     (_negative, "sizes that cannot be"),
     (_nowhere, "rows: does not say where a piece of it lies"),
-    (_one_place, "other: has the place of another"),
+    (_one_place, "rows.b: has the place of another"),
+    (_other_keys, "keys that do not lead to rows"),
     (_of_what, "a place of other, which is no entry"),
     (_one_list, "more pieces of tensors than places"),
 )
