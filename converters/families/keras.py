@@ -58,7 +58,9 @@ _SIDE, _SHARE = 224, 0.875
 """Of the images that kimm's networks are built for unless told otherwise, and of timm's that it
 ports: the crop's share of the short side."""
 
-_PLACED = re.compile(r"layers\.(?P<kind>[a-z0-9]+?(_[a-z]+)*)(_(?P<place>[0-9]+))?\.(?P<leaf>\w+)")
+_PLACED = re.compile(
+    r"layers\.(?P<kind>[a-z0-9]+?(_[a-z]+)*)(_(?P<place>[1-9][0-9]*))?\.(?P<leaf>\w+)"
+)
 """A tensor called by its layer's place."""
 
 _SEEDS = "seed_generator"
@@ -147,7 +149,7 @@ def _named(state: StateDict, config: Mapping[str, Any], where: str) -> StateDict
         raise InputError(
             f"{where} calls its weights by their layers' places, and {said} which layers these "
             "are; give a .keras file of the network alone that kimm saved, or load it in Keras "
-            "and save it with a newer one (3.10), which states the layers' names."
+            "and save it with a newer one (3.6), which states the layers' names."
         )
     layers: dict[str, dict[int, dict[str, StoredTensor]]] = {}
     for name, match in placed.items():

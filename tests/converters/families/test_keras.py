@@ -62,7 +62,7 @@ def written(folder: Path, content: bytes, name: str = "net.keras") -> Path:
 
 @pytest.mark.parametrize("network", SMALL)
 def test_archives_that_state_no_names_are_read_by_kimms_order(network: str, tmp_path: Path) -> None:
-    """As Keras before 3.10 wrote them, such as those that kimm published."""
+    """As Keras before 3.6 wrote them, such as those that kimm published."""
     config, arrays = network_of(network)
     path = written(tmp_path, keras(config, hdf5(arrays | SEED)))
 
@@ -120,6 +120,15 @@ def test_exchanged_layers_are_seen(one: str, other: str, tmp_path: Path) -> None
         return "/".join(swapped.get(level, level) for level in levels)
 
     path = written(tmp_path, keras(config, hdf5({moved(place): a for place, a in arrays.items()})))
+
+    refusal(lambda: source_of(path), "net.keras")
+
+
+@pytest.mark.parametrize("other", ["conv2d_03", "conv2d_0", "conv2d_30", "conv2d_3_1"])
+def test_a_layer_that_keras_would_not_look_for_is_not_taken(other: str, tmp_path: Path) -> None:
+    config, arrays = network_of()
+    more = {f"layers/{other}/vars/0": arrays["layers/conv2d_3/vars/0"] + 1}
+    path = written(tmp_path, keras(config, hdf5(arrays | more)))
 
     refusal(lambda: source_of(path), "net.keras")
 
