@@ -327,7 +327,7 @@ def test_weights_elsewhere_are_unsafe_as_before(
         judged(changed(point_away, tmp_path))
 
 
-# Programs of torch.export.
+# Programs of torch.
 
 
 class Wrapped(torch.nn.Module):
@@ -340,6 +340,39 @@ class Wrapped(torch.nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.inside(pixels).logits
         return logits
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["traced", "frozen"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_torchscript_file_is_proven_by_its_graph(
+    frozen: bool,
+    judged: Callable[..., Verdict],
+    folders: dict[str, ConvertedFolder],
+    tmp_path: Path,
+) -> None:
+    """Of a frozen one the batch norms are in their convolutions."""
+    network = RegNetForImageClassification.from_pretrained(folders["y"].path).eval()
+    path = tmp_path / "any.pt"
+
+    def save() -> None:
+        traced: Any = torch.jit.trace(Wrapped(network), torch.zeros(2, 3, 64, 64))  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.freeze(traced.eval()) if frozen else traced, path)
+
+    save()
+    verdict = judged(path, kind=format_of(path))
+
+    assert (verdict.outcome, verdict.graph, verdict.not_compared) == ("pass", PROVEN, None)
+    assert verdict.tensors is not None
+    counts = (verdict.tensors.identical, verdict.tensors.recomputed)
+    assert counts == ((22, 40) if frozen else (122, 0))
+    norm = network.regnet.encoder.stages[1].layers[0].layer[0].normalization
+    norm.eps = 2e-5
+    save()
+    wrong = judged(path, kind="torchscript")
+    assert wrong.outcome == "FAIL"
+    assert wrong.tensors is not None
+    expected = "folded_weight differs from" if frozen else "has eps 2e-05 where 1e-05 belongs"
+    assert expected in wrong.tensors.wrong[0]
 
 
 def test_a_program_is_proven_and_run_unless_loading_it_would_unpickle(
