@@ -71,10 +71,12 @@ def prove(
         InputError: If the folder itself cannot be used.
     """
     named = certify(folder, kind, path, weights_sha256=weights_sha256)
-    if FORMATS[kind].tag not in _READ or named.graph_compared:
+    contents = _by_name(folder, kind, path)
+    shares = _shares_others(folder, path, contents)
+    if FORMATS[kind].tag not in _READ or (named.graph_compared and not shares):
         return Proof(named)
-    is_onnx, contents = FORMATS[kind].tag == _ONNX, _by_name(folder, kind, path)
-    is_ours = _is_ours(folder, is_onnx, path, contents)
+    is_onnx = FORMATS[kind].tag == _ONNX
+    is_ours = not shares and _is_ours(folder, is_onnx, path, contents)
     try:
         by_graph, is_its_network = _by_graph(folder, path)
     except OtherNodeError as error:
@@ -110,6 +112,13 @@ def _by_name(folder: ConvertedFolder, kind: str, path: Path) -> Contents | None:
         return contents_of(folder, kind, path)
     except Exception:  # noqa: BLE001 -- what a damaged file leads to has any class
         return None
+
+
+def _shares_others(folder: ConvertedFolder, path: Path, contents: Contents | None) -> bool:
+    """Whether a file points into weights, and those of another folder: then no name counts."""
+    if contents is None or contents.weights_sha256 is None:
+        return False
+    return not path.resolve().is_relative_to(folder.path.resolve())
 
 
 def _is_ours(folder: ConvertedFolder, is_onnx: bool, path: Path, contents: Contents | None) -> bool:

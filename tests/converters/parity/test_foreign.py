@@ -416,6 +416,20 @@ def test_a_file_that_lies_elsewhere_is_judged_by_the_folder(
     assert report.verdicts[-2].graph == PROVEN
 
 
+@pytest.mark.parametrize(("source", "right"), [("torch-plain-y", True), ("timm-x", False)])
+def test_a_file_that_shares_the_weights_of_another_folder_is_held_to_them(
+    source: str, right: bool, folders: dict[str, ConvertedFolder], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    convert(RECORDED / f"{source}.onnx", out, formats=["onnx"], share_weights=True, verify=False)
+
+    proof = prove(folders["y"], "onnx", out / "model.onnx")
+
+    assert proof.tensors is not None
+    assert (proof.tensors.wrong == ()) == right
+    assert proof.graph == (PROVEN if right else None)
+
+
 @pytest.mark.parametrize("name", ["absent.onnx", "network.txt"])
 def test_what_is_no_artefact_is_refused_before_anything_is_computed(
     name: str, folders: dict[str, ConvertedFolder], tmp_path: Path
