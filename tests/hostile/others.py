@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_MEMORY = 1 << 30
+
 
 def torch_loads(path: str) -> str:
     """What ``torch.load(path, weights_only=True)`` does."""
@@ -56,11 +58,33 @@ def fickling_finds(path: str) -> str:
     return "nothing" if worst is None else str(worst.name.lower().replace("_", " "))
 
 
+def own_reads(path: str) -> str:
+    """What h5py, msgpack by Flax's lines, or protobuf by MindSpore's make of a file of theirs."""
+    import resource
+    from pathlib import Path
+
+    from converters.checkpoint.hdf5_container import HDF5_START
+    from converters.checkpoint.msgpack_container import looks_like_msgpack
+    from fuzz.differential import named_readers
+
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+    content = Path(path).read_bytes()
+    reader = named_readers.flax if looks_like_msgpack(content) else named_readers.mindspore
+    if content.startswith(HDF5_START):
+        reader = named_readers.hdf5
+    reader(Path(path))
+    return "loads"
+
+
+OWN = "own"
+"""The libraries of containers that no other of the tools reads."""
+
 TOOLS: dict[str, tuple[Callable[[str], str], str]] = {
     "torch": (torch_loads, "refuses"),
     "transformers": (transformers_loads, "refuses"),
     "picklescan": (picklescan_finds, "fails"),
     "fickling": (fickling_finds, "fails"),
+    OWN: (own_reads, "refuses"),
 }
 """What asks a tool, and what it means that it raises."""
 
