@@ -262,9 +262,11 @@ def _add_distributed(corpus: Corpus, folder: Path) -> None:
     from tests.oracles.distributed import Written
 
     written = Written.empty()
-    written.add("rows", torch.arange(12.0).reshape(4, 3), ([1, 2], []))
-    written.add("cells", torch.arange(12.0).reshape(4, 3), ([1], [2]))
-    written.metadata.planner_data = {"rows": ("model", "rows"), "cells": ("model", "cells")}
+    written.add("model.rows", torch.arange(12.0).reshape(4, 3), ([1, 2], []))
+    written.add("model.cells", torch.arange(12.0).reshape(4, 3), ([1], [2]))
+    written.metadata.planner_data = {
+        name: tuple(name.split(".")) for name in written.metadata.state_dict_metadata
+    }
     written.save(folder)
     for protocol in (2, 4):
         corpus.add(pickle.dumps(written.metadata, protocol), "distributed")
