@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from converters.checkpoint import open_any
 from converters.checkpoint.security import inspect_security
@@ -190,7 +192,7 @@ def _elsewhere(written: Written, _: Path) -> None:
 
 
 def _shared_bytes(written: Written, _: Path) -> None:
-    _infos(written)[1].offset -= 1
+    _infos(written)[-1].offset -= 1
 
 
 def _negative(written: Written, _: Path) -> None:
@@ -210,6 +212,50 @@ def _one_place(written: Written, _: Path) -> None:
 
 def _other_keys(written: Written, _: Path) -> None:
     written.metadata.planner_data = {"rows": ("model", "rows")}
+
+
+def _same_place(written: Written, _: Path) -> None:
+    written.add("other.b", torch.ones(1), ([],))
+    written.metadata.planner_data = {"other.b": ("other", "b")}
+    described = written.metadata.state_dict_metadata
+    described["other"] = described.pop("other")
+
+
+def _too_deep(written: Written, _: Path) -> None:
+    keys = ("a",) * 65
+    written.add(".".join(keys), torch.ones(1), ([],))
+    written.metadata.planner_data = {".".join(keys): keys}
+
+
+def _hidden(written: Written, _: Path) -> None:
+    _infos(written)[0].relative_path = ".metadata"
+
+
+def _two_places(written: Written, _: Path) -> None:
+    """Which only a dict can have whose keys were changed."""
+    written.put("again", torch.Size([0]), torch.arange(3.0))
+    (index,) = [key for key in written.metadata.storage_data if key.fqn == "again"]
+    object.__setattr__(index, "fqn", "other")
+
+
+def _a_cell_twice(written: Written, _: Path) -> None:
+    written.add("cells", torch.ones(2, 2), ([1], [1]))
+    chunks = written.metadata.state_dict_metadata["cells"].chunks
+    chunks[3] = chunks[1]
+
+
+def _a_view(written: Written, _: Path) -> None:
+    written.put("rows", _entry(written).chunks[0].offsets, WHOLE[:2])
+
+
+class Metadata:
+    """One of another package."""
+
+
+def _another_class(written: Written, _: Path) -> None:
+    other = Metadata()
+    vars(other).update(vars(written.metadata))
+    written.metadata = other
 
 
 def _of_what(written: Written, _: Path) -> None:
@@ -236,6 +282,13 @@ WRONG: tuple[tuple[Callable[[Written, Path], None], str], ...] = (
     (_nowhere, "rows: does not say where a piece of it lies"),
     (_one_place, "rows.b: has the place of another"),
     (_other_keys, "keys that do not lead to rows"),
+    (_same_place, "other: has the place of another"),
+    (_too_deep, "keys that are none"),
+    (_hidden, "a hidden file"),
+    (_two_places, "two places of one piece"),
+    (_a_cell_twice, "cells: has pieces that overlap, or are no cells of a grid"),
+    (_a_view, r"is float32 of shape \[2, 6, 3, 3\], and more where .metadata says"),
+    (_another_class, "no Metadata where one belongs"),
     (_of_what, "a place of other, which is no entry"),
     (_one_list, "more pieces of tensors than places"),
 )
@@ -298,6 +351,63 @@ def test_nothing_in_a_folder_may_run_code(one: Path, tmp_path: Path) -> None:
     report = inspect_security(one)
     assert report.harmless
     assert report.notes == ("20 pickles in its pieces were followed",)
+
+
+def of_value(content: bytes, folder: Path) -> Path:
+    """A folder of a single value, whose bytes are not torch's."""
+    from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+
+    written = Written.empty()
+    written.metadata.state_dict_metadata["lr"] = BytesStorageMetadata()
+    written.put("lr", None, 0)
+    _infos(written)[0].length, written.content = len(content), bytearray(content)
+    return written.save(folder)
+
+
+def test_a_value_that_is_no_archive_is_left_out_and_may_not_run_code(tmp_path: Path) -> None:
+    with open_any(of_value(b"nothing", tmp_path / "folder")) as checkpoint:
+        said = checkpoint.beside.ignored
+    assert said == {"lr": "is no tensor, and of no kind that is read"}
+
+    with pytest.raises(UnsafeInputError, match=r"would run code .*posix.system"):
+        open_any(of_value(pickle.dumps(Evil()), tmp_path / "folder"))
+
+
+def test_keys_with_a_gap_are_no_list(tmp_path: Path) -> None:
+    written = Written.empty()
+    for index in (0, 2):
+        written.add(f"heads.{index}", torch.ones(2), ([],))
+        written.metadata.planner_data[f"heads.{index}"] = ("heads", index)
+
+    with open_any(written.save(tmp_path / "folder")) as checkpoint:
+        heads: Any = checkpoint.tree["heads"]  # type: ignore[index, call-overload]
+    assert list(heads) == [0, 2]
+
+
+def test_a_metadata_that_goes_on_or_is_too_large_is_refused(one: Path) -> None:
+    content = (one / ".metadata").read_bytes()
+    for more, says in (
+        (b"\0", "goes on behind its end"),
+        (bytes(3_800_000), "of more pieces than"),
+    ):
+        (one / ".metadata").write_bytes(content + more)
+        with pytest.raises(InputError, match=says):
+            open_any(one)
+
+
+def test_a_folder_that_has_weights_of_its_own_is_one_of_those(one: Path) -> None:
+    save_file({"weight": torch.ones(2)}, one / "model.safetensors")
+
+    with open_any(one) as checkpoint:
+        assert checkpoint.container == "folder"
+
+
+def test_what_lies_in_the_folder_that_was_named_says_what_it_is(one: Path, tmp_path: Path) -> None:
+    shutil.copytree(one, tmp_path / "checkpoint-5" / "pytorch_model_fsdp_0")
+    (tmp_path / "checkpoint-5" / "config.json").write_text('{"model_type": "regnet"}')
+
+    with open_any(tmp_path / "checkpoint-5") as checkpoint:
+        assert checkpoint.beside.config == {"model_type": "regnet"}
 
 
 def test_a_folder_of_accelerate_has_the_network_beneath_it(one: Path, tmp_path: Path) -> None:
