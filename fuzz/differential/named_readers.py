@@ -49,7 +49,9 @@ def flattened(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def leaf_of(value: object) -> Leaf | None:
-    """An array as it is compared."""
+    """An array as it is compared, or a single number, of which h5py makes none."""
+    if isinstance(value, np.generic):
+        value = np.asarray(value)
     if not isinstance(value, np.ndarray):
         return UNREAD if isinstance(value, bytes | complex) else None
     stride = tuple(step // value.itemsize for step in value.strides)
