@@ -187,7 +187,7 @@ class ScriptCode:
         given = node.args
         unusual = given.posonlyargs or given.kwonlyargs or given.vararg or given.kwarg
         names = [argument.arg for argument in given.args]
-        if unusual or node.decorator_list or (bound and names[:1] != ["self"]):
+        if unusual or node.decorator_list or (bound and not names):
             raise self._unfit(place, node, f"{printable(node.name)} takes what torch never writes")
         behind = len(names) - len(given.defaults)
         defaults = dict(zip(names[behind:], given.defaults, strict=True))

@@ -247,6 +247,8 @@ def _of_list(spot: Spot, name: str, values: list[Any]) -> Any:
             return len(several)
         case "list", [several]:
             return list(several)
+        case "list_with_default", [[int(), int()] as sizes, list()]:  # of torch 1.4
+            return sizes
         case "append", [list() as several, value] if len(several) < MAX_MEMBERS:
             several.append(value)
             return several

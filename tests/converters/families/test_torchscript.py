@@ -39,6 +39,8 @@ from tests.oracles import transformers as in_transformers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+JIT: Any = torch.jit  # without types
+
 RECORDED = Path(__file__).parents[2] / "recorded" / "torchscript"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -62,9 +64,9 @@ NETWORKS: dict[str, Callable[[], Any]] = {
 }
 
 KINDS: dict[str, Callable[[Any, torch.Tensor], Any]] = {
-    "traced": lambda network, pixels: torch.jit.trace(network, pixels, strict=False),
-    "scripted": lambda network, _: torch.jit.script(network),
-    "scripted in training": lambda network, _: torch.jit.script(network).train(),
+    "traced": lambda network, pixels: JIT.trace(network, pixels, strict=False),
+    "scripted": lambda network, _: JIT.script(network),
+    "scripted in training": lambda network, _: JIT.script(network).train(),
 }
 
 FILES = [
@@ -100,8 +102,8 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pa
                 module = KINDS[kind.removesuffix(", frozen")](
                     NETWORKS[name]().eval(), pixels_of(name)
                 )
-                module = torch.jit.freeze(module) if kind.endswith("frozen") else module
-            torch.jit.save(module, path)
+                module = JIT.freeze(module) if kind.endswith("frozen") else module
+            JIT.save(module, path)
         return path
 
     return exported
@@ -137,8 +139,8 @@ def test_an_export_comes_back_as_the_network_it_was_made_from(
         weights = [t for key, t in kept.items() if not key.endswith("tracked")]
         assert digests(loaded) == sorted(sha256(t.numpy().tobytes()).hexdigest() for t in weights)
         counted = sorted(int(t) for key, t in kept.items() if key.endswith("tracked"))
-        ours = loaded.network.state_dict()
-        assert counted == sorted(int(t) for key, t in ours.items() if key.endswith("tracked"))
+        back = loaded.network.state_dict()
+        assert counted == sorted(int(t) for key, t in back.items() if key.endswith("tracked"))
 
 
 def test_the_class_of_the_module_says_whose_images_it_takes(
@@ -154,7 +156,7 @@ def test_the_class_of_the_module_says_whose_images_it_takes(
         assert reasons.count("timm's own, whose module it is") == 2
 
 
-@pytest.mark.parametrize("name", ["x", "y"])
+@pytest.mark.parametrize("name", ["x", "y", "scripted"])
 def test_a_file_of_torch_1_4_is_read(name: str, tmp_path: Path) -> None:
     facts = json.loads((RECORDED / "facts.json").read_text("utf-8"))[name]
 
@@ -182,8 +184,8 @@ def test_our_own_file_gives_the_folder_it_came_from(tmp_path: Path) -> None:
 def test_weights_that_onednn_has_are_told(
     exports: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
-    scripted = torch.jit.load(exports("timm-x", "scripted, frozen"))
-    torch.jit.save(torch.jit.optimize_for_inference(scripted), tmp_path / "model.pt")
+    scripted = JIT.load(exports("timm-x", "scripted, frozen"))
+    JIT.save(JIT.optimize_for_inference(scripted), tmp_path / "model.pt")
 
     assert "lacks its weights, for torch.jit.optimize_for_inference" in refused(
         tmp_path / "model.pt"
@@ -246,6 +248,7 @@ SPELLINGS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         SCRIPTED,
         ("(flatten).forward(x0, )", "torch.view(x0, [torch.size(x0, 0), -1])"),
     ),
+    "an object of another name": (FROZEN, ("forward(self:", "forward(this:")),
     "arithmetic": (FROZEN, (f"torch.add{SUM}", "input6 + input0")),
     "names by keyword": (
         FROZEN,
@@ -268,7 +271,7 @@ def test_a_network_is_read_however_it_is_spelled(
     loaded = load(path, tmp_path / "out")
 
     with torch.inference_mode():
-        theirs = torch.jit.load(path).eval()(pixels_of(file[0])).numpy()
+        theirs = JIT.load(path).eval()(pixels_of(file[0])).numpy()
     assert difference(output_of(loaded.network, pixels_of(file[0])), theirs) < LIMIT
 
 
