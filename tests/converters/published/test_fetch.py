@@ -384,7 +384,7 @@ def test_a_file_of_that_name_comes_before_the_published_one(tmp_path: Path) -> N
     ("arguments", "count", "row"),
     [
         ([], len(manifest()), "pycls/RegNetX-200MF  .* RegNetX-200MF .* 2.7 M  .* 68.91 %"),
-        (["SWAG"], 18, "swag/regnety_16gf  .* RegNetY-16GF .* 80.6 M  .* cc-by-nc-4.0"),
+        (["SWAG"], 20, "swag/regnety_16gf  .* RegNetY-16GF .* 80.6 M  .* cc-by-nc-4.0"),
         (["--from", "vissl"], 14, "vissl/seer_256Gf  .* -  "),
     ],
 )
