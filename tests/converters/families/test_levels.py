@@ -11,6 +11,8 @@ from torch.distributed.algorithms._checkpoint import checkpoint_wrapper
 from torch.distributed.fsdp import _common_utils as fsdp
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
+from converters.errors import InputError
+from converters.families.changed import require_unchanged
 from converters.families.levels import stored_prefix, without_levels
 from tests.converters.families.conversion import (
     LIMIT,
@@ -122,6 +124,10 @@ def test_a_layer_in_two_places_is_refused(tmp_path: Path) -> None:
     [
         (["module", "a.module", "a.module.b"], ["module", "a.module", "a.b"]),
         (["_orig_mod.module._orig_mod.a"], ["a"]),
+        (["a._fpw_module.w", "_original_module.b.w"], ["a.w", "b.w"]),
+        (["module." * 65 + "a"], ["module." * 65 + "a"]),
+        (["fc.modules_to_save.w"], ["fc.modules_to_save.w"]),
+        (["fc.modules_to_save.default.inner.w"], ["fc.inner.w"]),
         (
             ["modules.a", "_orig_model.a", "a._module.b"],
             ["modules.a", "_orig_model.a", "a._module.b"],
@@ -262,3 +268,18 @@ def test_shapes_of_nothing_are_named_as_deepspeed_s(tmp_path: Path) -> None:
     message = refusal(lambda: source_of(saved({"module": state}, tmp_path)), "net.pth")
 
     assert "zero_to_fp32.py" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "undo"),
+    [
+        ("fc.base_layer.weight", "merge_and_unload"),
+        ("fc.weight_mask", "prune.remove"),
+        ("fc.weight_g", "remove_weight_norm"),
+    ],
+)
+def test_half_of_what_makes_a_weight_is_named_with_what_makes_it_one(name: str, undo: str) -> None:
+    require_unchanged(["fc.weight", "fc.masks"], "net")
+
+    with pytest.raises(InputError, match=undo):
+        require_unchanged(["fc.bias", name], "net")
