@@ -7,30 +7,29 @@ needs to know nothing of stems, blocks or stages. The model in :mod:`regnet.mode
 hand, for people to read, and computes what the list says.
 
 Names and rules are those of transformers' ``models/regnet/modeling_regnet.py``, which computes the
-network of the paper (Radosavovic et al., "Designing Network Design Spaces", arXiv 2003.13678).
+network of the paper (Radosavovic et al., "Designing Network Design Spaces", arXiv 2003.13678). What
+transformers does not have (RegNetV and RegNetZ, AnyNets, Keras' padding) is named likewise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from regnet.config import (
     CLASSIFIER_OUTPUTS,
+    NORM_EPS,
     TRUNK_OUTPUTS,
     Activation,
+    Bottleneck,
+    Padding,
     RegNetConfig,
-    group_count,
-    squeeze_width,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
-
-NORM_EPS = 1e-5
-"""Epsilon of every batch norm; transformers' config cannot express another."""
 
 PIXELS = "pixel_values"
 """Name of the image, as of the reference model's argument."""
@@ -48,7 +47,7 @@ COUNTER = "num_batches_tracked"
 BUFFER_LEAVES = ("running_mean", "running_var", COUNTER)
 """What a batch norm measures instead of learning: in the state dict, but no parameter."""
 
-BATCH_NORM_LEAVES = ("weight", "bias", *BUFFER_LEAVES)
+BATCH_NORM_LEAVES: tuple[str, ...] = ("weight", "bias", *BUFFER_LEAVES)
 
 
 Function = Activation | Literal["sigmoid"]
@@ -119,11 +118,14 @@ class Conv(Operation):
     Attributes:
         stride: In both directions.
         groups: Of channels, each of which sees its own alone.
+        padding: ``"same"`` if it puts as many zeros around images of ``n`` pixels as give
+            ``ceil(n / stride)``, in each direction, the odd one below and to the right.
         norm: The batch norm that it has taken in, in a list that is :func:`folded`.
     """
 
     stride: int = 1
     groups: int = 1
+    padding: Padding = "symmetric"
     norm: Norm | None = None
 
     @property
@@ -132,8 +134,48 @@ class Conv(Operation):
         return self.slots[0].shape[-1]
 
 
+@dataclass(frozen=True, slots=True)
 class Norm(Operation):
-    """A batch norm by its running statistics; see :data:`NORM_EPS`."""
+    """A batch norm by its running statistics.
+
+    Attributes:
+        eps: What is added to the variance.
+    """
+
+    eps: float = NORM_EPS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupNorm(Operation):
+    """A norm by the mean and the variance of each group of channels of each image.
+
+    The variance is the biased one. Source: Wu and He, "Group Normalization", arXiv 1803.08494.
+
+    Attributes:
+        groups: How many.
+        eps: What is added to the variance.
+    """
+
+    groups: int
+    eps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvoNorm(Operation):
+    """EvoNorm S0a: norm and activation in one, ``f(x) / sqrt(var(x) + eps) * weight + bias``.
+
+    The variance is that of a group norm, of ``x``. With a tensor ``v``, ``f(x)`` is
+    ``x * sigmoid(v * x)``; without one, where a layer has no activation, it is ``x``. Source: Liu
+    et al., "Evolving Normalization-Activation Layers", arXiv 2004.02967; timm
+    ``layers/evo_norm.py``.
+
+    Attributes:
+        groups: Of channels.
+        eps: What is added to the variance.
+    """
+
+    groups: int
+    eps: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +187,17 @@ class Act(Operation):
 
 class Pool(Operation):
     """The mean of each channel: (N, C, H, W) to (N, C, 1, 1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AveragePool(Operation):
+    """The mean of each 2x2 pixels, or of what of them is in the image at its last row and column.
+
+    Attributes:
+        stride: In both directions.
+    """
+
+    stride: int
 
 
 class Scale(Operation):
@@ -210,13 +263,17 @@ class Architecture:
 def folded(operations: Sequence[Operation]) -> Operations:
     """Let convolutions take in the batch norms behind them, as every deployment runtime does.
 
-    A value keeps its name; what read the batch norm's reads the convolution's.
+    A value keeps its name; what read the batch norm's reads the convolution's. A batch norm that
+    reads something else, as the first of a preactivated block does, stays.
     """
-    norms = {op.inputs[0]: op for op in operations if isinstance(op, Norm)}
+    convolved = {op.output for op in operations if isinstance(op, Conv)}
+    norms = {
+        op.inputs[0]: op for op in operations if isinstance(op, Norm) and op.inputs[0] in convolved
+    }
     kept = (
         replace(op, norm=norms.get(op.output)) if isinstance(op, Conv) else op
         for op in operations
-        if not isinstance(op, Norm)
+        if not (isinstance(op, Norm) and op.inputs[0] in norms)
     )
     return _renamed(kept, {norm.output: value for value, norm in norms.items()})
 
@@ -230,7 +287,7 @@ def extents(operations: Iterable[Operation], pixels: int) -> dict[str, int]:
     found = {PIXELS: pixels}
     for operation in operations:
         extent = found[operation.inputs[0]]
-        if isinstance(operation, Conv):
+        if isinstance(operation, Conv | AveragePool):
             extent = (extent - 1) // operation.stride + 1
         found[operation.output] = 1 if isinstance(operation, Pool) else extent
     return found
@@ -246,6 +303,20 @@ def _renamed(operations: Iterable[Operation], names: Mapping[str, str]) -> Opera
         )
         for operation in operations
     )
+
+
+class _Place(NamedTuple):
+    """A layer of the reference model.
+
+    Attributes:
+        name: Its module.
+        part: What it is for, the first half of its tensors' roles.
+        fields: Which one of these it is.
+    """
+
+    name: str
+    part: str
+    fields: Mapping[str, str | int]
 
 
 @dataclass
@@ -270,90 +341,134 @@ class _Layout:
 
     def trunk(self) -> str:
         config = self.config
-        width = config.embedding_size
-        name = f"{self.prefix}embedder.embedder"
-        value = self.conv_norm(
-            name, "stem", {}, PIXELS, (width, config.num_channels, 3, 3), stride=2
-        )
-        value = self.activation(name, value)
-        for stage, (out, depth) in enumerate(zip(config.hidden_sizes, config.depths, strict=True)):
-            stride = 2 if stage > 0 or config.downsample_in_first_stage else 1
+        value, width = self.stem(), config.embedding_size
+        stages = zip(config.hidden_sizes, config.depths, config.stage_strides, strict=True)
+        for stage, (out, depth, stride) in enumerate(stages):
             for block in range(depth):
-                value = self.block(stage, block, value, width, out, stride if block == 0 else 1)
+                value = self.block(stage, block, value, width, stride if block == 0 else 1)
                 width = out
+        return self.head(value)
+
+    def stem(self) -> str:
+        config = self.config
+        value, width = PIXELS, config.num_channels
+        for index, (out, stride) in enumerate(config.stem_convolutions):
+            at = _Place(f"{self.prefix}embedder.embedder", "stem", {})
+            if config.stem_sizes:
+                at = _Place(f"{at.name}.{index}", "stems", {"index": index})
+            value = self.convolution(at, value, (out, width, 3, 3), stride=stride)
+            value = value if config.preactivation else self.norm_act(at, value, out)
+            width = out
         return value
 
-    def block(  # noqa: PLR0913, PLR0917 -- which block, what it reads, and its three sizes
-        self, stage: int, block: int, value: str, width: int, out: int, stride: int
-    ) -> str:
-        """A residual bottleneck block of width ratio 1; its shortcut comes first."""
+    def block(self, stage: int, block: int, value: str, width: int, stride: int) -> str:
+        """A residual bottleneck block; its shortcut comes first."""
+        config = self.config
+        out, inner = config.hidden_sizes[stage], config.bottleneck_of(stage, width)
         name = f"{self.prefix}encoder.stages.{stage}.layers.{block}"
-        place: dict[str, str | int] = {"stage": stage, "block": block}
-        shortcut, last = value, 2
-        if width != out or stride != 1:
-            shape = (out, width, 1, 1)
-            shortcut = self.conv_norm(
-                f"{name}.shortcut", "shortcut", place, value, shape, stride=stride
+        fields: dict[str, str | int] = {"stage": stage, "block": block}
+        last = 3 if inner.squeezed else 2
+        reduce = _Place(f"{name}.layer.0", "reduce", fields)
+        grouped = _Place(f"{name}.layer.1", "grouped", fields)
+        expand = _Place(f"{name}.layer.{last}", "expand", fields | {"last": last})
+
+        if config.preactivation:
+            value = self.norm_act(_Place(name, "preact", fields), value, width)
+        at = _Place(f"{name}.shortcut", "shortcut", fields)
+        shortcut = self.shortcut(at, value, width, out, stride)
+        value = self.convolution(reduce, value, (inner.width, width, 1, 1))
+        value = self.norm_act(grouped if config.preactivation else reduce, value, inner.width)
+        shape = (inner.width, inner.width // inner.groups, 3, 3)
+        value = self.convolution(grouped, value, shape, stride=stride, groups=inner.groups)
+        if not config.preactivation:
+            value = self.norm_act(grouped, value, inner.width)
+        if inner.squeezed:
+            value = self.squeeze_excite(f"{name}.layer.2", fields, value, inner)
+        if config.preactivation:
+            value = self.norm_act(expand, value, inner.width)
+        value = self.convolution(expand, value, (out, inner.width, 1, 1))
+        if not config.preactivation:
+            value = self.norm_act(expand, value, out, activates=False)
+        if shortcut:
+            value = self.add(Add, f"{name}.add", value, shortcut)
+        if config.output_act and not config.preactivation:
+            value = self.activation(name, value)
+        return value
+
+    def shortcut(self, at: _Place, value: str, width: int, out: int, stride: int) -> str:
+        """What is added to a block's layers; empty if nothing is."""
+        if width == out and stride == 1:
+            return value
+        if self.config.shortcut == "none":
+            return ""
+        if self.config.shortcut == "avg" and stride > 1:
+            value = self.add(AveragePool, f"{at.name}.pooler", value, stride=stride)
+            stride = 1
+        value = self.convolution(at, value, (out, width, 1, 1), stride=stride)
+        if self.config.preactivation:
+            return value
+        return self.norm_act(at, value, out, activates=False)
+
+    def head(self, value: str) -> str:
+        """What stands between the last stage and pooling."""
+        config, at = self.config, _Place(f"{self.prefix}head", "head", {})
+        if config.head_size:
+            value = self.convolution(at, value, (config.head_size, config.hidden_sizes[-1], 1, 1))
+            return self.norm_act(at, value, config.head_size)
+        return self.activation(at.name, value) if config.final_act else value
+
+    def convolution(
+        self, at: _Place, value: str, shape: tuple[int, int, int, int], **geometry: int
+    ) -> str:
+        """A convolution without bias."""
+        kernel = Slot(at.name + KERNEL, shape, f"{at.part}.conv", at.fields)
+        padded = shape[-1] > 1 and geometry.get("stride", 1) > 1
+        padding = self.config.padding if padded else "symmetric"
+        name = f"{at.name}.convolution"
+        return self.add(Conv, name, value, slots=(kernel,), padding=padding, **geometry)
+
+    def norm_act(self, at: _Place, value: str, channels: int, *, activates: bool = True) -> str:
+        """The norm of a layer and, unless the layer is linear, the activation."""
+        config, name = self.config, f"{at.name}.normalization"
+        kind: type[Operation] = Norm
+        leaves = BATCH_NORM_LEAVES
+        attributes: dict[str, float] = {"eps": config.norm_eps}
+        if config.norm != "batch":
+            attributes["groups"] = channels // config.norm_group_size
+            kind, leaves = GroupNorm, ("weight", "bias")
+        if config.norm == "evonorm-s0a":
+            kind, leaves = EvoNorm, ("weight", "bias", *(("v",) if activates else ()))
+        slots = tuple(
+            Slot(
+                f"{name}.{leaf}",
+                () if leaf == COUNTER else (channels,),
+                f"{at.part}.norm",
+                {**at.fields, "norm": leaf},
             )
-        value = self.conv_norm(f"{name}.layer.0", "reduce", place, value, (out, width, 1, 1))
-        value = self.activation(f"{name}.layer.0", value)
-        groups = group_count(out, self.config.groups_width)
-        shape = (out, out // groups, 3, 3)
-        value = self.conv_norm(
-            f"{name}.layer.1", "grouped", place, value, shape, stride=stride, groups=groups
+            for leaf in leaves
         )
-        value = self.activation(f"{name}.layer.1", value)
-        if self.config.layer_type == "y":
-            last = 3
-            value = self.squeeze_excite(f"{name}.layer.2", place, value, out, squeeze_width(width))
-        value = self.conv_norm(
-            f"{name}.layer.{last}", "expand", place | {"last": last}, value, (out, out, 1, 1)
-        )
-        return self.activation(name, self.add(Add, f"{name}.add", value, shortcut))
+        value = self.add(kind, name, value, slots=slots, **attributes)
+        return value if kind is EvoNorm or not activates else self.activation(at.name, value)
 
     def activation(self, name: str, value: str) -> str:
         return self.add(Act, f"{name}.activation", value, function=self.config.hidden_act)
 
-    def conv_norm(
-        self,
-        name: str,
-        part: str,
-        place: Mapping[str, str | int],
-        value: str,
-        shape: tuple[int, int, int, int],
-        **geometry: int,
-    ) -> str:
-        """A convolution without bias, and its batch norm."""
-        kernel = Slot(name + KERNEL, shape, f"{part}.conv", place)
-        value = self.add(Conv, f"{name}.convolution", value, slots=(kernel,), **geometry)
-        name = f"{name}.normalization"
-        slots = tuple(
-            Slot(
-                f"{name}.{leaf}",
-                () if leaf == COUNTER else shape[:1],
-                f"{part}.norm",
-                {**place, "norm": leaf},
-            )
-            for leaf in BATCH_NORM_LEAVES
-        )
-        return self.add(Norm, name, value, slots=slots)
-
     def squeeze_excite(
-        self, name: str, place: Mapping[str, str | int], value: str, channels: int, squeezed: int
+        self, name: str, fields: Mapping[str, str | int], value: str, block: Bottleneck
     ) -> str:
-        """The value times its gate; its ReLU is one whatever the network's activation is."""
-        gates = f"{name}.attention"
+        """The value times its gate."""
+        gates, channels, squeezed = f"{name}.attention", block.width, block.squeezed
         gate = self.add(Pool, f"{name}.pooler", value)
-        slots = _weight_and_bias(f"{gates}.0", (squeezed, channels, 1, 1), "squeeze", place)
+        slots = _weight_and_bias(f"{gates}.0", (squeezed, channels, 1, 1), "squeeze", fields)
         gate = self.add(Conv, f"{gates}.0", gate, slots=slots)
-        gate = self.add(Act, f"{gates}.1", gate, function="relu")
-        slots = _weight_and_bias(f"{gates}.2", (channels, squeezed, 1, 1), "excite", place)
+        gate = self.add(Act, f"{gates}.1", gate, function=self.config.se_act)
+        slots = _weight_and_bias(f"{gates}.2", (channels, squeezed, 1, 1), "excite", fields)
         gate = self.add(Conv, f"{gates}.2", gate, slots=slots)
         gate = self.add(Act, f"{gates}.3", gate, function="sigmoid")
         return self.add(Scale, f"{name}.mul", value, gate)
 
     def linear(self, value: str) -> str:
-        shape = (self.config.num_labels, self.config.hidden_sizes[-1])
+        shape = (self.config.num_labels, self.config.feature_size)
         slots = _weight_and_bias(CLASSIFIER, shape, "classifier", {})
         return self.add(Linear, CLASSIFIER, value, slots=slots)
 

@@ -1,8 +1,10 @@
 """The reference RegNet in PyTorch: `RegNetModel` and `RegNetForImageClassification`.
 
 Modules, names and arithmetic are those of transformers' ``models/regnet/modeling_regnet.py``, so a
-state dict of one loads in the other and logits agree to the last bit. It is written out here for
-people to read; :mod:`regnet.architecture` lists the same network for programs.
+state dict of one loads in the other and logits agree to the last bit. What transformers does not
+have, RegNetV and RegNetZ, AnyNets and the RegNets of Keras, is here as well; `RegNetConfig` has a
+field for each thing in which these differ. It is written out for people to read;
+:mod:`regnet.architecture` lists the same network for programs.
 """
 
 from __future__ import annotations
@@ -16,8 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from regnet.architecture import NORM_EPS
-from regnet.config import group_count, squeeze_width
 from regnet.hub import PretrainedMixin
 
 if TYPE_CHECKING:
@@ -97,30 +97,118 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class RegNetConvLayer(nn.Module):
-    """Convolution, batch norm and, unless the layer is linear, the activation."""
+SQUEEZE_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+}
 
-    def __init__(  # noqa: PLR0913, PLR0917 -- those of a convolution, and the activation
+
+class EvoNormS0a(nn.Module):
+    """EvoNorm S0a, norm and activation in one (timm ``layers/evo_norm.py``, ``EvoNorm2dS0a``).
+
+    Args:
+        groups: Of channels, whose variance is taken together, for each image by itself.
+        channels: Of the input.
+        eps: What is added to the variance.
+        activates: Whether it is an activation, too; else it divides by the deviation alone.
+    """
+
+    def __init__(self, groups: int, channels: int, eps: float, *, activates: bool) -> None:
+        super().__init__()
+        self.groups, self.eps = groups, eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.v = nn.Parameter(torch.ones(channels)) if activates else None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        per_group = hidden.reshape(hidden.shape[0], self.groups, -1, *hidden.shape[2:])
+        variance = per_group.var(dim=(2, 3, 4), unbiased=False, keepdim=True)
+        deviation = variance.add(self.eps).sqrt().expand(per_group.shape).reshape(hidden.shape)
+        if self.v is not None:
+            hidden = hidden * torch.sigmoid(hidden * self.v.view(-1, 1, 1))
+        hidden = hidden / deviation
+        return hidden * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+
+
+class SamePadConv2d(nn.Conv2d):
+    """A 3x3 convolution with TensorFlow's ``same`` padding.
+
+    Images of ``n`` pixels give ``ceil(n / stride)``; an odd number of zeros has one more below and
+    to the right. With a stride of 2 even sizes get none above and one row below.
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (N, in, H, W) to (N, out, H/stride, W/stride), rounded up."""
+        zeros = []
+        for size, kernel, stride in zip(
+            reversed(hidden.shape), reversed(self.kernel_size), reversed(self.stride), strict=False
+        ):
+            whole = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            zeros += [whole // 2, whole - whole // 2]
+        return super().forward(functional.pad(hidden, zeros))
+
+
+def convolution(  # noqa: PLR0913 -- those of a convolution
+    config: RegNetConfig,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+) -> nn.Conv2d:
+    """A convolution without bias, which leaves images as large as they are at a stride of 1."""
+    is_same = config.padding == "same" and stride > 1 and kernel_size > 1
+    kind, padding = (SamePadConv2d, 0) if is_same else (nn.Conv2d, kernel_size // 2)
+    return kind(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        groups=groups,
+        bias=False,
+    )
+
+
+def norm_layer(config: RegNetConfig, channels: int, *, activates: bool = True) -> nn.Module:
+    """The norm of a layer, which with EvoNorm is also its activation, if it has one."""
+    if config.norm == "batch":
+        return nn.BatchNorm2d(channels, eps=config.norm_eps)
+    groups = channels // config.norm_group_size
+    if config.norm == "group":
+        return nn.GroupNorm(groups, channels, eps=config.norm_eps)
+    return EvoNormS0a(groups, channels, config.norm_eps, activates=activates)
+
+
+def activation_behind_norm(config: RegNetConfig) -> Callable[[Tensor], Tensor] | None:
+    """The activation of a layer, unless its norm is one."""
+    return None if config.norm == "evonorm-s0a" else ACTIVATIONS[config.hidden_act]
+
+
+class RegNetConvLayer(nn.Module):
+    """Convolution, norm and, unless the layer is linear, the activation."""
+
+    def __init__(  # noqa: PLR0913 -- those of a convolution, and the activation
         self,
+        config: RegNetConfig,
         in_channels: int,
         out_channels: int,
         kernel_size: int = 1,
+        *,
         stride: int = 1,
         groups: int = 1,
-        hidden_act: str | None = None,
+        activates: bool = True,
     ) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=kernel_size // 2,
-            groups=groups,
-            bias=False,
+        self.convolution = convolution(
+            config, in_channels, out_channels, kernel_size, stride=stride, groups=groups
         )
-        self.normalization = nn.BatchNorm2d(out_channels, eps=NORM_EPS)
-        self.activation = ACTIVATIONS[hidden_act] if hidden_act else None
+        self.normalization = norm_layer(config, out_channels, activates=activates)
+        self.activation = activation_behind_norm(config) if activates else None
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (N, in, H, W) to (N, out, H/stride, W/stride)."""
@@ -128,18 +216,47 @@ class RegNetConvLayer(nn.Module):
         return self.activation(hidden) if self.activation else hidden
 
 
+class RegNetPreactivatedLayer(nn.Module):
+    """Norm, activation and convolution, in this order; or a bare convolution."""
+
+    def __init__(  # noqa: PLR0913 -- those of a convolution, and the norm
+        self,
+        config: RegNetConfig,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        normalizes: bool = True,
+    ) -> None:
+        super().__init__()
+        self.normalization = norm_layer(config, in_channels) if normalizes else nn.Identity()
+        self.activation = activation_behind_norm(config) if normalizes else None
+        self.convolution = convolution(
+            config, in_channels, out_channels, kernel_size, stride=stride, groups=groups
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (N, in, H, W) to (N, out, H/stride, W/stride)."""
+        hidden = self.normalization(hidden)
+        output: Tensor = self.convolution(self.activation(hidden) if self.activation else hidden)
+        return output
+
+
 class RegNetSELayer(nn.Module):
     """Squeeze-and-excitation: scale each channel by a gate computed from all channel means.
 
-    The activation between the two convolutions is ReLU whatever the network's is.
+    The activation between the two convolutions, ReLU in nearly all RegNets, may be another than the
+    network's.
     """
 
-    def __init__(self, channels: int, squeezed: int) -> None:
+    def __init__(self, channels: int, squeezed: int, act: str) -> None:
         super().__init__()
         self.pooler = nn.AdaptiveAvgPool2d((1, 1))
         self.attention = nn.Sequential(
             nn.Conv2d(channels, squeezed, kernel_size=1),
-            nn.ReLU(),
+            SQUEEZE_ACTIVATIONS[act](),
             nn.Conv2d(squeezed, channels, kernel_size=1),
             nn.Sigmoid(),
         )
@@ -150,45 +267,117 @@ class RegNetSELayer(nn.Module):
         return hidden * gate
 
 
-class RegNetBlock(nn.Module):
-    """The residual bottleneck block, with (Y) or without (X) squeeze-and-excitation."""
+class RegNetShortcut(nn.Module):
+    """A projection that a RegNetX or RegNetY does not have: behind a mean, or without a norm."""
 
     def __init__(
         self, config: RegNetConfig, in_channels: int, out_channels: int, stride: int
     ) -> None:
         super().__init__()
-        act = config.hidden_act
-        groups = group_count(out_channels, config.groups_width)
-        needs_projection = in_channels != out_channels or stride != 1
-        self.shortcut = (
-            RegNetConvLayer(in_channels, out_channels, stride=stride)
-            if needs_projection
-            else nn.Identity()
+        self.pooler: nn.Module = nn.Identity()
+        if config.shortcut == "avg" and stride > 1:
+            self.pooler = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
+            stride = 1
+        self.convolution = convolution(config, in_channels, out_channels, stride=stride)
+        self.normalization = (
+            nn.Identity()
+            if config.preactivation
+            else norm_layer(config, out_channels, activates=False)
         )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (N, in, H, W) to (N, out, H/stride, W/stride), rounded up."""
+        output: Tensor = self.normalization(self.convolution(self.pooler(hidden)))
+        return output
+
+
+def shortcut_layer(
+    config: RegNetConfig, in_channels: int, out_channels: int, stride: int
+) -> nn.Module | None:
+    """What a block adds to the output of its layers; None if it adds nothing."""
+    if in_channels == out_channels and stride == 1:
+        return nn.Identity()
+    if config.shortcut == "none":
+        return None
+    if config.shortcut == "avg" or config.preactivation:
+        return RegNetShortcut(config, in_channels, out_channels, stride)
+    return RegNetConvLayer(config, in_channels, out_channels, stride=stride, activates=False)
+
+
+class RegNetBlock(nn.Module):
+    """The residual bottleneck block, with (Y) or without (X) squeeze-and-excitation."""
+
+    def __init__(
+        self, config: RegNetConfig, stage: int, in_channels: int, out_channels: int, stride: int
+    ) -> None:
+        super().__init__()
+        inner = config.bottleneck_of(stage, in_channels)
+        self.shortcut = shortcut_layer(config, in_channels, out_channels, stride)
         layers: list[nn.Module] = [
-            RegNetConvLayer(in_channels, out_channels, hidden_act=act),
-            RegNetConvLayer(out_channels, out_channels, 3, stride, groups, act),
+            RegNetConvLayer(config, in_channels, inner.width),
+            RegNetConvLayer(
+                config, inner.width, inner.width, 3, stride=stride, groups=inner.groups
+            ),
         ]
-        if config.layer_type == "y":
-            layers.append(RegNetSELayer(out_channels, squeeze_width(in_channels)))
-        self.layer = nn.Sequential(*layers, RegNetConvLayer(out_channels, out_channels))
-        self.activation = ACTIVATIONS[act]
+        if inner.squeezed:
+            layers.append(RegNetSELayer(inner.width, inner.squeezed, config.se_act))
+        self.layer = nn.Sequential(
+            *layers, RegNetConvLayer(config, inner.width, out_channels, activates=False)
+        )
+        self.activation = ACTIVATIONS[config.hidden_act] if config.output_act else None
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (N, in, H, W) to (N, out, H/stride, W/stride)."""
-        return self.activation(self.layer(hidden) + self.shortcut(hidden))
+        output: Tensor = self.layer(hidden)
+        if self.shortcut is not None:
+            output = output + self.shortcut(hidden)
+        return self.activation(output) if self.activation else output
+
+
+class RegNetPreactivatedBlock(nn.Module):
+    """The block of a RegNetV: norm and activation precede each convolution.
+
+    The shortcut, too, sees what the first of them made.
+    """
+
+    def __init__(
+        self, config: RegNetConfig, stage: int, in_channels: int, out_channels: int, stride: int
+    ) -> None:
+        super().__init__()
+        inner = config.bottleneck_of(stage, in_channels)
+        self.normalization = norm_layer(config, in_channels)
+        self.activation = activation_behind_norm(config)
+        self.shortcut = shortcut_layer(config, in_channels, out_channels, stride)
+        layers: list[nn.Module] = [
+            RegNetPreactivatedLayer(config, in_channels, inner.width, normalizes=False),
+            RegNetPreactivatedLayer(
+                config, inner.width, inner.width, 3, stride=stride, groups=inner.groups
+            ),
+        ]
+        if inner.squeezed:
+            layers.append(RegNetSELayer(inner.width, inner.squeezed, config.se_act))
+        self.layer = nn.Sequential(
+            *layers, RegNetPreactivatedLayer(config, inner.width, out_channels)
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (N, in, H, W) to (N, out, H/stride, W/stride)."""
+        hidden = self.normalization(hidden)
+        hidden = self.activation(hidden) if self.activation else hidden
+        output: Tensor = self.layer(hidden)
+        return output if self.shortcut is None else output + self.shortcut(hidden)
 
 
 class RegNetStage(nn.Module):
     """Blocks of one width; the first may halve the resolution."""
 
-    def __init__(
-        self, config: RegNetConfig, in_channels: int, out_channels: int, depth: int, stride: int
-    ) -> None:
+    def __init__(self, config: RegNetConfig, stage: int, in_channels: int) -> None:
         super().__init__()
+        block = RegNetPreactivatedBlock if config.preactivation else RegNetBlock
+        width, stride = config.hidden_sizes[stage], config.stage_strides[stage]
         self.layers = nn.Sequential(
-            RegNetBlock(config, in_channels, out_channels, stride),
-            *(RegNetBlock(config, out_channels, out_channels, 1) for _ in range(depth - 1)),
+            block(config, stage, in_channels, width, stride),
+            *(block(config, stage, width, width, 1) for _ in range(config.depths[stage] - 1)),
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -198,14 +387,20 @@ class RegNetStage(nn.Module):
 
 
 class RegNetEmbeddings(nn.Module):
-    """The stem: one 3x3 convolution of stride 2."""
+    """The stem: one 3x3 convolution of stride 2, or what the configuration says."""
 
     def __init__(self, config: RegNetConfig) -> None:
         super().__init__()
         self.num_channels = config.num_channels
-        self.embedder = RegNetConvLayer(
-            config.num_channels, config.embedding_size, 3, stride=2, hidden_act=config.hidden_act
-        )
+        layers, width = [], config.num_channels
+        for out, stride in config.stem_convolutions:
+            layers.append(
+                RegNetPreactivatedLayer(config, width, out, 3, stride=stride, normalizes=False)
+                if config.preactivation
+                else RegNetConvLayer(config, width, out, 3, stride=stride)
+            )
+            width = out
+        self.embedder = nn.Sequential(*layers) if config.stem_sizes else layers[0]
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Map (N, num_channels, H, W) to (N, embedding_size, H/2, W/2).
@@ -227,10 +422,10 @@ class RegNetEncoder(nn.Module):
 
     def __init__(self, config: RegNetConfig) -> None:
         super().__init__()
-        strides = (2 if config.downsample_in_first_stage else 1, *(2 for _ in config.depths[1:]))
-        widths = (config.embedding_size, *config.hidden_sizes)
-        stages = zip(widths, widths[1:], config.depths, strides, strict=False)
-        self.stages = nn.ModuleList(RegNetStage(config, *stage) for stage in stages)
+        widths = (config.embedding_size, *config.hidden_sizes[:-1])
+        self.stages = nn.ModuleList(
+            RegNetStage(config, stage, width) for stage, width in enumerate(widths)
+        )
 
 
 class RegNetModel(PretrainedMixin, nn.Module):
@@ -241,6 +436,11 @@ class RegNetModel(PretrainedMixin, nn.Module):
         self.config = config
         self.embedder = RegNetEmbeddings(config)
         self.encoder = RegNetEncoder(config)
+        self.head: Callable[[Tensor], Tensor] | None = None
+        if config.head_size:
+            self.head = RegNetConvLayer(config, config.hidden_sizes[-1], config.head_size)
+        elif config.final_act:
+            self.head = ACTIVATIONS[config.hidden_act]
         self.pooler = nn.AdaptiveAvgPool2d((1, 1))
         self.apply(_initialise)
 
@@ -268,6 +468,7 @@ class RegNetModel(PretrainedMixin, nn.Module):
         for stage in self.encoder.stages:
             hidden = stage(hidden)
             states.append(hidden)
+        hidden = self.head(hidden) if self.head else hidden
         output = ModelOutput(
             last_hidden_state=hidden,
             pooler_output=self.pooler(hidden),
@@ -291,7 +492,7 @@ class RegNetForImageClassification(PretrainedMixin, nn.Module):
         self.regnet = RegNetModel(config)
         self.classifier = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(config.hidden_sizes[-1], config.num_labels)
+            nn.Linear(config.feature_size, config.num_labels)
             if config.num_labels
             else nn.Identity(),
         )
