@@ -393,24 +393,23 @@ class RegNetConfig(JsonFile):
         self._require_switches("output_act", "preactivation", "final_act")
         for name in ("expansion", "se_ratio", "norm_eps"):
             _require_positive(name, getattr(self, name))
-        self._require_one_per(
-            "stem_strides", self.stem_sizes or (self.embedding_size,), "stem_sizes"
-        )
-        for name in ("strides", "groups_width"):
-            self._require_one_per(name, self.depths, "depths")
+        self._require_as_many("stem_strides", self.stem_strides, "stem_sizes")
+        self._require_as_many("strides", self.strides, "depths")
+        if isinstance(self.groups_width, list):
+            self._require_as_many("groups_width", self.groups_width, "depths")
+        else:
+            _require_int("groups_width", self.groups_width, minimum=1)
         if sorted(self.id2label) != list(range(self.num_labels)):
             raise ValueError("id2label must name every class index from 0 up, without gaps.")
         self._validate_widths()
 
-    def _require_one_per(self, name: str, items: Sequence[int], of: str) -> None:
-        """Check that a list, if the field is one, has as many numbers as another."""
-        values = getattr(self, name)
-        if isinstance(values, list) and len(values) != len(items):
+    def _require_as_many(self, name: str, values: Sequence[int] | None, as_in: str) -> None:
+        """Check that a list has one number for each of another."""
+        items = getattr(self, as_in) or (self.embedding_size,)
+        if values is not None and len(values) != len(items):
             raise ValueError(
-                f"{name} has {len(values)} numbers and {of} {len(items)}; give as many in both."
+                f"{name} has {len(values)} numbers and {as_in} {len(items)}; give as many in both."
             )
-        if not isinstance(values, (list, type(None))):
-            _require_int(name, values, minimum=1)
 
     def _validate_widths(self) -> None:
         for stage, in_channels in self._block_inputs():
