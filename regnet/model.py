@@ -124,31 +124,39 @@ class EvoNormS0a(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
-        per_group = hidden.reshape(hidden.shape[0], self.groups, -1, *hidden.shape[2:])
-        variance = per_group.var(dim=(2, 3, 4), unbiased=False, keepdim=True)
-        deviation = variance.add(self.eps).sqrt().expand(per_group.shape).reshape(hidden.shape)
+        deviation = group_deviation(hidden, self.groups, self.eps)
         if self.v is not None:
             hidden = hidden * torch.sigmoid(hidden * self.v.view(-1, 1, 1))
         hidden = hidden / deviation
         return hidden * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
 
 
-class SamePadConv2d(nn.Conv2d):
-    """A 3x3 convolution with TensorFlow's ``same`` padding.
+def group_deviation(hidden: Tensor, groups: int, eps: float) -> Tensor:
+    """The deviation of each group of channels of each image: (N, C, H, W) to the same shape."""
+    per_group = hidden.reshape(hidden.shape[0], groups, -1, *hidden.shape[2:])
+    variance = per_group.var(dim=(2, 3, 4), unbiased=False, keepdim=True)
+    return variance.add(eps).sqrt().expand(per_group.shape).reshape(hidden.shape)
 
-    Images of ``n`` pixels give ``ceil(n / stride)``; an odd number of zeros has one more below and
-    to the right. With a stride of 2 even sizes get none above and one row below.
+
+def same_padded(hidden: Tensor, kernel_size: int, stride: int) -> Tensor:
+    """Put zeros around images, (N, C, H, W), as TensorFlow's ``same`` has it.
+
+    A convolution of ``n`` pixels then gives ``ceil(n / stride)``. An odd number of zeros has one
+    more below and to the right: with a stride of 2 even sizes get none above and one row below.
     """
+    height, width = (
+        max((-(-size // stride) - 1) * stride + kernel_size - size, 0) for size in hidden.shape[2:]
+    )
+    left, top = width // 2, height // 2
+    return functional.pad(hidden, (left, width - left, top, height - top))
+
+
+class SamePadConv2d(nn.Conv2d):
+    """A convolution whose input is :func:`same_padded`."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (N, in, H, W) to (N, out, H/stride, W/stride), rounded up."""
-        zeros = []
-        for size, kernel, stride in zip(
-            reversed(hidden.shape), reversed(self.kernel_size), reversed(self.stride), strict=False
-        ):
-            whole = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            zeros += [whole // 2, whole - whole // 2]
-        return super().forward(functional.pad(hidden, zeros))
+        return super().forward(same_padded(hidden, self.kernel_size[0], self.stride[0]))
 
 
 def convolution(  # noqa: PLR0913 -- those of a convolution

@@ -26,7 +26,8 @@ from benchmarks.mutation.judging import reasons
 from benchmarks.mutation.scripts import replace_code
 from benchmarks.mutation.weights import Weights
 from converters.formats.torchscript import CODE, MARK
-from regnet.architecture import BASE_PREFIX, NORM_EPS
+from regnet.architecture import BASE_PREFIX
+from regnet.config import NORM_EPS
 from tests.converters.parity.faults import sets
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import numpy as np
 
 from benchmarks.mutation.mutant import Mutant, spread
 from benchmarks.mutation.numbers import BIAS_CHANGES, KERNEL_CHANGES
-from regnet.architecture import CLASSIFIER, NORM_EPS, Conv, Norm
+from regnet.architecture import CLASSIFIER, Conv, Norm
+from regnet.config import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

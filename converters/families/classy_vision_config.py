@@ -30,8 +30,7 @@ from converters.families.words import (
     mapping_in,
     not_understood,
 )
-from regnet.architecture import NORM_EPS
-from regnet.config import IMAGENET_MEAN, IMAGENET_STD
+from regnet.config import IMAGENET_MEAN, IMAGENET_STD, NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

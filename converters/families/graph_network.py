@@ -21,8 +21,8 @@ from converters.families import graph_aten, graph_onnx
 from converters.families.graph_values import GraphReader, unfit
 from converters.families.keymap import REFERENCE
 from converters.families.recognise import architecture_of
-from regnet.architecture import KERNEL, NORM_EPS, Architecture, Conv
-from regnet.config import Activation, RegNetConfig
+from regnet.architecture import KERNEL, Architecture, Conv
+from regnet.config import NORM_EPS, Activation, RegNetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

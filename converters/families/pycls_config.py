@@ -24,8 +24,7 @@ from converters.families.words import (
     keys,
     not_understood,
 )
-from regnet.architecture import NORM_EPS
-from regnet.config import IMAGENET_MEAN, IMAGENET_STD, MAX_BLOCKS
+from regnet.config import IMAGENET_MEAN, IMAGENET_STD, MAX_BLOCKS, NORM_EPS
 from regnet.design_space import fit_widths_to_groups, stage_widths_and_depths
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from converters.families.reading import choose_state, source_of
 from converters.families.real_network import RealNetwork
 from converters.families.source import BICUBIC, BILINEAR, EvalTransform, Preprocessing
 from converters.families.torchvision import import_torchvision
-from regnet.architecture import COUNTER, NORM_EPS
+from regnet.architecture import COUNTER
+from regnet.config import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

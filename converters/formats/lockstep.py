@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from converters.formats.operations import computed, tensors_of
 from converters.formats.reference import reference_model, torch_threads
-from regnet.architecture import NORM_EPS, PIXELS, Conv, folded
+from regnet.architecture import PIXELS, Conv, folded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,8 +60,8 @@ class Arithmetic:
         held = tensors_of(operation, stored, self.dtype)
         if isinstance(operation, Conv) and operation.norm:
             scale, shift, mean, variance = tensors_of(operation.norm, stored, self.dtype)
-            parts = fuse_conv_bn_weights(held[0], None, mean, variance, NORM_EPS, scale, shift)
-            return list(parts)
+            eps = operation.norm.eps
+            return list(fuse_conv_bn_weights(held[0], None, mean, variance, eps, scale, shift))
         return held
 
     def call(self, batch: int, function: Call, *arguments: Any) -> Tensor:  # noqa: ARG002

@@ -13,8 +13,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch.nn import functional
 
-from regnet.architecture import NORM_EPS, Act, Add, Conv, Flatten, Linear, Norm, Pool, Scale
-from regnet.model import ACTIVATIONS
+from regnet.architecture import (
+    Act,
+    Add,
+    AveragePool,
+    Conv,
+    EvoNorm,
+    Flatten,
+    GroupNorm,
+    Linear,
+    Norm,
+    Pool,
+    Scale,
+)
+from regnet.model import ACTIVATIONS, group_deviation, same_padded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +40,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 """A tensor, or what stands for several."""
 
-EXACT = (functional.relu, torch.flatten)
+EXACT = (functional.relu, torch.flatten, same_padded)
 """Functions that give numbers which they were given, or zero."""
 
 LINEAR = (torch.conv2d, functional.linear)
@@ -58,7 +70,7 @@ def called(function: Call, *arguments: Any) -> Tensor:
     return function(*arguments)
 
 
-def computed(  # noqa: PLR0911 -- one for each kind
+def computed(  # noqa: C901, PLR0911, PLR0912 -- one for each kind
     operation: Operation,
     inputs: Sequence[Value],
     held: Sequence[Tensor],
@@ -80,17 +92,26 @@ def computed(  # noqa: PLR0911 -- one for each kind
     match operation:
         case Conv(stride=stride, groups=groups, kernel_size=size):
             kernel, bias = (*held, None)[:2]
-            return call(torch.conv2d, value, kernel, bias, stride, size // 2, 1, groups)
-        case Norm():
+            padding = size // 2
+            if operation.padding == "same":
+                value, padding = call(same_padded, value, size, stride), 0
+            return call(torch.conv2d, value, kernel, bias, stride, padding, 1, groups)
+        case Norm(eps=eps):
             weight, bias, *measured = held
-            settings = (False, _MOMENTUM, NORM_EPS)
+            settings = (False, _MOMENTUM, eps)
             return call(functional.batch_norm, value, *measured, weight, bias, *settings)
+        case GroupNorm(groups=groups, eps=eps):
+            return call(functional.group_norm, value, groups, *held, eps)
+        case EvoNorm():
+            return _evonorm(operation, value, held, call)
         case Act(function="gelu_new"):
             return _gelu_new(value, call)
         case Act(function=function):
             return call(_FUNCTIONS[function], value)
         case Pool():
             return call(functional.adaptive_avg_pool2d, value, (1, 1))
+        case AveragePool(stride=stride):
+            return call(functional.avg_pool2d, value, 2, stride, 0, True, False)
         case Scale():
             return call(torch.mul, *inputs)
         case Add():
@@ -100,6 +121,19 @@ def computed(  # noqa: PLR0911 -- one for each kind
         case Linear():
             return call(functional.linear, value, *held)
     raise NotImplementedError(operation)
+
+
+def _evonorm(
+    operation: EvoNorm, value: Value, held: Sequence[Tensor], call: Callable[..., Value]
+) -> Value:
+    """:class:`regnet.model.EvoNormS0a`, function by function."""
+    weight, bias, *slope = (tensor.view(-1, 1, 1) for tensor in held)
+    deviation = call(group_deviation, value, operation.groups, operation.eps)
+    if slope:
+        gate = call(torch.sigmoid, call(torch.mul, value, *slope))
+        value = call(torch.mul, value, gate)
+    value = call(torch.div, value, deviation)
+    return call(torch.add, call(torch.mul, value, weight), bias)
 
 
 def _gelu_new(value: Value, call: Callable[..., Value]) -> Value:

@@ -36,7 +36,8 @@ from converters.formats.torchscript_module import (
     ScriptModule,
     source_and_pickle,
 )
-from regnet.architecture import NORM_EPS, Conv, Norm
+from regnet.architecture import Conv, Norm
+from regnet.config import NORM_EPS
 from regnet.files.dtypes import COMPUTED, DTYPES, cast_pieces, item_size
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from torch.nn import functional
 from converters.folder.inputs import SEED
 from converters.formats.lockstep import Arithmetic
 from converters.formats.operations import EXACT, tensors_of
-from regnet.architecture import NORM_EPS, Conv
+from regnet.architecture import Conv
+from regnet.config import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -20,13 +20,15 @@ from onnx import GraphProto, NodeProto, helper, numpy_helper
 from converters.formats.onnx.file import ONNX_TYPES
 from converters.formats.onnx.form import DEFAULT_FORM, FOLDED_BIAS, FOLDED_WEIGHT
 from regnet.architecture import (
-    NORM_EPS,
     PIXELS,
     Act,
     Add,
     Architecture,
+    AveragePool,
     Conv,
+    EvoNorm,
     Flatten,
+    GroupNorm,
     Linear,
     Norm,
     Pool,
@@ -81,7 +83,7 @@ def build_graph(
     writer = _NodeWriter(casts, form)
     for operation in operations:
         writer.write(operation)
-    batch, channels = form.dim("batch"), config.hidden_sizes[-1]
+    batch, channels = form.dim("batch"), config.feature_size
     if classifier:
         shapes: dict[str, list[int | str]] = {LOGITS: [batch, config.num_labels or channels]}
     else:
@@ -148,6 +150,18 @@ class _NodeWriter:
                 self.add("Constant", name, value=numpy_helper.from_array(scalar))
         return name
 
+    def vector(self, name: str, values: list[int], kind: type[np.generic]) -> str:
+        """One node for each list of numbers, however many read it."""
+        if name not in self.constants:
+            self.constants.add(name)
+            self.add("Constant", name, value=numpy_helper.from_array(np.array(values, kind)))
+        return name
+
+    def reshape(self, name: str, value: str, sizes: list[int]) -> str:
+        """A value with other sizes: 0 is the value's own, -1 what is left."""
+        shape = "shape_" + "_".join(map(str, sizes)).replace("-1", "rest")
+        return self.add("Reshape", name, value, self.vector(shape, sizes, np.int64))
+
     def finish(self, name: str) -> None:
         """Make an output of the value that was made last, and that nothing has read yet."""
         form = self.form
@@ -173,11 +187,75 @@ def _conv(writer: _NodeWriter, operation: Conv) -> None:
             "pads": [operation.kernel_size // 2] * 4,
             "group": operation.groups,
         }
+    if operation.padding == "same":
+        del geometry["pads"]
+        geometry["auto_pad"] = "SAME_UPPER"
     writer.add("Conv", operation.name, *operation.inputs, *weights, **geometry)
+
+
+def _norm(writer: _NodeWriter, operation: Norm) -> None:
+    inputs = (*operation.inputs, *_names(operation))
+    writer.add("BatchNormalization", operation.name, *inputs, epsilon=operation.eps)
+
+
+def _group_norm(writer: _NodeWriter, operation: GroupNorm) -> None:
+    """Through an instance norm, since `GroupNormalization` had other inputs before opset 21."""
+    name, (value,) = operation.name, operation.inputs
+    grouped = writer.reshape(f"{name}.grouped", value, [0, operation.groups, -1])
+    ones, zeros = (
+        writer.vector(f"{number}_{operation.groups}", [number] * operation.groups, np.float32)
+        for number in (1, 0)
+    )
+    normed = writer.add(
+        "InstanceNormalization", f"{name}.instance", grouped, ones, zeros, epsilon=operation.eps
+    )
+    shape = writer.add("Shape", f"{name}.shape", value)
+    _affine(writer, operation, writer.add("Reshape", f"{name}.normed", normed, shape))
+
+
+def _evonorm(writer: _NodeWriter, operation: EvoNorm) -> None:
+    """With `GlobalAveragePool` for means, which says the same in every opset."""
+    name, (value,) = operation.name, operation.inputs
+    grouped = writer.reshape(f"{name}.grouped", value, [0, operation.groups, -1])
+    mean = writer.add("GlobalAveragePool", f"{name}.mean", grouped)
+    centred = writer.add("Sub", f"{name}.centred", grouped, mean)
+    square = writer.add("Mul", f"{name}.square", centred, centred)
+    variance = writer.add("GlobalAveragePool", f"{name}.variance", square)
+    eps = writer.constant("epsilon", operation.eps)
+    deviation = writer.add(
+        "Sqrt", f"{name}.deviation", writer.add("Add", f"{name}.shifted", variance, eps)
+    )
+    shape = writer.add("Shape", f"{name}.shape", value)
+    if len(operation.slots) > 2:  # noqa: PLR2004 -- weight and bias; v makes it an activation
+        sloped = writer.add("Mul", f"{name}.sloped", value, _per_channel(writer, operation, 2))
+        gate = writer.add("Sigmoid", f"{name}.sigmoid", sloped)
+        gated = writer.add("Mul", f"{name}.gated", value, gate)
+        grouped = writer.reshape(f"{name}.activated", gated, [0, operation.groups, -1])
+    divided = writer.add("Div", f"{name}.divided", grouped, deviation)
+    _affine(writer, operation, writer.add("Reshape", f"{name}.normed", divided, shape))
+
+
+def _affine(writer: _NodeWriter, operation: GroupNorm | EvoNorm, value: str) -> None:
+    """Weight and bias of each channel; makes the operation's value."""
+    weight, bias = (_per_channel(writer, operation, index) for index in (0, 1))
+    scaled = writer.add("Mul", f"{operation.name}.scaled", value, weight)
+    writer.add("Add", operation.name, scaled, bias)
+
+
+def _per_channel(writer: _NodeWriter, operation: Operation, index: int) -> str:
+    """A tensor of (C,) as (C, 1, 1)."""
+    name = operation.slots[index].name
+    return writer.reshape(f"{name}.per_channel", name, [-1, 1, 1])
 
 
 def _act(writer: _NodeWriter, operation: Act) -> None:
     _ACTIVATIONS[operation.function](writer, operation.name, *operation.inputs)
+
+
+def _average_pool(writer: _NodeWriter, operation: AveragePool) -> None:
+    strides = [operation.stride] * 2
+    geometry = {"kernel_shape": [2, 2], "strides": strides, "ceil_mode": 1, "count_include_pad": 0}
+    writer.add("AveragePool", operation.name, *operation.inputs, **geometry)
 
 
 def _plain(operator: str, **attributes: float) -> Callable[[_NodeWriter, Operation], None]:
@@ -192,9 +270,12 @@ def _plain(operator: str, **attributes: float) -> Callable[[_NodeWriter, Operati
 
 _SPELLINGS: dict[type[Operation], Callable[[_NodeWriter, Any], None]] = {
     Conv: _conv,
-    Norm: _plain("BatchNormalization", epsilon=NORM_EPS),
+    Norm: _norm,
+    GroupNorm: _group_norm,
+    EvoNorm: _evonorm,
     Act: _act,
     Pool: _plain("GlobalAveragePool"),
+    AveragePool: _average_pool,
     Scale: _plain("Mul"),
     Add: _plain("Add"),
     Flatten: _plain("Flatten", axis=1),

@@ -17,7 +17,7 @@ from onnx import TensorProto
 from converters.errors import InputError
 from converters.formats.onnx.file import ONNX_TYPES, Weight, external
 from converters.formats.onnx.graph import folded_names
-from regnet.architecture import NORM_EPS, Conv, folded
+from regnet.architecture import Conv, folded
 from regnet.files.dtypes import COMPUTED, widened
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def folded_weights(folder: ConvertedFolder, element: Element = "float32") -> Ite
             yield Weight(bias, kernel.shape[:1], partial(_folded_bias, folder, norm), element)
         else:
             for slot in operation.slots:
-                yield Weight(slot.name, slot.shape, partial(_readable, folder, slot), element)
+                if not slot.is_counter:  # of a batch norm that no convolution can take in
+                    yield Weight(slot.name, slot.shape, partial(_readable, folder, slot), element)
 
 
 def shared_weights(folder: ConvertedFolder) -> Iterator[TensorProto]:
@@ -108,7 +109,7 @@ def _affine(folder: ConvertedFolder, norm: Norm) -> tuple[NDArray[np.float64], N
     gamma, beta, mean, variance = (
         _readable(folder, slot).astype(np.float64) for slot in norm.slots if not slot.is_counter
     )
-    scale = gamma / np.sqrt(variance + NORM_EPS)
+    scale = gamma / np.sqrt(variance + norm.eps)
     return scale, beta - mean * scale
 
 

@@ -28,7 +28,7 @@ from converters.parity.contents.written import (
     stated_by,
     stated_precision,
 )
-from regnet.architecture import NORM_EPS
+from regnet.config import NORM_EPS
 from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:

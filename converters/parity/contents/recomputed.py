@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from regnet.architecture import KERNEL, NORM_EPS
+from regnet.architecture import KERNEL
+from regnet.config import NORM_EPS
 from regnet.files.dtypes import widened
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ import torch
 
 from converters.formats.operations import tensors_of
 from converters.parity.locate.walk import Output
-from regnet.architecture import NORM_EPS, Act, Conv, Flatten, Linear, Norm, Pool
+from regnet.architecture import Act, Conv, Flatten, Linear, Norm, Pool
+from regnet.config import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
