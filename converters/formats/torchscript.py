@@ -36,12 +36,11 @@ from converters.formats.torchscript_module import (
     ScriptModule,
     source_and_pickle,
 )
-from regnet.architecture import Conv, Norm
-from regnet.config import NORM_EPS
+from regnet.architecture import Act, Add, AveragePool, Conv, EvoNorm, GroupNorm, Norm
 from regnet.files.dtypes import COMPUTED, DTYPES, cast_pieces, item_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from converters.checkpoint import Checkpoint, StoredTensor
@@ -81,15 +80,9 @@ def activation(hidden: Tensor) -> Tensor:
 CODE = f"code/__torch__/{NAMESPACE}.py"
 """The entry with the classes, below the root of the archive."""
 
-# In batch_norm: never in training, whatever self.training says; momentum is unused; cuDNN may help.
 _BODIES = {
     "PointwiseConv2d": """
 return torch.conv2d(hidden, self.weight, self.bias)
-""",
-    "BatchNorm2d": f"""
-mean, variance = self.running_mean, self.running_var
-return torch.batch_norm(
-    hidden, self.weight, self.bias, mean, variance, False, 0.1, {NORM_EPS}, True)
 """,
     "Linear": """
 return torch.linear(hidden, self.weight, self.bias)
@@ -100,10 +93,6 @@ return __torch__.regnet.activation(hidden)
 """,
     "RegNetLinearConvLayer": """
 return self.normalization.forward(self.convolution.forward(hidden))
-""",
-    "Attention": """
-hidden = torch.relu(getattr(self, "0").forward(hidden))
-return torch.sigmoid(getattr(self, "2").forward(hidden))
 """,
     "RegNetSELayer": """
 gate = self.attention.forward(torch.adaptive_avg_pool2d(hidden, [1, 1]))
@@ -149,6 +138,44 @@ _RETURNED = {
 _CONVOLUTION = """
 return torch.conv2d(
     hidden, self.weight, None, [{stride}, {stride}], [{padding}, {padding}], [1, 1], {groups})
+"""
+
+# As regnet.model.same_padded has it.
+_SAME_PADDED = """
+height, width = torch.size(hidden, 2), torch.size(hidden, 3)
+vertical = ops.prim.max((height - 1) // {stride} * {stride} + {size} - height, 0)
+horizontal = ops.prim.max((width - 1) // {stride} * {stride} + {size} - width, 0)
+left, top = horizontal // 2, vertical // 2
+hidden = torch.constant_pad_nd(hidden, [left, horizontal - left, top, vertical - top], 0.0)
+"""
+
+_AVERAGE = "hidden = torch.avg_pool2d(hidden, [2, 2], [{stride}, {stride}], [0, 0], True, False)"
+
+# Never in training, whatever self.training says; momentum is unused; cuDNN may help.
+_BATCH_NORM = """
+mean, variance = self.running_mean, self.running_var
+return torch.batch_norm(
+    hidden, self.weight, self.bias, mean, variance, False, 0.1, {eps}, True)
+"""
+
+_GROUP_NORM = """
+return torch.group_norm(hidden, {groups}, self.weight, self.bias, {eps}, True)
+"""
+
+_EVONORM = """
+size = torch.size(hidden)
+grouped = torch.reshape(hidden, [size[0], {groups}, -1, size[2], size[3]])
+deviation = torch.sqrt(torch.var(grouped, [2, 3, 4], False, True) + {eps})
+deviation = torch.reshape(torch.expand_as(deviation, grouped), size)
+hidden = {activated} / deviation
+return hidden * torch.view(self.weight, [-1, 1, 1]) + torch.view(self.bias, [-1, 1, 1])
+"""
+
+_EVONORM_ACTIVATED = "hidden * torch.sigmoid(hidden * torch.view(self.v, [-1, 1, 1]))"
+
+_ATTENTION = """
+hidden = torch.{act}(getattr(self, "0").forward(hidden))
+return torch.sigmoid(getattr(self, "2").forward(hidden))
 """
 
 
@@ -211,7 +238,6 @@ def _elements(weights: Checkpoint, stored: StoredTensor) -> Iterable[bytes]:
 _KINDS = {
     ("convolution", "normalization"): "RegNetLinearConvLayer",
     ("convolution", "normalization", "activation"): "RegNetConvLayer",
-    ("0", "1", "2", "3"): "Attention",
     ("pooler", "attention", "mul"): "RegNetSELayer",
     ("layer", "add", "activation"): "RegNetBlock",
     ("shortcut", "layer", "add", "activation"): "RegNetProjectionBlock",
@@ -229,7 +255,7 @@ _SEQUENCES = {
 """That of a sequence by its name; the number is the stage's."""
 
 
-def _module(
+def _module(  # noqa: PLR0911 -- one for each kind
     folder: ConvertedFolder, operations: Sequence[Operation], depth: int = 0
 ) -> ScriptModule:
     """Nest operations as their names say.
@@ -257,14 +283,55 @@ def _module(
             kind = "RegNetForImageClassification" if labelled else "RegNetWithoutLabels"
             return _script(kind, parts)
         case [] | ["regnet"]:
-            return _script("RegNetModel", parts)
+            return _script("RegNetModel", parts, _trunk(parts, below))
+        case [*_, "embedder"] if "0" in below:
+            return _script("Stem", parts, _sequence(parts))
         case [*_, "stages", number]:
             return _script(f"RegNetStage{number}", parts, "return self.layers.forward(hidden)")
         case [*above, last] if last in _SEQUENCES:
-            calls = [f'hidden = getattr(self, "{name}").forward(hidden)' for name in parts]
-            kind = _SEQUENCES[last].format(*above[-1:])
-            return _script(kind, parts, "\n".join([*calls, "return hidden"]))
-    return _script(_KINDS[tuple(below)], parts)
+            return _script(_SEQUENCES[last].format(*above[-1:]), parts, _sequence(parts))
+    if tuple(below) in _KINDS:
+        return _script(_KINDS[tuple(below)], parts)
+    if whole[depth - 1] == "attention":
+        body = _ATTENTION.format(act=getattr(below["1"][0], "function", ""))
+        return _script("Attention", parts, body)
+    kind = "RegNetBlock" if "layer" in below else "RegNetConvLayer"
+    return _script(kind, parts, _in_order(below))
+
+
+def _sequence(parts: Iterable[str]) -> str:
+    """What a module does whose parts are numbered."""
+    calls = [f'hidden = getattr(self, "{name}").forward(hidden)' for name in parts]
+    return "\n".join([*calls, "return hidden"])
+
+
+def _trunk(parts: Collection[str], below: Collection[str]) -> str:
+    """What the trunk does; empty if it is that of a RegNetX or RegNetY."""
+    if "head" not in below:
+        return ""
+    head = "self.head.forward" if "head" in parts else "__torch__.regnet.activation"
+    features, pooled = _BODIES["RegNetModel"].strip().splitlines()
+    return "\n".join([features, f"hidden = {head}(hidden)", pooled])
+
+
+def _in_order(below: Mapping[str, Sequence[Operation]]) -> str:
+    """What a module of no RegNetX or RegNetY does: what is in it, one after another."""
+    lines = []
+    for part, operations in below.items():
+        match operations:
+            case [AveragePool(stride=stride)]:
+                lines.append(_AVERAGE.format(stride=stride))
+            case [Act()]:
+                lines.append("hidden = __torch__.regnet.activation(hidden)")
+            case [Add()]:
+                lines.append("hidden = hidden + shortcut")
+            case _ if part == "shortcut":
+                lines.append("shortcut = self.shortcut.forward(hidden)")
+            case _:
+                if part == "layer" and "add" in below and "shortcut" not in below:
+                    lines.append("shortcut = hidden")
+                lines.append(f"hidden = self.{part}.forward(hidden)")
+    return "\n".join([*lines, "return hidden"])
 
 
 def _leaf(folder: ConvertedFolder, operation: Operation) -> ScriptModule:
@@ -274,13 +341,23 @@ def _leaf(folder: ConvertedFolder, operation: Operation) -> ScriptModule:
         stored = folder.tensors[slot.name]
         tensors[slot.leaf] = PickledTensor(slot.name, slot.name, stored, _held_as(stored))
     match operation:
-        case Conv(slots=[_], stride=stride, kernel_size=size, groups=groups):
-            body = _CONVOLUTION.format(stride=stride, padding=size // 2, groups=groups)
+        case Conv(slots=[_], stride=stride, kernel_size=size, groups=groups, padding=padding):
+            body = _CONVOLUTION.format(
+                stride=stride, padding=size // 2 if padding == "symmetric" else 0, groups=groups
+            )
+            if padding == "same":
+                body = _SAME_PADDED.format(stride=stride, size=size).rstrip() + body
             return _script("Conv2d", tensors, body)
         case Conv():
             return _script("PointwiseConv2d", tensors)
-        case Norm():
-            return _script("BatchNorm2d", tensors)
+        case Norm(eps=eps):
+            return _script("BatchNorm2d", tensors, _BATCH_NORM.format(eps=eps))
+        case GroupNorm(groups=groups, eps=eps):
+            return _script("GroupNorm", tensors, _GROUP_NORM.format(groups=groups, eps=eps))
+        case EvoNorm(groups=groups, eps=eps):
+            activated = _EVONORM_ACTIVATED if "v" in tensors else "hidden"
+            body = _EVONORM.format(groups=groups, eps=eps, activated=activated)
+            return _script("EvoNormS0a", tensors, body)
     return _script("Linear", tensors)
 
 
