@@ -6,7 +6,8 @@ rows for the same role, so any keymap reads into any other, in both directions.
 
 Fields in braces stand for what varies: ``{stage}`` and ``{block}`` count from zero, ``{stage+1}``
 from one; ``{norm}`` is a tensor of a batch norm; ``{affine}`` is ``weight`` or ``bias``; ``{last}``
-is the position of a block's last layer in the reference: 3 behind squeeze-and-excitation, else 2.
+is the position of a block's last layer in the reference: 3 behind squeeze-and-excitation, else 2;
+``{index}`` counts the convolutions of a stem that has several.
 Fields have the reference's values, whatever a framework calls a layer's tensors (:class:`Leaves`).
 """
 
@@ -28,6 +29,7 @@ _FIELD = re.compile(r"\{(?P<name>[a-z]+)(?:\+(?P<offset>\d+))?\}")
 _VALUES = {
     "stage": "0|[1-9][0-9]{0,5}",  # not \d, which takes every script's digits
     "block": "0|[1-9][0-9]{0,5}",
+    "index": "0|[1-9][0-9]{0,5}",
     "last": "2|3",
 }
 
@@ -176,15 +178,18 @@ def keymap(
         classifier: The linear layer.
         attention: The two layers of squeeze-and-excitation; empty if the framework has none.
         leaves: What it calls the tensors of a layer.
-        layers: Convolution and batch norm of each: ``stem``, and of a block ``shortcut``,
-            ``reduce``, ``grouped`` and ``expand``.
+        layers: Convolution and norm of each, empty where it has none: ``stem``, or ``stems`` of
+            several; of a block ``shortcut``, ``reduce``, ``grouped`` and ``expand``, and ``preact``
+            for a norm in front of all these; ``head`` behind the last stage.
     """
     rows: dict[str, str] = {}
     within = block if block.endswith("_") else f"{block}."
     for layer, (conv, norm) in layers.items():
-        place = "" if layer == "stem" else within
-        rows[f"{layer}.conv"] = f"{place}{conv}.{leaves.conv}"
-        rows[f"{layer}.norm"] = f"{place}{norm}.{{norm}}"
+        place = "" if layer in {"stem", "stems", "head"} else within
+        if conv:
+            rows[f"{layer}.conv"] = f"{place}{conv}.{leaves.conv}"
+        if norm:
+            rows[f"{layer}.norm"] = f"{place}{norm}.{{norm}}"
     for role, name in zip(("squeeze", "excite"), attention, strict=False):
         rows[role] = f"{within}{name}.{{affine}}"
     return Keymap(framework, rows | {"classifier": f"{classifier}.{{affine}}"}, leaves)
@@ -200,6 +205,9 @@ def of_transformers(framework: str, leaves: Leaves = TORCH) -> Keymap:
         reduce=("layer.0.convolution", "layer.0.normalization"),
         grouped=("layer.1.convolution", "layer.1.normalization"),
         expand=("layer.{last}.convolution", "layer.{last}.normalization"),
+        preact=("", "normalization"),
+        head=("head.convolution", "head.normalization"),
+        stems=("embedder.embedder.{index}.convolution", "embedder.embedder.{index}.normalization"),
         attention=("layer.2.attention.0", "layer.2.attention.2"),
         classifier="classifier.1",
         leaves=leaves,

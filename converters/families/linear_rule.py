@@ -11,7 +11,6 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from regnet.config import group_count
 from regnet.design_space import (
     NETWORKS,
     QUANTUM,
@@ -38,7 +37,8 @@ _CLEARANCE = 1e-5
 
 def group_widths(config: RegNetConfig) -> list[int]:
     """Channels per group of each stage."""
-    return [width // group_count(width, config.groups_width) for width in config.hidden_sizes]
+    blocks = (config.bottleneck_of(stage, width) for stage, width in enumerate(config.hidden_sizes))
+    return [block.width // block.groups for block in blocks]
 
 
 def strides(config: RegNetConfig) -> list[int]:

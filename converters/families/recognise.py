@@ -96,40 +96,52 @@ def refusal(
 
 
 def architecture_of(
-    tensors: Mapping[str, StoredTensor], keymap: Keymap, where: str
+    tensors: Mapping[str, StoredTensor],
+    keymap: Keymap,
+    where: str,
+    wider: Collection[str] = (),
 ) -> dict[str, Any]:
     """Read the architecture off the shapes of tensors that are spelled as ``keymap`` has it.
 
+    Args:
+        tensors: The whole network's.
+        keymap: Of the framework.
+        where: What messages call the file.
+        wider: Fields beyond transformers' that the framework's networks may differ in.
+
     Returns:
         Fields of :class:`~regnet.config.RegNetConfig`; ``num_labels`` is 0 without a classifier.
-        Activation cannot be seen and is not among them, nor are strides, which seldom can.
+        Activations cannot be seen and are not among them, nor are strides, which seldom can.
 
     Raises:
         InputError: If the network is none that the reference can be.
     """
     blocks, others = _by_role(tensors, keymap, where)
-    stem = others.get("stem.conv")
-    if stem is None or stem[2:] != (3, 3):
-        found = "no stem" if stem is None else f"a stem of shape {stem}"
-        raise InputError(f"{where} has {found} where a RegNet has one 3x3 convolution.")
+    stem = _stem(others, where)
     depths = _depths(blocks, where)
-    widths = [blocks[stage, 0]["expand.conv"][0] for stage in range(len(depths))]
-    _require_regnet_blocks(blocks, stem[0], where)
-    return {
-        "num_channels": stem[1],
-        "embedding_size": stem[0],
-        "hidden_sizes": widths,
+    inputs = _input_widths(blocks, stem[-1][0])
+    fields = {
+        "num_channels": stem[0][1],
+        "embedding_size": stem[-1][0],
+        "hidden_sizes": [blocks[stage, 0]["expand.conv"][0] for stage in range(len(depths))],
         "depths": depths,
-        "groups_width": _groups_width(blocks, widths, where),
+        **_wider(blocks, inputs, where, wider),
+        "groups_width": _groups_width(blocks, where, wider),
         "layer_type": _layer_type(blocks, where),
         "num_labels": others.get("classifier", (0,))[0],
     }
+    if len(stem) > 1:
+        fields["stem_sizes"] = [shape[0] for shape in stem]
+    if "head.conv" in others:
+        fields["head_size"] = others["head.conv"][0]
+    return fields
 
 
 def is_identity_first(tensors: Mapping[str, StoredTensor], keymap: Keymap) -> bool:
-    """Whether the first block adds its input as it is, which it can at stride 1 alone.
+    """Whether the first block has no projection, as it has at stride 1 and equal widths alone.
 
-    Every other first block has a projection, and then shapes do not show which stride that has.
+    Every other first block has one, unless no block has, and then shapes do not show which stride
+    that has.
     """
     place: Fields = {"stage": 0, "block": 0, "norm": "weight"}
     names = (keymap.spell(f"shortcut.{part}", place) for part in ("conv", "norm"))
@@ -137,6 +149,11 @@ def is_identity_first(tensors: Mapping[str, StoredTensor], keymap: Keymap) -> bo
 
 
 Shapes = dict[str, tuple[int, ...]]
+Place = tuple[int, int]
+Blocks = dict[Place, Shapes]
+
+_DIVISOR = 8
+"""What timm's ByobNet rounds widths of squeeze-and-excitation to."""
 
 
 def _by_role(
@@ -164,11 +181,11 @@ def _by_role(
             place = int(fields["stage"]), int(fields["block"])
             blocks.setdefault(place, {})[role] = tensor.shape
         else:
-            others[role] = tensor.shape
+            others[f"{role}.{fields['index']}" if "index" in fields else role] = tensor.shape
     return blocks, others
 
 
-def _depths(blocks: Mapping[tuple[int, int], Shapes], where: str) -> list[int]:
+def _depths(blocks: Blocks, where: str) -> list[int]:
     """Blocks per stage, which must be numbered without gaps and be whole."""
     depths: list[int] = []
     for stage, block in sorted(blocks):
@@ -191,32 +208,92 @@ def _depths(blocks: Mapping[tuple[int, int], Shapes], where: str) -> list[int]:
     return depths
 
 
-def _require_regnet_blocks(
-    blocks: Mapping[tuple[int, int], Shapes], stem_width: int, where: str
-) -> None:
-    in_width = stem_width
+def _stem(others: Shapes, where: str) -> list[tuple[int, ...]]:
+    """The shapes of its convolutions, in order."""
+    stem = [shape for role, shape in sorted(others.items()) if role.startswith("stem")]
+    if not stem or any(shape[2:] != (3, 3) for shape in stem):
+        found = f"a stem of shape {stem[0]}" if stem else "no stem"
+        raise InputError(f"{where} has {found} where a RegNet has one 3x3 convolution.")
+    return stem
+
+
+def _input_widths(blocks: Blocks, stem_width: int) -> dict[Place, int]:
+    """How many channels each block reads."""
+    places = sorted(blocks)
+    widths = [stem_width, *(blocks[place]["expand.conv"][0] for place in places)]
+    return dict(zip(places, widths, strict=False))
+
+
+def _wider(
+    blocks: Blocks, inputs: Mapping[Place, int], where: str, allowed: Collection[str]
+) -> dict[str, Any]:
+    """What shapes show of the fields beyond transformers'."""
+    fields: dict[str, Any] = {}
     for (stage, block), shapes in sorted(blocks.items()):
-        place = f"{where}: block {block + 1} of stage {stage + 1}"
-        width = shapes["expand.conv"][0]
-        if shapes["reduce.conv"][0] != width:
+        at = f"{where}: block {block + 1} of stage {stage + 1}"
+        in_width, width = inputs[stage, block], shapes["expand.conv"][0]
+        inner = shapes["reduce.conv"][0]
+        if inner != width and "expansion" not in allowed:
             raise InputError(
-                f"{place} has a bottleneck of {shapes['reduce.conv'][0]} channels at width "
-                f"{width}; the reference RegNet has a bottleneck ratio of 1 only."
+                f"{at} has a bottleneck of {inner} channels at width {width}; the reference RegNet "
+                "has a bottleneck ratio of 1 only."
             )
         if in_width != width and "shortcut.conv" not in shapes:
+            if "shortcut" not in allowed:
+                raise InputError(
+                    f"{at} changes width without a projection, as a RegNetZ does; the reference "
+                    "RegNet cannot express that."
+                )
+            fields["shortcut"] = "none"
+        squeezed = shapes.get("squeeze", (squeeze_width(in_width),))[0]
+        if squeezed != squeeze_width(in_width) and "se_of" not in allowed:
             raise InputError(
-                f"{place} changes width without a projection, as a RegNetZ does; the reference "
-                "RegNet cannot express that."
+                f"{at} squeezes to {squeezed} channels where the reference RegNet squeezes a "
+                f"quarter of the block's input, {squeeze_width(in_width)}."
             )
-        if "squeeze" in shapes and shapes["squeeze"][0] != squeeze_width(in_width):
-            raise InputError(
-                f"{place} squeezes to {shapes['squeeze'][0]} channels where the reference RegNet "
-                f"squeezes a quarter of the block's input, {squeeze_width(in_width)}."
-            )
-        in_width = width
+    return fields | _expansion(blocks, inputs, where) | _squeezing(blocks, inputs, where)
 
 
-def _layer_type(blocks: Mapping[tuple[int, int], Shapes], where: str) -> str:
+def _expansion(blocks: Blocks, inputs: Mapping[Place, int], where: str) -> dict[str, Any]:
+    """How wide the 3x3 convolutions are, as a multiple of a block's output, else of its input."""
+    inner = {place: shapes["reduce.conv"][0] for place, shapes in blocks.items()}
+    outputs = {place: shapes["expand.conv"][0] for place, shapes in blocks.items()}
+    for of, widths in (("output", outputs), ("input", inputs)):
+        widest = max(blocks, key=widths.__getitem__)
+        ratio = inner[widest] / widths[widest]
+        if all(round(widths[place] * ratio) == inner[place] for place in blocks):
+            return {"expansion": ratio, "expansion_of": of} if ratio != 1 else {}
+    raise InputError(
+        f"{where} has bottlenecks of {', '.join(map(str, inner.values()))} channels, which are no "
+        "multiple of what its blocks read or make."
+    )
+
+
+def _squeezing(blocks: Blocks, inputs: Mapping[Place, int], where: str) -> dict[str, Any]:
+    """How many channels squeeze-and-excitation squeezes to, and of which."""
+    squeezed = {place: s["squeeze"][0] for place, s in blocks.items() if "squeeze" in s}
+    if not squeezed:
+        return {}
+    inner = {place: shapes["reduce.conv"][0] for place, shapes in blocks.items()}
+    of: Mapping[str, Mapping[Place, int]] = {"input": inputs, "bottleneck": inner}
+    for name, widths in of.items():
+        widest = max(squeezed, key=widths.__getitem__)
+        for ratio in (0.25, squeezed[widest] / widths[widest]):
+            for divisor in (1, _DIVISOR):
+                if all(
+                    squeeze_width(widths[place], ratio, divisor) == width
+                    for place, width in squeezed.items()
+                ):
+                    fields = {"se_of": name, "se_ratio": ratio, "se_divisor": divisor}
+                    usual = {"se_of": "input", "se_ratio": 0.25, "se_divisor": 1}
+                    return {key: one for key, one in fields.items() if one != usual[key]}
+    raise InputError(
+        f"{where} squeezes to {', '.join(map(str, squeezed.values()))} channels, which no rule of "
+        "squeeze-and-excitation gives."
+    )
+
+
+def _layer_type(blocks: Blocks, where: str) -> str:
     with_attention = sum("squeeze" in shapes for shapes in blocks.values())
     if with_attention not in {0, len(blocks)}:
         raise InputError(
@@ -226,22 +303,31 @@ def _layer_type(blocks: Mapping[tuple[int, int], Shapes], where: str) -> str:
     return "y" if with_attention else "x"
 
 
-def _groups_width(blocks: Mapping[tuple[int, int], Shapes], widths: list[int], where: str) -> int:
-    """The one group width that explains every stage, if there is one.
+def _groups_width(blocks: Blocks, where: str, allowed: Collection[str]) -> int | list[int]:
+    """The one group width that explains every stage, if there is one; else that of each.
 
     A stage in several groups has at least ``groups_width`` channels in each, more if that does not
     divide its width; a stage in one group only says that ``groups_width`` is above half its width.
     """
-    per_stage = [blocks[stage, 0]["grouped.conv"][1] for stage in range(len(widths))]
+    stages = range(max(stage for stage, _ in blocks) + 1)
+    per_stage = [blocks[stage, 0]["grouped.conv"][1] for stage in stages]
+    widths = [blocks[stage, 0]["grouped.conv"][0] for stage in stages]
     in_groups = [size for size, width in zip(per_stage, widths, strict=True) if size < width]
     group = min(in_groups, default=max(per_stage))
-    fits = all(
-        group_count(widths[stage], group) * shapes["grouped.conv"][1] == widths[stage]
-        for (stage, _), shapes in blocks.items()
+    if _explains([group] * len(stages), blocks):
+        return group
+    if "groups_width" in allowed and _explains(per_stage, blocks):
+        return per_stage
+    raise InputError(
+        f"{where} has other group widths in each stage ({', '.join(map(str, per_stage))} at "
+        f"widths {', '.join(map(str, widths))}), which one groups_width cannot express."
     )
-    if not fits:
-        raise InputError(
-            f"{where} has other group widths in each stage ({', '.join(map(str, per_stage))} at "
-            f"widths {', '.join(map(str, widths))}), which one groups_width cannot express."
-        )
-    return group
+
+
+def _explains(per_stage: Sequence[int], blocks: Blocks) -> bool:
+    """Whether group widths give every block's groups."""
+    kernels = {place: shapes["grouped.conv"] for place, shapes in blocks.items()}
+    return all(
+        group_count(kernel[0], per_stage[stage]) * kernel[1] == kernel[0]
+        for (stage, _), kernel in kernels.items()
+    )
