@@ -165,6 +165,7 @@ def named_like(config: RegNetConfig) -> str | None:
     for network in NETWORKS.values():
         published = network.config(num_labels=0)
         fields = ("hidden_sizes", "depths", "groups_width", "layer_type", "embedding_size")
-        if all(getattr(config, field) == getattr(published, field) for field in fields):
+        same = all(getattr(config, field) == getattr(published, field) for field in fields)
+        if same and not config.wider_fields():
             return network.name
     return None

@@ -80,6 +80,9 @@ class Family:
         any_channels: Whether its stem takes other images than those of three channels.
         headless: Whether it has RegNets without a classifier.
         stage_counts: How many stages it builds, if it builds them from the linear rule alone.
+        wider: Fields of the configuration beyond transformers' that its networks may differ in.
+        dialect: Gives its names of a network, where not all of its networks have those of
+            ``keymap``.
         knows: Gives its name of a network that it has although no rule is found for it.
     """
 
@@ -107,6 +110,8 @@ class Family:
     any_channels: bool = False
     headless: bool = False
     stage_counts: range | None = None
+    wider: frozenset[str] = frozenset()
+    dialect: Callable[[RegNetConfig], Keymap] | None = None
     knows: Callable[[RegNetConfig], str | None] = lambda _: None
 
     def require_expressible(
@@ -138,8 +143,17 @@ class Family:
                 "another framework with --to."
             )
 
+    def keymap_of(self, config: RegNetConfig) -> Keymap:
+        """Its names of a network."""
+        return self.dialect(config) if self.dialect else self.keymap
+
     def _obstacles(self, config: RegNetConfig, *, has_classifier: bool) -> Iterator[str]:
         name = self.keymap.framework
+        if wider := config.wider_fields():
+            if not (self.wider and self.knows(config)):
+                field, value = next(iter(wider.items()))
+                yield f"its {field} is {value}, and no {name} network that is known has that"
+            return
         if config.layer_type in self.lacks:
             yield f"it is a RegNet{config.layer_type.upper()}, and {self.lacks[config.layer_type]}"
         elif config.layer_type == "y":
@@ -267,11 +281,16 @@ class Network:
             )
         return self.stated
 
+    @property
+    def keymap(self) -> Keymap:
+        """The target's names."""
+        return self.target.keymap_of(self.config)
+
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
         """The target's name to where the tensor lies, in its layout and its state dict's order."""
         slots = Architecture.of(self.config, classifier=self.has_classifier).slots
-        keymap, layout = self.target.keymap, self.target.layout
+        keymap, layout = self.keymap, self.target.layout
         return {
             keymap.spell(slot.role, slot.fields): layout.theirs(self.stored[slot.name])
             for slot in sorted(slots, key=self._place)
@@ -280,7 +299,7 @@ class Network:
 
     def _place(self, slot: Slot) -> tuple[int, int, int, bool]:
         """What tensors are sorted by; within a block, all but the shortcut keep their order."""
-        outside = {"stem": 0, "classifier": 2}
+        outside = {"stem": 0, "stems": 0, "head": 2, "classifier": 3}
         part = outside.get(slot.role.partition(".")[0], 1)
         last = self.target.shortcut_last and slot.role.startswith("shortcut")
         fields = slot.fields
@@ -292,7 +311,8 @@ class Network:
             self.target.preprocessing.channel_order == "bgr"
             and self.config.num_channels == len(IMAGENET_MEAN)
         )
-        is_stem = name == self.target.keymap.spell("stem.conv", {})
+        first = Architecture.of(self.config).slots[0]
+        is_stem = name == self.keymap.spell(first.role, first.fields)
         axis = self.target.layout.input_axis
         return tensor_chunks(self.checkpoint, self.tensors[name], flip=flips and is_stem, axis=axis)
 

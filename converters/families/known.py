@@ -47,7 +47,12 @@ NOTHING = r"(?!)"
 
 FAMILIES = {
     "pycls": Known("converters.families.pycls", r"s1\.b1\.f\.a\.weight", is_written=True),
-    "timm": Known("converters.families.timm", r"s1\.b1\.conv1\.conv\.weight", is_written=True),
+    "timm": Known(
+        "converters.families.timm",
+        r"s1\.b1\.conv1\.conv\.weight|s1\.b1\.conv1\.weight"
+        r"|stages\.0\.0\.conv1_1x1\.conv\.weight",
+        is_written=True,
+    ),
     "transformers": Known(
         "converters.families.transformers", r"embedder\.embedder\.convolution\.weight"
     ),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, printable
 from converters.families.source import FILTERS, LICENCE, Decision, EvalTransform
-from regnet.config import RegNetConfig
+from regnet.config import WIDER_DEFAULTS, RegNetConfig
 from regnet.design_space import NETWORKS, named_like
 
 if TYPE_CHECKING:
@@ -277,7 +277,9 @@ def network_like(config: RegNetConfig) -> str | None:
 
 def _difference(config: RegNetConfig, other: RegNetConfig) -> str | None:
     """The first field in which two architectures differ."""
-    fields = ("layer_type", "depths", "hidden_sizes", "groups_width")
+    fields = ("layer_type", "depths", "hidden_sizes", "groups_width", *WIDER_DEFAULTS)
+    if other.wider_fields():
+        fields += ("hidden_act",)
     return next((f for f in fields if getattr(config, f) != getattr(other, f)), None)
 
 
@@ -300,6 +302,7 @@ def _published(row: dict[str, Any]) -> Published:
         stated["crop"],
         FILTERS[stated["interpolation"]],
         squash=stated.get("squash", False),
+        **{name: (stated[name],) * 3 for name in ("mean", "std") if name in stated},
     )
     if "url" in row:
         row["url"] += row.pop("file")

@@ -161,7 +161,7 @@ def source_of(
     """
     keymap, own = found.family.keymap, found.family.preprocessing
     state = replace(state, tensors=_with_plain_counters(state.tensors))
-    fields = architecture_of(state.tensors, keymap, found.where)
+    fields = architecture_of(state.tensors, keymap, found.where, found.family.wider)
     has_classifier = bool(fields["num_labels"])
     if not has_classifier:
         del fields["num_labels"]
@@ -185,7 +185,7 @@ def source_of(
         skipped=skipped,
         normalisers=state.normalisers,
     )
-    if is_identity_first(state.tensors, keymap):
+    if config.shortcut != "none" and is_identity_first(state.tensors, keymap):
         reason = "its first block has no projection, which only stride 1 allows"
         return source.strided(reason, downsamples=False)
     return source

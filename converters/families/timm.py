@@ -8,44 +8,34 @@ words say is in :mod:`converters.families.timm_config`. What is written back is 
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import InputError, printable
+from converters.errors import printable
 from converters.families.family import Family
-from converters.families.keymap import keymap
 from converters.families.labels import imagenet_labels
 from converters.families.manifest import network_like
 from converters.families.reading import family_source
 from converters.families.real_network import RealNetwork, rule_behind
 from converters.families.source import LICENCE, Decision, EvalTransform, Preprocessing
 from converters.families.timm_config import DEFAULT, SAYS, SILENT, TimmConfig
+from converters.families.timm_dialects import TIMM, WIDER, dialect_of, table_of, unseen
 from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
+from regnet.architecture import Architecture
 from regnet.config import CONFIG_NAME, IMAGENET_CLASSES, IMAGENET_MEAN
 from regnet.files.json_file import write_json
 from regnet.files.safetensors_file import WEIGHTS_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from converters.checkpoint import Checkpoint
     from converters.families.family import Found, Network
     from converters.families.source import Source
     from regnet.config import RegNetConfig
-
-TIMM = keymap(
-    "timm",
-    "s{stage+1}.b{block+1}",
-    stem=("stem.conv", "stem.bn"),
-    shortcut=("downsample.conv", "downsample.bn"),
-    reduce=("conv1.conv", "conv1.bn"),
-    grouped=("conv2.conv", "conv2.bn"),
-    expand=("conv3.conv", "conv3.bn"),
-    attention=("se.fc1", "se.fc2"),
-    classifier="head.fc",
-)
 
 _STEM_WIDTH = 32
 _NAME = re.compile(r"RegNet[XY]-(?P<size>[0-9.]+)(?P<unit>MF|GF)(-(?P<variant>tv)|-SEER)?")
@@ -57,14 +47,14 @@ _HUNDREDS = {"MF": 0.01, "GF": 10}
 
 def _read(found: Found) -> Source:
     """Read a timm checkpoint."""
-    where, state = found.where, found.states[0]
+    state = found.states[0]
     config = TimmConfig.of(found.checkpoint)
     # Before shapes are read: pooling that doubles the features is no fault of the classifier.
     config.require_expressible(has_classifier=False)
-    _require_regnet_names([*state.tensors, *state.beside], where)
-    source = family_source(found.by(preprocessing=config.preprocessing))
+    table, shown = dialect_of({*state.tensors, *state.beside})
+    source = family_source(found.by(keymap=table, preprocessing=config.preprocessing))
     config.require_expressible(has_classifier=source.has_classifier)
-    source = _with_activation(source, config.activation, where)
+    source = _of_kind(source.configured(**shown), config)
     source = source.decided(*config.not_understood)
     return with_folder(source, config.folder)
 
@@ -74,32 +64,30 @@ def with_folder(source: Source, config: Mapping[str, Any]) -> Source:
     return _with_licence(_with_labels(source, config), config)
 
 
-def _require_regnet_names(names: Collection[str], where: str) -> None:
-    """Refuse what names tell: timm's RegNetZ, its group norm, its average-pooled shortcuts."""
-    feature = None
-    if any(name.startswith("final_conv.") for name in names):
-        feature = "a convolution before its classifier (final_conv), as a RegNetZ"
-    elif "stem.bn.weight" in names and "stem.bn.running_mean" not in names:
-        feature = "norms without running statistics, such as group norm, as regnety_040_sgn"
-    elif any(".downsample.1." in name for name in names):
-        feature = "shortcuts that pool before they project (downsample avg)"
-    if feature:
-        raise InputError(
-            f"{where} is a network of timm with {feature}; the reference RegNet has none of these."
-        )
+def _of_kind(source: Source, stated: TimmConfig) -> Source:
+    """The source with what neither names nor shapes show: as arguments say, else as timm has it.
 
-
-def _with_activation(source: Source, name: str, where: str) -> Source:
-    """The source with the activation that only the arguments tell; none but ReLU beside SE."""
-    ours = SAYS["hidden_act"].ours[name]
-    if ours == "relu":
+    timm's ``models/regnet.py`` has the network's activation in squeeze-and-excitation, too, and
+    without a last convolution an activation behind blocks that end in none.
+    """
+    kind = unseen(source.config, source.keymap)
+    fields, act, output_act = dict(kind), stated.stated("hidden_act"), stated.stated("output_act")
+    own_act = fields.get("se_act", "relu") == fields.get("hidden_act", "relu")
+    if act is not None:
+        fields |= {"hidden_act": act} | ({"se_act": act} if own_act else {})
+    if output_act is not None:
+        ends_bare = source.config.preactivation or not output_act
+        no_head = not source.config.head_size
+        fields |= {"output_act": output_act, "final_act": ends_bare and no_head}
+    source = source.configured(**fields)
+    if not kind:
         return source
-    if source.config.layer_type == "y":
-        raise InputError(
-            f"{where}: it was made with act_layer {name!r} and squeeze-and-excitation, which the "
-            "reference RegNet has with relu only."
-        )
-    return source.configured(hidden_act=ours)
+    config = source.config
+    acts = [f"{config.hidden_act}, {config.se_act} in squeeze-and-excitation"]
+    acts += ["none behind blocks"] if not config.output_act else []
+    acts += ["one behind the last"] if config.final_act else []
+    reason = "as the arguments say, else as timm builds this kind of network"
+    return source.decided(Decision("activations", ", ".join(acts), reason))
 
 
 def _with_labels(source: Source, config: Mapping[str, Any]) -> Source:
@@ -137,7 +125,7 @@ def _config(network: Network) -> dict[str, Any]:
     return {
         "architecture": architecture,
         "num_classes": classes,
-        "num_features": config.hidden_sizes[-1],
+        "num_features": config.feature_size,
         "global_pool": "avg",
         **({"model_args": arguments} if arguments else {}),
         "pretrained_cfg": _pretrained_cfg(config, network.transform, classes),
@@ -153,12 +141,14 @@ def _made_with(config: RegNetConfig) -> tuple[str, dict[str, Any]]:
     arguments: dict[str, Any] = {}
     if config.num_channels != len(IMAGENET_MEAN):
         arguments["in_chans"] = config.num_channels
+    name = entrypoint(config)
+    if name and config.wider_fields():
+        return name, arguments
     if config.embedding_size != _STEM_WIDTH:
         arguments["stem_width"] = config.embedding_size
     if config.hidden_act != "relu":
         word = SAYS["hidden_act"]
         arguments[word.key] = word.spelled(config.hidden_act)
-    name = entrypoint(config)
     if name:
         return name, arguments
     rule = rule_behind(config, "timm").spelled("depth", "w0", "wa", "wm", "group_size")
@@ -167,9 +157,10 @@ def _made_with(config: RegNetConfig) -> tuple[str, dict[str, Any]]:
 
 def entrypoint(config: RegNetConfig) -> str | None:
     """Give timm's name of a network with this architecture, or None if it has none."""
-    published = _NAME.fullmatch(network_like(config) or "")
+    name = network_like(config) or ""
+    published = _NAME.fullmatch(name)
     if published is None:
-        return None
+        return name if name.startswith("regnet") else None  # those of timm alone have its names
     number = round(float(published["size"]) * _HUNDREDS[published["unit"]])
     variant = f"_{published['variant']}" if published["variant"] else ""
     return f"regnet{config.layer_type}_{number:03}{variant}"
@@ -180,7 +171,10 @@ def _pretrained_cfg(config: RegNetConfig, transform: EvalTransform, classes: int
     from regnet.image_processor import crop_pct_for
 
     channels = config.num_channels
-    side = -(-transform.crop // 2 ** (len(config.depths) + 1))
+    strides = (*(stride for _, stride in config.stem_convolutions), *config.stage_strides)
+    side = -(-transform.crop // math.prod(strides))
+    first = Architecture.of(config).slots[0]
+    stem = table_of(config).spell(first.role, first.fields).removesuffix(".weight")
     return {
         "tag": "",
         "custom_load": False,
@@ -193,7 +187,7 @@ def _pretrained_cfg(config: RegNetConfig, transform: EvalTransform, classes: int
         "std": list(transform.std or [1.0] * channels),
         "num_classes": classes,
         "pool_size": [side, side],
-        "first_conv": "stem.conv" if channels == len(IMAGENET_MEAN) else None,
+        "first_conv": stem if channels == len(IMAGENET_MEAN) else None,
         "classifier": "head.fc",
     }
 
@@ -215,7 +209,8 @@ def _build(source: Source, checkpoint: Checkpoint) -> RealNetwork:
     else:
         name, arguments = _made_with(config)
     module = timm.create_model(name, **arguments | options)
-    return RealNetwork(module, module.get_submodule(f"s{len(config.depths)}"), module)
+    last = "final_conv" if config.wider_fields() else f"s{len(config.depths)}"
+    return RealNetwork(module, module.get_submodule(last), module)
 
 
 FAMILY = Family(
@@ -234,5 +229,7 @@ FAMILY = Family(
     says=SAYS,
     says_of_images=EvalTransform.fields(),
     stage_counts=range(4, 5),
+    wider=WIDER,
+    dialect=table_of,
     knows=entrypoint,
 )

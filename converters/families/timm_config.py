@@ -46,10 +46,11 @@ SAYS: Says = {
     "norm": always("norm_layer", "batchnorm", "batchnorm2d", only="batch norms"),
     "norm_eps": always("bn_eps", NORM_EPS, only=f"an epsilon of {NORM_EPS}"),
     "stride": always("output_stride", 32, only="stride 32"),
-    "shortcut": always("downsample", "conv1x1", only="1x1 projections"),
-    "end": always("linear_out", False, only="an activation behind each block"),
-    "order": always("preact", False, only="activations behind the batch norms"),
-    "bottleneck": always("bottle_ratio", 1.0, only="a bottleneck ratio of 1"),
+    "shortcut": Word(
+        "downsample", {"conv1x1": "conv", "avg": "avg", "": "none"}, "conv1x1, avg or none"
+    ),
+    "output_act": Word("linear_out", {False: True, True: False}, "true or false"),
+    "preactivation": Word("preact", {False: False, True: True}, "true or false"),
 }
 """Arguments that change the network and need not show in names or shapes."""
 
@@ -63,6 +64,7 @@ _MODEL = Vocabulary(
     harmless=keys(
         # shown by the shapes
         "depth w0 wa wm group_size group_min_ratio se_ratio stem_width num_features num_classes",
+        "bottle_ratio",
         "in_chans",
         # of training
         "drop_* zero_init_last weight_init bn_momentum scriptable exportable pretrained*",
@@ -207,11 +209,16 @@ class TimmConfig:
                 return str(place).lower()
         return AVERAGE[0]
 
-    @property
-    def activation(self) -> str:
-        """Its name in timm, in small letters."""
-        word = SAYS["hidden_act"]
-        return str(self.model.get(word.key, word.default)).lower()
+    def stated(self, name: str) -> Any:
+        """What the arguments say of a field of the configuration; None if they say nothing.
+
+        They must be expressible.
+        """
+        word = SAYS[name]
+        if word.key not in self.model:
+            return None
+        value = self.model[word.key]
+        return word.ours[value.lower() if isinstance(value, str) else value]
 
     def require_expressible(self, *, has_classifier: bool) -> None:
         """Check everything that the reference's configuration cannot say.

@@ -206,10 +206,15 @@ def _step(source: Source, slot: Slot, name: str, dtype: DType, where: str) -> St
         target=target,
         source_name=name,
         tensor=tensor,
-        flip=slot.role == "stem.conv" and source.flips_stem,
+        flip=_reads_image(slot) and source.flips_stem,
         cast=target.dtype if fold or tensor.dtype != target.dtype else None,
         fold=fold,
     )
+
+
+def _reads_image(slot: Slot) -> bool:
+    """Whether it is the kernel of the first convolution."""
+    return slot.role == "stem.conv" or (slot.role == "stems.conv" and slot.fields["index"] == 0)
 
 
 def _mismatch(source: Source, where: str) -> str:
