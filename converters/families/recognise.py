@@ -276,17 +276,15 @@ def _squeezing(blocks: Blocks, inputs: Mapping[Place, int], where: str) -> dict[
         return {}
     inner = {place: shapes["reduce.conv"][0] for place, shapes in blocks.items()}
     of: Mapping[str, Mapping[Place, int]] = {"input": inputs, "bottleneck": inner}
-    for name, widths in of.items():
-        widest = max(squeezed, key=widths.__getitem__)
-        for ratio in (0.25, squeezed[widest] / widths[widest]):
-            for divisor in (1, _DIVISOR):
-                if all(
-                    squeeze_width(widths[place], ratio, divisor) == width
-                    for place, width in squeezed.items()
-                ):
-                    fields = {"se_of": name, "se_ratio": ratio, "se_divisor": divisor}
-                    usual = {"se_of": "input", "se_ratio": 0.25, "se_divisor": 1}
-                    return {key: one for key, one in fields.items() if one != usual[key]}
+    widest = max(squeezed, key=inner.__getitem__)
+    rules = [(0.25, name, divisor) for name in of for divisor in (1, _DIVISOR)]
+    rules += [(squeezed[widest] / of[name][widest], name, divisor) for _, name, divisor in rules]
+    for ratio, name, divisor in rules:
+        widths = of[name]
+        if all(squeeze_width(widths[at], ratio, divisor) == squeezed[at] for at in squeezed):
+            fields = {"se_of": name, "se_ratio": ratio, "se_divisor": divisor}
+            usual = {"se_of": "input", "se_ratio": 0.25, "se_divisor": 1}
+            return {key: one for key, one in fields.items() if one != usual[key]}
     raise InputError(
         f"{where} squeezes to {', '.join(map(str, squeezed.values()))} channels, which no rule of "
         "squeeze-and-excitation gives."

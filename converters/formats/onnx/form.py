@@ -24,6 +24,9 @@ Not ``.convolution.weight`` as in the state dict: whoever puts a state dict into
 would overwrite the folded values with unfolded ones, and nothing fails.
 """
 
+PER_CHANNEL = ".per_channel"
+"""What follows the name of a tensor (C,) where it is read as (C, 1, 1)."""
+
 OPSET = 18
 """Unless somebody asks for another: the newest that every runtime of the last years takes."""
 

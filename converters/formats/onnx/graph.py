@@ -18,7 +18,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from converters.formats.onnx.file import ONNX_TYPES
-from converters.formats.onnx.form import DEFAULT_FORM, FOLDED_BIAS, FOLDED_WEIGHT
+from converters.formats.onnx.form import DEFAULT_FORM, FOLDED_BIAS, FOLDED_WEIGHT, PER_CHANNEL
 from regnet.architecture import (
     PIXELS,
     Act,
@@ -150,17 +150,13 @@ class _NodeWriter:
                 self.add("Constant", name, value=numpy_helper.from_array(scalar))
         return name
 
-    def vector(self, name: str, values: list[int], kind: type[np.generic]) -> str:
-        """One node for each list of numbers, however many read it."""
-        if name not in self.constants:
-            self.constants.add(name)
-            self.add("Constant", name, value=numpy_helper.from_array(np.array(values, kind)))
-        return name
-
     def reshape(self, name: str, value: str, sizes: list[int]) -> str:
         """A value with other sizes: 0 is the value's own, -1 what is left."""
         shape = "shape_" + "_".join(map(str, sizes)).replace("-1", "rest")
-        return self.add("Reshape", name, value, self.vector(shape, sizes, np.int64))
+        if shape not in self.constants:
+            self.constants.add(shape)
+            self.add("Constant", shape, value_ints=sizes)
+        return self.add("Reshape", name, value, shape)
 
     def finish(self, name: str) -> None:
         """Make an output of the value that was made last, and that nothing has read yet."""
@@ -199,22 +195,28 @@ def _norm(writer: _NodeWriter, operation: Norm) -> None:
 
 
 def _group_norm(writer: _NodeWriter, operation: GroupNorm) -> None:
-    """Through an instance norm, since `GroupNormalization` had other inputs before opset 21."""
-    name, (value,) = operation.name, operation.inputs
-    grouped = writer.reshape(f"{name}.grouped", value, [0, operation.groups, -1])
-    ones, zeros = (
-        writer.vector(f"{number}_{operation.groups}", [number] * operation.groups, np.float32)
-        for number in (1, 0)
-    )
-    normed = writer.add(
-        "InstanceNormalization", f"{name}.instance", grouped, ones, zeros, epsilon=operation.eps
-    )
-    shape = writer.add("Shape", f"{name}.shape", value)
-    _affine(writer, operation, writer.add("Reshape", f"{name}.normed", normed, shape))
+    """Spelled out, since `GroupNormalization` had other inputs before opset 21."""
+    _, centred, deviation = _grouped(writer, operation)
+    divided = writer.add("Div", f"{operation.name}.divided", centred, deviation)
+    _affine(writer, operation, divided)
 
 
 def _evonorm(writer: _NodeWriter, operation: EvoNorm) -> None:
-    """With `GlobalAveragePool` for means, which says the same in every opset."""
+    name, (value,) = operation.name, operation.inputs
+    grouped, _, deviation = _grouped(writer, operation)
+    if len(operation.slots) > 2:  # noqa: PLR2004 -- weight and bias; v makes it an activation
+        sloped = writer.add("Mul", f"{name}.sloped", value, _per_channel(writer, operation, 2))
+        gate = writer.add("Sigmoid", f"{name}.sigmoid", sloped)
+        gated = writer.add("Mul", f"{name}.gated", value, gate)
+        grouped = writer.reshape(f"{name}.activated", gated, [0, operation.groups, -1])
+    _affine(writer, operation, writer.add("Div", f"{name}.divided", grouped, deviation))
+
+
+def _grouped(writer: _NodeWriter, operation: GroupNorm | EvoNorm) -> tuple[str, str, str]:
+    """The value as (N, groups, rest), the same less its mean, and its deviation, (N, groups, 1).
+
+    Means by `GlobalAveragePool`, which says the same in every opset.
+    """
     name, (value,) = operation.name, operation.inputs
     grouped = writer.reshape(f"{name}.grouped", value, [0, operation.groups, -1])
     mean = writer.add("GlobalAveragePool", f"{name}.mean", grouped)
@@ -222,30 +224,23 @@ def _evonorm(writer: _NodeWriter, operation: EvoNorm) -> None:
     square = writer.add("Mul", f"{name}.square", centred, centred)
     variance = writer.add("GlobalAveragePool", f"{name}.variance", square)
     eps = writer.constant("epsilon", operation.eps)
-    deviation = writer.add(
-        "Sqrt", f"{name}.deviation", writer.add("Add", f"{name}.shifted", variance, eps)
-    )
-    shape = writer.add("Shape", f"{name}.shape", value)
-    if len(operation.slots) > 2:  # noqa: PLR2004 -- weight and bias; v makes it an activation
-        sloped = writer.add("Mul", f"{name}.sloped", value, _per_channel(writer, operation, 2))
-        gate = writer.add("Sigmoid", f"{name}.sigmoid", sloped)
-        gated = writer.add("Mul", f"{name}.gated", value, gate)
-        grouped = writer.reshape(f"{name}.activated", gated, [0, operation.groups, -1])
-    divided = writer.add("Div", f"{name}.divided", grouped, deviation)
-    _affine(writer, operation, writer.add("Reshape", f"{name}.normed", divided, shape))
+    shifted = writer.add("Add", f"{name}.shifted", variance, eps)
+    return grouped, centred, writer.add("Sqrt", f"{name}.deviation", shifted)
 
 
-def _affine(writer: _NodeWriter, operation: GroupNorm | EvoNorm, value: str) -> None:
-    """Weight and bias of each channel; makes the operation's value."""
+def _affine(writer: _NodeWriter, operation: GroupNorm | EvoNorm, grouped: str) -> None:
+    """Back to (N, C, H, W), times the weight and plus the bias of each channel."""
+    name = operation.name
+    shape = writer.add("Shape", f"{name}.shape", *operation.inputs)
+    normed = writer.add("Reshape", f"{name}.normed", grouped, shape)
     weight, bias = (_per_channel(writer, operation, index) for index in (0, 1))
-    scaled = writer.add("Mul", f"{operation.name}.scaled", value, weight)
-    writer.add("Add", operation.name, scaled, bias)
+    writer.add("Add", name, writer.add("Mul", f"{name}.scaled", normed, weight), bias)
 
 
 def _per_channel(writer: _NodeWriter, operation: Operation, index: int) -> str:
     """A tensor of (C,) as (C, 1, 1)."""
     name = operation.slots[index].name
-    return writer.reshape(f"{name}.per_channel", name, [-1, 1, 1])
+    return writer.reshape(f"{name}{PER_CHANNEL}", name, [-1, 1, 1])
 
 
 def _act(writer: _NodeWriter, operation: Act) -> None:

@@ -19,7 +19,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_help
 from converters.errors import printable
 from converters.formats.onnx.export import PRODUCER, WEIGHTS_KEY
 from converters.formats.onnx.file import DATA_SUFFIX
-from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
+from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT, PER_CHANNEL
 from converters.parity.contents.held import Contents, HeldTensor, mapped, part
 from converters.parity.contents.written import (
     graph_faults,
@@ -28,7 +28,7 @@ from converters.parity.contents.written import (
     stated_by,
     stated_precision,
 )
-from regnet.config import NORM_EPS
+from regnet.architecture import EvoNorm, GroupNorm
 from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
@@ -74,8 +74,9 @@ def read_onnx(folder: ConvertedFolder, path: Path) -> Contents:
     cut_out = [_cut(message, TensorProto, "raw_data") for message in messages]
     initialisers = [(TensorProto.FromString(rest), raw) for rest, raw in cut_out]
     places = _Places(folder, path)
-    wiring = _wiring_faults(graph, {tensor.name for tensor, _ in initialisers})
-    faults = [*_unread_parts(model, graph), *_node_faults(graph)]
+    names = {tensor.name for tensor, _ in initialisers}
+    wiring = _wiring_faults(graph, names, _grouped_norms(folder))
+    faults = [*_unread_parts(model, graph), *_node_faults(graph, folder.config.norm_eps)]
     compared = graph_is_ours(model)
     if compared and not wiring and not faults:  # where nothing more precise is wrong
         faults += graph_faults(folder, model, graph)
@@ -168,13 +169,21 @@ def _weights_sha256(model: ModelProto) -> dict[str, str]:
     return digests if isinstance(digests, dict) else {}
 
 
-def _wiring_faults(graph: GraphProto, initialisers: set[str]) -> dict[str, str]:
+def _grouped_norms(folder: ConvertedFolder) -> set[str]:
+    """The tensors of norms that no operator computes, but several."""
+    kinds = (GroupNorm, EvoNorm)
+    operations = (op for op in folder.architecture.operations if isinstance(op, kinds))
+    return {slot.name for operation in operations for slot in operation.slots}
+
+
+def _wiring_faults(graph: GraphProto, initialisers: set[str], grouped: set[str]) -> dict[str, str]:
     """What is wrong with what reads an initialiser, by its name."""
     readers = _readers(graph, initialisers)
     inputs = {value.name for value in graph.input}
     faults = {}
     for name in initialisers:
-        expected = _expected_reader(name)
+        own = _reader(f"{name}{PER_CHANNEL}", 0)
+        expected = own if name in grouped else _expected_reader(name)
         if name in inputs:
             faults[name] = "is an input as well, so that callers could replace it"
         elif expected and readers[name] != [expected]:
@@ -226,7 +235,7 @@ def _unread_parts(model: ModelProto, graph: GraphProto) -> Iterator[str]:
     )
 
 
-def _node_faults(graph: GraphProto) -> Iterator[str]:
+def _node_faults(graph: GraphProto, eps: float) -> Iterator[str]:
     for node in graph.node:
         name = printable(node.name)
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
@@ -234,9 +243,9 @@ def _node_faults(graph: GraphProto) -> Iterator[str]:
         if node.op_type == "Constant" and (size := _constant_size(node)) > MOST_CHANNELS:
             yield f"{name} is a constant of {size} values, which could be weights"
         if node.op_type == "BatchNormalization" and not math.isclose(
-            epsilon := _epsilon(node), NORM_EPS, rel_tol=_EPSILON_TOLERANCE
+            epsilon := _epsilon(node), eps, rel_tol=_EPSILON_TOLERANCE
         ):
-            yield f"{name} has an epsilon of {epsilon:g} where {NORM_EPS:g} belongs"
+            yield f"{name} has an epsilon of {epsilon:g} where {eps:g} belongs"
 
 
 def _constant_size(node: NodeProto) -> int:

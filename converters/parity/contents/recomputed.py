@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from regnet.architecture import KERNEL
-from regnet.config import NORM_EPS
 from regnet.files.dtypes import widened
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.folder.folder import ConvertedFolder
+    from regnet.architecture import Norm
 
     Float64 = NDArray[np.float64]
 
@@ -47,7 +47,7 @@ class Recomputed(ABC):
 
     Attributes:
         folder: Whose weights.
-        name: Of the tensor in the state dict; of a fold, what convolution and batch norm are in.
+        name: Of the tensor in the state dict; of a fold, what the convolution is in.
         what: What the values are, for messages.
     """
 
@@ -63,9 +63,8 @@ class Recomputed(ABC):
     def reach(self, rows: slice) -> Float64:
         """How far another order of operations may lead from ``exact``, absolute, in its shape."""
 
-    def stored(self, leaf: str = "") -> NDArray[np.floating]:
+    def stored(self, name: str) -> NDArray[np.floating]:
         """Map a tensor of the state dict in its shape, as floats that NumPy can compute with."""
-        name = self.name + leaf
         return widened(self.folder.array(name), self.folder.tensors[name].dtype)
 
 
@@ -84,7 +83,7 @@ class Cast(Recomputed):
 
     @cached_property
     def _weights(self) -> NDArray[np.floating]:
-        return self.stored()
+        return self.stored(self.name)
 
 
 @dataclass(frozen=True)
@@ -92,16 +91,18 @@ class _Fold(Recomputed):
     """A convolution and the batch norm behind it.
 
     Attributes:
+        taken_in: The batch norm.
         computed_in: The type that the artefact's exporter folded in.
     """
 
+    taken_in: Norm
     computed_in: str = "float64"
 
     what = "the fold recomputed in float64"
 
     def norm(self, leaf: str) -> Float64:
         """A vector of the batch norm, (channels,)."""
-        return self.stored(f".normalization.{leaf}").astype(np.float64)
+        return self.stored(f"{self.taken_in.name}.{leaf}").astype(np.float64)
 
     @property
     def relative(self) -> float:
@@ -111,7 +112,7 @@ class _Fold(Recomputed):
     @cached_property
     def slope(self) -> Float64:
         """What the batch norm multiplies each channel with, (channels,)."""
-        return self.norm("weight") * (1.0 / np.sqrt(self.norm("running_var") + NORM_EPS))
+        return self.norm("weight") * (1.0 / np.sqrt(self.norm("running_var") + self.taken_in.eps))
 
 
 class FoldedKernel(_Fold):
@@ -127,7 +128,7 @@ class FoldedKernel(_Fold):
 
     @cached_property
     def _kernel(self) -> NDArray[np.floating]:
-        return self.stored(KERNEL)
+        return self.stored(self.name + KERNEL)
 
 
 class FoldedBias(_Fold):

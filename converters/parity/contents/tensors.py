@@ -20,7 +20,7 @@ from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
 from converters.formats.registry import FORMATS
 from converters.parity.contents.elements import compare_bits, compare_steps, compare_values
 from converters.parity.contents.recomputed import Cast, FoldedBias, FoldedKernel
-from regnet.architecture import COUNTER, KERNEL
+from regnet.architecture import COUNTER, KERNEL, Conv, folded
 from regnet.files.dtypes import COMPUTED, DTYPES, item_size
 from regnet.files.late import imported
 
@@ -229,12 +229,19 @@ def _expected(
 ) -> Iterator[tuple[str, Expected]]:
     """The state dict, in which folded tensors stand for those of a convolution and its norm."""
     owners = {name.rpartition(".")[0] for name in held if name.endswith(_FOLDED)}
+    norms = {
+        operation.around: operation.norm
+        for operation in folded(folder.architecture.operations)
+        if isinstance(operation, Conv) and operation.norm and operation.around in owners
+    }
+    gone = {slot.name for norm in norms.values() for slot in norm.slots}
     for name, shape in folder.architecture.shapes.items():
-        owner = ".".join(name.split(".")[:-2])  # of convolution.weight, normalization.bias
-        if owner in owners and name.endswith(KERNEL):
-            yield owner + FOLDED_WEIGHT, (shape, FoldedKernel(folder, owner, contents.folded_in))
-            yield owner + FOLDED_BIAS, (shape[:1], FoldedBias(folder, owner, contents.folded_in))
-        elif owner not in owners and (contents.counters or not name.endswith(COUNTER)):
+        owner = name.removesuffix(KERNEL)
+        if owner != name and owner in norms:
+            fold = folder, owner, norms[owner], contents.folded_in
+            yield owner + FOLDED_WEIGHT, (shape, FoldedKernel(*fold))
+            yield owner + FOLDED_BIAS, (shape[:1], FoldedBias(*fold))
+        elif name not in gone and (contents.counters or not name.endswith(COUNTER)):
             yield name, (shape, None)
 
 
