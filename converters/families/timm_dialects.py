@@ -109,7 +109,7 @@ def table_of(config: RegNetConfig) -> Keymap:
     """The table for a network that timm has."""
     if config.preactivation:
         table = PREACTIVATED
-    elif config.se_divisor != 1:
+    elif config.expansion_of == "input":
         table = BYOB
     else:
         table = TIMM
