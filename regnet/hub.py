@@ -102,7 +102,8 @@ class PretrainedMixin(_Base):
         state = self._state_to_save(state_dict)
         first = next(name for name, tensor in state.items() if tensor.is_floating_point())
         dtype = str(state[first].dtype).removeprefix("torch.")
-        fields = self.config.to_dict() | {"architectures": [type(self).__name__], "dtype": dtype}
+        name = self.config.architecture_name(classifier=hasattr(self, "classifier"))
+        fields = self.config.to_dict() | {"architectures": [name], "dtype": dtype}
         fields.pop("torch_dtype", None)  # the older name of dtype
         folder.mkdir(parents=True, exist_ok=True)
         # Written beside and moved in: this model may be mapped from the files that it replaces,

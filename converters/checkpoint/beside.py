@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from converters.checkpoint.reader import Checkpoint
 from converters.checkpoint.values import Beside
 from converters.errors import InputError
-from regnet.config import CONFIG_NAME
+from regnet.config import CONFIG_NAME, MODEL_TYPE, WIDER_TYPE
 from regnet.files.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME, processor_settings
 from regnet.files.reading import json_object
 from regnet.files.safetensors_file import (
@@ -186,7 +186,9 @@ def _is_regnets(path: Path) -> bool:
         keys = read_json(path)
     except InputError:
         return False
-    return keys.get("model_type") == "regnet" or str(keys.get("architecture")).startswith("regnet")
+    return keys.get("model_type") in {MODEL_TYPE, WIDER_TYPE} or str(
+        keys.get("architecture")
+    ).startswith("regnet")
 
 
 def graph_in(folder: Path) -> Path | None:

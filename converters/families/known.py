@@ -54,7 +54,7 @@ FAMILIES = {
         is_written=True,
     ),
     "transformers": Known(
-        "converters.families.transformers", r"embedder\.embedder\.convolution\.weight"
+        "converters.families.transformers", r"embedder\.embedder\.(0\.)?convolution\.weight"
     ),
     "tensorflow": Known(
         "converters.families.tensorflow",

@@ -13,11 +13,17 @@ from converters.errors import InputError, UnsafeInputError
 from converters.families.family import Family
 from converters.families.keymap import REFERENCE
 from converters.families.reading import family_source
-from converters.families.real_network import RealNetwork
+from converters.families.real_network import NotRunError, RealNetwork
 from converters.families.source import BICUBIC, Decision, EvalTransform, Preprocessing
 from converters.families.words import Word
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
-from regnet.config import DEFAULT_NUM_LABELS, RegNetConfig
+from regnet.config import (
+    DEFAULT_NUM_LABELS,
+    MODEL_TYPE,
+    WIDER_DEFAULTS,
+    WIDER_TYPE,
+    RegNetConfig,
+)
 from regnet.files.json_file import PREPROCESSOR_NAME, write_json
 
 if TYPE_CHECKING:
@@ -57,6 +63,8 @@ _NOT_KEPT = ("model_type", "torch_dtype", "_name_or_path")
 
 def read(found: Found) -> Source:
     """Read a folder of transformers with what lies beside its weights, or a bare file of them."""
+    if found.checkpoint.beside.config.get("model_type") == WIDER_TYPE:  # ours, which says all
+        found = found.by(wider=frozenset({"groups_width", *WIDER_DEFAULTS}))
     return with_folder(family_source(found), found)
 
 
@@ -75,7 +83,7 @@ def with_folder(source: Source, found: Found) -> Source:
 
 def _with_config(source: Source, keys: Mapping[str, Any], where: str) -> Source:
     """The source with all that its ``config.json`` says, checked against the shapes."""
-    if keys.get("model_type", "regnet") != "regnet":
+    if keys.get("model_type", MODEL_TYPE) not in {MODEL_TYPE, WIDER_TYPE}:
         raise InputError(
             f"{where}: its config.json is that of a {keys['model_type']} where the weights are a "
             "RegNet's; the folder mixes two models."
@@ -92,7 +100,8 @@ def _with_config(source: Source, keys: Mapping[str, Any], where: str) -> Source:
     except (TypeError, ValueError) as error:
         why = str(error).rstrip(".")
         raise InputError(f"{where}: its config.json cannot be used: {why}.") from error
-    _require_same(source.config, stated, where)
+    if not stated.wider_fields():  # of which shapes do not show all
+        _require_same(source.config, stated, where)
     source = source.strided("", downsamples=stated.downsample_in_first_stage)
     decisions = [Decision("configuration", "as stored", "the folder's config.json")]
     if not stated.downsample_in_first_stage:
@@ -142,7 +151,8 @@ def _build(source: Source, _: Checkpoint) -> RealNetwork:
     from transformers import RegNetConfig, RegNetForImageClassification, RegNetModel
 
     fields = source.config.to_dict()
-    del fields["model_type"]
+    if fields.pop("model_type") != MODEL_TYPE:
+        raise NotRunError("transformers has no such network")
     kind = RegNetForImageClassification if source.has_classifier else RegNetModel
     module = kind(RegNetConfig(**fields))
     trunk = module.regnet if source.has_classifier else module

@@ -16,7 +16,6 @@ from regnet.config import (
     CLASSIFIER_ARCHITECTURE,
     CLASSIFIER_OUTPUTS,
     CONFIG_NAME,
-    TRUNK_ARCHITECTURE,
     TRUNK_OUTPUTS,
     RegNetConfig,
 )
@@ -80,7 +79,7 @@ class ConvertedFolder:
         architectures = getattr(self.config, "architectures", None) or [CLASSIFIER_ARCHITECTURE]
         if not isinstance(architectures, list):
             raise InputError(f"{self.path / CONFIG_NAME} lists no architectures; restore it.")
-        return TRUNK_ARCHITECTURE not in architectures
+        return self.config.architecture_name(classifier=False) not in architectures
 
     @property
     def output_names(self) -> tuple[str, ...]:

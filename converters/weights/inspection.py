@@ -19,7 +19,7 @@ from converters.families.source import Decision
 from converters.families.unnamed import averages_in
 from converters.families.wrapping import all_tensors, find_state_dicts
 from converters.weights.plan import make_plan
-from regnet.config import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE, RegNetConfig
+from regnet.config import RegNetConfig
 from regnet.files.dtypes import DEFAULT
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Inspection:
         """
         source = self.source
         fields = source.config.to_dict()
-        kind = CLASSIFIER_ARCHITECTURE if source.has_classifier else TRUNK_ARCHITECTURE
+        kind = source.config.architecture_name(classifier=source.has_classifier)
         fields |= {"architectures": [kind], "dtype": self.plan.dtype}
         if labels is None:
             labels = source.labels if source.has_classifier else None

@@ -50,9 +50,11 @@ def randomise(model: nn.Module, *, seed: int = 0, image_size: int = 64) -> nn.Mo
             _fill_affine(module, _SE_GAIN if module.bias is not None else gain, generator)
         elif isinstance(module, nn.Linear):
             _fill_affine(module, _LINEAR_GAIN, generator)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(getattr(module, "weight", None), nn.Parameter):  # a norm of any kind
             module.weight.normal_(*_NORM_WEIGHT, generator=generator).abs_().clamp_(min=0.05)
             module.bias.normal_(*_NORM_BIAS, generator=generator)
+            if isinstance(slope := getattr(module, "v", None), nn.Parameter):
+                slope.normal_(*_NORM_WEIGHT, generator=generator)
     _calibrate(model, image_size, generator)
     return model.eval()
 

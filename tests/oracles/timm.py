@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
-EXPRESSIBLE = [
-    name
-    for name in timm.list_models("regnet[xy]_*")
-    if not name.endswith("_sgn")  # group norm
-]
-"""Every entrypoint that the reference can be."""
+EXPRESSIBLE = timm.list_models("regnet*")
+"""Every entrypoint."""
+
+WIDER = [name for name in EXPRESSIBLE if name[6] not in "xy" or name.endswith("_sgn")]
+"""Those that transformers' configuration cannot express."""
 
 
 def build(*, attention: bool = True, seed: int = 0, **arguments: Any) -> nn.Module:
