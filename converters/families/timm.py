@@ -79,6 +79,8 @@ def _of_kind(source: Source, stated: TimmConfig) -> Source:
         ends_bare = source.config.preactivation or not output_act
         no_head = not source.config.head_size
         fields |= {"output_act": output_act, "final_act": ends_bare and no_head}
+    if source.config.layer_type == "x":
+        fields.pop("se_act", None)
     source = source.configured(**fields)
     if not kind:
         return source

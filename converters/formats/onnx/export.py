@@ -21,7 +21,6 @@ from converters.formats.onnx.file import OnnxFile
 from converters.formats.onnx.form import PRECISION_KEY, SIZES_KEY
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.weights import cast_names, folded_weights, shared_weights
-from regnet.config import CLASSIFIER_ARCHITECTURE, TRUNK_ARCHITECTURE
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
@@ -137,12 +136,11 @@ def _model(
 def _metadata(folder: ConvertedFolder, form: GraphForm) -> dict[str, str]:
     config, image = folder.config, f"{form.io_precision} RGB image, normalised,"
     metadata = {
-        "architecture": TRUNK_ARCHITECTURE,
+        "architecture": config.architecture_name(classifier=folder.has_classifier),
         "description": f"RegNet trunk: {image} to features.",
         "model_type": config.model_type,
     }
     if folder.has_classifier:
-        metadata["architecture"] = CLASSIFIER_ARCHITECTURE
         metadata["description"] = f"RegNet classifier: {image} to logits."
         metadata["id2label"] = _json(config.id2label)
     if form.precision != COMPUTED:
