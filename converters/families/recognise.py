@@ -22,11 +22,6 @@ _OF_KERAS = re.compile(r"(.*\.)?\w+_Stage_0_[XYZ]Block_0_conv_1x1_1\.kernel")
 
 _OTHER_NETWORKS = (
     ("an EfficientNet of pycls", r"s1\.b1\.(dwise|exp)\.weight"),
-    ("a RegNetV of timm (pre-activation)", r"s1\.b1\.norm1\.weight"),
-    (
-        "a RegNetZ of timm's ByobNet (inverted bottlenecks, final convolution)",
-        r"stages\.0\.0\.conv1_1x1\.conv\.weight",
-    ),
     ("a ResNet", r"layer1\.0\.conv1\.weight"),
     ("a vision transformer", r"(.*\.)?(cls|class)_token|.*blocks?\.0\.attn\..*"),
     ("a ConvNeXt", r".*stages\.0\.(blocks\.)?0\.(conv_dw|dwconv).*|features\.1\.0\.layer_scale"),

@@ -344,12 +344,6 @@ def test_a_regnet_of_another_framework_is_named(
 @pytest.mark.parametrize(
     ("build", "looks"),
     [
-        (lambda: timm_network("regnetv_040"), "a RegNetV of timm (pre-activation)"),
-        (lambda: timm_network("regnetv_064"), "a RegNetV of timm (pre-activation)"),
-        (lambda: timm_network("regnetz_b16"), "a RegNetZ of timm's ByobNet"),
-        (lambda: timm_network("regnetz_d8"), "a RegNetZ of timm's ByobNet"),
-        (lambda: timm_network("regnetz_e8"), "a RegNetZ of timm's ByobNet"),
-        (lambda: timm_network("regnetz_c16_evos"), "a RegNetZ of timm's ByobNet"),
         (effnet, "an EfficientNet of pycls"),
         (lambda: timm_network("resnet18"), "a ResNet"),
         (lambda: timm_network("resnet50"), "a ResNet"),

@@ -15,11 +15,9 @@ from transformers import RegNetConfig as TheirConfig
 from transformers import RegNetForImageClassification as TheirClassifier
 
 from converters.errors import InputError
-from converters.formats.onnx import graph as onnx_graph
-from converters.formats.onnx import weights as onnx_weights
+from converters.folder.folder import ConvertedFolder
 from converters.formats.onnx.export import REVISION
 from converters.formats.onnx.runtime import OnnxRuntime
-from regnet.architecture import Norm
 from regnet.config import RegNetConfig
 from tests.converters.formats.onnx_helpers import (
     ALLOWED_RATIO,
@@ -37,7 +35,6 @@ from tests.converters.formats.random_folder import random_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from converters.folder.folder import ConvertedFolder
     from tests.converters.formats.onnx_helpers import Runtime
 
 CHECKOUT = Path(__file__).parents[3]
@@ -126,14 +123,12 @@ def test_a_damaged_file_is_not_as_exact(
 
 @FORMS
 def test_another_epsilon_is_not_as_exact(
-    folder_of: Callable[[str], ConvertedFolder], monkeypatch: pytest.MonkeyPatch, share: bool
+    folder_of: Callable[[str], ConvertedFolder], share: bool
 ) -> None:
     folder = folder_of("y")
-    monkeypatch.setattr(onnx_weights, "NORM_EPS", 2e-5)
-    monkeypatch.setitem(
-        onnx_graph._SPELLINGS, Norm, onnx_graph._plain("BatchNormalization", epsilon=2e-5)
-    )
-    assert error_ratio(folder, OnnxRuntime(exported(folder, share=share))) > 10
+    other = ConvertedFolder(folder.path)
+    other.config.norm_eps = 2e-5
+    assert error_ratio(folder, OnnxRuntime(exported(other, share=share))) > 10
 
 
 def test_a_fold_is_the_float64_fold_rounded_once(
