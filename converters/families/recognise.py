@@ -85,9 +85,7 @@ def refusal(
         if other
         else f"its first parameter is {printable(next(iter(tensors)))}"
     )
-    return InputError(
-        f"{where} is not {wanted}: {looks}; this tool converts RegNetX and RegNetY checkpoints."
-    )
+    return InputError(f"{where} is not {wanted}: {looks}; this tool converts RegNets.")
 
 
 def architecture_of(
