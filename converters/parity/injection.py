@@ -25,7 +25,6 @@ from converters.folder.inputs import SEED
 from converters.formats.lockstep import Arithmetic
 from converters.formats.operations import EXACT, tensors_of
 from regnet.architecture import Conv
-from regnet.config import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -240,7 +239,7 @@ class Injected(Arithmetic):
         held, self._magnitude = super().held(operation, stored), None
         if isinstance(operation, Conv) and operation.norm:
             scale, _, mean, variance = tensors_of(operation.norm, stored, self.dtype)
-            factor = scale / torch.sqrt(variance + NORM_EPS)
+            factor = scale / torch.sqrt(variance + operation.norm.eps)
             self._magnitude = torch.hypot(held[1], mean * factor) * (factor != 0)
         return held
 

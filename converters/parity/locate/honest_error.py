@@ -28,8 +28,8 @@ import torch
 
 from converters.formats.operations import tensors_of
 from converters.parity.locate.walk import Output
-from regnet.architecture import Act, Conv, Flatten, Linear, Norm, Pool
-from regnet.config import NORM_EPS
+from regnet.architecture import Act, Conv, EvoNorm, Flatten, GroupNorm, Linear, Norm, Pool
+from regnet.model import group_deviation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,6 +72,8 @@ def honest_error(  # noqa: PLR0911 -- one for each kind
         case Norm():
             scale, terms = _norm_terms(operation, stored)
             return _U * (scale * _rms(inputs[0]) + terms + size / 2)
+        case GroupNorm(groups=groups, eps=eps) | EvoNorm(groups=groups, eps=eps):
+            return _grouped_error(inputs[0], group_deviation(inputs[0], groups, eps), held, size)
         case Pool():
             return _mean_error(inputs[0], truth)
         case Act(function="sigmoid"):
@@ -104,8 +106,18 @@ def _walk(weight: Tensor) -> float:
 def _norm_terms(norm: Norm, stored: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The magnitudes by channel of the scale, and of the two terms besides ``scale * x``."""
     weight, bias, mean, variance = tensors_of(norm, stored, torch.float64)
-    scale = weight.abs() * (variance + NORM_EPS).rsqrt()
+    scale = weight.abs() * (variance + norm.eps).rsqrt()
     return scale, scale * mean.abs() + bias.abs()
+
+
+def _grouped_error(
+    value: Tensor, deviation: Tensor, held: Sequence[Tensor], size: Tensor
+) -> Tensor:
+    """Of mean and variance, which are sums over a group; and of what is computed with them."""
+    weight, bias = (tensor.abs() for tensor in held[:2])
+    scaled = weight * _rms(value / deviation)
+    walk = math.sqrt(value[0].numel() / _LANES + 1)
+    return _U * (walk * (size + scaled) + bias + size / 2)
 
 
 def _mean_error(value: Tensor, truth: Tensor) -> Tensor:
