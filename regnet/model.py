@@ -132,10 +132,11 @@ class EvoNormS0a(nn.Module):
 
 
 def group_deviation(hidden: Tensor, groups: int, eps: float) -> Tensor:
-    """The deviation of each group of channels of each image: (N, C, H, W) to the same shape."""
-    per_group = hidden.reshape(hidden.shape[0], groups, -1, *hidden.shape[2:])
-    variance = per_group.var(dim=(2, 3, 4), unbiased=False, keepdim=True)
-    return variance.add(eps).sqrt().expand(per_group.shape).reshape(hidden.shape)
+    """The deviation of the group of each channel of each image: (N, C, H, W) to (N, C, 1, 1)."""
+    channels = hidden.shape[1]
+    variance = hidden.unflatten(1, (groups, -1)).var(dim=(2, 3, 4), unbiased=False)
+    deviation = variance.add(eps).sqrt().unsqueeze(2)
+    return deviation.expand(-1, -1, channels // groups).reshape(-1, channels, 1, 1)
 
 
 def same_padded(hidden: Tensor, kernel_size: int, stride: int) -> Tensor:
@@ -145,8 +146,10 @@ def same_padded(hidden: Tensor, kernel_size: int, stride: int) -> Tensor:
     more below and to the right: with a stride of 2 even sizes get none above and one row below.
     """
     height, width = (
-        max((-(-size // stride) - 1) * stride + kernel_size - size, 0) for size in hidden.shape[2:]
+        (size - 1) // stride * stride + kernel_size - size for size in hidden.shape[2:]
     )
+    if stride > kernel_size:  # where some pixels are not read at all
+        height, width = max(height, 0), max(width, 0)
     left, top = width // 2, height // 2
     return functional.pad(hidden, (left, width - left, top, height - top))
 

@@ -50,6 +50,7 @@ def exported_program(folder: ConvertedFolder, largest: Sizes | None = None) -> E
     from torch.fx.experimental import _config as symbolic
 
     model = reference_model(folder, torch.float32).eval().requires_grad_(requires_grad=False)
+    _spell_out_ceilings(model)
     model.__dict__["forward"] = _plain(model, folder.output_names)
     size = folder.image_size
     pixels = torch.zeros(2, folder.config.num_channels, size, size)
@@ -66,6 +67,21 @@ def exported_program(folder: ConvertedFolder, largest: Sizes | None = None) -> E
         for key in _TRACES:
             node.meta.pop(key, None)
     return program
+
+
+def _spell_out_ceilings(model: torch.nn.Module) -> None:
+    """Let means of 2x2 pixels repeat the last row and column instead of counting fewer of them.
+
+    That is the same mean. Of a size that is open torch.export cannot tell whether a ceiling gives a
+    window that lies outside of the image, which torch leaves out.
+    """
+    from torch import nn
+
+    for shortcut in model.modules():
+        if isinstance(pooler := getattr(shortcut, "pooler", None), nn.AvgPool2d):
+            repeated = nn.ReplicationPad2d((0, 1, 0, 1))
+            pooled = nn.AvgPool2d(pooler.kernel_size, pooler.stride)
+            shortcut.pooler = nn.Sequential(repeated, pooled)
 
 
 def _plain(model: torch.nn.Module, names: tuple[str, ...]) -> Program:

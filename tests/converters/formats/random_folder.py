@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from converters.folder.folder import ConvertedFolder
-from regnet.model import RegNetForImageClassification, RegNetModel
+from regnet.model import EvoNormS0a, RegNetForImageClassification, RegNetModel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +49,11 @@ def _enliven(module: nn.Module) -> None:
         module.weight.uniform_(0.5, 1.5)
         module.bias.normal_(std=0.3)
         module.momentum = 1.0  # the next batch's statistics replace those there
+    elif isinstance(module, nn.GroupNorm | EvoNormS0a):
+        module.weight.uniform_(0.5, 1.5)
+        module.bias.normal_(std=0.3)
+        if isinstance(module, EvoNormS0a) and module.v is not None:
+            module.v.uniform_(0.5, 1.5)
     elif isinstance(module, nn.Linear):
         module.weight.normal_(std=0.3)
         module.bias.normal_()

@@ -53,6 +53,40 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "thousand classes": {"num_labels": 1000},
 }
 
+_Z: dict[str, Any] = {
+    "hidden_act": "silu",
+    "expansion": 2.0,
+    "expansion_of": "input",
+    "se_of": "bottleneck",
+    "se_divisor": 8,
+    "shortcut": "none",
+    "output_act": False,
+    "head_size": 48,
+}
+_V: dict[str, Any] = {
+    "hidden_act": "silu",
+    "se_act": "silu",
+    "preactivation": True,
+    "final_act": True,
+}
+_EVOS: dict[str, Any] = _Z | {"norm": "evonorm-s0a", "norm_group_size": 8, "norm_eps": 1e-3}
+
+WIDER: dict[str, dict[str, Any]] = {
+    "V": _V,
+    "V, averaged shortcut": _V | {"shortcut": "avg"},
+    "Z": _Z,
+    "Z of EvoNorm": _EVOS,
+    "group norm": {"norm": "group", "norm_group_size": 8, "hidden_act": "silu", "se_act": "silu"},
+    "same padding": {"padding": "same"},
+    "three stems": _Z
+    | {"stem_sizes": (8, 16, 8), "stem_strides": (2, 1, 2), "strides": (1, 2, 2), "head_size": 0},
+    "EvoNorm, projections": _EVOS | {"shortcut": "conv", "output_act": True, "head_size": 0},
+    "averaged shortcut": {"shortcut": "avg", "norm_eps": 1e-3},
+    "uneven groups": {"groups_width": (8, 4, 40), "layer_type": "x"},
+}
+"""What timm, pycls and Keras call RegNet and transformers does not: each new operation, and the
+ways in which blocks differ."""
+
 
 @dataclass(frozen=True)
 class Network:
@@ -72,7 +106,7 @@ class Network:
 
 
 def random_network(path: Path, name: str, *, classifier: bool = True, seed: int = 0) -> Network:
-    config = RegNetConfig(**_SMALL | NETWORKS[name])
+    config = RegNetConfig(**_SMALL | {**NETWORKS, **WIDER}[name])
     return Network.of(random_folder(path, config, classifier=classifier, seed=seed))
 
 
