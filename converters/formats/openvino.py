@@ -30,6 +30,12 @@ _WITHOUT_BIAS = "/WithoutBiases"
 
 _PRODUCTS = {"Convolution", "GroupConvolution", "MatMul"}
 
+_BATCH_NORM = "BatchNormInference"
+_BATCH_NORM_INPUTS = ("value", "weight", "bias", "running_mean", "running_var")
+
+_NORM = ".normalization"
+_OF_NORMS = {f"{_NORM}.scaled": "weight", _NORM: "bias", f"{_NORM}.sloped": "v"}
+"""How the names of nodes end that read the tensors of other norms, and which."""
 
 _DEVICE = "CPU"
 _HINT = "INFERENCE_PRECISION_HINT"
@@ -84,14 +90,20 @@ def _tensor_name(constant: Node) -> str | None:
     if len(readers) > 1:  # the numbers of an activation
         return None
     product, is_weight = readers[0].get_node(), True
+    name = product.get_friendly_name()
+    if product.get_type_name() == _BATCH_NORM:
+        return f"{name}.{_BATCH_NORM_INPUTS[readers[0].get_index()]}"
+    if leaf := _OF_NORMS.get(name[name.rfind(_NORM) :]):
+        return f"{name[: name.rfind(_NORM)]}{_NORM}.{leaf}"
     if product.get_type_name() == "Add":
         product, is_weight = product.input_value(0).get_node(), False
     if not is_weight and product.get_type_name() == "Multiply":  # by the 1 that a Gemm may state
         product = product.input_value(0).get_node()
     if product.get_type_name() not in _PRODUCTS:
         return None
-    module = product.get_friendly_name().removesuffix(_WITHOUT_BIAS)
-    if module.endswith(_CONVOLUTION):
+    name = product.get_friendly_name()
+    module = name.removesuffix(_WITHOUT_BIAS)
+    if module.endswith(_CONVOLUTION) and module != name:  # only what it has taken in gives a bias
         weight, bias = folded_names(module.removesuffix(_CONVOLUTION))
     else:
         weight, bias = f"{module}.weight", f"{module}.bias"

@@ -17,6 +17,7 @@ from converters.folder.inputs import SEED
 from converters.formats.lockstep import Arithmetic
 from converters.formats.operations import EXACT, LINEAR
 from converters.parity.injection import noise_pool
+from regnet.architecture import Conv, Linear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,7 +148,8 @@ class _Int8(_Rounded):
 
     def held(self, operation: Operation, stored: Mapping[str, Tensor]) -> list[Tensor]:
         held = super().held(operation, stored)
-        return [_per_channel(held[0]), *held[1:]] if held else held
+        multiplies = isinstance(operation, Conv | Linear)  # what norms hold stays as it is
+        return [_per_channel(held[0]), *held[1:]] if multiplies else held
 
     def call(self, batch: int, function: Call, *arguments: Any) -> Tensor:
         if function not in LINEAR:

@@ -18,7 +18,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, helper
 
 from converters.formats.onnx.graph import named_node
-from regnet.architecture import PIXELS, Add, Linear, Norm, Scale
+from regnet.architecture import PIXELS, Add, Conv, Linear, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _MULTIPLYING = ("Conv", "Gemm")
 _OPERATORS = (*_MULTIPLYING, "Add", "Mul", "Sigmoid", "GlobalAveragePool")
 """What is computed in integers. A ReLU is the lower end of the grid behind it."""
+
+_IN_FLOAT = (".activation", ".normalization")
+"""In the names of nodes that compute in floats."""
 
 WEIGHT, BIAS = ".int8", ".int32"
 """What follows the name of an initialiser that is held in integers."""
@@ -90,13 +93,14 @@ def in_integers(
 def layer_names(folder: ConvertedFolder) -> tuple[str, ...]:
     """The units that are quantised or left in float, in the order of the network.
 
-    Convolutions with what follows them, squeeze-excites, residual sums, the classifier: each has
-    the name of its module.
+    Convolutions with what they take in, squeeze-excites, residual sums, the classifier: each has
+    the name of its module. The convolutions of a squeeze-excite, which have a bias, are its own.
     """
     return tuple(
         operation.name if isinstance(operation, Linear) else operation.around
         for operation in folder.architecture.operations
-        if isinstance(operation, Norm | Scale | Add | Linear)
+        if isinstance(operation, Scale | Add | Linear)
+        or (isinstance(operation, Conv) and len(operation.slots) == 1)
     )
 
 
@@ -144,10 +148,11 @@ class Int8Plan:
             copy.CopyFrom(node)
             copy.input[:] = [self.read(value, ours=ours) for value in node.input]
             if ours and node.op_type in _MULTIPLYING:
-                _, weight, bias = node.input
-                copy.input[1:] = [f"{weight}{WEIGHT}.float32", f"{bias}{BIAS}.float32"]
-                nodes.append(_dequantised(weight + WEIGHT, SCALE, ZERO_POINT, axis=0))
-                nodes.append(_dequantised(bias + BIAS, SCALE, axis=0))
+                _, weight, *biases = node.input
+                held = [weight + WEIGHT, *(bias + BIAS for bias in biases)]
+                copy.input[1:] = [f"{integers}.float32" for integers in held]
+                nodes.append(_dequantised(held[0], SCALE, ZERO_POINT, axis=0))
+                nodes += [_dequantised(bias, SCALE, axis=0) for bias in held[1:]]
             nodes.append(copy)
             for value in node.output:
                 if value in self.values:
@@ -169,18 +174,17 @@ class Int8Plan:
             tensors[value + ZERO_POINT] = np.array(grids[value].zero_point, np.uint8)
         for node in self.graph.node:
             if node.name in self.nodes and node.op_type in _MULTIPLYING:
-                value, weight, bias = node.input
-                scale = grids[value].scale
-                steps, size, bias_steps, bias_size = in_integers(
-                    weights[weight], weights[bias], scale
-                )
+                value, weight, *biases = node.input
+                kernel, scale = weights[weight], grids[value].scale
+                bias = weights[biases[0]] if biases else np.zeros(len(kernel), np.float32)
+                steps, size, bias_steps, bias_size = in_integers(kernel, bias, scale)
                 tensors |= {
                     weight + WEIGHT: steps,
                     weight + WEIGHT + SCALE: size,
                     weight + WEIGHT + ZERO_POINT: np.zeros(len(steps), np.int8),
-                    bias + BIAS: bias_steps,
-                    bias + BIAS + SCALE: bias_size,
                 }
+                for name in biases:
+                    tensors |= {name + BIAS: bias_steps, name + BIAS + SCALE: bias_size}
             else:
                 tensors |= {value: weights[value] for value in node.input if value in weights}
         return tensors
@@ -210,9 +214,10 @@ def _activations(node: NodeProto) -> list[str]:
 def _layer_of(node: NodeProto, layers: Collection[str]) -> str | None:
     """The layer that a node belongs to; None if it computes in float in any case.
 
-    Activation functions other than ReLU do: they bend most where integers are coarse.
+    Activation functions other than ReLU do: they bend most where integers are coarse. So do norms
+    that no convolution takes in: they divide by what they see.
     """
-    if node.op_type not in _OPERATORS or ".activation" in node.name:
+    if node.op_type not in _OPERATORS or any(part in node.name for part in _IN_FLOAT):
         return None
     owner = node.name
     while owner and owner not in layers:

@@ -119,10 +119,10 @@ def _step_faults(expected: GraphProto, tensors: Tensors) -> Iterator[str]:
     for node in expected.node:
         if node.op_type not in {"Conv", "Gemm"} or not node.input[1].endswith(".float32"):
             continue
-        value, weight, bias = (name.removesuffix(".float32") + SCALE for name in node.input)
-        if not all(name in tensors for name in (value, weight, bias)):
+        value, weight, *biases = (name.removesuffix(".float32") + SCALE for name in node.input)
+        if not all(name in tensors for name in (value, weight, *biases)):
             yield f"{node.name} lacks scales"
-        elif not np.array_equal(tensors[bias], tensors[value] * tensors[weight]):
+        elif any(not np.array_equal(tensors[b], tensors[value] * tensors[weight]) for b in biases):
             yield f"the biases of {node.name} have other steps than its input and weights"
         if tensors.get(weight.removesuffix(SCALE) + ZERO_POINT, np.ones(1)).any():
             yield f"the weights of {node.name} have a zero that is not 0"

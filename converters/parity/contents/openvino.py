@@ -1,8 +1,8 @@
 """What OpenVINO's format holds: constants that the ``.xml`` names and the ``.bin`` holds.
 
 The exporter names weights as our ONNX does. OpenVINO keeps them in shapes of its own: a grouped
-kernel with the group as its first axis, a bias with axes of size 1. The graph is judged by its
-numbers.
+kernel with the group as its first axis, a bias or what a norm holds with axes of size 1. The graph
+is judged by its numbers.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ _DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "f64": "float
 
 _GROUPED = 5
 """Axes of a grouped kernel: groups, channels out and in of each, height, width."""
+
+_NORM = ".normalization."
+"""In the names of tensors of norms, which all have one axis."""
 
 _MOST_VALUES = 4
 """Of a constant that is no weight: axes, sizes and the numbers in an activation."""
@@ -61,7 +64,7 @@ def _as_stored(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that the weights have, in which groups are part of the first axis."""
     if len(shape) == _GROUPED:
         return (shape[0] * shape[1], *shape[2:])
-    if name.endswith((".bias", FOLDED_BIAS)):
+    if name.endswith((".bias", FOLDED_BIAS)) or _NORM in name:
         return (math.prod(shape),)
     return shape
 
