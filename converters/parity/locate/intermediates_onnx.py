@@ -12,6 +12,7 @@ from onnx import helper
 
 from converters.checkpoint.onnx_places import open_onnx
 from converters.errors import InputError, in_words
+from converters.formats.onnx.form import FOLDED_WEIGHT
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.runtime import open_session, run_session, session_options
 from converters.parity.locate.intermediates import Intermediates
@@ -19,7 +20,7 @@ from converters.parity.locate.walk import values_of
 from regnet.architecture import PIXELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from converters.folder.folder import ConvertedFolder
 
 _CONVOLUTION = ".convolution"
-_NORM = "BatchNormalization"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -43,16 +43,17 @@ def run_onnx(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -
     """
     model = open_onnx(path)
     nodes = {node.name: node for node in model.graph.node}
-    folded = all(node.op_type != _NORM for node in model.graph.node)
-    names = {_module(name, folded): node.output[0] for name, node in nodes.items()}
+    read = (name for node in model.graph.node for name in node.input)
+    folded = any(name.endswith(FOLDED_WEIGHT) for name in read)
+    modules = {operation.name for operation in values_of(folder, folded=folded)}
+    names = {_module(name, modules): node.output[0] for name, node in nodes.items()}
     names |= {output.name: output.name for output in model.graph.output}
-    modules = [operation.name for operation in values_of(folder, folded=folded)]
-    if 2 * len(names.keys() & set(modules)) < len(modules):
+    if 2 * len(names.keys() & modules) < len(modules):
         raise InputError(
             f"{path.name} calls its nodes otherwise than this project's exporter, so that none can "
             "be told; export it with `regnet export`."
         )
-    differences = dict(_differences(folder, nodes, set(modules), folded=folded))
+    differences = dict(_differences(folder, nodes, modules, folded=folded))
     try:
         computed = _run(model, path.parent, pixels)
     except Exception as error:  # noqa: BLE001 -- ONNX Runtime raises classes of its own
@@ -74,13 +75,20 @@ def _run(
     return run_session(open_session(model, options), PIXELS, pixels)
 
 
-def _module(node: str, folded: bool) -> str:
+def _module(node: str, modules: Container[str]) -> str:
     """The module around a convolution that has taken in its batch norm, else the node's own."""
-    return node.removesuffix(_CONVOLUTION) if folded else node
+    return node if node in modules else node.removesuffix(_CONVOLUTION)
+
+
+def _owner(node: str, modules: Container[str]) -> str:
+    """The module of whose value a node makes a part; empty if it is none's."""
+    while node and node not in modules:
+        node, _, _ = node.rpartition(".")
+    return node
 
 
 def _differences(
-    folder: ConvertedFolder, nodes: Mapping[str, NodeProto], modules: set[str], *, folded: bool
+    folder: ConvertedFolder, nodes: Mapping[str, NodeProto], modules: Container[str], *, folded: bool
 ) -> Iterator[tuple[str, str]]:
     """What nodes say otherwise than the exporter's, by the value they take part in."""
     graph = build_graph(folder.config, classifier=folder.has_classifier, fold_norms=folded)
@@ -88,8 +96,7 @@ def _differences(
         found = nodes.get(expected.name)
         difference = _difference(found, expected) if found else "its node is missing"
         if difference:
-            module = _module(expected.name, folded)
-            yield (module if module in modules else module.rpartition(".")[0]), difference
+            yield _owner(expected.name, modules), difference
 
 
 def _difference(found: NodeProto, expected: NodeProto) -> str | None:

@@ -1,7 +1,8 @@
 """Every value inside a TorchScript file: its graph, inlined, with all of them as outputs.
 
 Inlining leaves on each operator the path of modules it was called through, which names its value.
-What a module computes itself, and not by a module below it, is told by its order.
+What a module computes itself, and not by a module below it, is told by its order; what a module of
+tensors computes is the last value that it makes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from converters.folder.folder import ConvertedFolder
 
 _ACTIVATION = "activation"
+_HEAD = "head"
+"""Whose activation stands in the trunk, where there is no other layer in it."""
+
+_TENSOR = "Tensor"
 _FUNCTION = "UNKNOWN_INSTANCE"
 """Last in the path of an operator inside a function: ours has but one, the activation."""
 
@@ -88,20 +93,25 @@ def _run(module: Any, graph: Any, nodes: list[Any], pixels: Tensor) -> list[Tens
 def _values(graph: Any, folder: ConvertedFolder) -> dict[str, Any]:
     """The operators by the names of their values, in execution order."""
     own = _own_values(folder)
+    modules = {operation.name for operation in folder.architecture.operations}
     found: dict[str, Any] = {}
     seen: Counter[str] = Counter()
     for node in graph.nodes():
-        if not node.kind().startswith("aten::"):
+        if not node.kind().startswith("aten::") or str(node.output().type()) != _TENSOR:
             continue
         path = _MODULE.findall(node.getModuleHierarchy())
         if path and path[-1] == _FUNCTION:
-            found[".".join((*path[:-1], _ACTIVATION))] = node  # the last operator of several
+            name = ".".join((*path[:-1], _ACTIVATION))
+            name = name if name in modules else ".".join((*path[:-1], _HEAD, _ACTIVATION))
+            found[name] = node  # the last operator of several
             continue
         module = ".".join(path)
-        names = own.get(module, [module])
-        if seen[module] < len(names):
+        names = own.get(module)
+        if names is None:
+            found[module] = node  # likewise
+        elif seen[module] < len(names):
             found[names[seen[module]]] = node
-        seen[module] += 1
+            seen[module] += 1
     return found
 
 
