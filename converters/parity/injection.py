@@ -25,6 +25,7 @@ from converters.folder.inputs import SEED
 from converters.formats.lockstep import Arithmetic
 from converters.formats.operations import EXACT, tensors_of
 from regnet.architecture import Conv
+from regnet.model import group_deviation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,8 +51,11 @@ _ROUNDINGS_OF_A_NORM = 4
 """On the way to its scale: of the variance plus epsilon, of its root, of one divided by that, and
 times gamma. One more makes the mean times the scale."""
 
-_LANES = (8, 16)
-"""How many sums runtimes keep side by side for one mean."""
+_LANES = (1, 8, 16)
+"""How many sums runtimes keep side by side for the mean of a map."""
+
+LANES_OF_GROUPS = (4, 8, 16)
+"""Likewise for that of a group of channels: nobody adds up so many one after the other."""
 
 _POOL = 1 << 20
 _PIECE = 1 << 15
@@ -86,6 +90,12 @@ class Injection:
             return self._convolution(value, *others, magnitude=magnitude)
         if function is functional.linear:
             return self._linear(value, *others)
+        if function is group_deviation:
+            return self._deviation(value, *others)
+        if function is functional.group_norm:
+            return self._group_norm(value, *others)
+        if function is functional.batch_norm:
+            return self._batch_norm(value, *others)
         result = function(value, *others).contiguous()
         if function in EXACT:
             return result
@@ -139,10 +149,84 @@ class Injection:
 
     def _reordered(self, hidden: Tensor, result: Tensor) -> Tensor:
         """The mean over a map: by how much the orders differ in which runtimes add it up."""
-        spread = torch.from_numpy(spread_of_orders(self._one(hidden).numpy()) * AMPLIFIED)
-        shape = result.shape[:2]
-        error = self._channels(shape) * spread.float().repeat(self._copies, 1)
+        error = self._channels(result.shape[:2]) * self._spread(hidden)
         return result.add_(error[:, :, None, None])
+
+    def _deviation(self, hidden: Tensor, groups: int, eps: float) -> Tensor:
+        """Of groups of channels: as wrong as the mean of the squares is, alike in all of them."""
+        result = group_deviation(hidden, groups, eps)
+        return result * (1 + self._deviations(hidden, groups, eps)[:, :, None, None])
+
+    def _deviations(self, hidden: Tensor, groups: int, eps: float) -> Tensor:
+        """Errors of the deviation relative to it, (N, C)."""
+        grouped = _grouped(hidden, groups)
+        squares = (grouped - grouped.mean((2, 3), keepdim=True)).square()
+        wrong = self._spread(squares, LANES_OF_GROUPS) / (squares.mean((2, 3)) + eps) / 2
+        rounded = _UNIT * math.sqrt(2 * _ROUNDING)  # the sum with epsilon, the root
+        error = self._channels(wrong.shape) * wrong + self._channels(wrong.shape) * rounded
+        return error.repeat_interleave(hidden.shape[1] // groups, 1)
+
+    def _spread(self, hidden: Tensor, lanes: Sequence[int] = _LANES) -> Tensor:
+        """How far means over maps are off by their order, amplified, (N, C)."""
+        spread = torch.from_numpy(spread_of_orders(self._one(hidden).contiguous().numpy(), lanes))
+        return (spread * AMPLIFIED).float().repeat(self._copies, 1)
+
+    def _group_norm(
+        self, hidden: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor:
+        grouped, per_group = _grouped(hidden, groups), hidden.shape[1] // groups
+        mean = grouped.mean((2, 3))
+        off = self._channels(mean.shape) * self._spread(grouped, LANES_OF_GROUPS)
+        mean, off = (each.repeat_interleave(per_group, 1) for each in (mean, off))
+        scale = weight / group_deviation(hidden, groups, eps)[:, :, 0, 0]
+        result = functional.group_norm(hidden, groups, weight, bias, eps)
+        deviations = self._deviations(hidden, groups, eps)
+        return self._normed(result, hidden, scale, bias, mean, deviations, off)
+
+    def _batch_norm(  # noqa: PLR0913, PLR0917 -- torch's
+        self,
+        hidden: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        *settings: Any,
+    ) -> Tensor:
+        """One that no convolution takes in: its statistics are given, and exact."""
+        result = functional.batch_norm(hidden, mean, variance, weight, bias, *settings)
+        scale = (weight * (variance + settings[-1]).rsqrt())[None]
+        relative = self._channels(result.shape[:2]) * (_UNIT * math.sqrt(2 * _ROUNDING))
+        return self._normed(result, hidden, scale, bias, mean[None], relative, torch.zeros(()))
+
+    def _normed(  # noqa: PLR0913, PLR0917 -- the parts of a norm
+        self,
+        result: Tensor,
+        hidden: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        relative: Tensor,
+        off: Tensor,
+    ) -> Tensor:
+        """A norm, which may be ``(hidden - mean) * scale + bias`` or the same multiplied out.
+
+        Args:
+            result: Of torch, changed in place.
+            hidden: What it reads, (N, C, H, W).
+            scale: (N, C), as are ``mean``, ``relative`` and ``off``; or (1, C).
+            bias: (C,).
+            mean: What is subtracted.
+            relative: Errors of the deviation, relative to it.
+            off: Errors of the mean.
+        """
+        one = _UNIT * math.sqrt(_ROUNDING)
+        shape = result.shape[:2]
+        relative = relative + self._channels(shape) * (one * math.sqrt(2))
+        shift = self._channels(shape) * (one * torch.hypot(mean * scale, bias)) + off * scale
+        result += (result - bias[:, None, None]) * relative[:, :, None, None]
+        result += shift[:, :, None, None]
+        self._scattered(result, (hidden * scale[:, :, None, None]).contiguous(), one)
+        return self._scattered(result, result.clone(), one)
 
     def _one(self, values: Tensor) -> Tensor:
         """The first of the copies."""
@@ -222,6 +306,11 @@ _ABSOLUTE = {torch.sigmoid: 0.5, torch.tanh: 0.5, functional.selu: 1.0}
 however small they are: some runtimes' sigmoid is never below 1e-8."""
 
 
+def _grouped(hidden: Tensor, groups: int) -> Tensor:
+    """(N, C, H, W) as (N, groups, C/groups, H * W)."""
+    return hidden.unflatten(1, (groups, -1)).flatten(3)
+
+
 class Injected(Arithmetic):
     """Float32 with batch norms folded, and errors of its own in every function of torch.
 
@@ -255,14 +344,17 @@ def noise_pool() -> Tensor:
     return torch.from_numpy(random.standard_normal(_POOL, dtype=np.float32))
 
 
-def spread_of_orders(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def spread_of_orders(
+    values: NDArray[np.float32], lanes: Sequence[int] = _LANES
+) -> NDArray[np.float64]:
     """By how much a mean in float32 is off in the worst of the orders in which runtimes add.
 
-    Those are: in pairs, one after the other, and in 8 and 16 sums side by side. Roundings of equal
+    Those are: in pairs, and in some sums side by side, or one after the other. Roundings of equal
     terms all go one way, so no formula replaces adding them up.
 
     Args:
         values: (N, C, H, W).
+        lanes: How many sums there are side by side.
 
     Returns:
         (N, C).
@@ -270,13 +362,13 @@ def spread_of_orders(values: NDArray[np.float32]) -> NDArray[np.float64]:
     images, channels, height, width = values.shape
     rows = np.ascontiguousarray(values.reshape(images * channels, height * width))
     pixels = np.ascontiguousarray(rows.T)
-    sums = [rows.sum(1), _in_turn(pixels)]
-    for lanes in _LANES:
-        whole = len(pixels) // lanes * lanes
-        if whole > lanes:
-            side_by_side = _in_turn(pixels[:whole].reshape(-1, lanes * pixels.shape[1]))
+    sums = [rows.sum(1)]
+    for count in lanes:
+        whole = len(pixels) // count * count
+        if whole > count:
+            side_by_side = _in_turn(pixels[:whole].reshape(-1, count * pixels.shape[1]))
             rest = pixels[whole:].sum(0)
-            sums.append(side_by_side.reshape(lanes, -1).sum(0) + rest)
+            sums.append(side_by_side.reshape(count, -1).sum(0) + rest)
     exact = rows.sum(1, dtype=np.float64)
     worst = np.max([np.abs(total - exact) for total in sums], axis=0)
     spread: NDArray[np.float64] = (worst / (height * width)).reshape(images, channels)

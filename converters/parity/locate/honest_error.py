@@ -14,6 +14,8 @@ With u = 2**-24, the largest relative error of one rounding:
 - a sigmoid: u, whatever its value, as it is half of ``1 + tanh``; likewise u times ``x`` for what
   is ``x`` times such a number;
 - a product, a sum: u times the result; a ReLU: nothing;
+- a group norm or an EvoNorm: u times each of its terms, and what the order of a sum over the group
+  makes in its mean and in that of the squares;
 - a mean of n: ``u * sqrt(n / 3 + 1)`` times the mean of the magnitudes, and how far a float32 sum
   of one term after the other is off, because equal terms are all rounded the same way.
 """
@@ -27,6 +29,7 @@ import numpy as np
 import torch
 
 from converters.formats.operations import tensors_of
+from converters.parity.injection import LANES_OF_GROUPS, spread_of_orders
 from converters.parity.locate.walk import Output
 from regnet.architecture import Act, Conv, EvoNorm, Flatten, GroupNorm, Linear, Norm, Pool
 from regnet.model import group_deviation
@@ -72,8 +75,8 @@ def honest_error(  # noqa: PLR0911 -- one for each kind
         case Norm():
             scale, terms = _norm_terms(operation, stored)
             return _U * (scale * _rms(inputs[0]) + terms + size / 2)
-        case GroupNorm(groups=groups, eps=eps) | EvoNorm(groups=groups, eps=eps):
-            return _grouped_error(inputs[0], group_deviation(inputs[0], groups, eps), held, size)
+        case GroupNorm() | EvoNorm():
+            return _grouped_error(operation, inputs[0], held, size)
         case Pool():
             return _mean_error(inputs[0], truth)
         case Act(function="sigmoid"):
@@ -111,13 +114,27 @@ def _norm_terms(norm: Norm, stored: Mapping[str, Tensor]) -> tuple[Tensor, Tenso
 
 
 def _grouped_error(
-    value: Tensor, deviation: Tensor, held: Sequence[Tensor], size: Tensor
+    norm: GroupNorm | EvoNorm, value: Tensor, held: Sequence[Tensor], size: Tensor
 ) -> Tensor:
     """Of mean and variance, which are sums over a group; and of what is computed with them."""
     weight, bias = (tensor.abs() for tensor in held[:2])
-    scaled = weight * _rms(value / deviation)
-    walk = math.sqrt(value[0].numel() / _LANES + 1)
-    return _U * (walk * (size + scaled) + bias + size / 2)
+    deviation = group_deviation(value, norm.groups, norm.eps)
+    grouped = value.unflatten(1, (norm.groups, -1)).flatten(3)
+    squares = (grouped - grouped.mean((2, 3), keepdim=True)).square()
+    off = _mean_off(squares) / (squares.mean((2, 3)) + norm.eps) / 2
+    per_group = value.shape[1] // norm.groups
+    relative = off.repeat_interleave(per_group, 1)[:, :, None, None]
+    wrong = weight * _rms(value / deviation * relative)
+    if isinstance(norm, GroupNorm):  # an EvoNorm subtracts no mean
+        shift = _mean_off(grouped).repeat_interleave(per_group, 1)[:, :, None, None]
+        wrong += weight * _rms(shift / deviation)
+    return _U * (2 * weight * _rms(value / deviation) + bias + size / 2) + wrong
+
+
+def _mean_off(grouped: Tensor) -> Tensor:
+    """How far the mean of a group is off, (N, groups): by the order of its sum, and roundings."""
+    spread = torch.from_numpy(spread_of_orders(grouped.float().numpy(), LANES_OF_GROUPS))
+    return spread + _U * grouped.abs().mean((2, 3))
 
 
 def _mean_error(value: Tensor, truth: Tensor) -> Tensor:
