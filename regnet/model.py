@@ -134,7 +134,7 @@ class EvoNormS0a(nn.Module):
 def group_deviation(hidden: Tensor, groups: int, eps: float) -> Tensor:
     """The deviation of the group of each channel of each image: (N, C, H, W) to (N, C, 1, 1)."""
     channels = hidden.shape[1]
-    variance = hidden.unflatten(1, (groups, -1)).var(dim=(2, 3, 4), unbiased=False)
+    variance = torch.unflatten(hidden, 1, (groups, -1)).var(dim=(2, 3, 4), unbiased=False)
     deviation = variance.add(eps).sqrt().unsqueeze(2)
     return deviation.expand(-1, -1, channels // groups).reshape(-1, channels, 1, 1)
 

@@ -28,7 +28,7 @@ from regnet.architecture import Conv
 from regnet.model import group_deviation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -88,14 +88,8 @@ class Injection:
         """
         if function is torch.conv2d:
             return self._convolution(value, *others, magnitude=magnitude)
-        if function is functional.linear:
-            return self._linear(value, *others)
-        if function is group_deviation:
-            return self._deviation(value, *others)
-        if function is functional.group_norm:
-            return self._group_norm(value, *others)
-        if function is functional.batch_norm:
-            return self._batch_norm(value, *others)
+        if own := _OWN_ERRORS.get(function):
+            return own(self, value, *others)
         result = function(value, *others).contiguous()
         if function in EXACT:
             return result
@@ -183,7 +177,7 @@ class Injection:
         deviations = self._deviations(hidden, groups, eps)
         return self._normed(result, hidden, scale, bias, mean, deviations, off)
 
-    def _batch_norm(  # noqa: PLR0913, PLR0917 -- torch's
+    def _batch_norm(
         self,
         hidden: Tensor,
         mean: Tensor,
@@ -299,6 +293,14 @@ class Injection:
         return noise_pool()[start : start + count]
 
 
+_OWN_ERRORS: dict[Call, Callable[..., Tensor]] = {
+    functional.linear: Injection._linear,  # noqa: SLF001 -- this and those below are its own
+    functional.group_norm: Injection._group_norm,  # noqa: SLF001
+    functional.batch_norm: Injection._batch_norm,  # noqa: SLF001
+    group_deviation: Injection._deviation,  # noqa: SLF001
+}
+"""Functions of which one factor does not tell the error."""
+
 _BY_ARGUMENT = (functional.gelu, functional.silu)
 
 _ABSOLUTE = {torch.sigmoid: 0.5, torch.tanh: 0.5, functional.selu: 1.0}
@@ -308,7 +310,7 @@ however small they are: some runtimes' sigmoid is never below 1e-8."""
 
 def _grouped(hidden: Tensor, groups: int) -> Tensor:
     """(N, C, H, W) as (N, groups, C/groups, H * W)."""
-    return hidden.unflatten(1, (groups, -1)).flatten(3)
+    return torch.unflatten(hidden, 1, (groups, -1)).flatten(3)
 
 
 class Injected(Arithmetic):

@@ -119,7 +119,7 @@ def _grouped_error(
     """Of mean and variance, which are sums over a group; and of what is computed with them."""
     weight, bias = (tensor.abs() for tensor in held[:2])
     deviation = group_deviation(value, norm.groups, norm.eps)
-    grouped = value.unflatten(1, (norm.groups, -1)).flatten(3)
+    grouped = torch.unflatten(value, 1, (norm.groups, -1)).flatten(3)
     squares = (grouped - grouped.mean((2, 3), keepdim=True)).square()
     off = _mean_off(squares) / (squares.mean((2, 3)) + norm.eps) / 2
     per_group = value.shape[1] // norm.groups

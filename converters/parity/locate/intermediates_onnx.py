@@ -88,7 +88,11 @@ def _owner(node: str, modules: Container[str]) -> str:
 
 
 def _differences(
-    folder: ConvertedFolder, nodes: Mapping[str, NodeProto], modules: Container[str], *, folded: bool
+    folder: ConvertedFolder,
+    nodes: Mapping[str, NodeProto],
+    modules: Container[str],
+    *,
+    folded: bool,
 ) -> Iterator[tuple[str, str]]:
     """What nodes say otherwise than the exporter's, by the value they take part in."""
     graph = build_graph(folder.config, classifier=folder.has_classifier, fold_norms=folded)

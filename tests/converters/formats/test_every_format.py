@@ -8,6 +8,7 @@ errors as trained ones do not. Their own size is 64 pixels, so that all networks
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ from converters.formats.registry import FORMATS
 from converters.jobs.convert import convert
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
+from regnet import RegNetImageProcessor
 from regnet.design_space import NETWORKS
-from tests.converters.parity.networks import Network
+from tests.converters.parity.networks import IMAGE_SIZE, WIDER, Network, random_network
 from tests.oracles.pycls import build, halve_branches, published, save
 
 if TYPE_CHECKING:
@@ -91,3 +93,38 @@ def test_the_artefact_passes_in_the_precision_that_it_claims(
     network: Network, kind: str, options: ExportOptions
 ) -> None:
     require_pass(network, kind, options)
+
+
+QUICK_WIDER = ("V, averaged shortcut", "Z of EvoNorm", "all at once")
+
+SHARING = "onnx, sharing"
+
+QUICK_KINDS = ("onnx", SHARING, "onnx-fp16", "onnx-int8", "torchscript", "openvino")
+"""What the ordinary tests write of three; of one all but what is compiled, for tracing takes its
+time."""
+
+
+@pytest.fixture(scope="module")
+def wider(request: pytest.FixtureRequest, workspace: Path) -> Network:
+    """A small network of a kind that transformers does not have."""
+    path = workspace / request.param
+    random_network(path, request.param)
+    RegNetImageProcessor(size={"shortest_edge": IMAGE_SIZE}).save_pretrained(path)
+    return Network.of(ConvertedFolder(path))
+
+
+def _wider_cases() -> list[Any]:
+    kinds = (*FORMATS, SHARING)
+    quick = {(name, kind) for name in QUICK_WIDER for kind in QUICK_KINDS}
+    quick |= {("all at once", kind) for kind in set(kinds) - COMPILED}
+    pairs = [(name, kind) for name in WIDER for kind in kinds]
+    return [pytest.param(*pair, marks=[pytest.mark.slow] * (pair not in quick)) for pair in pairs]
+
+
+@pytest.mark.parametrize(("wider", "kind"), _wider_cases(), indirect=["wider"])
+def test_every_operation_passes_in_every_format(
+    wider: Network, kind: str, options: ExportOptions
+) -> None:
+    if kind == SHARING:
+        kind, options = "onnx", replace(options, share_weights=True)
+    require_pass(wider, kind, options)

@@ -82,6 +82,8 @@ WIDER: dict[str, dict[str, Any]] = {
     | {"stem_sizes": (8, 16, 8), "stem_strides": (2, 1, 2), "strides": (1, 2, 2), "head_size": 0},
     "EvoNorm, projections": _EVOS | {"shortcut": "conv", "output_act": True, "head_size": 0},
     "averaged shortcut": {"shortcut": "avg", "norm_eps": 1e-3},
+    "all at once": _V
+    | {"shortcut": "avg", "norm": "group", "norm_group_size": 8, "padding": "same"},
     "uneven groups": {"groups_width": (8, 4, 40), "layer_type": "x"},
 }
 """What timm, pycls and Keras call RegNet and transformers does not: each new operation, and the

@@ -147,14 +147,13 @@ def test_a_long_sum_of_equal_terms_is_blamed_on_nobody(tmp_path: Path) -> None:
     assert max(local or 0 for local in means) < 2
 
 
-def plant_operations(path: Path, modules: Sequence[str], *, folded: bool) -> None:
+def plant_operations(path: Path, modules: Sequence[str]) -> None:
     """Let every fault be computed by two more nodes, which the module's consumers then read."""
     model = onnx.load(path, load_external_data=False)
     nodes = []
     for node in model.graph.node:
         nodes.append(node)
-        module = node.name.removesuffix(".convolution") if folded else node.name
-        if module not in modules:
+        if not {node.name, node.name.removesuffix(".convolution")} & set(modules):
             continue
         (value,), name = node.output, node.name
         node.output[0], node.name = f"{value}.right", f"{name}.right"
@@ -179,7 +178,7 @@ def test_a_wrong_operation_is_found_at_every_depth(
     folder = folder_of(name)
     path, folded = export(folder, form), form != "onnx, sharing"
     planted = [value.name for value in values_of(folder, folded=folded)][:-1][first::STRIDE]
-    plant_operations(path, planted, folded=folded)
+    plant_operations(path, planted)
     location = located(folder, form, path)
     assert (location.culprit, at_fault(location)) == (planted[0], planted)
 
