@@ -161,11 +161,14 @@ def complexity(config: RegNetConfig, image_size: int = 224) -> Complexity:
 
 
 def named_like(config: RegNetConfig) -> str | None:
-    """The published network with this architecture, whatever its classes; ``None`` if none."""
+    """The published network with this architecture; ``None`` if none.
+
+    Whatever its classes are, and however it pads: Keras published the same networks.
+    """
     for network in NETWORKS.values():
         published = network.config(num_labels=0)
         fields = ("hidden_sizes", "depths", "groups_width", "layer_type", "embedding_size")
         same = all(getattr(config, field) == getattr(published, field) for field in fields)
-        if same and not config.wider_fields():
+        if same and not config.wider_fields().keys() - {"padding"}:
             return network.name
     return None

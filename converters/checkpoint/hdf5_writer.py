@@ -45,7 +45,8 @@ def write_hdf5(path: Path, layers: Mapping[str, Mapping[str, Array]], version: s
     """
     import h5py
 
-    with h5py.File(path, "w", libver=LIBRARY) as file:
+    # What is staged holds a lock on it already, with which HDF5's own would clash.
+    with h5py.File(path, "w", libver=LIBRARY, locking=False) as file:
         _list(file, LAYERS, layers)
         file.attrs["backend"] = "tensorflow"
         file.attrs["keras_version"] = version

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from converters.families.source import EvalTransform, Preprocessing, Source, StateDict
     from converters.families.words import Says
     from regnet.architecture import Slot
-    from regnet.config import RegNetConfig
+    from regnet.config import Padding, RegNetConfig
 
 EMA_KEYS = frozenset({"ema_state", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict"})
 """Where trainers keep averaged weights: pycls, timm, torchvision and timm, VISSL, OpenMMLab."""
@@ -80,6 +80,7 @@ class Family:
         any_channels: Whether its stem takes other images than those of three channels.
         headless: Whether it has RegNets without a classifier.
         stage_counts: How many stages it builds, if it builds them from the linear rule alone.
+        padding: How all of its networks pad what they convolve.
         wider: Fields of the configuration beyond transformers' that its networks may differ in.
         dialect: Gives its names of a network, where not all of its networks have those of
             ``keymap``.
@@ -110,6 +111,7 @@ class Family:
     any_channels: bool = False
     headless: bool = False
     stage_counts: range | None = None
+    padding: Padding = "symmetric"
     wider: frozenset[str] = frozenset()
     dialect: Callable[[RegNetConfig], Keymap] | None = None
     knows: Callable[[RegNetConfig], str | None] = lambda _: None
@@ -149,7 +151,10 @@ class Family:
 
     def _obstacles(self, config: RegNetConfig, *, has_classifier: bool) -> Iterator[str]:
         name = self.keymap.framework
-        if wider := config.wider_fields():
+        if config.padding != self.padding:
+            yield f"its padding is {config.padding}, that of {name} {self.padding}"
+        wider = {field: one for field, one in config.wider_fields().items() if field != "padding"}
+        if wider:
             if not (self.wider and self.knows(config)):
                 field, value = next(iter(wider.items()))
                 yield f"its {field} is {value}, and no {name} network that is known has that"

@@ -107,6 +107,11 @@ FAMILIES = {
         r"stem_conv2d\.kernel|layers\.conv2d\.kernel",  # by its place, another network's too
         is_written=True,
     ),
+    "keras-applications": Known(
+        "converters.families.keras_applications",
+        r"\w+_Stage_0_[XY]Block_0_conv_1x1_1\.kernel",
+        is_written=True,
+    ),
     "kecam": Known("converters.families.kecam", r"stack1_block1_deep_1_conv\.kernel"),
     "onnx": Known("converters.families.onnx", NOTHING),
     "pt2": Known("converters.families.pt2", NOTHING),

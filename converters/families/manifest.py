@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.families.source import ChannelOrder, Source
+    from regnet.config import Padding
 
 MANIFEST = Path(__file__).with_name("manifest.toml")
 
@@ -45,10 +46,11 @@ class Published:
             transform's.
         licence: Of the weights; None if nobody states one.
         channel_order: Of the images it was trained on, if not its framework's own.
-        sha256: How the digest of its file begins, if the file's name says so.
+        sha256: How the digest of its file begins, if the file's name or its publisher's code says.
         sha1: The digest of its file, if its publisher says so.
         origin: Name of the file that it was published in before it was a repository.
         crop_pct: timm's, from which the transform's short side follows; None for other publishers.
+        padding: How its network pads what it convolves.
         default: Whether timm means this one by the part of its name before the tag.
     """
 
@@ -69,6 +71,7 @@ class Published:
     sha1: str | None = None
     origin: str | None = None
     crop_pct: float | None = None
+    padding: Padding = "symmetric"
     default: bool = False
 
     @property
@@ -90,7 +93,8 @@ class Published:
     @property
     def digest(self) -> str | None:
         """How the sha256 of :attr:`file_name` begins, if its name says so."""
-        return self.sha256 or (self.origin and self.origin.rpartition("-")[2].partition(".")[0])
+        named = self.sha256 if self.sha256 and self.sha256 in (self.file_name or "") else None
+        return named or (self.origin and self.origin.rpartition("-")[2].partition(".")[0])
 
     @property
     def config(self) -> RegNetConfig | None:
@@ -98,7 +102,7 @@ class Published:
         if self.architecture is None:
             return None
         if network := NETWORKS.get(self.architecture):
-            return network.config(num_labels=self.classes or 0)
+            return network.config(num_labels=self.classes or 0, padding=self.padding)
         fields = _content().architectures[self.architecture].to_dict()
         return RegNetConfig.from_dict(fields, num_labels=self.classes or 0)
 

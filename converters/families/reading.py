@@ -165,7 +165,7 @@ def source_of(
     has_classifier = bool(fields["num_labels"])
     if not has_classifier:
         del fields["num_labels"]
-    config = RegNetConfig(**fields)
+    config = RegNetConfig(**fields, padding=found.family.padding)
     order, order_decision = _channel_order(found, config)
     transform = own.transform
     source = Source(

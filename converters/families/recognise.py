@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from converters.families.keymap import Fields, Keymap
     from converters.families.source import StateDict
 
-_OF_KERAS = re.compile(r"(.*\.)?\w+_Stage_0_[XYZ]Block_0_conv_1x1_1\.kernel")
-"""What only the RegNets of ``keras.applications`` have."""
-
 _OTHER_NETWORKS = (
     ("an EfficientNet of pycls", r"s1\.b1\.(dwise|exp)\.weight"),
     ("a ResNet", r"layer1\.0\.conv1\.weight"),
@@ -60,12 +57,6 @@ def refusal(
     if not tensors:
         return InputError(
             f"{where} holds no tensors by name; give the file that the training run saved."
-        )
-    if any(map(_OF_KERAS.fullmatch, tensors)):
-        return InputError(
-            f"{where} is a RegNet of keras.applications, whose convolutions of stride 2 pad below "
-            "and to the right alone, where the reference RegNet pads on every side and would "
-            "compute something else; convert the same network of another framework (`regnet list`)."
         )
     if found:
         return InputError(

@@ -313,7 +313,7 @@ def _require_digest(path: Path, beginning: str | None, url: str) -> str:
     digest = sha256_of(path)
     if beginning and not digest.startswith(beginning):
         raise InputError(
-            f"{url} has the sha256 {digest[:16]}... where its name promises {beginning}; it was "
+            f"{url} has the sha256 {digest[:16]}... where {beginning[:16]} was published; it was "
             "deleted, so run the command again, and distrust the network if that repeats."
         )
     return digest

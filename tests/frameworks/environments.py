@@ -94,6 +94,14 @@ FRAMEWORKS = {
     "keras": Framework(
         "keras", "in_kimm", ".keras", ("kimm", "keras", "tensorflow-cpu"), writes="xy"
     ),
+    "keras-applications": Framework(
+        "keras",
+        "in_keras_applications",
+        ".h5",
+        ("tf_keras", "tensorflow-cpu"),
+        others=("whole.h5", "y.keras"),
+        writes="xy",
+    ),
     "kecam": Framework("keras", "in_kecam", ".h5", ("kecam", "tf_keras", "tensorflow-cpu")),
     "mindcv": Framework("mind", "mindcv", ".ckpt", ("mindcv", "mindspore")),
     "paddleclas": Framework(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from converters.families.known import FAMILIES
 from converters.jobs.convert import convert
 from converters.jobs.writeback import write_back
 from regnet import RegNetForImageClassification
@@ -56,8 +57,8 @@ def test_what_the_framework_saves_in_other_forms_computes_the_same(
     assert difference(logits_of(tmp_path / "out"), theirs) < LIMIT
 
 
-def folder_of(network: Network, folder: Path) -> Path:
-    """A converted folder with weights like a trained network's."""
+def folder_of(network: Network, framework: str, folder: Path) -> Path:
+    """A converted folder with weights like a trained network's, padded as a framework does."""
     from regnet import RegNetConfig
 
     config = RegNetConfig(
@@ -66,6 +67,7 @@ def folder_of(network: Network, folder: Path) -> Path:
         groups_width=network.group_width,
         layer_type=network.layer_type,
         num_labels=network.classes,
+        padding=FAMILIES[framework].family.padding,
     )
     randomise(RegNetForImageClassification(config)).save_pretrained(folder / "ours")
     convert(folder / "ours", folder / "out", formats=())
@@ -77,7 +79,7 @@ def test_what_is_written_back_loads_strictly_and_computes_what_ours_does(
     framework: str, network: str, tmp_path: Path
 ) -> None:
     require(framework)
-    folder = folder_of((SMALL | REAL)[network], tmp_path)
+    folder = folder_of((SMALL | REAL)[network], framework, tmp_path)
     back = tmp_path / f"back{FRAMEWORKS[framework].ending}"
 
     write_back(folder, back, framework)

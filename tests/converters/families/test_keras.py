@@ -1,4 +1,4 @@
-"""Keras' RegNets (kimm, kecam, keras.applications), beyond what recorded files tell."""
+"""Keras' RegNets of kimm and kecam, beyond what recorded files tell."""
 
 from __future__ import annotations
 
@@ -288,15 +288,3 @@ def test_kecams_regnetz_is_refused_by_name(name: str, tmp_path: Path) -> None:
     assert f"is a RegNetZ of kecam (it has {name}.kernel)" in refusal(
         lambda: source_of(path), "net.h5"
     )
-
-
-# keras.applications
-
-
-def test_keras_applications_are_refused_for_their_padding_in_an_archive_too(tmp_path: Path) -> None:
-    first = "regnetx002_Stage_0_XBlock_0_conv_1x1_1"
-    config = functional(layer("Conv2D", "regnetx002_stem_conv"), layer("Conv2D", first))
-    kernels = {f"layers/conv2d{at}/vars/0": np.ones((1, 1, 2, 2)) for at in ("", "_1")}
-    path = written(tmp_path, keras(config, hdf5(kernels)))
-
-    assert "is a RegNet of keras.applications" in refusal(lambda: source_of(path), "net.keras")

@@ -9,7 +9,6 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -35,6 +34,7 @@ from tests.converters.families.conversion import (
     source_of_headers,
 )
 from tests.converters.stored import headers, stored
+from tests.frameworks.environments import RECORDED
 from tests.oracles import pycls, timm, torchvision
 from tests.oracles import transformers as transformers_oracle
 
@@ -395,10 +395,8 @@ def test_trap_35_a_loss_that_writes_into_the_configuration(tmp_path: Path) -> No
     assert before == after
 
 
-def test_trap_36_keras_pads_otherwise(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "regnetx002.h5", "w") as file:
-        for layer in ("stem_conv", "Stage_0_XBlock_0_conv_1x1_1", "Stage_0_XBlock_0_conv_3x3"):
-            file[f"regnetx002_{layer}/regnetx002_{layer}/kernel:0"] = np.ones((1, 1, 4, 4), "f4")
+def test_trap_36_keras_pads_otherwise() -> None:
+    source = source_of(RECORDED / "keras-applications" / "x.h5")
 
-    message = refusal(lambda: source_of(tmp_path / "regnetx002.h5"), "regnetx002.h5")
-    assert "is a RegNet of keras.applications, whose convolutions of stride 2 pad" in message
+    assert source.framework == "keras-applications"
+    assert source.config.padding == "same"
