@@ -109,7 +109,7 @@ FAMILIES = {
     ),
     "keras-applications": Known(
         "converters.families.keras_applications",
-        r"\w+_Stage_0_[XY]Block_0_conv_1x1_1\.kernel",
+        r"(\w+_)?Stage_0_[XY]Block_0_conv_1x1_1\.kernel",
         is_written=True,
     ),
     "kecam": Known("converters.families.kecam", r"stack1_block1_deep_1_conv\.kernel"),
