@@ -54,13 +54,32 @@ def stage_widths_and_depths(
     return [width for width, _ in stages], [blocks for _, blocks in stages]
 
 
-def fit_widths_to_groups(widths: Sequence[int], group_width: int) -> list[int]:
-    """Snap each width to the nearest multiple of its group width (pycls ``models/anynet.py``).
+def fit_widths_to_groups(
+    widths: Sequence[int], group_width: int, expansion: float = 1.0, *, whole: bool = False
+) -> list[int]:
+    """Snap the bottleneck of each stage to the nearest multiple of its group width.
 
-    A stage narrower than the group width keeps its width and has one group.
+    A bottleneck narrower than the group width stays as it is and has one group. Source: pycls
+    ``models/regnet.py`` (0.1.1) and ``models/blocks.py`` (main).
+
+    Args:
+        widths: Of the stages.
+        group_width: Channels per group.
+        expansion: Width of the bottleneck as a multiple of the stage's.
+        whole: Whether it is snapped to a multiple of ``expansion`` as well, as pycls does it since
+            it has RegNetZ, where that is above 1; it must be a whole number then.
     """
-    groups = [min(group_width, width) for width in widths]
-    return [round(width / group) * group for width, group in zip(widths, groups, strict=True)]
+    fitted: list[int] = []
+    for width in widths:
+        inner = max(1, int(width * expansion))
+        step = group = min(group_width, inner)
+        if whole and expansion > 1:
+            if expansion != int(expansion):
+                raise ValueError(f"expansion={expansion} is not a whole number.")
+            step = math.lcm(group, int(expansion))
+        least = step if whole else 0
+        fitted.append(int(max(least, round(inner / step) * step) / expansion))
+    return fitted
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from converters.families.classy_vision_config import SAYS, ClassyVisionConfig
+from converters.families.classy_vision_config import (
+    FIELDS,
+    OF_ATTENTION,
+    OF_NETWORK,
+    SAYS,
+    ClassyVisionConfig,
+    require_expressible,
+    said,
+)
 from converters.families.entries import elsewhere, readable
 from converters.families.family import EMA_KEYS, Family
 from converters.families.heads import Head, branch, choose_head, last_block
 from converters.families.keymap import keymap
-from converters.families.linear_rule import group_widths, strides
-from converters.families.reading import choose_state, source_of
+from converters.families.linear_rule import group_widths
+from converters.families.reading import as_regnetz, choose_state, source_of
 from converters.families.real_network import RealNetwork
 from converters.families.source import BICUBIC, BILINEAR, EvalTransform, Preprocessing
+from converters.families.words import spoken
+from regnet.config import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,8 +60,10 @@ classy_keymap = partial(
 _BLOCK = "trunk_output.block{stage+1}.block{stage+1}-{block}"
 _STEM = ("stem.stem.0", "stem.stem.1")
 
-CLASSY_VISION = classy_keymap("classy-vision", _BLOCK, stem=_STEM, classifier="fc")
-"""A head is stored apart from the trunk; ``fc`` is its name inside the head."""
+CLASSY_VISION = classy_keymap(
+    "classy-vision", _BLOCK, stem=_STEM, head=("conv", "bn"), classifier="fc"
+)
+"""A head is stored apart from the trunk; these are the names inside the head."""
 
 SWAG = classy_keymap("swag", _BLOCK, stem=_STEM, classifier="head.fc")
 
@@ -60,9 +72,13 @@ _CURRENT_WEIGHTS = "model_state"
 
 _SWAG_HEAD = "head"
 
-_FC = "fc."
+_OF_HEAD = ("conv.", "bn.", "fc.")
 _FORK_BLOCK = "trunk_output"
 _HEAD_ID = "default_head"
+
+_BN = "bn."
+_HEAD_ACT = "activation"
+_NORMALISES = "it normalises features to length one"
 
 _IN_NETWORK, _IN_HEAD = "network.", "head."
 
@@ -85,8 +101,10 @@ def _read(found: Found) -> Source:
     trunk, heads = _trunk_and_heads(state)
     heads |= _detached_heads(branch(found.tree, *state.path[:-1], "heads"), where)
     stated = ClassyVisionConfig.of(found.tree)
-    config = stated.model
-    fit, unfit = _classifiers(heads, last_block(trunk, CLASSY_VISION), _normalising(config))
+    config = stated.network
+    require_expressible(config, where)
+    unlike = _unlike(config) | _normalising(config)
+    fit, unfit = _classifiers(heads, last_block(trunk, CLASSY_VISION), unlike)
     head, decision, others = choose_head(found, fit, unfit)
     skipped |= elsewhere(state, but="heads") | others
     if _SWAG_HEAD in heads:
@@ -131,7 +149,7 @@ def _detached_heads(stored: object, where: str) -> dict[str, _StoredHead]:
 
 
 def _classifiers(
-    heads: Mapping[str, _StoredHead], last: tuple[int, int, int], normalising: set[str]
+    heads: Mapping[str, _StoredHead], last: tuple[int, int, int], unlike: Mapping[str, str]
 ) -> tuple[dict[str, Head], dict[str, str]]:
     """The heads that are linear classifiers on the pooled output; why the others are not."""
     stage, block, width = last[0] + 1, last[1], last[2]
@@ -139,57 +157,86 @@ def _classifiers(
     fit: dict[str, Head] = {}
     unfit: dict[str, str] = {}
     for name, head in heads.items():
-        weight, bias = head.tensors.get("fc.weight"), head.tensors.get("fc.bias")
+        rest = dict(head.tensors)
+        weight, bias = rest.pop("fc.weight", None), rest.pop("fc.bias", None)
+        conv = rest.pop("conv.weight", None)
+        norm = {leaf[len(_BN) :]: rest.pop(leaf) for leaf in list(rest) if leaf.startswith(_BN)}
         if head.block not in ends:
             unfit[name] = f"it reads {head.block}, not the end of the network"
-        elif weight is None or bias is None or len(head.tensors) != 2:  # noqa: PLR2004
+        elif weight is None or bias is None or rest or bool(norm) != (conv is not None):
             unfit[name] = "it is more than one linear layer"
-        elif weight.shape[1:] != (width,):
+        elif (conv or weight).shape[1:2] != (width,):
             unfit[name] = f"it does not read the {width} features in which the network ends"
-        elif name in normalising:
-            unfit[name] = "it normalises features to length one"
+        elif name in unlike and (conv is not None or unlike[name] == _NORMALISES):
+            unfit[name] = unlike[name]
         else:
-            fit[name] = Head(weight, bias)
+            fit[name] = Head(weight, bias, conv=conv, conv_norm=norm)
     return fit, unfit
 
 
-def _normalising(config: object) -> set[str]:
+def _normalising(config: object) -> dict[str, str]:
     """The heads that the configuration sets to normalise their input, which no tensor shows."""
-    heads = branch(config, "heads")
     return {
-        str(head.get("unique_id"))
-        for head in (heads if isinstance(heads, list) else ())
-        if isinstance(head, dict) and head.get("normalize_inputs")
+        str(head.get("unique_id")): _NORMALISES
+        for head in _heads(config)
+        if head.get("normalize_inputs")
     }
+
+
+def _unlike(config: Mapping[str, Any]) -> dict[str, str]:
+    """The heads whose convolution would have another activation or epsilon than the network."""
+    act, eps = (said(config, SAYS[name]) for name in ("hidden_act", "norm_eps"))
+    unlike: dict[str, str] = {}
+    for head in _heads(config):
+        own = str(head.get(_HEAD_ACT, SAYS["hidden_act"].default)).lower()
+        name = str(head.get("unique_id"))
+        if own != act:
+            unlike[name] = f"its convolution has {own} where the network has {act}"
+        elif eps != NORM_EPS:
+            unlike[name] = f"its batch norm has the epsilon {NORM_EPS} where the network has {eps}"
+    return unlike
+
+
+def _heads(config: object) -> list[dict[str, Any]]:
+    heads = branch(config, "heads")
+    return [h for h in (heads if isinstance(heads, list) else ()) if isinstance(h, dict)]
 
 
 def _as_configured(source: Source, config: Mapping[str, Any], where: str) -> Source:
     """Take from the training run's own configuration what tensors cannot tell."""
-    for word in (SAYS["hidden_act"], SAYS["norm_eps"]):
-        if not word.allows(config.get(word.key, word.default)):
-            raise InputError(
-                f"{where}: its configuration sets {word.key} to {config[word.key]!r}; the "
-                f"reference RegNet can only be built with {word.only}."
-            )
-    first = SAYS["downsample_in_first_stage"]
-    stated = config.get(first.key)
-    if not isinstance(stated, list | tuple):
-        return source
-    if not first.allows(stated[0]) or set(stated[1:]) - {2}:
-        raise InputError(
-            f"{where}: its configuration sets strides {stated!r}; the reference RegNet has stride "
-            "2 in every stage, or 1 in the first alone."
-        )
-    reason = "the checkpoint's own configuration"
-    return source.strided(reason, downsamples=first.ours[stated[0]])
+    if not config:
+        return as_regnetz(source, "the file has no configuration that says otherwise")
+    fields: dict[str, Any] = {}
+    for name, word in SAYS.items():
+        if name == "head_size" or (source.config.layer_type == "x" and name in OF_ATTENTION):
+            continue
+        if name in {"expansion", "se_ratio", "strides"} and not config.get(word.key):
+            continue  # shapes show them, and the reading of strides its own rule
+        value = said(config, word)
+        several = isinstance(value, list | tuple)
+        fields[name] = [word.meant(one) for one in value] if several else word.meant(value)
+    if "strides" in fields:
+        reason = "the checkpoint's own configuration"
+        source = source.strided(reason, downsamples=fields["strides"][0] != 1)
+    try:
+        return source.configured(**fields)
+    except ValueError as error:
+        raise InputError(f"{where}: its configuration describes no network: {error}") from None
 
 
 def _write(path: Path, network: Network) -> None:
     state = network.state_dict()
-    head = OrderedDict(item for item in state.items() if item[0].startswith(_FC))
+    config = network.config
+    if config.head_size and config.norm_eps != NORM_EPS:
+        raise InputError(
+            f"{network.where} cannot be written for classy-vision: its norm_eps is "
+            f"{config.norm_eps}, and the head of ClassyVision has {NORM_EPS}; choose another "
+            "framework with --to."
+        )
+    head = OrderedDict(item for item in state.items() if item[0].startswith(_OF_HEAD))
     trunk = OrderedDict(item for item in state.items() if item[0] not in head)
     heads: dict[str, Value] = {_FORK_BLOCK: {_HEAD_ID: head}} if head else {}
-    model = anynet(network.config) | ({"heads": [_head(network.config)]} if head else {})
+    model = anynet(config) | ({"heads": [_head(config)]} if head else {})
     tree: dict[str, Value] = {
         "input_args": {
             "config": {
@@ -236,16 +283,20 @@ def _build(source: Source, _: Checkpoint) -> RealNetwork:
 
 def anynet(config: RegNetConfig) -> dict[str, Value]:
     """What ClassyVision's registry takes of a trunk, and VISSL passes on to it."""
-    return {
+    stages: dict[str, Value] = {
         "name": "anynet",
         "depths": config.depths,
         "widths": config.hidden_sizes,
         "group_widths": group_widths(config),
-        "bottleneck_multipliers": [1] * len(config.depths),
-        "strides": strides(config),
+        "bottleneck_multipliers": [config.expansion if config.expansion != 1 else 1]
+        * len(config.depths),
+        "strides": config.stage_strides,
         "stem_width": config.embedding_size,
         "use_se": config.layer_type == "y",
     }
+    words, _ = spoken(SAYS, config, OF_NETWORK)
+    usual = {word.key: word.default for word in SAYS.values()}
+    return stages | {key: value for key, value in words.items() if value != usual[key]}
 
 
 def _head(config: RegNetConfig) -> dict[str, Value]:
@@ -256,12 +307,21 @@ def _head(config: RegNetConfig) -> dict[str, Value]:
         "num_classes": config.num_labels,
         "fork_block": _FORK_BLOCK,
         "in_plane": config.hidden_sizes[-1],
+        **_before_pooling(config),
     }
+
+
+def _before_pooling(config: RegNetConfig) -> dict[str, Value]:
+    """What the registry takes of a convolution in a head."""
+    if not config.head_size:
+        return {}
+    word = SAYS["hidden_act"]
+    return {SAYS["head_size"].key: config.head_size, _HEAD_ACT: word.spelled(config.hidden_act)}
 
 
 def _spell(name: str) -> str:
     classifier = name.removeprefix(_IN_HEAD)  # SWAG writes "head.fc", ClassyVision "fc"
-    return (_IN_HEAD if classifier.startswith("fc.") else _IN_NETWORK) + classifier
+    return (_IN_HEAD if classifier.startswith(_OF_HEAD) else _IN_NETWORK) + classifier
 
 
 FAMILY = Family(
@@ -279,6 +339,8 @@ FAMILY = Family(
     headless=True,
     says=SAYS,
     says_of_images=EvalTransform.fields(),
+    wider=FIELDS,
+    anynet=FIELDS,
 )
 
 _SWAG_PREPROCESSING = Preprocessing(EvalTransform(384, 384, BICUBIC), "SWAG's ImageNet fine-tuning")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from converters.errors import InputError
 from converters.families.pixel_steps import (
     TORCHVISION,
     Picture,
@@ -21,14 +22,14 @@ from converters.families.pixel_steps import (
 )
 from converters.families.source import Preprocessing
 from converters.families.words import (
-    FIRST_STRIDES,
     Says,
     Vocabulary,
     Word,
-    always,
+    count,
     keys,
     mapping_in,
     not_understood,
+    number,
 )
 from regnet.config import IMAGENET_MEAN, IMAGENET_STD, NORM_EPS
 
@@ -51,28 +52,55 @@ _TASK = Vocabulary(
     ),
 )
 
+_LINEAR = "res_bottleneck_linear_block"
+_BLOCKS = f"res_bottleneck_block or {_LINEAR}"
+_ACTIVATION = Word("activation", {"relu": "relu", "silu": "silu"}, "relu or silu")
+
 SAYS: Says = {
-    "hidden_act": Word("activation", {"relu": "relu"}, "relu"),
-    "norm_eps": always("bn_epsilon", NORM_EPS),
-    "downsample_in_first_stage": Word("strides", FIRST_STRIDES, 2),
+    "hidden_act": _ACTIVATION,
+    "se_act": _ACTIVATION,
+    "norm_eps": number("bn_epsilon", NORM_EPS),
+    "stem_strides": Word(
+        "stem_type",
+        {"simple_stem_in": None, "res_stem_cifar": [1]},
+        "simple_stem_in or res_stem_cifar",
+    ),
+    "shortcut": Word("block_type", {"res_bottleneck_block": "conv", _LINEAR: "none"}, _BLOCKS),
+    "output_act": Word("block_type", {"res_bottleneck_block": True, _LINEAR: False}, _BLOCKS),
+    "se_ratio": number("se_ratio", 0.25),
+    "expansion": number("bottleneck_multipliers", 1.0),
+    "strides": count("strides", 2, least=1),
+    "head_size": count("conv_planes", 0),
 }
-"""What the model's configuration can set although neither names nor shapes show it."""
+"""What the model's configuration can set, or its head's, whose are the planes."""
+
+FIELDS = frozenset({"groups_width", *SAYS}) - {"hidden_act"}
+"""What any of its networks may have beyond transformers'; group widths show in shapes."""
+
+OF_NETWORK = (FIELDS | {"hidden_act"}) - {"expansion", "strides", "head_size"}
+"""The fields with a word of their own beside the lists of stages."""
+
+_PER_STAGE = {"strides", "expansion"}
+OF_ATTENTION = frozenset({"se_ratio", "se_act"})
+
+_REGNETZ = {"block_type": _LINEAR, "activation": "silu"}
+_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "regnet_z_500mf": _REGNETZ,
+    "regnet_z_4gf": _REGNETZ,
+}
+"""What its own networks have that is not the default (``models/regnet.py``)."""
 
 _MODEL = Vocabulary(
     read=keys("heads", *(word.key for word in SAYS.values())),
     harmless=keys(
         # shown by the shapes, or of training
-        "name depth depths w_0 w_a w_m widths group_w* bot_mul* bottleneck_multiplier* stem_width",
-        "use_se se_ratio bn_momentum freeze_trunk num_classes",
+        "name depth depths w_0 w_a w_m widths group_w* bot_mul* bottleneck_multiplier stem_width",
+        "use_se bn_momentum freeze_trunk num_classes",
     ),
-    harmless_as={
-        "stem_type": ("simple_stem_in", "SIMPLE_STEM_IN"),
-        "block_type": ("res_bottleneck_block", "RES_BOTTLENECK_BLOCK"),
-    },
 )
 
 _HEAD = Vocabulary(
-    read=keys("unique_id fork_block normalize_inputs"),
+    read=keys("unique_id fork_block normalize_inputs activation"),
     harmless=keys("name num_classes in_plane conv_planes zero_init_bias"),
 )
 
@@ -104,6 +132,12 @@ class ClassyVisionConfig:
     def model(self) -> Mapping[str, Any]:
         """What the network was built from."""
         return mapping_in(self.values, "model")
+
+    @property
+    def network(self) -> Mapping[str, Any]:
+        """The same with what a named network has, in the words and letters of :data:`SAYS`."""
+        own = _PRESETS.get(str(self.model.get("name")).lower(), {})
+        return {**own, **{key: _in_small(value) for key, value in self.model.items()}}
 
     @property
     def _test(self) -> Mapping[str, Any]:
@@ -142,6 +176,41 @@ class ClassyVisionConfig:
         for head in heads if isinstance(heads, list | tuple) else ():
             unknown += _HEAD.unknown(head, "model.heads.") if isinstance(head, dict) else []
         return not_understood(unknown, "the checkpoint's own configuration")
+
+
+def _in_small(value: Any) -> Any:
+    """A text in small letters: ClassyVision reads the words of its enumerations in any."""
+    return value.lower() if isinstance(value, str) else value
+
+
+def said(network: Mapping[str, Any], word: Word) -> Any:
+    """What a network's configuration says by a word; what it has where nothing is said."""
+    value = network.get(word.key)
+    if value is None:
+        return word.default
+    return value[0] if word is SAYS["expansion"] and isinstance(value, list | tuple) else value
+
+
+def require_expressible(network: Mapping[str, Any], where: str) -> None:
+    """Check everything that the reference's configuration cannot say.
+
+    Raises:
+        InputError: Naming the first setting that stands in the way.
+    """
+    for name, word in SAYS.items():
+        stated, only = network.get(word.key), word.only
+        if stated is None:
+            continue
+        is_list = isinstance(stated, list | tuple)
+        values = list(stated) if is_list else [stated]
+        if name == "expansion" and any(value != values[0] for value in values):
+            only = "one number for all stages"
+        elif is_list == (name in _PER_STAGE) and all(map(word.allows, values)):
+            continue
+        raise InputError(
+            f"{where}: its configuration sets {word.key} to {stated!r}; the reference RegNet can "
+            f"only be built with {only}."
+        )
 
 
 def _named(step: object) -> Step | None:

@@ -16,6 +16,7 @@ from converters.checkpoint.torch_pickle import PickledTensor, save_archive
 from converters.errors import InputError, require_extra
 from converters.families.linear_rule import rule_of
 from converters.families.tensor_layout import TORCH, TensorLayout
+from converters.families.words import spoken
 from regnet.architecture import Architecture
 from regnet.config import IMAGENET_MEAN, squeeze_width
 from regnet.files.dtypes import DEFAULT, DTYPES
@@ -82,6 +83,8 @@ class Family:
         stage_counts: How many stages it builds, if it builds them from the linear rule alone.
         padding: How all of its networks pad what they convolve.
         wider: Fields of the configuration beyond transformers' that its networks may differ in.
+        anynet: Those of them that any of its networks can have, beside the others of networks
+            that it knows: shapes show them, or ``says`` has a word.
         dialect: Gives its names of a network, where not all of its networks have those of
             ``keymap``.
         knows: Gives its name of a network that it has although no rule is found for it.
@@ -113,6 +116,7 @@ class Family:
     stage_counts: range | None = None
     padding: Padding = "symmetric"
     wider: frozenset[str] = frozenset()
+    anynet: frozenset[str] = frozenset()
     dialect: Callable[[RegNetConfig], Keymap] | None = None
     knows: Callable[[RegNetConfig], str | None] = lambda _: None
 
@@ -153,11 +157,11 @@ class Family:
         name = self.keymap.framework
         if config.padding != self.padding:
             yield f"its padding is {config.padding}, that of {name} {self.padding}"
-        wider = {field: one for field, one in config.wider_fields().items() if field != "padding"}
-        if wider:
-            if not (self.wider and self.knows(config)):
-                field, value = next(iter(wider.items()))
-                yield f"its {field} is {value}, and no {name} network that is known has that"
+        if (others := self._others(config)) and self.wider and self.knows(config):
+            return
+        if others:
+            field_, value = next(iter(others.items()))
+            yield f"its {field_} is {value}, and no {name} network that is known has that"
             return
         if config.layer_type in self.lacks:
             yield f"it is a RegNet{config.layer_type.upper()}, and {self.lacks[config.layer_type]}"
@@ -167,11 +171,23 @@ class Family:
             yield f"it takes {config.num_channels} channels, and the stem of {name} takes three"
         if self.stem_width not in {None, config.embedding_size}:
             yield f"its stem has {config.embedding_size} channels, that of {name} {self.stem_width}"
-        if not (has_classifier and config.num_labels) and not self.headless:
-            yield f"it has no classifier, and every RegNet of {name} has one"
+        if not (has_classifier and config.num_labels):
+            yield from self._headless_obstacles(config)
         yield from self._invisible_obstacles(config)
         if self.stage_counts:
             yield from self._rule_obstacles(config, self.stage_counts)
+
+    def _others(self, config: RegNetConfig) -> dict[str, Any]:
+        """What of the network neither transformers' configuration nor any AnyNet's can say."""
+        said = {"padding", *self.anynet}
+        return {name: one for name, one in config.wider_fields().items() if name not in said}
+
+    def _headless_obstacles(self, config: RegNetConfig) -> Iterator[str]:
+        name = self.keymap.framework
+        if not self.headless:
+            yield f"it has no classifier, and every RegNet of {name} has one"
+        if config.head_size:
+            yield f"it has a convolution behind its stages, and a trunk of {name} alone has none"
 
     def _squeeze_obstacles(self, config: RegNetConfig) -> Iterator[str]:
         within = (
@@ -187,13 +203,19 @@ class Family:
     def _invisible_obstacles(self, config: RegNetConfig) -> Iterator[str]:
         """Obstacles in what the tensors do not show."""
         name = self.keymap.framework
-        # Most frameworks squeeze with the same activation, which the reference never does.
-        is_relu = config.layer_type == "y" and not self.always_squeezes_with_relu
+        # Most frameworks squeeze with the same activation, which transformers' network never does.
+        own_act = self.always_squeezes_with_relu or "se_act" in self.anynet
+        is_relu = config.layer_type == "y" and not own_act
         activations = {"relu"} if is_relu else self._sayable("hidden_act", "relu")
         if config.hidden_act not in activations:
             yield f"its activation is {config.hidden_act}, which no {name} file can say of it"
-        if config.downsample_in_first_stage not in self._sayable("downsample_in_first_stage", True):
+        if "strides" not in self.anynet and config.downsample_in_first_stage not in self._sayable(
+            "downsample_in_first_stage", True
+        ):
             yield f"its first stage does not downsample, which no {name} file can say"
+        for field_ in spoken(self.says, config, self.anynet | {"hidden_act"})[1]:
+            value = getattr(config, field_)
+            yield f"its {field_} is {value}, which no {name} file can say beside all else of it"
 
     def _sayable(self, name: str, default: object) -> set[object]:
         """The values of a field of the configuration that its file can say."""

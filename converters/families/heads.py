@@ -31,15 +31,25 @@ class Head:
         weight: (classes, features).
         bias: (classes,).
         norm: A batch norm between pooling and the linear layer, by leaf; empty if there is none.
+        conv: A 1x1 convolution before pooling, (features, channels, 1, 1), with norm and
+            activation; None if there is none.
+        conv_norm: That norm, by leaf.
     """
 
     weight: StoredTensor
     bias: StoredTensor
     norm: Mapping[str, StoredTensor] = field(default_factory=dict)
+    conv: StoredTensor | None = None
+    conv_norm: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     def spelled(self, keymap: Keymap) -> dict[str, StoredTensor]:
-        """Weight and bias under the names that a keymap has for them."""
-        return {
+        """Its tensors, but the norm behind pooling, under the names that a keymap has for them."""
+        before = {} if self.conv is None else {keymap.spell("head.conv", {}): self.conv}
+        before |= {
+            keymap.spell("head.norm", {"norm": leaf}): tensor
+            for leaf, tensor in self.conv_norm.items()
+        }
+        return before | {
             keymap.spell("classifier", {"affine": "weight"}): self.weight,
             keymap.spell("classifier", {"affine": "bias"}): self.bias,
         }

@@ -43,8 +43,7 @@ def group_widths(config: RegNetConfig) -> list[int]:
 
 def strides(config: RegNetConfig) -> list[int]:
     """Stride of the first block of each stage."""
-    first = 2 if config.downsample_in_first_stage else 1
-    return [first, *[2] * (len(config.depths) - 1)]
+    return config.stage_strides
 
 
 class LinearRule(NamedTuple):

@@ -17,11 +17,12 @@ from converters.families.entries import OPTIMISER, prepared, settle
 from converters.families.family import Family
 from converters.families.keymap import keymap
 from converters.families.labels import imagenet_labels
-from converters.families.linear_rule import group_widths, rule_of, strides
-from converters.families.pycls_config import RULE, SAYS, PyclsConfig
-from converters.families.reading import choose_state, source_of
+from converters.families.linear_rule import group_widths, rule_of
+from converters.families.pycls_config import BOTTLENECK, FIELDS, RULE, SAYS, PyclsConfig
+from converters.families.reading import as_regnetz, choose_state, source_of
 from converters.families.real_network import NotRunError, RealNetwork
 from converters.families.source import BILINEAR, Decision, EvalTransform, Preprocessing
+from converters.families.words import spoken
 from regnet.config import IMAGENET_CLASSES
 from regnet.design_space import named_like
 
@@ -43,6 +44,7 @@ PYCLS = keymap(
     grouped=("f.b", "f.b_bn"),
     expand=("f.c", "f.c_bn"),
     attention=("f.se.f_ex.0", "f.se.f_ex.2"),
+    head=("head.conv", "head.bn"),
     classifier="head.fc",
 )
 
@@ -73,9 +75,7 @@ def _read(found: Found) -> Source:
     state = replace(state, tensors=tensors)
     source = source_of(found, state, weights, optimiser | skipped | others)
     _require_described(source, cfg, found.where)
-    source = source.configured(hidden_act=cfg.activation)
-    if cfg.values:
-        source = source.strided("", downsamples=cfg.downsample_in_first_stage)
+    source = _as_described(source, cfg, found.where)
     dataset, classes = cfg.get("TRAIN", "DATASET", ""), source.config.num_labels
     if dataset == "imagenet" and classes == IMAGENET_CLASSES:
         source = replace(source.decided(_IMAGENET), labels=imagenet_labels())
@@ -119,12 +119,24 @@ def _require_described(source: Source, cfg: PyclsConfig, where: str) -> None:
             f"{where}: its head has {found} classes where its cfg says {stated}; the file mixes "
             "two models."
         )
-    described, shape = cfg.described_shape, (source.config.hidden_sizes, source.config.depths)
-    if described and described != shape:
+    described, shape = cfg.described_shapes, (source.config.hidden_sizes, source.config.depths)
+    if described and shape not in described:
         raise InputError(
-            f"{where}: its cfg describes stages of {_stages(*described)} where the weights have "
+            f"{where}: its cfg describes stages of {_stages(*described[0])} where the weights have "
             f"{_stages(*shape)}; the file mixes two models."
         )
+
+
+def _as_described(source: Source, cfg: PyclsConfig, where: str) -> Source:
+    """The source with what the cfg says of the network, which shapes must bear out."""
+    fields = cfg.fields(source.config)
+    if not cfg.values:
+        return as_regnetz(source, "the file has no cfg that says otherwise")
+    source = source.strided("", downsamples=True)  # without what was told of it
+    try:
+        return source.configured(**fields)
+    except ValueError as error:
+        raise InputError(f"{where}: its cfg describes no network: {error}") from None
 
 
 def _stages(widths: list[int], depths: list[int]) -> str:
@@ -146,18 +158,30 @@ def _cfg(network: Network) -> dict[str, Any]:
     Published networks are built by the linear rule, all others by their stages, as an AnyNet.
     """
     config = network.config
-    model: dict[str, Any] = {"NUM_CLASSES": config.num_labels}
-    if config.hidden_act != "relu":
-        word = SAYS["hidden_act"]  # a key that 0.1.1 does not have yet
-        model[word.key.partition(".")[2]] = word.spelled(config.hidden_act)
-    rule = rule_of(config) if named_like(config) and config.downsample_in_first_stage else None
+    is_named = named_like(config) and set(config.stage_strides) == {2}
+    rule = rule_of(config) if is_named else None
     kind, stages = ("REGNET", rule.spelled(*RULE)) if rule else ("ANYNET", _anynet(config))
     stages |= {"SE_ON": config.layer_type == "y", "STEM_W": config.embedding_size}
-    return {
-        "MODEL": model | {"TYPE": kind.lower()},
+    sections: dict[str, dict[str, Any]] = {
+        "MODEL": {"NUM_CLASSES": config.num_labels, "TYPE": kind.lower()},
         "TRAIN": {"IM_SIZE": network.transform.crop},
         "TEST": {"IM_SIZE": network.transform.resize},
         kind: stages,
+    }
+    for key, value in _unusual(config).items():
+        section, _, name = key.rpartition(".")
+        if section or rule or name != BOTTLENECK:  # which an AnyNet has per stage
+            sections.setdefault(section or kind, {})[name] = value
+    return sections
+
+
+def _unusual(config: RegNetConfig) -> dict[str, Any]:
+    """What is not pycls' default, beside stages; 0.1.1 has not all of these keys yet."""
+    said, _ = spoken(SAYS, config, (FIELDS | {"hidden_act"}) - {"strides"})
+    return {
+        word.key: said[word.key]
+        for word in SAYS.values()
+        if said.get(word.key, word.default) != word.default
     }
 
 
@@ -165,8 +189,8 @@ def _anynet(config: RegNetConfig) -> dict[str, Any]:
     return {
         "DEPTHS": config.depths,
         "WIDTHS": config.hidden_sizes,
-        "STRIDES": strides(config),
-        "BOT_MULS": [1.0] * len(config.depths),
+        "STRIDES": config.stage_strides,
+        "BOT_MULS": [float(config.expansion)] * len(config.depths),
         "GROUP_WS": group_widths(config),
     }
 
@@ -182,6 +206,8 @@ def _build(source: Source, checkpoint: Checkpoint) -> RealNetwork:
     try:
         if config.hidden_act != "relu" and "ACTIVATION_FUN" not in cfg.MODEL:
             raise NotRunError(f"this version of pycls has relu only, not {config.hidden_act}")
+        if (config.head_size or config.shortcut == "none") and "HEAD_W" not in cfg.ANYNET:
+            raise NotRunError("this version of pycls has no RegNetZ")
         cfg.merge_from_list(_stated(checkpoint, cfg) or _from_shapes(config))
         cfg.MODEL.NUM_CLASSES = config.num_labels
         module = builders.build_model()
@@ -205,12 +231,11 @@ def _stated(checkpoint: Checkpoint, known: Any) -> list[Any]:
 
 def _from_shapes(config: RegNetConfig) -> list[Any]:
     """The settings of a file that holds nothing but tensors."""
-    anynet = _anynet(config) | {
-        **{SAYS[name].key: SAYS[name].default for name in ("stem", "block")},
-        "STEM_W": config.embedding_size,
-        "SE_ON": config.layer_type == "y",
-    }
+    anynet = _anynet(config) | {"STEM_W": config.embedding_size, "SE_ON": config.layer_type == "y"}
     settings = {"MODEL.TYPE": "anynet"} | {f"ANYNET.{key}": anynet[key] for key in anynet}
+    for key, value in _unusual(config).items():
+        if key != BOTTLENECK:
+            settings[key if "." in key else f"ANYNET.{key}"] = value
     return [item for pair in settings.items() for item in pair]
 
 
@@ -224,6 +249,8 @@ FAMILY = Family(
     write=_write,
     says=SAYS,
     says_of_images=frozenset({"resize", "crop"}),
+    wider=FIELDS,
+    anynet=FIELDS,
 )
 """Its defaults are the rules for weights that somebody else's trainer saved, a detector's backbone
 included."""

@@ -16,13 +16,14 @@ from converters.errors import InputError
 from converters.families.source import BILINEAR, EvalTransform, Preprocessing
 from converters.families.words import (
     ACTIVATIONS,
-    FIRST_STRIDES,
+    PER_STAGE,
     Says,
     Vocabulary,
     Word,
-    always,
+    count,
     keys,
     not_understood,
+    number,
 )
 from regnet.config import IMAGENET_MEAN, IMAGENET_STD, MAX_BLOCKS, NORM_EPS
 from regnet.design_space import fit_widths_to_groups, stage_widths_and_depths
@@ -31,30 +32,50 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.families.source import ChannelOrder, Decision
-    from regnet.config import Activation
+    from regnet.config import RegNetConfig
+
+LINEAR = "res_bottleneck_linear_block"
+"""The block of a RegNetZ: no projection in shortcuts, no activation behind the sum."""
 
 _MAX_TEXT = 100_000
 """Characters, twenty times what pycls writes."""
 
+_BLOCKS = "res_bottleneck_block or res_bottleneck_linear_block"
+_ACTIVATION = Word("MODEL.ACTIVATION_FUN", ACTIVATIONS, "relu, silu or gelu")
+
 SAYS: Says = {
-    "norm_eps": always("BN.EPS", NORM_EPS),
-    "stem": always("STEM_TYPE", "simple_stem_in"),
-    "block": always("BLOCK_TYPE", "res_bottleneck_block"),
-    "squeeze": always("SE_R", 0.25),
-    "head": always("HEAD_W", 0),
-    "bottleneck": always("BOT_MUL", 1.0),
-    "hidden_act": Word("MODEL.ACTIVATION_FUN", ACTIVATIONS, "relu, silu or gelu"),
-    "downsample_in_first_stage": Word("STRIDE", FIRST_STRIDES, 2),
+    "norm_eps": number("BN.EPS", NORM_EPS),
+    "stem_strides": Word(
+        "STEM_TYPE",
+        {"simple_stem_in": None, "res_stem_cifar": [1]},
+        "simple_stem_in or res_stem_cifar",
+    ),
+    "shortcut": Word("BLOCK_TYPE", {"res_bottleneck_block": "conv", LINEAR: "none"}, _BLOCKS),
+    "output_act": Word("BLOCK_TYPE", {"res_bottleneck_block": True, LINEAR: False}, _BLOCKS),
+    "se_ratio": number("SE_R", 0.25),
+    "head_size": count("HEAD_W", 0),
+    "expansion": number("BOT_MUL", 1.0),
+    "strides": count("STRIDE", 2, least=1),
+    "hidden_act": _ACTIVATION,
+    "se_act": _ACTIVATION,
 }
 """Keys without a section are those of REGNET, or of ANYNET, which has some of them per stage."""
 
+FIELDS = frozenset({"groups_width", *SAYS}) - {"hidden_act"}
+"""What any network of pycls may have beyond transformers'; group widths show in shapes."""
+
+BOTTLENECK = "BOT_MUL"
 RULE = ("DEPTH", "W0", "WA", "WM", "GROUP_W")
 """Keys of REGNET: the quantised linear rule, and the group width."""
 
-_OF_FIELDS = {"hidden_act", "downsample_in_first_stage"}
 _PER_STAGE = {"BOT_MUL", "STRIDE"}
-_MEANS = {"BLOCK_TYPE": "a RegNetZ or another network"}
-"""What it is where a key has another value."""
+_MEANS = {
+    "vanilla_block": "blocks without a shortcut",
+    "res_basic_block": "blocks of two convolutions",
+    "res_stem_in": "a 7x7 convolution and max pooling",
+    "res_stem_patch": "patches",
+}
+"""What a value stands for."""
 
 _DATASETS = ("", "imagenet", "cifar10")
 """Those that pycls has loaders of; whoever added another decided how it is loaded."""
@@ -79,6 +100,11 @@ _SECTIONS = Vocabulary(
         "LOG_DEST LOG_PERIOD DIST_BACKEND HOST PORT PORT_RANGE DOWNLOAD_CACHE",
     ),
 )
+
+_SHOWN = {"expansion", "se_ratio", "head_size"}
+"""The fields that shapes show as well."""
+
+_OF_ATTENTION = {"se_ratio", "se_act"}
 
 _NETWORK = Vocabulary(
     read=keys("STRIDES BOT_MULS SE_ON", *RULE, *(word.key for word in SAYS.values())),
@@ -181,21 +207,22 @@ class PyclsConfig:
         Raises:
             InputError: Naming the first setting that stands in the way.
         """
-        section = self.network_section
-        for word in (SAYS[name] for name in SAYS if name not in _OF_FIELDS):
-            place, _, key = word.key.rpartition(".")
-            for value in self._values(place or section, key, word.default):
+        for word in SAYS.values():
+            section, key = self._place(word)
+            values = self._values(section, key, word.default)
+            for value in values:
                 if not word.allows(value):
-                    raise self._refusal(place or section, key, value, word.only)
-        first, *others = self.strides
-        allowed_first = {1, 2} if section == "ANYNET" else {2}  # REGNET.STRIDE is every stage's
-        if first not in allowed_first or set(others) - {2}:
-            raise self._refusal(section, "STRIDE", self.strides, 2)
-        if self.has_attention and self.activation != "relu":
-            raise self._refusal("MODEL", "ACTIVATION_FUN", self.activation, "relu with SE")
+                    raise self._refusal(section, key, value, word.only)
+            if key == BOTTLENECK and any(value != values[0] for value in values):
+                raise self._refusal(section, f"{key}S", values, "one number for all stages")
+
+    def _place(self, word: Word) -> tuple[str, str]:
+        """The section of a word, and its key there."""
+        section, _, key = word.key.rpartition(".")
+        return section or self.network_section, key
 
     def _refusal(self, section: str, key: str, value: Any, expected: Any) -> InputError:
-        meaning = f" ({_MEANS[key]})" if key in _MEANS else ""
+        meaning = f" ({_MEANS[value]})" if isinstance(value, str) and value in _MEANS else ""
         return InputError(
             f"{self.where}: its cfg sets {section}.{key} to {value}{meaning}, which the reference "
             f"RegNet cannot express; only {expected} converts without changing the network."
@@ -204,54 +231,49 @@ class PyclsConfig:
     def _values(self, section: str, key: str, default: Any) -> list[Any]:
         """``SECTION.KEY``, for all stages if it has one each; or the list ``ANYNET.KEYS``."""
         if section == "ANYNET" and key in _PER_STAGE:
-            values = self.get(section, f"{key}S", [])
-            return list(values) if values else [default]
+            values = self.get(section, f"{key}S", []) or [default]
+            return list(values) if isinstance(values, list) else [values]
         return [self.get(section, key, default)]
 
     @property
-    def described_shape(self) -> tuple[list[int], list[int]] | None:
-        """Width and depth of each stage by the REGNET section; None where it does not say."""
+    def described_shapes(self) -> list[tuple[list[int], list[int]]]:
+        """Width and depth of each stage by the REGNET section; empty where it does not say.
+
+        There are two if versions of pycls fit bottlenecks to groups in different ways.
+        """
         values = [self.get("REGNET", key, None) for key in RULE]
         if self.network_section != "REGNET" or not all(_is_number(value) for value in values):
-            return None
+            return []
         depth, w_0, w_a, w_m, group_width = values
         if not 1 <= depth <= MAX_BLOCKS:
-            return None
+            return []
+        multiplier = self.get("REGNET", BOTTLENECK, SAYS["expansion"].default)
+        rules = (False, True) if multiplier == int(multiplier) else (False,)
         try:
             widths, depths = stage_widths_and_depths(depth, w_0, w_a, w_m)
-            return fit_widths_to_groups(widths, group_width), depths
+            return [
+                (fit_widths_to_groups(widths, group_width, multiplier, whole=whole), depths)
+                for whole in rules
+            ]
         except (ArithmeticError, TypeError, ValueError):
-            return None  # outside the design space, where pycls would build nothing either
+            return []  # outside the design space, where pycls would build nothing either
 
-    @property
-    def strides(self) -> list[int]:
-        """Stride of the first block of each stage, or of all if only one is given."""
-        return self._values(self.network_section, "STRIDE", 2)
+    def fields(self, shown: RegNetConfig) -> dict[str, Any]:
+        """The fields of the configuration that it says, or that pycls has where it is silent.
 
-    @property
-    def downsample_in_first_stage(self) -> bool:
-        """Whether the first stage has stride 2, as it has unless an AnyNet says otherwise."""
-        return self.strides[0] != 1
-
-    @property
-    def has_attention(self) -> bool:
-        """``SE_ON``."""
-        return bool(self.get(self.network_section, "SE_ON", False))
-
-    @property
-    def activation(self) -> Activation:
-        """``hidden_act`` of the reference.
-
-        Raises:
-            InputError: If pycls' activation has no counterpart.
+        Args:
+            shown: What the shapes show; what they show is said only where it is in the text.
         """
-        word = SAYS["hidden_act"]
-        section, _, key = word.key.partition(".")
-        name = str(self.get(section, key, word.default))
-        if name not in word.ours:
-            raise self._refusal(section, key, name, word.only)
-        ours: Activation = word.ours[name]
-        return ours
+        fields: dict[str, Any] = {}
+        for name, word in SAYS.items():
+            section, key = self._place(word)
+            values = self._values(section, key, None if name in _SHOWN else word.default)
+            if values[0] is None or (shown.layer_type == "x" and name in _OF_ATTENTION):
+                continue
+            fields[name] = word.meant(values[0])
+            if name in PER_STAGE:
+                fields[name] = values * len(shown.depths) if len(values) == 1 else values
+        return fields
 
     @property
     def preprocessing(self) -> Preprocessing:

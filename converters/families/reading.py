@@ -191,6 +191,21 @@ def source_of(
     return source
 
 
+def as_regnetz(source: Source, reason: str) -> Source:
+    """The source with the activations of RegNetZ where a block without a projection is its alone.
+
+    Args:
+        source: Of a checkpoint that says nothing of activations.
+        reason: Why nothing better is known.
+    """
+    if source.config.shortcut != "none":
+        return source
+    own = {"se_act": "silu"} if source.config.layer_type == "y" else {}
+    source = source.configured(hidden_act="silu", output_act=False, **own)
+    value = "silu, none behind blocks"
+    return source.decided(Decision("activations", value, f"as RegNetZ has them; {reason}"))
+
+
 def _with_plain_counters(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
     """The same with counters of shape (), which some keep as (1,)."""
     return {

@@ -230,39 +230,55 @@ def _wider(
                 )
             fields["shortcut"] = "none"
         squeezed = shapes.get("squeeze", (squeeze_width(in_width),))[0]
-        if squeezed != squeeze_width(in_width) and "se_of" not in allowed:
+        if squeezed != squeeze_width(in_width) and not {"se_of", "se_ratio"} & set(allowed):
             raise InputError(
                 f"{at} squeezes to {squeezed} channels where the reference RegNet squeezes a "
                 f"quarter of the block's input, {squeeze_width(in_width)}."
             )
-    return fields | _expansion(blocks, inputs, where) | _squeezing(blocks, inputs, where)
+    expansion = _expansion(blocks, inputs, where, allowed)
+    return fields | expansion | _squeezing(blocks, inputs, where, allowed)
 
 
-def _expansion(blocks: Blocks, inputs: Mapping[Place, int], where: str) -> dict[str, Any]:
+def _expansion(
+    blocks: Blocks, inputs: Mapping[Place, int], where: str, allowed: Collection[str]
+) -> dict[str, Any]:
     """How wide the 3x3 convolutions are, as a multiple of a block's output, else of its input."""
     inner = {place: shapes["reduce.conv"][0] for place, shapes in blocks.items()}
     outputs = {place: shapes["expand.conv"][0] for place, shapes in blocks.items()}
-    for of, widths in (("output", outputs), ("input", inputs)):
-        widest = max(blocks, key=widths.__getitem__)
-        ratio = inner[widest] / widths[widest]
-        if all(round(widths[place] * ratio) == inner[place] for place in blocks):
-            return {"expansion": ratio, "expansion_of": of} if ratio != 1 else {}
+    kinds: list[tuple[str, Mapping[Place, int]]] = [("output", outputs)]
+    kinds += [("input", inputs)] if "expansion_of" in allowed else []
+    for of, widths in kinds:
+        for ratio in _ratios(widths, inner):
+            if all(round(widths[place] * ratio) == inner[place] for place in blocks):
+                return {"expansion": ratio, "expansion_of": of} if ratio != 1 else {}
     raise InputError(
         f"{where} has bottlenecks of {', '.join(map(str, inner.values()))} channels, which are no "
-        "multiple of what its blocks read or make."
+        "multiple of what its blocks read or make; the reference RegNet has one bottleneck "
+        "multiplier for all stages."
     )
 
 
-def _squeezing(blocks: Blocks, inputs: Mapping[Place, int], where: str) -> dict[str, Any]:
+def _ratios(wholes: Mapping[Place, int], parts: Mapping[Place, int]) -> list[float]:
+    """What numbers may be multiplied by to give others, rounded: the most precise, the middle."""
+    widest = max(parts, key=wholes.__getitem__)
+    low = max((part - 0.5) / wholes[place] for place, part in parts.items())
+    high = min((part + 0.5) / wholes[place] for place, part in parts.items())
+    return [parts[widest] / wholes[widest], (low + high) / 2]
+
+
+def _squeezing(
+    blocks: Blocks, inputs: Mapping[Place, int], where: str, allowed: Collection[str]
+) -> dict[str, Any]:
     """How many channels squeeze-and-excitation squeezes to, and of which."""
     squeezed = {place: s["squeeze"][0] for place, s in blocks.items() if "squeeze" in s}
     if not squeezed:
         return {}
     inner = {place: shapes["reduce.conv"][0] for place, shapes in blocks.items()}
     of: Mapping[str, Mapping[Place, int]] = {"input": inputs, "bottleneck": inner}
-    widest = max(squeezed, key=inner.__getitem__)
-    rules = [(0.25, name, divisor) for name in of for divisor in (1, _DIVISOR)]
-    rules += [(squeezed[widest] / of[name][widest], name, divisor) for _, name, divisor in rules]
+    kinds = list(of) if "se_of" in allowed else ["input"]
+    divisors = (1, _DIVISOR) if "se_divisor" in allowed else (1,)
+    rules = [(0.25, name, divisor) for name in kinds for divisor in divisors]
+    rules += [(ratio, *rule[1:]) for rule in rules for ratio in _ratios(of[rule[1]], squeezed)]
     for ratio, name, divisor in rules:
         widths = of[name]
         if all(squeeze_width(widths[at], ratio, divisor) == squeezed[at] for at in squeezed):

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import InputError
 from converters.families.family import Family, write_flat
 from converters.families.keymap import keymap
-from converters.families.linear_rule import group_widths, strides
+from converters.families.linear_rule import group_widths
 from converters.families.reading import family_source
 from converters.families.real_network import RealNetwork
 from converters.families.source import BILINEAR, FILTERS, EvalTransform, Preprocessing
-from converters.families.words import Vocabulary, keys, mapping_in, not_understood
+from converters.families.words import SHOWN, Vocabulary, keys, mapping_in, not_understood
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,9 +106,9 @@ def _build(source: Source, _: Checkpoint) -> RealNetwork:
         depths=config.depths,
         widths=config.hidden_sizes,
         group_widths=group_widths(config),
-        bottleneck_multipliers=[1.0] * len(config.depths),
-        strides=strides(config),
-        se_ratio=0.25 if config.layer_type == "y" else None,
+        bottleneck_multipliers=[config.expansion] * len(config.depths),
+        strides=config.stage_strides,
+        se_ratio=config.se_ratio if config.layer_type == "y" else None,
     )
     module = RegNet(shape, num_classes=config.num_labels, stem_width=config.embedding_size)
     if not source.has_classifier:
@@ -146,4 +146,6 @@ FAMILY = Family(
     prefers_ema=True,
     build=_build,
     write=write_flat,
+    wider=SHOWN,
+    anynet=SHOWN,
 )

@@ -27,6 +27,7 @@ from converters.families.reading import choose_state, source_of
 from converters.families.real_network import RealNetwork
 from converters.families.source import BICUBIC, BILINEAR, EvalTransform, Preprocessing
 from converters.families.torchvision import import_torchvision
+from converters.families.words import SHOWN
 from regnet.architecture import COUNTER
 from regnet.config import NORM_EPS
 
@@ -244,6 +245,8 @@ FAMILY = Family(
     build=_build,
     write=_write,
     headless=True,
+    wider=SHOWN,
+    anynet=SHOWN,
 )
 
 _FINE_TUNED = Preprocessing(EvalTransform(384, 384, BICUBIC), "SEER's fine-tuning on ImageNet")

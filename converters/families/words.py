@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 from converters.checkpoint import Opaque
 from converters.errors import printable
 from converters.families.source import NOT_UNDERSTOOD, Decision
+from regnet.config import MAX_COUNT
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Callable, Collection, Hashable, Iterable
     from typing import Any
 
-    from regnet.config import Activation
+    from regnet.config import Activation, RegNetConfig
 
 _MOST_NAMED = 12
 """Of one configuration; beyond that a warning would not be read."""
@@ -35,11 +36,14 @@ class Word:
         ours: What it may be, its default first, to the value of the reference's field; to None
             where the reference has no field for it.
         only: What alone converts, for people.
+        free: Whether any other value is that of the reference's field as it stands; None if no
+            other is.
     """
 
     key: str
     ours: Mapping[Any, Any]
     only: object
+    free: Callable[[object], bool] | None = None
 
     @property
     def default(self) -> Any:
@@ -48,7 +52,11 @@ class Word:
 
     def allows(self, theirs: object) -> bool:
         """Whether the reference can be that, which may be of any type."""
-        return any(theirs == one for one in self.ours)
+        return any(theirs == one for one in self.ours) or bool(self.free and self.free(theirs))
+
+    def meant(self, theirs: Any) -> Any:
+        """The value of the reference's field behind a word that is allowed."""
+        return next((ours for one, ours in self.ours.items() if one == theirs), theirs)
 
     def spelled(self, ours: object) -> Any:
         """What the framework calls a value of the reference's field.
@@ -56,12 +64,35 @@ class Word:
         Raises:
             StopIteration: If it has none.
         """
+        if self.free and self.free(ours):
+            return ours
         return next(theirs for theirs, value in self.ours.items() if value == ours)
 
 
 def always(key: str, *values: object, only: object = None) -> Word:
     """The word for something that the reference always is, with these values alone."""
     return Word(key, dict.fromkeys(values), values[0] if only is None else only)
+
+
+def number(key: str, usual: float) -> Word:
+    """The word for a number above 0."""
+    return Word(key, {usual: usual}, "a number above 0", _is_positive)
+
+
+def count(key: str, usual: int, least: int = 0) -> Word:
+    """The word for a whole number."""
+    only = f"a whole number of at least {least}"
+    return Word(key, {usual: usual}, only, lambda value: _is_count(value, least))
+
+
+def _is_positive(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value < MAX_COUNT
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < MAX_COUNT
 
 
 Says = Mapping[str, Word]
@@ -77,6 +108,48 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "gelu": "gelu",
 }
 """pycls' and timm's names of those that the reference has."""
+
+
+def spoken(
+    says: Says, config: RegNetConfig, fields: Collection[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """What a framework's words say of a network.
+
+    Args:
+        says: Its words.
+        config: Of the network.
+        fields: Those of the configuration that are said; a word may be for several, which must then
+            fit one another.
+
+    Returns:
+        Word to what it says; the fields that no word can say.
+    """
+    said: dict[str, Any] = {}
+    unsaid: list[str] = []
+    for field_, word in says.items():
+        if field_ not in fields or (field_ == "se_act" and config.layer_type == "x"):
+            continue
+        try:
+            theirs = [word.spelled(ours) for ours in _values(config, field_)]
+        except StopIteration:
+            unsaid.append(field_)
+            continue
+        value = theirs if field_ in PER_STAGE else theirs[0]
+        if said.setdefault(word.key, value) != value:
+            unsaid.append(field_)
+    return said, unsaid
+
+
+SHOWN = frozenset({"groups_width", "expansion", "se_ratio"})
+"""The fields beyond transformers' that shapes show, of whatever can be told all of its stages."""
+
+PER_STAGE = frozenset({"strides"})
+"""The fields that have a value for each stage."""
+
+
+def _values(config: RegNetConfig, field_: str) -> list[Any]:
+    return config.stage_strides if field_ in PER_STAGE else [getattr(config, field_)]
+
 
 FIRST_STRIDES = {2: True, 1: False}
 """The stride of the first stage to ``downsample_in_first_stage``."""
