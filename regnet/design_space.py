@@ -84,7 +84,10 @@ def fit_widths_to_groups(
 
 @dataclass(frozen=True, slots=True)
 class NamedNetwork:
-    """A published network: five numbers and whether it has squeeze-and-excitation."""
+    """A published network: five numbers and whether it has squeeze-and-excitation.
+
+    A RegNetZ has a width within blocks, and other blocks, beside these.
+    """
 
     name: str
     depth: int
@@ -96,7 +99,23 @@ class NamedNetwork:
     @property
     def layer_type(self) -> LayerType:
         """``"y"`` if the network has squeeze-and-excitation, else ``"x"``."""
-        return "y" if self.name.startswith("RegNetY") else "x"
+        return "x" if self.name.startswith("RegNetX") else "y"
+
+    @property
+    def wider(self) -> dict[str, Any]:
+        """What transformers' configuration cannot say of it, and the activation that goes with it.
+
+        Source: ClassyVision ``models/regnet.py``.
+        """
+        if not self.name.startswith("RegNetZ"):
+            return {}
+        return {
+            "expansion": 4.0,
+            "shortcut": "none",
+            "output_act": False,
+            "hidden_act": "silu",
+            "se_act": "silu",
+        }
 
     def config(self, **fields: Any) -> RegNetConfig:
         """The network's configuration, with 1000 classes unless ``fields`` of it say otherwise."""
@@ -106,6 +125,7 @@ class NamedNetwork:
             "depths": depths,
             "groups_width": self.group_width,
             "layer_type": self.layer_type,
+            **self.wider,
         }
         if "id2label" not in fields:
             architecture["num_labels"] = IMAGENET_CLASSES
@@ -141,6 +161,16 @@ NETWORKS: dict[str, NamedNetwork] = {
         NamedNetwork("RegNetY-32GF", 20, 232, 115.89, 2.53, 232),
     )
 }
+
+
+REGNETZ: dict[str, NamedNetwork] = {
+    network.name: network
+    for network in (
+        NamedNetwork("RegNetZ-500MF", 21, 16, 10.7, 2.51, 4),
+        NamedNetwork("RegNetZ-4.0GF", 28, 48, 14.5, 2.226, 8),
+    )
+}
+"""The two RegNetZ of pycls and ClassyVision, without the convolution that heads may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +212,16 @@ def complexity(config: RegNetConfig, image_size: int = 224) -> Complexity:
 def named_like(config: RegNetConfig) -> str | None:
     """The published network with this architecture; ``None`` if none.
 
-    Whatever its classes are, and however it pads: Keras published the same networks.
+    Whatever its classes are, and however it pads: Keras published the same networks. A RegNetZ is
+    named whatever convolution its head has.
     """
-    for network in NETWORKS.values():
+    beside = {"padding", "head_size"}
+    wider = {name: one for name, one in config.wider_fields().items() if name not in beside}
+    for network in (REGNETZ if wider else NETWORKS).values():
         published = network.config(num_labels=0)
-        fields = ("hidden_sizes", "depths", "groups_width", "layer_type", "embedding_size")
+        fields = ["hidden_sizes", "depths", "groups_width", "layer_type", "embedding_size"]
+        fields += ["hidden_act"] if wider else []
         same = all(getattr(config, field) == getattr(published, field) for field in fields)
-        if same and not config.wider_fields().keys() - {"padding"}:
+        if same and wider == published.wider_fields() and (wider or not config.head_size):
             return network.name
     return None

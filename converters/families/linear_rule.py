@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from regnet.design_space import (
     NETWORKS,
     QUANTUM,
+    REGNETZ,
     fit_widths_to_groups,
     named_like,
     stage_widths_and_depths,
@@ -64,7 +65,7 @@ def rule_of(config: RegNetConfig) -> LinearRule | None:
     """The rule that gives a network's stages, the published one if it is; None if no rule does."""
     name = named_like(config)
     if name:
-        network = NETWORKS[name]
+        network = (NETWORKS | REGNETZ)[name]
         return LinearRule(network.depth, network.w_0, network.w_a, network.w_m, network.group_width)
     group_width = _shared_group_width(config)
     if group_width is None:

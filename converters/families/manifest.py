@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import InputError, printable
 from converters.families.source import FILTERS, LICENCE, Decision, EvalTransform
 from regnet.config import WIDER_DEFAULTS, RegNetConfig
-from regnet.design_space import NETWORKS, named_like
+from regnet.design_space import NETWORKS, REGNETZ, named_like
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,7 +101,7 @@ class Published:
         """Its network, if that is known."""
         if self.architecture is None:
             return None
-        if network := NETWORKS.get(self.architecture):
+        if network := (NETWORKS | REGNETZ).get(self.architecture):
             return network.config(num_labels=self.classes or 0, padding=self.padding)
         fields = _content().architectures[self.architecture].to_dict()
         return RegNetConfig.from_dict(fields, num_labels=self.classes or 0)

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycls.core.net import complexity as pycls_complexity
-from pycls.models.regnet import RegNet
+from pycls.models.regnet import RegNet, adjust_ws_gs_comp
 
 from regnet import RegNetConfig
 from regnet.design_space import (
     NETWORKS,
+    REGNETZ,
     complexity,
     fit_widths_to_groups,
     named_like,
@@ -106,6 +107,43 @@ def test_the_rule_gives_the_stages_that_pycls_builds(
 
 def test_a_stage_narrower_than_the_group_width_keeps_its_width() -> None:
     assert fit_widths_to_groups([80, 240, 1040], 120) == [80, 240, 1080]
+
+
+@pytest.mark.parametrize(
+    ("expansion", "whole", "fitted"),
+    [
+        (4.0, False, [15, 40, 105]),
+        (4.0, True, [15, 40, 105]),
+        (3.0, False, [16, 40, 103]),  # 312 snaps to 310, which is no multiple of three
+        (3.0, True, [20, 40, 100]),
+        (0.5, False, [16, 40, 100]),
+        (0.5, True, [16, 40, 100]),
+    ],
+)
+def test_a_bottleneck_is_fitted_to_groups(expansion: float, whole: bool, fitted: list[int]) -> None:
+    assert fit_widths_to_groups([16, 40, 104], 10, expansion, whole=whole) == fitted
+    if not whole:
+        widths, _ = adjust_ws_gs_comp([16, 40, 104], [expansion] * 3, [10] * 3)
+        assert widths == fitted
+
+
+@pytest.mark.parametrize(
+    ("name", "widths", "depths"),
+    [
+        ("RegNetZ-500MF", [16, 40, 104, 256], [1, 4, 9, 7]),
+        ("RegNetZ-4.0GF", [48, 104, 240, 528], [2, 6, 14, 6]),
+    ],
+)
+def test_the_regnetz_of_pycls_follow_from_their_rule(
+    name: str, widths: list[int], depths: list[int]
+) -> None:
+    config = REGNETZ[name].config(num_labels=7)
+
+    assert (config.hidden_sizes, config.depths) == (widths, depths)
+    assert named_like(config) == name
+    assert named_like(RegNetConfig.from_dict(config.to_dict() | {"head_size": 1024})) == name
+    for field, other in {"hidden_act": "relu", "expansion": 2.0, "output_act": True}.items():
+        assert named_like(RegNetConfig.from_dict(config.to_dict() | {field: other})) is None
 
 
 @pytest.mark.parametrize(
