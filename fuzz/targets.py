@@ -32,6 +32,7 @@ from converters.families.options import SourceOptions
 from converters.families.pycls_config import PyclsConfig
 from converters.families.wrapping import all_tensors, find_state_dicts
 from converters.weights.inspection import UNFIT, inspected
+from regnet.config import RegNetConfig
 from regnet.files.dtypes import OF_SAFETENSORS, item_size
 from tests.converters.checkpoint.mindspore_files import theirs
 
@@ -297,7 +298,7 @@ def _read_cfg(path: Path) -> None:
     cfg = PyclsConfig.parse(path.read_bytes().decode("latin-1"), path.name)
     with suppress(*UNFIT):  # which `inspected` makes a refusal of
         cfg.require_expressible()
-        _ = cfg.described_shape, cfg.preprocessing, cfg.activation, cfg.downsample_in_first_stage
+        _ = cfg.described_shapes, cfg.preprocessing, cfg.fields(RegNetConfig())
 
 
 TARGETS = {

@@ -42,11 +42,6 @@ def group_widths(config: RegNetConfig) -> list[int]:
     return [block.width // block.groups for block in blocks]
 
 
-def strides(config: RegNetConfig) -> list[int]:
-    """Stride of the first block of each stage."""
-    return config.stage_strides
-
-
 class LinearRule(NamedTuple):
     """The parameters of the quantised linear rule, and the group width."""
 

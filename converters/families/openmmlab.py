@@ -19,15 +19,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import StoredTensor
+from converters.errors import InputError
 from converters.families.family import Family
 from converters.families.keymap import keymap
-from converters.families.linear_rule import strides
-from converters.families.openmmlab_config import DEFAULT, SAYS, OpenMMLabConfig
+from converters.families.openmmlab_config import DEFAULT, FIELDS, SAYS, OpenMMLabConfig
 from converters.families.reading import family_source
 from converters.families.real_network import RealNetwork, rule_behind
 from converters.families.source import EvalTransform, Preprocessing
 from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
+from regnet.config import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,9 +93,15 @@ def _read(found: Found) -> Source:
     source = source.decided(
         *config.not_understood(source.config.num_labels * source.has_classifier)
     )
-    if config.downsample_in_first_stage is not None:
+    if fields := config.fields(len(source.config.depths)):
         reason = f"the file's {config.place}"
-        source = source.strided(reason, downsamples=config.downsample_in_first_stage)
+        source = source.strided(reason, downsamples=fields["strides"][0] != 1)
+        try:
+            source = source.configured(**fields)
+        except ValueError as error:
+            raise InputError(
+                f"{found.where}: its {config.place} describes no network: {error}"
+            ) from None
     meta = mapping_in(found.tree, "meta")  # of mmengine, or of mmcv before it
     names = mapping_in(meta, "dataset_meta").get("classes") or meta.get("CLASSES")
     return source.labelled(names, "the file's meta")
@@ -163,10 +170,12 @@ def _model(config: RegNetConfig, *, has_classifier: bool) -> dict[str, Any]:
         "arch": rule.spelled("depth", "w0", "wa", "wm", "group_w") | {"bot_mul": 1.0},
         "in_channels": config.num_channels,
         "stem_channels": config.embedding_size,
-        "strides": tuple(strides(config)),
+        "strides": tuple(config.stage_strides),
         "dilations": (1,) * stages,
         "out_indices": (stages - 1,),
     }
+    if config.norm_eps != NORM_EPS:
+        backbone["norm_cfg"] = {"type": "BN", "requires_grad": True, "eps": config.norm_eps}
     model = {
         "type": "ImageClassifier",
         "backbone": backbone,
@@ -230,5 +239,7 @@ FAMILY = Family(
     headless=True,
     stage_counts=range(1, 5),
     says=SAYS,
+    wider=FIELDS,
+    anynet=FIELDS,
     says_of_images=EvalTransform.fields(),
 )

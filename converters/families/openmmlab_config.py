@@ -32,13 +32,13 @@ from converters.families.pixel_steps import (
 )
 from converters.families.source import BILINEAR, Decision, EvalTransform, Preprocessing
 from converters.families.words import (
-    FIRST_STRIDES,
     Says,
     Vocabulary,
-    Word,
+    count,
     keys,
     mapping_in,
     not_understood,
+    number,
 )
 from regnet.config import NORM_EPS
 
@@ -65,7 +65,14 @@ _PREPROCESSOR = Vocabulary(
     harmless_as={"pad_size_divisor": (1,)},
 )
 
-SAYS: Says = {"downsample_in_first_stage": Word("strides", FIRST_STRIDES, 2)}
+SAYS: Says = {
+    "strides": count("strides", 2, least=1),
+    "norm_eps": number("norm_cfg.eps", NORM_EPS),
+}
+"""Of its backbone."""
+
+FIELDS = frozenset(SAYS)
+"""What any of its networks may have beyond transformers'."""
 
 _BACKBONE = Vocabulary(
     read=keys("type strides dilations style norm_cfg conv_cfg deep_stem avg_down"),
@@ -150,9 +157,12 @@ class OpenMMLabConfig:
             "deep_stem": (backbone.get("deep_stem"), not backbone.get("deep_stem")),
             "avg_down": (backbone.get("avg_down"), not backbone.get("avg_down")),
             "dilations": (backbone.get("dilations"), set(self._stages("dilations", 1)) == {1}),
-            "strides": (backbone.get("strides"), set(self._stages("strides", 2)[1:]) <= {2}),
+            "strides": (
+                backbone.get("strides"),
+                all(map(SAYS["strides"].allows, self._stages("strides", 2))),
+            ),
             "norm_cfg": (norm, norm.get("type", "BN").rpartition(".")[2] in _NORMS),
-            "norm_cfg.eps": (norm.get("eps"), norm.get("eps", NORM_EPS) == NORM_EPS),
+            "norm_cfg.eps": (norm.get("eps"), SAYS["norm_eps"].allows(norm.get("eps", NORM_EPS))),
             "conv_cfg": (conv, conv.get("type", "Conv2d") in {"Conv2d", "Conv"}),
         }
         for key, (value, fits) in expected.items():
@@ -172,15 +182,20 @@ class OpenMMLabConfig:
         value = mapping_in(self._model, "backbone").get(key)
         return tuple(value) if isinstance(value, list | tuple) and value else (default,)
 
-    @property
-    def downsample_in_first_stage(self) -> bool | None:
-        """Whether the first stage has stride 2, as it has unless ``strides`` says otherwise.
+    def fields(self, stages: int) -> dict[str, Any]:
+        """The fields of the configuration that it says; none if no backbone is described.
 
-        None if no backbone is described.
+        Args:
+            stages: How many the network has.
         """
-        if not mapping_in(self._model, "backbone"):
-            return None
-        return bool(self._stages("strides", 2)[0] != 1)
+        backbone = mapping_in(self._model, "backbone")
+        if not backbone:
+            return {}
+        strides = self._stages("strides", 2)
+        return {
+            "strides": list(strides) if "strides" in backbone else [2] * stages,
+            "norm_eps": mapping_in(backbone, "norm_cfg").get("eps", NORM_EPS),
+        }
 
     @property
     def _followed(self) -> tuple[Picture, list[str]]:

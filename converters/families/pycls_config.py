@@ -248,8 +248,8 @@ class PyclsConfig:
         if not 1 <= depth <= MAX_BLOCKS:
             return []
         multiplier = self.get("REGNET", BOTTLENECK, SAYS["expansion"].default)
-        rules = (False, True) if multiplier == int(multiplier) else (False,)
         try:
+            rules = (False, True) if multiplier == int(multiplier) else (False,)
             widths, depths = stage_widths_and_depths(depth, w_0, w_a, w_m)
             return [
                 (fit_widths_to_groups(widths, group_width, multiplier, whole=whole), depths)

@@ -151,10 +151,6 @@ def _values(config: RegNetConfig, field_: str) -> list[Any]:
     return config.stage_strides if field_ in PER_STAGE else [getattr(config, field_)]
 
 
-FIRST_STRIDES = {2: True, 1: False}
-"""The stride of the first stage to ``downsample_in_first_stage``."""
-
-
 def keys(*texts: str) -> frozenset[str]:
     """The keys that texts name, blanks between them."""
     return frozenset(key for text in texts for key in text.split())

@@ -33,9 +33,18 @@ BGR = {"mean": [103.53, 116.28, 123.675], "std": [57.375, 57.12, 58.395], "to_rg
 """The data preprocessor of its configs/regnet: pixels from 0 to 255, in BGR."""
 
 
-def build(arch: str | None = None, *, classes: int = 10, seed: int = 0) -> nn.Module:
-    """An mmpretrain classifier with weights like a trained one's, small unless named."""
-    return randomise(_classifier(arch or SMALL, classes), seed=seed)
+def build(
+    arch: str | None = None, *, classes: int = 10, seed: int = 0, **backbone: Any
+) -> nn.Module:
+    """An mmpretrain classifier with weights like a trained one's, small unless named.
+
+    Args:
+        arch: Its name.
+        classes: How many.
+        seed: Same seed, same weights.
+        backbone: What else its backbone is built with.
+    """
+    return randomise(_classifier(arch or SMALL, classes, **backbone), seed=seed)
 
 
 def build_on_meta(arch: str) -> nn.Module:
@@ -44,8 +53,8 @@ def build_on_meta(arch: str) -> nn.Module:
         return _classifier(arch, 1000)
 
 
-def _classifier(arch: str | dict[str, Any], classes: int) -> nn.Module:
-    shape = {"type": "RegNet", "arch": arch}
+def _classifier(arch: str | dict[str, Any], classes: int, **backbone: Any) -> nn.Module:
+    shape = {"type": "RegNet", "arch": arch, **backbone}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         width = MODELS.build(shape).stage_widths[-1]

@@ -146,6 +146,7 @@ def test_verify_runs_classy_vision_s_own_network(case: str, tmp_path: Path) -> N
     assert verdict.not_run is None
 
 
+@pytest.mark.slow
 def test_a_named_regnetz_is_one_without_saying_so(tmp_path: Path) -> None:
     pair = trained({"name": "regnet_z_500mf"}, CONVOLVED, tmp_path)
 

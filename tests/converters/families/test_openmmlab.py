@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from converters.jobs.writeback import write_back
 from converters.weights.plan import make_plan
 from tests.converters.families.conversion import (
     LIMIT,
@@ -23,6 +24,7 @@ from tests.converters.families.conversion import (
 )
 from tests.converters.stored import headers
 from tests.oracles import pycls
+from tests.oracles.loaders import load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -215,3 +217,29 @@ def test_every_published_network_is_read_whole(mmpretrain: ModuleType) -> None:
         source = source_of_headers(headers(network))
 
         assert len(make_plan(source, name).steps) == len(network.state_dict())
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "backbone",
+    [{"strides": (1, 1, 2, 3)}, {"norm_cfg": {"type": "BN", "eps": 1e-2}}],
+    ids=["strides", "epsilon"],
+)
+def test_strides_and_epsilon_are_as_the_configuration_says(
+    mmpretrain: ModuleType, backbone: dict[str, Any], tmp_path: Path
+) -> None:
+    network = mmpretrain.build(**backbone)
+    model = {"backbone": {"type": "RegNet", **backbone}}
+    tree = {"meta": {"cfg": f"model = {model!r}\n"}, "state_dict": network.state_dict()}
+    torch.save(tree, tmp_path / "net.pth")
+
+    ours = converted(tmp_path / "net.pth")
+    write_back(ours.out, tmp_path / "back.pth", "mmpretrain")
+
+    pixels = noise(2, 3, 97, 128)
+    expected = network(pixels.flip(1))
+    assert difference(ours.logits(pixels), expected) < LIMIT
+    assert torch.equal(
+        load("mmpretrain", tmp_path / "back.pth", ours.config)(pixels.flip(1)), expected
+    )
+    assert converted(tmp_path / "back.pth").config == ours.config

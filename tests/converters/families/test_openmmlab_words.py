@@ -226,9 +226,9 @@ def test_what_is_not_understood_is_named(text: str, named: str) -> None:
     [
         ("style='caffe'", "backbone.style to 'caffe'"),
         ("norm_cfg=dict(type='GN', num_groups=8)", "backbone.norm_cfg"),
-        ("norm_cfg=dict(type='BN', eps=0.001)", "norm_cfg.eps to 0.001"),
+        ("norm_cfg=dict(type='BN', eps=0)", "norm_cfg.eps to 0"),
         ("dilations=(1, 1, 2, 2)", "backbone.dilations"),
-        ("strides=(2, 2, 1, 2)", "backbone.strides"),
+        ("strides=(2, 2, 0, 2)", "backbone.strides"),
     ],
 )
 def test_a_network_that_the_reference_is_not_is_refused(backbone: str, named: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from converters.families.family import Family, write_flat
 from converters.families.keymap import keymap
-from converters.families.linear_rule import group_widths, strides
+from converters.families.linear_rule import group_widths
 from converters.families.reading import family_source
 from converters.families.real_network import RealNetwork
 from converters.families.source import BILINEAR, EvalTransform, Preprocessing
@@ -33,7 +33,9 @@ def _build(source: Source, _: Checkpoint) -> RealNetwork:
 
     config = source.config
     widths = (config.embedding_size, *config.hidden_sizes)
-    module = Net(widths, config.depths, group_widths(config), strides(config), config.num_labels)
+    module = Net(
+        widths, config.depths, group_widths(config), config.stage_strides, config.num_labels
+    )
     return RealNetwork(module, module.body, module)
 
 
