@@ -177,7 +177,7 @@ def test_a_head_on_an_earlier_stage_is_left_out_with_the_reason(tmp_path: Path) 
 
 
 def test_a_head_with_a_convolution_is_a_classifier(tmp_path: Path) -> None:
-    network = with_head("Y", conv_planes=8, activation=torch.nn.ReLU())
+    network = with_head("Y", conv_planes=8)
     path = saved(tmp_path, checkpoint(network, TINY))
 
     loaded = load(path, tmp_path / "out")

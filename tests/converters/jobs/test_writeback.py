@@ -229,7 +229,7 @@ def test_it_has_the_same_bytes_every_time(framework: str, tmp_path: Path) -> Non
         ("timm", {"hidden_act": "silu", "layer_type": "y"}, "its activation is silu"),
         ("timm", {"downsample_in_first_stage": False}, "first stage does not downsample"),
         ("mmpretrain", {"hidden_act": "silu"}, "its activation is silu"),
-        ("classy-vision", {"hidden_act": "silu"}, "its activation is silu"),
+        ("classy-vision", {"hidden_act": "gelu"}, "its activation is gelu"),
         ("pytorchcv", {"hidden_act": "silu"}, "its activation is silu"),
         ("pytorchcv", {"downsample_in_first_stage": False}, "first stage does not downsample"),
         ("pytorchcv", {"embedding_size": 27, "layer_type": "y"}, "27 channels squeezes to 7"),
@@ -243,7 +243,7 @@ def test_it_has_the_same_bytes_every_time(framework: str, tmp_path: Path) -> Non
         ("keras", {"embedding_size": 32, "hidden_act": "silu"}, "its activation is silu"),
         ("keras", {"embedding_size": 32, "depths": [3, 1, 1, 1]}, "gives no widths 16/24/40/64"),
         ("pycls", {"hidden_act": "selu"}, "its activation is selu, which no pycls file can say"),
-        ("pycls", {"hidden_act": "silu", "layer_type": "y"}, "its activation is silu"),
+        ("pycls", {"hidden_act": "silu", "layer_type": "y"}, "its se_act is relu, which no pycls"),
         ("torchvision", {"downsample_in_first_stage": False}, "first stage does not downsample"),
         (
             "timm",
