@@ -27,6 +27,7 @@ class Framework:
         ending: Of the files that it saves.
         packages: What is installed there, as `recorded` files name it.
         others: What else it saves, by FILE: see :func:`tests.frameworks.drawn.save`.
+        wider: Networks of its own that it saves, by FILE.
         writes: The layer types that there is a ``--to`` of.
     """
 
@@ -35,6 +36,7 @@ class Framework:
     ending: str
     packages: tuple[str, ...]
     others: tuple[str, ...] = ()
+    wider: tuple[str, ...] = ()
     writes: str = ""
 
     @property
@@ -102,7 +104,13 @@ FRAMEWORKS = {
         others=("whole.h5", "y.keras"),
         writes="xy",
     ),
-    "kecam": Framework("keras", "in_kecam", ".h5", ("kecam", "tf_keras", "tensorflow-cpu")),
+    "kecam": Framework(
+        "keras",
+        "in_kecam",
+        ".h5",
+        ("kecam", "tf_keras", "tensorflow-cpu"),
+        wider=("z.h5", "evo.keras"),
+    ),
     "mindcv": Framework("mind", "mindcv", ".ckpt", ("mindcv", "mindspore")),
     "paddleclas": Framework(
         "paddle", "paddle_clas", ".pdparams", ("paddleclas", "paddlepaddle", "numpy")

@@ -21,6 +21,8 @@ def record(name: str) -> None:
         network: framework.act("record", network, folder / (network + framework.ending)).tolist()
         for network in SMALL
     }
+    for other in framework.wider:
+        logits[other] = framework.act("record", "y", folder / other).tolist()
     for other in framework.others:
         framework.act("record", "y", folder / other)
     content = {"made with": framework.versions(), "logits": logits}

@@ -84,6 +84,21 @@ def test_other_forms_compute_the_same(framework: str, other: str, tmp_path: Path
     assert difference(logits_of(tmp_path / "out"), recorded_logits(framework, "y")) < LIMIT
 
 
+WIDER = [(name, other) for name, one in FRAMEWORKS.items() for other in one.wider]
+
+
+@pytest.mark.parametrize(("framework", "network"), WIDER)
+def test_networks_of_its_own_compute_what_their_framework_computed(
+    framework: str, network: str, tmp_path: Path
+) -> None:
+    done = convert(RECORDED / framework / network, tmp_path / "out", formats=())
+
+    assert done.inspection.source.framework == framework
+    theirs = recorded_logits(framework, network)
+    assert difference(logits_of(tmp_path / "out"), theirs) < LIMIT
+    assert difference(theirs[:1], theirs[1:]) > 100 * LIMIT
+
+
 @EVERY_NETWORK
 @EVERY_FRAMEWORK
 def test_recorded_logits_tell_images_and_classes_apart(framework: str, network: str) -> None:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
 from converters.errors import InputError
 from converters.families.options import SourceOptions
 from converters.jobs.writeback import write_back
 from converters.weights.inspection import inspected
+from regnet import RegNetConfig, RegNetForImageClassification
 from tests.converters.checkpoint.keras_files import (
     Arrays,
     arrays_in,
@@ -23,8 +25,9 @@ from tests.converters.checkpoint.keras_files import (
     read_here,
 )
 from tests.converters.families.conversion import converted, refusal, source_of
-from tests.frameworks.drawn import SMALL
+from tests.frameworks.drawn import SMALL, images
 from tests.frameworks.environments import RECORDED
+from tests.frameworks.test_recorded import difference, recorded_logits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -267,12 +270,12 @@ def test_kecams_archives_are_placed_by_their_description(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"epsilon": 1e-3}, "its layer stem_bn has the epsilon 0.001, which the reference"),
+        ({"epsilon": 1e-3}, "its layer stem_bn has the epsilon 0.001, which no RegNet"),
         ({"activation": "swish"}, "its layer stem_conv has the activation swish"),
         ({"padding": "same", "strides": [2, 2]}, "has padding 'same' at strides [2, 2]"),
     ],
 )
-def test_what_kecams_description_says_and_the_reference_has_not_is_refused(
+def test_what_kecams_description_says_and_kecam_does_not_build_is_refused(
     changes: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     path = written(tmp_path, kecam_archive(kecams(), **changes))
@@ -281,10 +284,67 @@ def test_what_kecams_description_says_and_the_reference_has_not_is_refused(
 
 
 @pytest.mark.parametrize("name", ["features_conv", "stem_1_conv", "stack1_block1_3_evo_norm"])
-def test_kecams_regnetz_is_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_what_kecams_regnetz_alone_has_is_refused_beside_shortcuts(
+    name: str, tmp_path: Path
+) -> None:
     other = {f"{name}/kernel:0": np.ones((1, 1, 8, 8), np.float32)}
     path = written(tmp_path, hdf5(kecams() | other), "net.h5")
 
-    assert f"is a RegNetZ of kecam (it has {name}.kernel)" in refusal(
+    assert f"has {name}.kernel, as kecam's RegNetZ alone has" in refusal(
         lambda: source_of(path), "net.h5"
     )
+
+
+Z_FIELDS: dict[str, dict[str, Any]] = {
+    "z.h5": {"hidden_act": "relu", "se_act": "silu", "output_act": True, "strides": [1, 2, 2, 2]},
+    "evo.keras": {
+        "hidden_act": "relu",
+        "se_act": "silu",
+        "output_act": True,
+        "strides": [2, 2, 2, 2],
+        "stem_strides": [2, 2, 1],
+        "norm_group_size": 8,
+        "norm_eps": 1e-2,
+    },
+}
+"""Of each recorded RegNetZ the fields that no shape shows, with another value."""
+
+IN_EVO_NORM = "hidden_act"
+"""What EvoNorm computes with itself, whatever the configuration says."""
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("network", Z_FIELDS)
+def test_a_wrong_field_of_kecams_regnetz_is_seen(network: str, tmp_path: Path) -> None:
+    content = (RECORDED / "kecam" / network).read_bytes()
+    folder = converted(written(tmp_path, content, network))
+    assert folder.config.expansion == 3
+    assert folder.config.se_divisor == 8
+    theirs = recorded_logits("kecam", network)
+
+    for field, value in Z_FIELDS[network].items():
+        wrong = RegNetConfig.from_dict(folder.config.to_dict() | {field: value})
+        assert wrong.to_dict() != folder.config.to_dict(), field
+        model = RegNetForImageClassification(wrong).eval()
+        model.load_state_dict(folder.classifier.state_dict())
+        error = difference(model(torch.from_numpy(images())).logits.numpy(), theirs)
+        is_seen = error > 1e-3
+        assert is_seen or (field == IN_EVO_NORM and network == "evo.keras"), field
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_groups": 3}, "has the number of groups 3, which no RegNet of kecam has"),
+        ({"epsilon": 1e-5}, "has the epsilon 1e-05"),
+    ],
+)
+def test_another_evo_norm_is_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    content = entries(RECORDED / "kecam" / "evo.keras")
+    config = json.loads(content["config.json"])
+    for each in config["config"]["layers"]:
+        if each["config"]["name"] == "stack1_block1_3_evo_norm":
+            each["config"].update(changes)
+    path = written(tmp_path, keras(config, content["model.weights.h5"]))
+
+    assert words in refusal(lambda: source_of(path), "net.keras")
