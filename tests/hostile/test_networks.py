@@ -65,9 +65,13 @@ def test_39_an_image_of_one_channel(victim: Victim, channels: int, state: State)
 
 
 def test_40_another_epsilon_of_batch_norm(victim: Victim, tree: dict[str, Any]) -> None:
-    cfg = tree["cfg"].replace("EPS: 1.0e-05", "EPS: 0.001")
-    torch.save(tree | {"cfg": cfg}, "model.pyth")
-    victim.refused(2)
+    for epsilon in (-0.001, 0.001):
+        cfg = tree["cfg"].replace("EPS: 1.0e-05", f"EPS: {epsilon}")
+        torch.save(tree | {"cfg": cfg}, "model.pyth")
+        if epsilon < 0:
+            victim.refused(2)
+    out = victim.converted()
+    assert json.loads((out / "config.json").read_text())["norm_eps"] == epsilon
 
 
 def test_41_a_network_is_judged_in_evaluation_and_twice_alike(victim: Victim, proven: Path) -> None:
