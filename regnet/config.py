@@ -257,8 +257,9 @@ class RegNetConfig(JsonFile):
         self.output_hidden_states = output_hidden_states
         self.return_dict = return_dict
         self._set_labels(num_labels, id2label, label2id)
+        extra.pop("model_type", None)  # which the fields say
         for name, value in extra.items():
-            if name != "model_type" and hasattr(type(self), name):
+            if hasattr(type(self), name):
                 raise ValueError(f"{name} is the name of no field.")
             setattr(self, name, value)
         self._validate()

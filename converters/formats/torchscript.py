@@ -80,9 +80,19 @@ def activation(hidden: Tensor) -> Tensor:
 CODE = f"code/__torch__/{NAMESPACE}.py"
 """The entry with the classes, below the root of the archive."""
 
+# In batch_norm: never in training, whatever self.training says; momentum is unused; cuDNN may help.
 _BODIES = {
     "PointwiseConv2d": """
 return torch.conv2d(hidden, self.weight, self.bias)
+""",
+    "BatchNorm2d": """
+mean, variance = self.running_mean, self.running_var
+return torch.batch_norm(
+    hidden, self.weight, self.bias, mean, variance, False, 0.1, {eps}, True)
+""",
+    "Attention": """
+hidden = torch.{act}(getattr(self, "0").forward(hidden))
+return torch.sigmoid(getattr(self, "2").forward(hidden))
 """,
     "Linear": """
 return torch.linear(hidden, self.weight, self.bias)
@@ -125,7 +135,7 @@ return torch.flatten(pooler_output, 1)
 """,
 }
 """What the forward method of each class does; sequences and convolutions are made where they are
-needed."""
+needed. Braces stand for what the operation says."""
 
 _RETURNED = {
     "RegNetModel": "Tuple[Tensor, Tensor]",
@@ -151,13 +161,6 @@ hidden = torch.constant_pad_nd(hidden, [left, horizontal - left, top, vertical -
 
 _AVERAGE = "hidden = torch.avg_pool2d(hidden, [2, 2], [{stride}, {stride}], [0, 0], True, False)"
 
-# Never in training, whatever self.training says; momentum is unused; cuDNN may help.
-_BATCH_NORM = """
-mean, variance = self.running_mean, self.running_var
-return torch.batch_norm(
-    hidden, self.weight, self.bias, mean, variance, False, 0.1, {eps}, True)
-"""
-
 _GROUP_NORM = """
 return torch.group_norm(hidden, {groups}, self.weight, self.bias, {eps}, True)
 """
@@ -172,11 +175,6 @@ return hidden * torch.view(self.weight, [-1, 1, 1]) + torch.view(self.bias, [-1,
 """
 
 _EVONORM_ACTIVATED = "hidden * torch.sigmoid(hidden * torch.view(self.v, [-1, 1, 1]))"
-
-_ATTENTION = """
-hidden = torch.{act}(getattr(self, "0").forward(hidden))
-return torch.sigmoid(getattr(self, "2").forward(hidden))
-"""
 
 
 def export_torchscript(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAULTS) -> None:
@@ -293,7 +291,7 @@ def _module(  # noqa: PLR0911 -- one for each kind
     if tuple(below) in _KINDS:
         return _script(_KINDS[tuple(below)], parts)
     if whole[depth - 1] == "attention":
-        body = _ATTENTION.format(act=getattr(below["1"][0], "function", ""))
+        body = _BODIES["Attention"].format(act=getattr(below["1"][0], "function", ""))
         return _script("Attention", parts, body)
     kind = "RegNetBlock" if "layer" in below else "RegNetConvLayer"
     return _script(kind, parts, _in_order(below))
@@ -351,7 +349,7 @@ def _leaf(folder: ConvertedFolder, operation: Operation) -> ScriptModule:
         case Conv():
             return _script("PointwiseConv2d", tensors)
         case Norm(eps=eps):
-            return _script("BatchNorm2d", tensors, _BATCH_NORM.format(eps=eps))
+            return _script("BatchNorm2d", tensors, _BODIES["BatchNorm2d"].format(eps=eps))
         case GroupNorm(groups=groups, eps=eps):
             return _script("GroupNorm", tensors, _GROUP_NORM.format(groups=groups, eps=eps))
         case EvoNorm(groups=groups, eps=eps):

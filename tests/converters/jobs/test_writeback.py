@@ -460,8 +460,8 @@ def test_what_exists_is_replaced_only_when_asked(tmp_path: Path) -> None:
         write_back(folder, place, "torchvision", ConvertOptions(force=True))
     with pytest.raises(InputError, match="is no folder; make it"):
         write_back(folder, tmp_path / "missing" / "net.pth", "torchvision")
-    with pytest.raises(InputError, match="keras is not among pycls, timm, torchvision"):
-        write_back(folder, tmp_path / "net.h5", "keras")
+    with pytest.raises(InputError, match="caffe is not among pycls, timm, "):
+        write_back(folder, tmp_path / "net.h5", "caffe")
 
     assert sorted(path.name for path in place.iterdir()) == ["config.json", "model.safetensors"]
     assert set(tmp_path.iterdir()) == {folder, file, place}

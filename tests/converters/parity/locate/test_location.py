@@ -269,7 +269,7 @@ FIRST = "regnet.encoder.stages.0.layers.0"
 CODE_FAULTS = {
     "no activation": _without_activation,
     "another epsilon": _replaced(
-        "BatchNorm2d", "1e-05", "0.001", "regnet.embedder.embedder.normalization"
+        "BatchNorm2d", "{eps}", "0.001", "regnet.embedder.embedder.normalization"
     ),
     "a forgotten bias": _replaced(
         "PointwiseConv2d", "self.bias", "None", f"{FIRST}.layer.2.attention.0"
@@ -278,7 +278,7 @@ CODE_FAULTS = {
         "Attention", "torch.sigmoid", "torch.hardsigmoid", f"{FIRST}.layer.2.attention.3"
     ),
     "a squeeze without ReLU": _replaced(
-        "Attention", "torch.relu", "torch.silu", f"{FIRST}.layer.2.attention.1"
+        "Attention", "torch.{act}", "torch.silu", f"{FIRST}.layer.2.attention.1"
     ),
     "another gate": _replaced(
         "RegNetSELayer", "hidden * gate", "hidden + gate", f"{FIRST}.layer.2.mul"
