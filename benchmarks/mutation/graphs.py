@@ -84,15 +84,18 @@ def _rounded(dtype: int) -> NodeFault:
 
 
 def _from_block_before(model: ModelProto, node: NodeProto) -> None:
-    """A shortcut that begins a block too early."""
+    """A shortcut that begins a block too early, where that has one."""
     stage, number, _ = node.name.rsplit(".", 2)
     name = f"{stage}.{int(number) - 1}.add"
-    node.input[1] = next(each.input[1] for each in model.graph.node if each.name == name)
+    earlier = [each.input[1] for each in model.graph.node if each.name == name]
+    node.input[1] = next(iter(earlier), node.input[1])
 
 
-def _before_activation(node: NodeProto) -> None:
-    """A shortcut from the sum of the block before, not from its activation."""
-    node.input[1] = f"{node.input[1].removesuffix('activation')}add"
+def _before_activation(model: ModelProto, node: NodeProto) -> None:
+    """A shortcut from the sum of the block before, not from its activation, if it has one."""
+    name = f"{node.input[1].removesuffix('activation')}add"
+    if any(each.name == name for each in model.graph.node):
+        node.input[1] = name
 
 
 def _same_padding(node: NodeProto) -> None:
@@ -102,6 +105,12 @@ def _same_padding(node: NodeProto) -> None:
 
 def _second_twice(node: NodeProto) -> None:
     node.input[0] = node.input[1]
+
+
+def _twice_as_many(node: NodeProto) -> None:
+    """Groups that a norm's channels are taken for."""
+    images, groups, rest = node.attribute[0].ints
+    sets(value_ints=[images, 2 * groups, rest])(node)
 
 
 def _group_more(node: NodeProto, by: int) -> None:
@@ -120,6 +129,7 @@ _CONV = r"Conv .*layer\.1\.convolution|Conv .*embedder\.convolution"
 _STRIDED = r"Conv .*layers\.0\.layer\.1\.convolution|Conv .*embedder\.convolution"
 ACTIVATION = r"Relu .*\.activation"
 SUM = r"Add .*\.layers\.\d+\.add"
+POOLER = r".* (regnet\.)?pooler"
 _LATER_SUM = r"Add .*\.layers\.[1-9]\d*\.add"
 _INPUT = r"Conv .*embedder\.convolution"
 _OUTPUT = r"Gemm .*"
@@ -149,8 +159,8 @@ NODE_FAULTS: dict[str, tuple[str, NodeFault]] = {
     "shortcut twice": (SUM, in_place(_second_twice)),
     "difference for sum": (SUM, in_place(becomes("Sub", inputs=2))),
     "shortcut from a block before": (_LATER_SUM, _from_block_before),
-    "shortcut from before the activation": (_LATER_SUM, in_place(_before_activation)),
-    "largest value for the mean": (r".* (regnet\.)?pooler", in_place(becomes("GlobalMaxPool"))),
+    "shortcut from before the activation": (_LATER_SUM, _before_activation),
+    "largest value for the mean": (POOLER, in_place(becomes("GlobalMaxPool"))),
     "epsilon 1e-3": (r"BatchNormalization .*", in_place(sets(epsilon=1e-3))),
     "epsilon 2e-5": (r"BatchNormalization .*", in_place(sets(epsilon=2e-5))),
     "epsilon 1.1e-5": (r"BatchNormalization .*", in_place(sets(epsilon=1.1e-5))),
@@ -163,6 +173,37 @@ NODE_FAULTS: dict[str, tuple[str, NodeFault]] = {
     "classifier bias halved": (_OUTPUT, in_place(sets(beta=0.5))),
 }
 """What is planted, and in which nodes, by operator and name."""
+
+_POOLER = r"AveragePool .*shortcut\.pooler"
+_PIXELS: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}
+
+WIDER_NODE_FAULTS: dict[str, tuple[str, NodeFault]] = {
+    "no ceiling in a mean of 2x2": (_POOLER, in_place(sets(ceil_mode=0))),
+    "padding counted in a mean of 2x2": (
+        _POOLER,
+        in_place(sets(ceil_mode=0, pads=[0, 0, 1, 1], count_include_pad=1)),
+    ),
+    "largest of 2x2 for the mean": (
+        _POOLER,
+        in_place(becomes("MaxPool", **_PIXELS)),
+    ),
+    "variance for deviation": (r"Sqrt .*\.deviation", in_place(becomes("Identity"))),
+    "mean not subtracted": (r"Sub .*\.centred", in_place(becomes("Identity"))),
+    "largest value for a group's mean": (
+        r"GlobalAveragePool .*normalization\.mean",
+        in_place(becomes("GlobalMaxPool")),
+    ),
+    "hard sigmoid in an EvoNorm": (
+        r"Sigmoid .*normalization\.sigmoid",
+        in_place(becomes("HardSigmoid")),
+    ),
+    "v lost": (r"Mul .*\.sloped", in_place(becomes("Identity"))),
+    "a norm's weight lost": (r"Mul .*normalization\.scaled", in_place(becomes("Identity"))),
+    "a norm's bias lost": (r"Add .*\.normalization", in_place(becomes("Identity"))),
+    "a norm's epsilon 1.1e-3": ("Constant epsilon", in_place(sets(value_float=1.1e-3))),
+    "twice as many groups": (r"Constant shape_0_\d+_rest", in_place(_twice_as_many)),
+}
+"""Likewise in networks that transformers does not have."""
 
 
 def _fixed(model: ModelProto, sizes: dict[int, int]) -> None:
@@ -236,7 +277,7 @@ def nodes_where(model: ModelProto, where: str) -> list[NodeProto]:
 
 
 def _node_mutants(model: ModelProto, count: int, random: np.random.Generator) -> Iterator[Mutant]:
-    for kind, (where, fault) in NODE_FAULTS.items():
+    for kind, (where, fault) in {**NODE_FAULTS, **WIDER_NODE_FAULTS}.items():
         places = [node.name for node in nodes_where(model, where)]
         for place in spread(places, count, random):
             yield Mutant(kind, place, partial(_plant_in_node, fault=fault, place=place))
@@ -280,6 +321,9 @@ def other_configurations(folder: ConvertedFolder) -> Iterator[dict[str, Any]]:
         if activation != folder.config.hidden_act:
             yield {"hidden_act": activation}
     yield {"downsample_in_first_stage": not folder.config.downsample_in_first_stage}
+    if folder.config.wider_fields():
+        yield {"norm_eps": 2 * folder.config.norm_eps}
+        yield {"padding": "symmetric" if folder.config.padding == "same" else "same"}
 
 
 def model_of(artefact: Artefact) -> ModelProto:

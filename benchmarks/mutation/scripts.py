@@ -93,10 +93,29 @@ CODE_FAULTS = {
 """What stands in the code, and what stands there instead; 5, 6 and 15 are torch's dtypes."""
 
 
+_VARIANCE = "torch.var(grouped, [2, 3, 4], False, True) + 0.001"
+_MEAN_OF_FOUR = "[0, 0], True, False)"
+_SLOPED = "torch.sigmoid(hidden * torch.view(self.v, [-1, 1, 1]))"
+
+WIDER_CODE_FAULTS = {
+    "a norm's epsilon 1.1e-3": (_VARIANCE, _VARIANCE.replace("0.001", "0.0011")),
+    "unbiased variance in a norm": (_VARIANCE, _VARIANCE.replace("False", "True")),
+    "variance of a channel for that of its group": (
+        _VARIANCE,
+        _VARIANCE.replace("2, 3, 4", "3, 4"),
+    ),
+    "v lost": (_SLOPED, "torch.sigmoid(hidden)"),
+    "hard sigmoid in an EvoNorm": (_SLOPED, _SLOPED.replace("sigmoid", "hardsigmoid")),
+    "no ceiling in a mean of 2x2": (_MEAN_OF_FOUR, "[0, 0], False, False)"),
+    "padding counted in a mean of 2x2": (_MEAN_OF_FOUR, "[1, 1], False, True)"),
+}
+"""Likewise in networks that transformers does not have."""
+
+
 def script_mutants(artefact: ScriptArtefact, folder: ConvertedFolder) -> Iterator[Mutant]:
     """Every kind of fault whose place is in the code, and the code of other configurations."""
     code = artefact.entries[CODE].decode()
-    for kind, (old, new) in CODE_FAULTS.items():
+    for kind, (old, new) in {**CODE_FAULTS, **WIDER_CODE_FAULTS}.items():
         if old in code and (kind != "outputs exchanged" or not folder.has_classifier):
             yield Mutant(kind, "everywhere", partial(replace_code, old=old, new=new))
     for kind, (pattern, new) in CONVOLUTION_FAULTS.items():

@@ -24,6 +24,7 @@ from regnet.design_space import NETWORKS
 from regnet.files.safetensors_file import WEIGHTS_NAME
 from tests.converters.formats.random_folder import random_folder
 from tests.converters.parity.networks import _SMALL
+from tests.converters.parity.networks import WIDER as ALL_WIDER
 from tests.oracles.statistics import randomise
 
 if TYPE_CHECKING:
@@ -33,12 +34,16 @@ if TYPE_CHECKING:
     from converters.parity.metrics import Outputs
     from converters.parity.verdict import Verdict
 
+WIDER = ("V, averaged shortcut", "Z of EvoNorm")
+"""Small networks that transformers does not have, with norms that no convolution takes in."""
+
 SMALL = {
     "X": {"layer_type": "x"},
     "Y": {"layer_type": "y"},
     "X, gelu": {"layer_type": "x", "hidden_act": "gelu"},
     "Y, silu": {"layer_type": "y", "hidden_act": "silu"},
     "Y, trunk": {"layer_type": "y"},
+    **{name: ALL_WIDER[name] for name in WIDER},
 }
 """Fields of small networks: wide enough for every kind of fault to have a place."""
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.mutation.mutant import Mutant, spread
 from benchmarks.mutation.numbers import BIAS_CHANGES, KERNEL_CHANGES
-from regnet.architecture import CLASSIFIER, Conv, Norm
-from regnet.config import NORM_EPS
+from regnet.architecture import CLASSIFIER, Conv, EvoNorm, GroupNorm, Norm, folded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -52,20 +51,31 @@ class Weights:
         names = self.artefact.names()
         return [name for name in names if self.artefact.array(name).ndim > 1]
 
+    @cached_property
+    def norms(self) -> Mapping[str, Norm]:
+        """The batch norm behind each convolution that has one, by what holds the convolution."""
+        steps = folded(self.folder.architecture.operations)
+        return {step.around: step.norm for step in steps if isinstance(step, Conv) and step.norm}
+
     def modules(self) -> list[str]:
-        """Names of what holds a convolution and its batch norm."""
-        operations = self.folder.architecture.operations
-        return [step.around for step in operations if isinstance(step, Norm)]
+        """Names of what holds a convolution with a batch norm behind it."""
+        return list(self.norms)
+
+    def kept_norms(self) -> list[str]:
+        """Names of the norms that no convolution takes in."""
+        steps = folded(self.folder.architecture.operations)
+        return [step.name for step in steps if isinstance(step, Norm | GroupNorm | EvoNorm)]
 
     def norm(self, module: str, leaf: str) -> Array:
         """A vector of a batch norm, as the folder has it."""
-        return np.asarray(self.folder.array(f"{module}.normalization.{leaf}"))
+        return np.asarray(self.folder.array(f"{self.norms[module].name}.{leaf}"))
 
     def with_norm(self, module: str, **leaves: Array) -> Changed:
         """The tensors of a module whose batch norm has other leaves, folded as one would."""
         if not self.folded:
-            return {f"{module}.normalization.{leaf}": array for leaf, array in leaves.items()}
-        return self.fold(module, np.float64, NORM_EPS, leaves)
+            name = self.norms[module].name
+            return {f"{name}.{leaf}": array for leaf, array in leaves.items()}
+        return self.fold(module, np.float64, self.norms[module].eps, leaves)
 
     def fold(
         self, module: str, dtype: type[np.floating], eps: float, leaves: Changed | None = None
@@ -107,8 +117,27 @@ def weight_mutants(weights: Weights, count: int, random: np.random.Generator) ->
             changed = module_change(weights, module, random)
             if any(_differs(value, array(name)) for name, value in changed.items()):
                 yield _mutant(kind, module, changed)
+    for norm in spread(weights.kept_norms(), count, random):
+        yield from _norm_mutants(weights, norm)
     yield from _swaps(weights, count, random)
     yield from _whole(weights, random)
+
+
+def _norm_mutants(weights: Weights, norm: str) -> Iterator[Mutant]:
+    """Faults in what a norm holds that no convolution takes in."""
+    held = {
+        name.rpartition(".")[2]: name for name in weights.artefact.names() if _is_of(name, norm)
+    }
+    weight, bias = (weights.artefact.array(held[leaf]) for leaf in ("weight", "bias"))
+    exchanged = {held["weight"]: bias, held["bias"]: weight}
+    yield _mutant("weight and bias of a norm exchanged", norm, exchanged)
+    for leaf in held.keys() & {"v", "running_var"}:
+        ones = np.ones_like(weights.artefact.array(held[leaf]))
+        yield _mutant(f"a norm's {leaf} left at one", norm, {held[leaf]: ones})
+
+
+def _is_of(name: str, module: str) -> bool:
+    return name.rpartition(".")[0] == module
 
 
 def _differs(changed: Array, array: Array) -> bool:
@@ -161,7 +190,7 @@ def _folded_with(weights: Weights, module: str, _: np.random.Generator, eps: flo
 
 
 def _folded_in_float32(weights: Weights, module: str, _: np.random.Generator) -> Changed:
-    return weights.fold(module, np.float32, NORM_EPS) if weights.folded else {}
+    return weights.fold(module, np.float32, weights.norms[module].eps) if weights.folded else {}
 
 
 def _not_folded(weights: Weights, module: str, _: np.random.Generator) -> Changed:
@@ -184,7 +213,7 @@ def _groups_permuted(weights: Weights, module: str, _: np.random.Generator) -> C
 
 
 def _counted(weights: Weights, module: str, _: np.random.Generator) -> Changed:
-    name = f"{module}.normalization.num_batches_tracked"
+    name = f"{weights.norms[module].name}.num_batches_tracked"
     if name not in weights.artefact.names():
         return {}
     return {name: weights.artefact.array(name) + 1}

@@ -9,14 +9,18 @@ import pytest
 import torch
 from torch.nn import functional
 
-from converters.formats.operations import computed
+from converters.formats.operations import called, computed
 from converters.parity.injection import AMPLIFIED, Injection, noise_pool, spread_of_orders
 from converters.parity.metrics import rms
-from regnet.architecture import Act
-from regnet.model import ACTIVATIONS
+from regnet.architecture import Act, EvoNorm, GroupNorm
+from regnet.model import ACTIVATIONS, group_deviation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from regnet.config import Activation
+
+    Array = np.ndarray
 
 ROUNDING = 2.0**-24
 
@@ -99,6 +103,59 @@ def test_means_err_by_their_order() -> None:
     off = spread_of_orders(pixels.numpy())[0, 0]
     error = (result.double() - float(pixels[0, 0, 0, 0])).abs().max().item() / AMPLIFIED
     assert 0.2 * off < error < 4 * off
+
+
+def in_lanes(grouped: Array, lanes: int = 4) -> Array:
+    """Means over the last axis in float32, of so many sums side by side."""
+    count = grouped.shape[-1]
+    by_lane = np.moveaxis(grouped.reshape(*grouped.shape[:-1], count // lanes, lanes), -1, -2)
+    total = one_after_the_other(by_lane).sum(-1, dtype=np.float32)
+    return (total / np.float32(count)).astype(np.float32)[..., None]
+
+
+def normed_by(runtime: Callable[[Array], Array], norm: GroupNorm | EvoNorm, pixels: Array) -> Array:
+    """A norm with weight 1 and bias 0, spelled out in float32 as in our ONNX graphs."""
+    grouped = pixels.reshape(len(pixels), norm.groups, -1)
+    centred = grouped - runtime(grouped)
+    deviation = np.sqrt(runtime(centred * centred) + np.float32(norm.eps))
+    return ((grouped if isinstance(norm, EvoNorm) else centred) / deviation).reshape(pixels.shape)
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0, 30.0])
+@pytest.mark.parametrize("side", [4, 28, 64])
+@pytest.mark.parametrize("kind", [GroupNorm, EvoNorm])
+def test_norms_of_groups_err_as_one_whose_sums_are_added_in_a_few_lanes(
+    kind: type[GroupNorm | EvoNorm], side: int, mean: float
+) -> None:
+    norm = kind(name="norm", inputs=("value",), output="norm", groups=4, eps=1e-3)
+    random = np.random.default_rng(0)
+    pixels = random.normal(mean, 1, (4, 64, side, side)).astype(np.float32)
+    held = [torch.ones(64), torch.zeros(64)]
+    value = torch.from_numpy(pixels)
+    exact = computed(norm, [value.double()], [each.double() for each in held], called).numpy()
+    honest = rms(normed_by(in_lanes, norm, pixels) - exact)
+    drawn = [computed(norm, [value], held, Injection(1, seed)).double() for seed in range(4)]
+    error = rms(np.stack([one.numpy() - exact for one in drawn])) / AMPLIFIED
+    assert 0.25 < honest / error < 2.5
+
+
+def test_all_of_a_group_errs_alike() -> None:
+    value = torch.rand(2, 32, 40, 40) + 1
+    exact = group_deviation(value.double(), 2, 1e-3)
+    wrong = (Injection(1)(group_deviation, value, 2, 1e-3).double() / exact - 1).view(2, 2, 16)
+    assert wrong.std(2).max() < 0.2 * wrong.abs().max()
+    assert wrong.abs().min() > 0
+
+
+def test_a_norm_that_is_not_folded_errs_by_channel() -> None:
+    value = torch.randn(1, 8, 50, 50, generator=torch.Generator().manual_seed(0)) + 20
+    mean, variance, weight, bias = torch.full((8,), 20.0), *(torch.ones(8) for _ in range(3))
+    settings = (False, 0.1, 1e-5)
+    held = (mean, variance, weight, bias)
+    exact = functional.batch_norm(value.double(), *(each.double() for each in held), *settings)
+    wrong = (Injection(1)(functional.batch_norm, value, *held, *settings).double() - exact)[0]
+    shift = wrong.mean((1, 2)).abs().mean().item()
+    assert 0.1 * ROUNDING < shift / 20 / AMPLIFIED < 2 * ROUNDING
 
 
 def test_the_draws_are_the_same_on_every_machine() -> None:

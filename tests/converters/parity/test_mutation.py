@@ -20,11 +20,16 @@ from benchmarks.mutation.artefact import OnnxArtefact
 from benchmarks.mutation.contenders import Notice, optimum_rule, torch_onnx_rule
 from benchmarks.mutation.equivalents import EQUIVALENTS, shown
 from benchmarks.mutation.folders import EXPLAINED, folder_outcomes
-from benchmarks.mutation.graphs import MODEL_FAULTS, NODE_FAULTS
+from benchmarks.mutation.graphs import MODEL_FAULTS, NODE_FAULTS, WIDER_NODE_FAULTS
 from benchmarks.mutation.judging import Outcome, mutants, outcomes
 from benchmarks.mutation.mutant import spread
-from benchmarks.mutation.scripts import CODE_FAULTS, CONVOLUTION_FAULTS, replace_code
-from benchmarks.mutation.subjects import DEAD, Subject
+from benchmarks.mutation.scripts import (
+    CODE_FAULTS,
+    CONVOLUTION_FAULTS,
+    WIDER_CODE_FAULTS,
+    replace_code,
+)
+from benchmarks.mutation.subjects import DEAD, WIDER, Subject
 from benchmarks.parity_ratios import FORMS
 from converters.parity.contents.written import NOT_WRITTEN
 
@@ -94,6 +99,28 @@ def test_every_kind_of_fault_has_a_place(found: dict[str, list[Outcome]]) -> Non
     assert {*NODE_FAULTS, *MODEL_FAULTS} - planted <= elsewhere
     in_code = {outcome.kind for outcome in found["TorchScript"]}
     assert {*CODE_FAULTS, *CONVOLUTION_FAULTS} - in_code <= elsewhere
+
+
+@pytest.mark.slow
+def test_every_mutant_of_networks_that_transformers_does_not_have_is_killed(
+    subject_of: SubjectOf,
+) -> None:
+    found = [
+        outcome
+        for name in WIDER
+        for form in FORMS
+        for outcome in outcomes(subject_of(name), form, 1, seed=1)
+    ]
+    assert [outcome for outcome in found if not outcome.killed] == []
+    planted = {outcome.kind for outcome in found}
+    assert {*WIDER_NODE_FAULTS, *WIDER_CODE_FAULTS} <= planted
+
+
+@pytest.mark.parametrize("name", WIDER)
+@pytest.mark.parametrize("form", FORMS)
+def test_right_artefacts_of_such_networks_pass(name: str, form: str, subject_of: SubjectOf) -> None:
+    subject = subject_of(name)
+    assert subject.verdict(form, subject.right[form]).passed
 
 
 def test_a_folder_with_a_fault_fails_without_any_checksum(
