@@ -191,28 +191,6 @@ def test_a_state_of_a_training_run_leaves_its_optimiser_out(tmp_path: Path) -> N
     assert difference(logits_of(converted(path).out), recorded_logits("flax", "y")) < LIMIT
 
 
-@pytest.mark.parametrize("nested", ["/", "model_weights"])
-def test_a_regnet_of_keras_applications_is_refused_for_its_padding(
-    nested: str, tmp_path: Path
-) -> None:
-    """Names as keras/applications/regnet.py makes them, in a file of weights or a whole model's."""
-    with h5py.File(tmp_path / "regnety002.h5", "w") as file:
-        root = file.require_group(nested)
-        for layer in ("stem_conv", "Stage_0_YBlock_0_conv_1x1_1", "Stage_0_YBlock_0_conv_3x3"):
-            group = root.create_group(f"regnety002_{layer}")
-            group.attrs["weight_names"] = [f"regnety002_{layer}/kernel:0".encode()]
-            group[f"regnety002_{layer}/kernel:0"] = np.ones((1, 1, 4, 4), np.float32)
-        root.attrs["layer_names"] = [name.encode() for name in root]
-
-    with pytest.raises(InputError) as caught:
-        source_of(tmp_path / "regnety002.h5")
-    assert str(caught.value) == (
-        "regnety002.h5 is a RegNet of keras.applications, whose convolutions of stride 2 pad below "
-        "and to the right alone, where the reference RegNet pads on every side and would compute "
-        "something else; convert the same network of another framework (`regnet list`)."
-    )
-
-
 def test_another_network_is_called_what_it_begins_with(tmp_path: Path) -> None:
     (tmp_path / "net.msgpack").write_bytes(packed({"params": {"Dense_0": {"kernel": np.ones(3)}}}))
 

@@ -134,7 +134,7 @@ def test_a_download_that_was_whole_but_not_moved_is_fetched_again(site: Site, ta
 
 
 def test_another_digest_than_promised_is_refused_and_nothing_kept(site: Site, target: Path) -> None:
-    with pytest.raises(InputError, match=r"sha256 .* promises 0123abcd") as caught:
+    with pytest.raises(InputError, match=r"sha256 .* where 0123abcd was published") as caught:
         download(site.url, target, Silent(), "0123abcd")
     assert caught.value.exit_status == 2
     assert left_behind(target) == []
