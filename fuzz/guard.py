@@ -117,7 +117,7 @@ class Guard:
             if isinstance(path, int):  # whose opening was seen before
                 return
             written = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
-            if not written and str(path).startswith(self._readable):
+            if not written and (path == os.devnull or str(path).startswith(self._readable)):
                 return
         elif not event.startswith(_FORBIDDEN):
             return

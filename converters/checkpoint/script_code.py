@@ -9,10 +9,10 @@ with other characters than it writes; where expressions are read, operators that
 from __future__ import annotations
 
 import ast
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from converters.checkpoint.python_text import parsed
 from converters.checkpoint.script_operators import Spot
 from converters.errors import InputError, printable
 
@@ -136,9 +136,7 @@ class ScriptCode:
                 "name the checkpoint it was made from."
             )
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of escapes in texts
-                body = ast.parse(data).body
+            body = parsed(data).body
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             what = str(error).partition(" (")[0] or "nested too deep"
             raise InputError(

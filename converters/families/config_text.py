@@ -15,11 +15,11 @@ import ast
 import json
 import operator
 import re
-import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from converters.checkpoint import Opaque
 from converters.checkpoint.pickle_reader import require_bounded
+from converters.checkpoint.python_text import parsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -84,9 +84,7 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     values: dict[str, Any] = {}
     for part in _FILE_NAME.split(text):
-        with warnings.catch_warnings(action="ignore"):  # of escapes in its strings
-            module = ast.parse(part)
-        assigned = _assignments(module)
+        assigned = _assignments(parsed(part))
         require_bounded(assigned)  # before it is walked through
         values = _merged(values, assigned)
     return values
