@@ -8,7 +8,9 @@ drops stages silently when ``depths`` is shorter than ``hidden_sizes``.
 Beyond these stand the fields of networks that are called RegNet and that transformers does not
 have: RegNetV and RegNetZ, AnyNets, those of Keras. Their defaults are transformers' network, and a
 file holds those alone that differ; such a file is of another model type (:data:`WIDER_TYPE`), so
-that transformers refuses it instead of computing something else.
+that transformers refuses it instead of computing something else. Of that type its classes only warn
+where they are named (``RegNetForImageClassification.from_pretrained``), so such a file also has a
+list where they take a number alone: the group width of each stage.
 """
 
 from __future__ import annotations
@@ -350,6 +352,13 @@ class RegNetConfig(JsonFile):
         return list(self.strides or (first, *(2 for _ in self.depths[1:])))
 
     @property
+    def stage_groups_widths(self) -> list[int]:
+        """Channels per group of each stage."""
+        if isinstance(self.groups_width, int):
+            return [self.groups_width for _ in self.depths]
+        return list(self.groups_width)
+
+    @property
     def feature_size(self) -> int:
         """Channels of the features that are pooled and classified."""
         return self.head_size or self.hidden_sizes[-1]
@@ -363,13 +372,10 @@ class RegNetConfig(JsonFile):
         """
         out = self.hidden_sizes[stage]
         width = round((in_channels if self.expansion_of == "input" else out) * self.expansion)
-        per_group = (
-            self.groups_width if isinstance(self.groups_width, int) else self.groups_width[stage]
-        )
         of = in_channels if self.se_of == "input" else width
         return Bottleneck(
             width,
-            group_count(width, per_group),
+            group_count(width, self.stage_groups_widths[stage]),
             squeeze_width(of, self.se_ratio, self.se_divisor) if self.layer_type == "y" else 0,
         )
 
@@ -479,13 +485,15 @@ class RegNetConfig(JsonFile):
     def _fields_of_file(self) -> dict[str, Any]:
         """Leave out, as transformers does, what equals the default where nothing is lost by it.
 
-        These are the two default labels and the output switches.
+        These are the two default labels and the output switches. Of a network that transformers
+        does not have, the group width is that of each stage.
         """
         default = RegNetConfig()
+        wider = {"groups_width": self.stage_groups_widths} if self.wider_fields() else {}
         optional = ("id2label", "label2id", "problem_type", "output_hidden_states", "return_dict")
         return {
             name: value
-            for name, value in self.to_dict().items()
+            for name, value in (self.to_dict() | wider).items()
             if name not in optional or value != getattr(default, name)
         }
 

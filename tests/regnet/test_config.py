@@ -95,6 +95,20 @@ def test_a_file_reads_back_equal_and_is_written_the_same_again(
     assert (tmp_path / "config.json").read_bytes() == written
 
 
+@pytest.mark.parametrize("fields", [{"padding": "same"}, {"groups_width": [8, 4, 40, 48]}])
+def test_a_file_that_transformers_must_not_take_states_every_stage_s_group_width(
+    fields: dict[str, Any], tmp_path: Path
+) -> None:
+    """Which it takes for a number, whatever the model type says."""
+    config = tiny(**fields)
+    config.save_pretrained(tmp_path)
+    stated = json.loads((tmp_path / "config.json").read_text("utf-8"))
+
+    assert stated["groups_width"] == fields.get("groups_width", [TINY["groups_width"]] * 4)
+    assert stated["model_type"] == "anynet"
+    assert RegNetConfig.from_pretrained(tmp_path) == config
+
+
 def test_a_file_of_2022_with_integer_keys_as_text_and_an_older_dtype_key_is_read() -> None:
     config = RegNetConfig.from_dict(
         {
