@@ -263,8 +263,9 @@ class Architecture:
 def folded(operations: Sequence[Operation]) -> Operations:
     """Let convolutions take in the batch norms behind them, as every deployment runtime does.
 
-    A value keeps its name; what read the batch norm's reads the convolution's. A batch norm that
-    reads something else, as the first of a preactivated block does, stays.
+    A value keeps its name; what read the batch norm's reads the convolution's, unless the network
+    returns the batch norm's. A batch norm that reads something else, as the first of a preactivated
+    block does, stays.
     """
     convolved = {op.output for op in operations if isinstance(op, Conv)}
     norms = {
@@ -275,7 +276,9 @@ def folded(operations: Sequence[Operation]) -> Operations:
         for op in operations
         if not (isinstance(op, Norm) and op.inputs[0] in norms)
     )
-    return _renamed(kept, {norm.output: value for value, norm in norms.items()})
+    own = {norm.output: value for value, norm in norms.items() if norm.output == norm.name}
+    returned = {value: norm.output for value, norm in norms.items() if norm.output != norm.name}
+    return _renamed(kept, own | returned)
 
 
 def extents(operations: Iterable[Operation], pixels: int) -> dict[str, int]:

@@ -174,3 +174,16 @@ def test_a_convolution_takes_in_the_batch_norm_behind_it(layer_type: str) -> Non
         assert made.issuperset(operation.inputs)
         made.add(operation.output)
     assert operations[-1].output in made
+
+
+def test_what_a_network_returns_keeps_its_name_where_a_batch_norm_made_it() -> None:
+    config = small(
+        "x", {"shortcut": "none", "output_act": False, "strides": [1, 2, 2], "depths": [2, 1, 1]}
+    )
+    operations = Architecture.of(config, classifier=False).operations
+
+    taken = folded(operations)
+
+    assert isinstance(operations[-2], Norm)
+    assert (operations[-2].output, taken[-2].output) == ("last_hidden_state", "last_hidden_state")
+    assert taken[-1].inputs == ("last_hidden_state",)
