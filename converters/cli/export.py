@@ -39,6 +39,10 @@ def export_command(
         typer.Option("--external-data", help="onnx-web, onnx-fp16: weights in a file beside it."),
     ] = False,
     calibration_images: CalibrationImages = None,
+    symmetric: Annotated[
+        bool,
+        typer.Option("--symmetric", help="onnx-int8: for TensorRT, see docs/int8.md."),
+    ] = False,
     verify: Verify = True,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -64,6 +68,7 @@ def export_command(
             io_float16=io_fp16,
             external_data=external_data,
             calibration_images=calibration_images or (),
+            symmetric=symmetric,
             verify=verify,
             progress=progress,
         )

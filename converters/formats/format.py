@@ -30,6 +30,8 @@ class ExportOptions:
             the folder's own ``calibration/``.
         largest_loss: How much of top-1 ``onnx-int8`` may be expected to cost, 0 to 1; None for half
             a point.
+        symmetric: Whether activations of ``onnx-int8`` are int8 with zero points of 0, and biases
+            floats, as TensorRT asks for.
     """
 
     share_weights: bool = False
@@ -39,6 +41,7 @@ class ExportOptions:
     external_data: bool = False
     calibration_images: Sequence[Path] = ()
     largest_loss: float | None = None
+    symmetric: bool = False
 
     @property
     def given(self) -> frozenset[str]:
@@ -51,6 +54,7 @@ class ExportOptions:
             "external_data": self.external_data,
             "calibration_images": bool(self.calibration_images),
             "largest_loss": self.largest_loss is not None,
+            "symmetric": self.symmetric,
         }
         return frozenset(name for name, is_given in given.items() if is_given)
 
@@ -63,6 +67,7 @@ SPELLED = {
     "external_data": "--external-data",
     "calibration_images": "--calibration-images",
     "largest_loss": "largest_loss",
+    "symmetric": "--symmetric",
 }
 """What formats may be asked for: its name in :attr:`Format.options` to the command line's."""
 

@@ -43,6 +43,7 @@ def export(  # noqa: PLR0913 -- one keyword per option
     external_data: bool = False,
     calibration_images: Place | Iterable[Place] = (),
     largest_loss: float | None = None,
+    symmetric: bool = False,
     verify: bool = True,
     progress: Progress = SILENT,
 ) -> Report | None:
@@ -65,6 +66,7 @@ def export(  # noqa: PLR0913 -- one keyword per option
         external_data: Whether ``onnx-web`` and ``onnx-fp16`` put their weights into another file.
         calibration_images: What int8 is calibrated on: files, folders, patterns.
         largest_loss: How much of top-1 int8 may be expected to cost, 0 to 1; None for half a point.
+        symmetric: Whether int8 has zero points of 0 and biases in floats, as TensorRT asks for.
         verify: Whether to verify first; if one artefact fails, none is replaced.
         progress: Who wants to know how far it is.
 
@@ -86,6 +88,7 @@ def export(  # noqa: PLR0913 -- one keyword per option
         external_data=external_data,
         calibration_images=paths(calibration_images),
         largest_loss=largest_loss,
+        symmetric=symmetric,
     )
     require_writable(formats, options)
     if verify:

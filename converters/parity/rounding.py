@@ -15,6 +15,7 @@ import torch
 from converters.errors import InputError
 from converters.folder.inputs import SEED
 from converters.formats.lockstep import Arithmetic
+from converters.formats.onnx.form import INT8, SYMMETRIC_INT8
 from converters.formats.operations import EXACT, LINEAR
 from converters.parity.injection import noise_pool
 from regnet.architecture import Conv, Linear
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from converters.formats.operations import Call
     from regnet.architecture import Operation
 
-PRECISIONS = ("float16", "bfloat16", "int8")
+PRECISIONS = ("float16", "bfloat16", INT8, SYMMETRIC_INT8)
 
 _PIECE = 1 << 17
 
@@ -39,7 +40,7 @@ _MEAN_STEP = 0.72
 """Of a type's steps at 1, relative to a value: it falls from 1 to 1/2 with the mantissa."""
 
 _STEPS = 255
-"""Of eight bits: 127 to each side of zero for weights, 255 from least to most for activations."""
+"""Of eight bits: from least to most of an activation, or half of them to each side of zero."""
 
 
 def rounded(precision: str, copies: int = 1) -> Arithmetic:
@@ -48,12 +49,12 @@ def rounded(precision: str, copies: int = 1) -> Arithmetic:
     Additions run in float32, as the accumulators of processors do. In float16 and bfloat16 every
     number that passes from one operation to the next is rounded: also a gate, a mean, a sum of
     branches. In int8 a weight has the scale of its output channel, symmetric, and an activation one
-    that spans what the batch holds, as static quantisation with well chosen ranges has; biases are
-    as exact as the sums that they are added to. Batch norms are folded first, since that is what
-    gets rounded.
+    that spans what the batch holds, or in symmetric int8 that and its negative, as static
+    quantisation with well chosen ranges has; biases are as exact as the sums that they are added
+    to. Batch norms are folded first, since that is what gets rounded.
 
     Args:
-        precision: ``float16``, ``bfloat16`` or ``int8``.
+        precision: Of :data:`PRECISIONS`.
         copies: How many draws are made at once: the images of a batch come that often, one copy
             after another. The first is rounded to nearest; in the others values that lie between
             two steps go to either, the likelier the nearer.
@@ -66,8 +67,8 @@ def rounded(precision: str, copies: int = 1) -> Arithmetic:
             f"There is no rule for artefacts that compute in {precision}; verify one in "
             f"float32 or {', '.join(PRECISIONS)}."
         )
-    if precision == "int8":
-        return _Int8(copies)
+    if precision in {INT8, SYMMETRIC_INT8}:
+        return _Int8(copies, symmetric=precision == SYMMETRIC_INT8)
     return _Half(getattr(torch, precision), copies)
 
 
@@ -85,7 +86,7 @@ def rounding_of(values: NDArray[np.floating], precision: str) -> NDArray[np.floa
     Returns:
         Of the shape of the values; zeros for int8, whose steps depend on what else there is.
     """
-    if precision == "int8":
+    if precision in {INT8, SYMMETRIC_INT8}:
         return np.zeros(values.shape)
     kind = torch.finfo(getattr(torch, precision))
     sizes = np.maximum(np.abs(values), kind.tiny / _MEAN_STEP)
@@ -146,6 +147,10 @@ class _Half(_Rounded):
 class _Int8(_Rounded):
     """Sums of products are of whole numbers; what is computed between them is in float32."""
 
+    def __init__(self, copies: int, *, symmetric: bool) -> None:
+        super().__init__(copies)
+        self._symmetric = symmetric
+
     def held(self, operation: Operation, stored: Mapping[str, Tensor]) -> list[Tensor]:
         held = super().held(operation, stored)
         multiplies = isinstance(operation, Conv | Linear)  # what norms hold stays as it is
@@ -158,8 +163,11 @@ class _Int8(_Rounded):
         return self._per_tensor(super().call(batch, function, self._per_tensor(value), *others))
 
     def _per_tensor(self, values: Tensor) -> Tensor:
-        """Affine, 255 steps from the least to the largest value, zero among them."""
+        """On 255 steps from the least to the largest value, zero among them or in the middle."""
         least, most = values.amin().clamp(max=0), values.amax().clamp(min=0)
+        if self._symmetric:
+            most = torch.maximum(-least, most)
+            least = -most
         scale = ((most - least) / _STEPS).clamp(min=1e-12)
         steps = self.dithered((values / scale).contiguous(), torch.ones(()), _UNIFORM)
         return steps.round() * scale

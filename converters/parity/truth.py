@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from converters.folder.inputs import EXTREMES, NATURAL, fitted
 from converters.formats.lockstep import EAGER, ORACLE, run_in_lockstep
+from converters.formats.onnx.form import INT8, SYMMETRIC_INT8
 from converters.formats.reference import torch_name
 from converters.parity.units import float32_units, reduced_units
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 FLOAT32 = "float32"
 FLOAT16 = "float16"
-INT8 = "int8"
 
 
 class Truth:
@@ -57,7 +57,7 @@ class Truth:
         """
         if precision == FLOAT16:
             return {name: pixels for name, pixels in self.inputs.items() if name != EXTREMES}
-        if precision == INT8:
+        if precision in {INT8, SYMMETRIC_INT8}:
             return {name: pixels for name, pixels in self.inputs.items() if name in NATURAL}
         return self.inputs
 

@@ -39,6 +39,12 @@ NEWEST_OPSET = 28
 PRECISION_KEY = "precision"
 """Metadata key of files that do not compute in float32: in what they do."""
 
+INT8 = "int8"
+"""Precision of activations on 256 steps from their least to their largest value."""
+
+SYMMETRIC_INT8 = "symmetric int8"
+"""The same with zero in the middle: of an activation that is never negative, half the steps."""
+
 SIZES_KEY = "fixed_sizes"
 """Metadata key of files that fix sizes because somebody asked for it: axis to size, as JSON."""
 

@@ -28,7 +28,7 @@ from converters.formats.onnx.calibration import (
 )
 from converters.formats.onnx.export import SELF_CONTAINED_LIMIT, self_contained
 from converters.formats.onnx.file import OnnxFile
-from converters.formats.onnx.form import PRECISION_KEY, SIZES_KEY
+from converters.formats.onnx.form import INT8, PRECISION_KEY, SIZES_KEY, SYMMETRIC_INT8
 from converters.formats.onnx.int8_graph import Grid, Int8Plan, layer_names
 from converters.formats.runtime import softmax
 from regnet.files.reading import parse_json
@@ -114,7 +114,8 @@ def export_int8(folder: ConvertedFolder, path: Path, options: ExportOptions) -> 
     network = _Network(folder, options)
     quantisation = network.fewest_in_float(LARGEST_LOSS if loss is None else loss)
     model = network.in_int8(quantisation.float_layers, form)
-    stated = {PRECISION_KEY: "int8", QUANTISATION_KEY: json.dumps(asdict(quantisation))}
+    precision = SYMMETRIC_INT8 if options.symmetric else INT8
+    stated = {PRECISION_KEY: precision, QUANTISATION_KEY: json.dumps(asdict(quantisation))}
     if form.fixed:
         stated[SIZES_KEY] = json.dumps(form.fixed, sort_keys=True)
     model.metadata_props.extend(
@@ -142,6 +143,7 @@ class _Network:
     def __init__(self, folder: ConvertedFolder, options: ExportOptions) -> None:
         self._folder = folder
         self._layers = layer_names(folder)
+        self._symmetric = options.symmetric
         form = replace(options.form, batch=None, height=None, width=None)
         self._file = self_contained(folder, form)
         if self._file.nbytes > SELF_CONTAINED_LIMIT:
@@ -155,7 +157,8 @@ class _Network:
         graph = self._file.graph
         values = Int8Plan(graph, self._layers).values
         outputs, ranges = measured(self._model(graph, self._weights), seen, values)
-        self._grids = {name: Grid.spanning(*range_) for name, range_ in ranges.items()}
+        grid = Grid.around_zero if options.symmetric else Grid.spanning
+        self._grids = {name: grid(*range_) for name, range_ in ranges.items()}
         self._truth = outputs[: len(self._batches)]
 
     def fewest_in_float(self, largest_loss: float) -> Quantisation:
@@ -179,7 +182,7 @@ class _Network:
     def in_int8(self, left: Collection[str], form: GraphForm | None = None) -> ModelProto:
         """The quantised model but for some layers; with all sizes open unless a form fixes them."""
         graph = self_contained(self._folder, form).graph if form else self._file.graph
-        plan = Int8Plan(graph, self._layers, left)
+        plan = Int8Plan(graph, self._layers, left, symmetric=self._symmetric)
         return self._model(plan.quantised(), plan.initialisers(self._grids, self._weights))
 
     def _model(self, graph: GraphProto, tensors: Mapping[str, NDArray[Any]]) -> ModelProto:

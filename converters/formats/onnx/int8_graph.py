@@ -6,6 +6,9 @@ two pairs a runtime computes in integers. Runtimes that know no integers compute
 Activations are uint8, weights int8, symmetric, with a scale for each output channel: the pair that
 x86 multiplies in one instruction (VNNI's ``vpdpbusd``). For int8 activations ONNX Runtime takes two
 to four times as long, about as long as for floats.
+
+TensorRT multiplies int8 with int8 alone, takes no zero point but 0, and no biases in integers: the
+symmetric form is for it.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ WEIGHT, BIAS = ".int8", ".int32"
 SCALE, ZERO_POINT = ".scale", ".zero_point"
 """What follows the name of a value, or of an initialiser in integers, in that of its numbers."""
 
-_WEIGHT_STEPS = 127
+_STEPS_TO_A_SIDE = 127
 _STEPS = 255
 
 _LARGEST_BIAS = 2**30
@@ -51,22 +54,29 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The 256 numbers that an activation can be: ``scale * (0 to 255 - zero_point)``.
+    """The 256 numbers that an activation can be: ``scale * (step - zero_point)``.
 
     Attributes:
         scale: Of one step; a float32.
-        zero_point: Which step is zero, 0 to 255. Zero is always one, for padding is zero.
+        zero_point: Which step is zero: a uint8 where steps are 0 to 255, an int8 where they are
+            -128 to 127. Zero is always one, for padding is zero.
     """
 
     scale: float
-    zero_point: int
+    zero_point: np.uint8 | np.int8
 
     @classmethod
     def spanning(cls, least: float, most: float) -> Grid:
         """The grid from the least to the largest of some numbers and zero."""
         least, most = min(least, 0.0), max(most, 0.0)
         scale = float(np.float32(max((most - least) / _STEPS, _TINY)))
-        return cls(scale, round(-least / scale))
+        return cls(scale, np.uint8(round(-least / scale)))
+
+    @classmethod
+    def around_zero(cls, least: float, most: float) -> Grid:
+        """The grid that reaches as far to both sides of zero as some numbers do to one."""
+        largest = max(-least, most)
+        return cls(float(np.float32(max(largest / _STEPS_TO_A_SIDE, _TINY))), np.int8(0))
 
 
 def in_integers(
@@ -82,11 +92,11 @@ def in_integers(
     """
     largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
     for_bias = np.abs(bias.astype(np.float64)) / (_LARGEST_BIAS * input_scale)
-    scale = np.maximum(np.maximum(largest / _WEIGHT_STEPS, for_bias), _TINY).astype(np.float32)
+    scale = np.maximum(np.maximum(largest / _STEPS_TO_A_SIDE, for_bias), _TINY).astype(np.float32)
     steps = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)))
     bias_scale = np.float32(input_scale) * scale
     bias_steps = np.rint(bias.astype(np.float64) / np.maximum(bias_scale, _TINY))
-    limited = np.clip(steps, -_WEIGHT_STEPS, _WEIGHT_STEPS)
+    limited = np.clip(steps, -_STEPS_TO_A_SIDE, _STEPS_TO_A_SIDE)
     return limited.astype(np.int8), scale, bias_steps.astype(np.int32), bias_scale
 
 
@@ -111,6 +121,7 @@ class Int8Plan:
         graph: In float32, batch norms folded.
         layers: Names of all layers, from :func:`layer_names`.
         left: Those of them that stay in float.
+        symmetric: Whether activations are int8, and biases floats.
 
     Attributes:
         graph: As given.
@@ -120,9 +131,15 @@ class Int8Plan:
     """
 
     def __init__(
-        self, graph: GraphProto, layers: Collection[str], left: Collection[str] = ()
+        self,
+        graph: GraphProto,
+        layers: Collection[str],
+        left: Collection[str] = (),
+        *,
+        symmetric: bool = False,
     ) -> None:
         self.graph = graph
+        self._symmetric = symmetric
         chosen = {None: False} | {layer: layer not in left for layer in layers}
         ours = [node for node in graph.node if chosen[_layer_of(node, layers)]]
         self.nodes = {node.name for node in ours}
@@ -141,7 +158,7 @@ class Int8Plan:
 
     def quantised(self) -> GraphProto:
         """Write the graph anew with what is planned in integers, without initialisers."""
-        nodes = _pair(PIXELS) if PIXELS in self.values else []
+        nodes = self._pair(PIXELS) if PIXELS in self.values else []
         for node in self.graph.node:
             ours = node.name in self.nodes
             copy = NodeProto()
@@ -149,14 +166,15 @@ class Int8Plan:
             copy.input[:] = [self.read(value, ours=ours) for value in node.input]
             if ours and node.op_type in _MULTIPLYING:
                 _, weight, *biases = node.input
-                held = [weight + WEIGHT, *(bias + BIAS for bias in biases)]
-                copy.input[1:] = [f"{integers}.float32" for integers in held]
+                integers = [bias + BIAS for bias in biases if not self._symmetric]
+                held = [weight + WEIGHT, *integers]
+                copy.input[1 : len(held) + 1] = [f"{steps}.float32" for steps in held]
                 nodes.append(_dequantised(held[0], SCALE, ZERO_POINT, axis=0))
-                nodes += [_dequantised(bias, SCALE, axis=0) for bias in held[1:]]
+                nodes += [_dequantised(bias, SCALE, axis=0) for bias in integers]
             nodes.append(copy)
             for value in node.output:
                 if value in self.values:
-                    nodes += _pair(value)
+                    nodes += self._pair(value)
         return helper.make_graph(nodes, self.graph.name, self.graph.input, self.graph.output)
 
     def initialisers(
@@ -171,33 +189,38 @@ class Int8Plan:
         tensors: dict[str, NDArray[Any]] = {}
         for value in self.values:
             tensors[value + SCALE] = np.array(grids[value].scale, np.float32)
-            tensors[value + ZERO_POINT] = np.array(grids[value].zero_point, np.uint8)
+            tensors[value + ZERO_POINT] = np.array(grids[value].zero_point)
         for node in self.graph.node:
             if node.name in self.nodes and node.op_type in _MULTIPLYING:
                 value, weight, *biases = node.input
                 kernel, scale = weights[weight], grids[value].scale
-                bias = weights[biases[0]] if biases else np.zeros(len(kernel), np.float32)
+                kept = biases if self._symmetric else ()  # in floats
+                bias = (
+                    weights[biases[0]]
+                    if len(biases) > len(kept)
+                    else np.zeros(len(kernel), np.float32)
+                )
                 steps, size, bias_steps, bias_size = in_integers(kernel, bias, scale)
                 tensors |= {
                     weight + WEIGHT: steps,
                     weight + WEIGHT + SCALE: size,
                     weight + WEIGHT + ZERO_POINT: np.zeros(len(steps), np.int8),
                 }
-                for name in biases:
+                tensors |= {name: weights[name] for name in kept}
+                for name in biases[len(kept) :]:
                     tensors |= {name + BIAS: bias_steps, name + BIAS + SCALE: bias_size}
             else:
                 tensors |= {value: weights[value] for value in node.input if value in weights}
         return tensors
 
-
-def _pair(value: str) -> list[NodeProto]:
-    """What puts an activation on its grid and back."""
-    numbers = value + SCALE, value + ZERO_POINT
-    on_grid, off_grid = f"{value}.uint8", f"{value}.float32"
-    return [
-        named_node("QuantizeLinear", on_grid, value, *numbers),
-        named_node("DequantizeLinear", off_grid, on_grid, *numbers),
-    ]
+    def _pair(self, value: str) -> list[NodeProto]:
+        """What puts an activation on its grid and back."""
+        numbers = value + SCALE, value + ZERO_POINT
+        on_grid, off_grid = f"{value}.{'int8' if self._symmetric else 'uint8'}", f"{value}.float32"
+        return [
+            named_node("QuantizeLinear", on_grid, value, *numbers),
+            named_node("DequantizeLinear", off_grid, on_grid, *numbers),
+        ]
 
 
 def _dequantised(steps: str, *numbers: str, **attributes: int) -> NodeProto:

@@ -13,6 +13,7 @@ import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from converters.checkpoint.onnx_places import open_onnx
+from converters.formats.onnx.form import PRECISION_KEY, SYMMETRIC_INT8
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.int8 import Quantisation
 from converters.formats.onnx.int8_graph import (
@@ -50,11 +51,12 @@ def read_onnx_int8(folder: ConvertedFolder, path: Path) -> Contents:
         UnsafeInputError: If it reads weights elsewhere.
     """
     model = open_onnx(path)
-    expected, plan = _expected(folder, model)
+    symmetric = stated_by(model).get(PRECISION_KEY) == SYMMETRIC_INT8
+    expected, plan = _expected(folder, model, symmetric=symmetric)
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     faults = [
         *_node_faults(expected, model.graph),
-        *_grid_faults(expected, plan, tensors),
+        *_grid_faults(expected, plan, tensors, symmetric=symmetric),
         *_step_faults(expected, tensors),
         *metadata_faults(folder, stated_by(model)),
     ]
@@ -65,7 +67,9 @@ def read_onnx_int8(folder: ConvertedFolder, path: Path) -> Contents:
     )
 
 
-def _expected(folder: ConvertedFolder, model: ModelProto) -> tuple[GraphProto, Int8Plan]:
+def _expected(
+    folder: ConvertedFolder, model: ModelProto, *, symmetric: bool
+) -> tuple[GraphProto, Int8Plan]:
     """The graph that is written for the layers that a file states to be in float."""
     graph = build_graph(
         folder.config,
@@ -74,7 +78,7 @@ def _expected(folder: ConvertedFolder, model: ModelProto) -> tuple[GraphProto, I
         form=form_of(model, model.graph),
     )
     left = Quantisation.stated(model).float_layers
-    plan = Int8Plan(graph, layer_names(folder), left)
+    plan = Int8Plan(graph, layer_names(folder), left, symmetric=symmetric)
     return plan.quantised(), plan
 
 
@@ -101,15 +105,20 @@ def _node_faults(expected: GraphProto, graph: GraphProto) -> Iterator[str]:
         yield "an initialiser lies in another file"
 
 
-def _grid_faults(expected: GraphProto, plan: Int8Plan, tensors: Tensors) -> Iterator[str]:
+def _grid_faults(
+    expected: GraphProto, plan: Int8Plan, tensors: Tensors, *, symmetric: bool
+) -> Iterator[str]:
     """Activations whose 256 steps are no grid, or waste some on what they never are."""
+    element = np.int8 if symmetric else np.uint8
     positive = {node.output[0] for node in expected.node if node.op_type in _NEVER_NEGATIVE}
     for value in plan.values:
         scale, zero_point = tensors.get(value + SCALE), tensors.get(value + ZERO_POINT)
-        if scale is None or zero_point is None or scale.shape or zero_point.dtype != np.uint8:
+        if scale is None or zero_point is None or scale.shape or zero_point.dtype != element:
             yield f"{value} has no grid of 256 steps"
         elif not (np.isfinite(scale) and scale > 0):
             yield f"{value} has steps of {float(scale):g}"
+        elif symmetric and zero_point.any():
+            yield f"{value} has a zero that is not step 0"
         elif value in positive and zero_point.any():
             yield f"{value} has a zero that is not step 0, though it is never negative"
 
@@ -119,7 +128,8 @@ def _step_faults(expected: GraphProto, tensors: Tensors) -> Iterator[str]:
     for node in expected.node:
         if node.op_type not in {"Conv", "Gemm"} or not node.input[1].endswith(".float32"):
             continue
-        value, weight, *biases = (name.removesuffix(".float32") + SCALE for name in node.input)
+        in_integers = (name for name in node.input if name.endswith(".float32"))
+        value, weight, *biases = (name.removesuffix(".float32") + SCALE for name in in_integers)
         if not all(name in tensors for name in (value, weight, *biases)):
             yield f"{node.name} lacks scales"
         elif any(not np.array_equal(tensors[b], tensors[value] * tensors[weight]) for b in biases):

@@ -97,6 +97,7 @@ SET = {
     "external_data": ExportOptions(external_data=True),
     "calibration_images": ExportOptions(calibration_images=[Path("a.png")]),
     "largest_loss": ExportOptions(largest_loss=0.1),
+    "symmetric": ExportOptions(symmetric=True),
 }
 GIVEN: dict[str, dict[str, Any]] = {
     "share_weights": {"share_weights": True},
@@ -106,6 +107,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "external_data": {"external_data": True},
     "calibration_images": {"calibration_images": "a.png"},
     "largest_loss": {"largest_loss": 0.1},
+    "symmetric": {"symmetric": True},
 }
 
 

@@ -62,12 +62,12 @@ def truth(demo_folder: Path, pictures: list[Path]) -> Truth:
     return Truth(folder, inputs | {PHOTOGRAPHS: photographs(folder, pictures[50:])})
 
 
-def failures(truth: Truth, path: Path) -> list[str]:
+def failures(truth: Truth, path: Path, precision: str = "int8") -> list[str]:
     """What is wrong with the numbers that come out."""
     runtime = OnnxRuntime(path)
-    assert runtime.precision == "int8"
-    outputs = run(runtime, truth.inputs_for("int8"))
-    measured = judge(outputs, truth.units("int8"), truth.oracle, "int8")
+    assert runtime.precision == precision
+    outputs = run(runtime, truth.inputs_for(precision))
+    measured = judge(outputs, truth.units(precision), truth.oracle, precision)
     return [m.failure for m in measured if m.failure]
 
 
@@ -132,6 +132,63 @@ def test_sizes_can_be_fixed_and_the_opset_chosen(
     export_int8(folder, path, ExportOptions(form=form, calibration_images=pictures[:5]))
     assert OnnxRuntime(path).sizes == (1, folder.image_size, folder.image_size)
     assert certify(folder, "onnx-int8", path).failure is None
+
+
+@pytest.fixture(scope="module")
+def symmetric(
+    demo_folder: Path, pictures: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    path = tmp_path_factory.mktemp("symmetric") / "model_quantized.onnx"
+    options = ExportOptions(calibration_images=pictures[:50], symmetric=True)
+    export_int8(ConvertedFolder(demo_folder), path, options)
+    return path
+
+
+def test_the_symmetric_form_is_what_tensorrt_takes(symmetric: Path) -> None:
+    """Its parser refuses zero points other than 0, uint8, and integers that are not int8."""
+    model = onnx.load(symmetric)
+    onnx.checker.check_model(model, full_check=True)
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    kinds = {"QuantizeLinear", "DequantizeLinear"}
+    zeros = [arrays[node.input[2]] for node in model.graph.node if node.op_type in kinds]
+    assert len(zeros) > 60
+    assert all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
+    integers = {array.dtype for array in arrays.values() if array.dtype.kind in "iu"}
+    assert integers == {np.dtype(np.int8)}
+
+
+def test_the_symmetric_form_is_proven_and_right(
+    symmetric: Path, demo_folder: Path, truth: Truth
+) -> None:
+    assert not failures(truth, symmetric, "symmetric int8")
+    certificate = certify(ConvertedFolder(demo_folder), "onnx-int8", symmetric)
+    assert certificate.failure is None
+    logits = OnnxRuntime(symmetric)(truth.inputs[PHOTOGRAPHS])["logits"]
+    best = truth.oracle[PHOTOGRAPHS]["logits"].argmax(axis=1)
+    assert (logits.argmax(axis=1) == best).mean() >= 0.98
+
+
+def test_a_zero_that_is_not_in_the_middle_is_found(
+    symmetric: Path, demo_folder: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(symmetric)
+    name = f"{BASE_PREFIX}encoder.stages.0.layers.0.layer.1.activation.zero_point"
+    tensor(model, name).CopyFrom(numpy_helper.from_array(np.array(1, np.int8), name))
+    onnx.save(model, tmp_path / "wrong.onnx")
+    wrong = certify(ConvertedFolder(demo_folder), "onnx-int8", tmp_path / "wrong.onnx").wrong
+    assert "layer.1.activation has a zero that is not step 0" in "\n".join(wrong)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_form_that_is_stated_wrongly_is_found(
+    artefact: Path, symmetric: Path, demo_folder: Path, tmp_path: Path, asked: bool
+) -> None:
+    """An ordinary file would be held to the coarser steps of a symmetric one."""
+    model = onnx.load(symmetric if asked else artefact)
+    stated = next(entry for entry in model.metadata_props if entry.key == "precision")
+    stated.value = "int8" if asked else "symmetric int8"
+    onnx.save(model, tmp_path / "wrong.onnx")
+    assert certify(ConvertedFolder(demo_folder), "onnx-int8", tmp_path / "wrong.onnx").wrong
 
 
 def tensor(model: ModelProto, name: str) -> onnx.TensorProto:
@@ -299,10 +356,11 @@ def test_an_image_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> 
         export(folder, ["onnx-int8"], calibration_images=broken, verify=False)
 
 
+@pytest.mark.parametrize("steps", [range(256), range(-128, 128)], ids=["uint8", "int8"])
 @pytest.mark.parametrize(("least", "most"), [(-3.0, 5.0), (0.5, 2.0), (-2.0, -1.0), (0.0, 0.0)])
-def test_a_grid_holds_its_ends_and_zero(least: float, most: float) -> None:
-    grid = Grid.spanning(least, most)
-    numbers = grid.scale * (np.arange(256) - grid.zero_point)
+def test_a_grid_holds_its_ends_and_zero(least: float, most: float, steps: range) -> None:
+    grid = (Grid.around_zero if steps[0] else Grid.spanning)(least, most)
+    numbers = grid.scale * (np.array(steps) - grid.zero_point)
     assert 0 in numbers
     for end in (least, most):
         assert np.abs(numbers - end).min() <= grid.scale * 0.501
