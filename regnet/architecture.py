@@ -17,15 +17,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from regnet.config import (
-    CLASSIFIER_OUTPUTS,
-    NORM_EPS,
-    TRUNK_OUTPUTS,
-    Activation,
-    Bottleneck,
-    Padding,
-    RegNetConfig,
-)
+from regnet.config import CLASSIFIER_OUTPUTS, TRUNK_OUTPUTS, Activation, RegNetConfig
+from regnet.wider import NORM_EPS, Bottleneck, Padding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -27,7 +27,7 @@ from benchmarks.mutation.judging import reasons
 from benchmarks.mutation.scripts import replace_code
 from converters.formats.torchscript import CODE, MARK
 from regnet.architecture import BASE_PREFIX
-from regnet.config import NORM_EPS
+from regnet.wider import NORM_EPS
 from tests.converters.parity.faults import sets
 
 if TYPE_CHECKING:

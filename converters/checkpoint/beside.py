@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from converters.checkpoint.reader import Checkpoint
 from converters.checkpoint.values import Beside
 from converters.errors import InputError
-from regnet.config import CONFIG_NAME, MODEL_TYPE, WIDER_TYPE
+from regnet.config import CONFIG_NAME, MODEL_TYPE
 from regnet.files.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME, processor_settings
 from regnet.files.reading import json_object
 from regnet.files.safetensors_file import (
@@ -20,6 +20,7 @@ from regnet.files.safetensors_file import (
     shards_of,
     unindexed,
 )
+from regnet.wider import WIDER_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from converters.checkpoint.values import Opaque, Tree
 from converters.errors import InputError, printable
-from regnet.config import NORM_EPS
+from regnet.wider import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

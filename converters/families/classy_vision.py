@@ -34,7 +34,7 @@ from converters.families.reading import as_regnetz, choose_state, source_of
 from converters.families.real_network import RealNetwork
 from converters.families.source import BICUBIC, BILINEAR, EvalTransform, Preprocessing
 from converters.families.words import spoken
-from regnet.config import NORM_EPS
+from regnet.wider import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -31,7 +31,8 @@ from converters.families.words import (
     not_understood,
     number,
 )
-from regnet.config import IMAGENET_MEAN, IMAGENET_STD, NORM_EPS
+from regnet.config import IMAGENET_MEAN, IMAGENET_STD
+from regnet.wider import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,9 +18,10 @@ from converters.families.linear_rule import rule_of
 from converters.families.tensor_layout import TORCH, TensorLayout
 from converters.families.words import spoken
 from regnet.architecture import Architecture
-from regnet.config import IMAGENET_MEAN, squeeze_width
+from regnet.config import IMAGENET_MEAN
 from regnet.files.dtypes import DEFAULT, DTYPES
 from regnet.files.safetensors_file import TensorSpec, write_file
+from regnet.wider import squeeze_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from converters.families.source import EvalTransform, Preprocessing, Source, StateDict
     from converters.families.words import Says
     from regnet.architecture import Slot
-    from regnet.config import Padding, RegNetConfig
+    from regnet.config import RegNetConfig
+    from regnet.wider import Padding
 
 EMA_KEYS = frozenset({"ema_state", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict"})
 """Where trainers keep averaged weights: pycls, timm, torchvision and timm, VISSL, OpenMMLab."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from converters.families import graph_steps as steps
 from converters.families.graph_values import IMAGE_AXES, Sizes, shown
-from regnet.config import NORM_EPS
+from regnet.wider import NORM_EPS
 
 if TYPE_CHECKING:
     from converters.checkpoint.graph import Node

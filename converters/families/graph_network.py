@@ -22,7 +22,8 @@ from converters.families.graph_values import GraphReader, unfit
 from converters.families.keymap import REFERENCE
 from converters.families.recognise import architecture_of
 from regnet.architecture import KERNEL, Architecture, Conv
-from regnet.config import NORM_EPS, Activation, RegNetConfig
+from regnet.config import Activation, RegNetConfig
+from regnet.wider import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from converters.checkpoint.graph import Constant
 from converters.families import graph_steps as steps
 from converters.families.graph_values import IMAGE_AXES, Sizes, shown
-from regnet.config import MAX_COUNT, NORM_EPS
+from regnet.files.json_file import MAX_COUNT
+from regnet.wider import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

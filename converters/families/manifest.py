@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, printable
 from converters.families.source import FILTERS, LICENCE, Decision, EvalTransform
-from regnet.config import WIDER_DEFAULTS, RegNetConfig
+from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS, REGNETZ, named_like
+from regnet.wider import WIDER_DEFAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.families.source import ChannelOrder, Source
-    from regnet.config import Padding
+    from regnet.wider import Padding
 
 MANIFEST = Path(__file__).with_name("manifest.toml")
 

@@ -28,7 +28,7 @@ from converters.families.real_network import RealNetwork, rule_behind
 from converters.families.source import EvalTransform, Preprocessing
 from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
-from regnet.config import NORM_EPS
+from regnet.wider import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

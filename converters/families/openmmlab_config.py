@@ -40,7 +40,7 @@ from converters.families.words import (
     not_understood,
     number,
 )
-from regnet.config import NORM_EPS
+from regnet.wider import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,8 +25,9 @@ from converters.families.words import (
     not_understood,
     number,
 )
-from regnet.config import IMAGENET_MEAN, IMAGENET_STD, MAX_BLOCKS, NORM_EPS
+from regnet.config import IMAGENET_MEAN, IMAGENET_STD, MAX_BLOCKS
 from regnet.design_space import fit_widths_to_groups, stage_widths_and_depths
+from regnet.wider import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

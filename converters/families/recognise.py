@@ -9,7 +9,7 @@ from converters.checkpoint import StoredTensor
 from converters.errors import InputError, printable
 from converters.families.changed import require_unchanged
 from converters.families.levels import without_levels
-from regnet.config import group_count, squeeze_width
+from regnet.wider import group_count, squeeze_width
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

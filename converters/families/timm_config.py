@@ -25,7 +25,7 @@ from converters.families.words import (
     mapping_in,
     not_understood,
 )
-from regnet.config import NORM_EPS
+from regnet.wider import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

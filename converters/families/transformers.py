@@ -17,14 +17,9 @@ from converters.families.real_network import NotRunError, RealNetwork
 from converters.families.source import BICUBIC, Decision, EvalTransform, Preprocessing
 from converters.families.words import Word
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, Architecture
-from regnet.config import (
-    DEFAULT_NUM_LABELS,
-    MODEL_TYPE,
-    WIDER_DEFAULTS,
-    WIDER_TYPE,
-    RegNetConfig,
-)
+from regnet.config import DEFAULT_NUM_LABELS, MODEL_TYPE, RegNetConfig
 from regnet.files.json_file import PREPROCESSOR_NAME, write_json
+from regnet.wider import WIDER_DEFAULTS, WIDER_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,7 +29,7 @@ from converters.families.source import BICUBIC, BILINEAR, EvalTransform, Preproc
 from converters.families.torchvision import import_torchvision
 from converters.families.words import SHOWN
 from regnet.architecture import COUNTER
-from regnet.config import NORM_EPS
+from regnet.wider import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

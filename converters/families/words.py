@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint import Opaque
 from converters.errors import printable
 from converters.families.source import NOT_UNDERSTOOD, Decision
-from regnet.config import MAX_COUNT
+from regnet.files.json_file import MAX_COUNT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable

@@ -26,7 +26,7 @@ from regnet.architecture import (
     Pool,
     Scale,
 )
-from regnet.model import ACTIVATIONS, group_deviation, same_padded
+from regnet.layers import ACTIVATIONS, group_deviation, same_padded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -126,7 +126,7 @@ def computed(  # noqa: C901, PLR0911, PLR0912 -- one for each kind
 def _evonorm(
     operation: EvoNorm, value: Value, held: Sequence[Tensor], call: Callable[..., Value]
 ) -> Value:
-    """:class:`regnet.model.EvoNormS0a`, function by function."""
+    """:class:`regnet.layers.EvoNormS0a`, function by function."""
     weight, bias, *slope = (tensor.view(-1, 1, 1) for tensor in held)
     deviation = call(group_deviation, value, operation.groups, operation.eps)
     if slope:
@@ -137,7 +137,7 @@ def _evonorm(
 
 
 def _gelu_new(value: Value, call: Callable[..., Value]) -> Value:
-    """:func:`regnet.model.gelu_new`, function by function."""
+    """:func:`regnet.layers.gelu_new`, function by function."""
     half = call(torch.mul, value, 0.5)
     cubic = call(torch.mul, call(torch.pow, value, 3.0), 0.044715)
     inner = call(torch.mul, call(torch.add, value, cubic), math.sqrt(2.0 / math.pi))

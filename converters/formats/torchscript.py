@@ -150,7 +150,7 @@ return torch.conv2d(
     hidden, self.weight, None, [{stride}, {stride}], [{padding}, {padding}], [1, 1], {groups})
 """
 
-# As regnet.model.same_padded has it.
+# As regnet.layers.same_padded has it.
 _SAME_PADDED = """
 height, width = torch.size(hidden, 2), torch.size(hidden, 3)
 vertical = ops.prim.max((height - 1) // {stride} * {stride} + {size} - height, 0)

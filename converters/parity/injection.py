@@ -25,7 +25,7 @@ from converters.folder.inputs import SEED
 from converters.formats.lockstep import Arithmetic
 from converters.formats.operations import EXACT, tensors_of
 from regnet.architecture import Conv
-from regnet.model import group_deviation
+from regnet.layers import group_deviation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 from converters.errors import InputError, first
 from converters.families.reparametrised import Reparametrised
 from regnet.architecture import Architecture
-from regnet.config import NORM_EPS
 from regnet.files.dtypes import COUNTER_DTYPE, DEFAULT, DTYPES, ELEMENT_TYPES, repeated
 from regnet.files.safetensors_file import TensorSpec
+from regnet.wider import NORM_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,11 +12,14 @@ from regnet.files.loading import settings_of
 from regnet.files.reading import read_json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 PROCESSOR_NAME = "processor_config.json"
+
+MAX_COUNT = 1 << 20
+"""Of channels or classes: more than any network has, and few enough for any memory."""
 
 
 def as_text(value: Any) -> str:
@@ -152,3 +155,26 @@ class JsonFile(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
+
+
+def require_int(name: str, value: object, *, minimum: int) -> None:
+    """Check a count; raises ValueError, which names it."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name}={value!r} must be an integer of at least {minimum}.")
+    if value > MAX_COUNT:
+        raise ValueError(f"{name} is larger than {MAX_COUNT}, which no network needs.")
+
+
+def require_positive(name: str, value: object) -> None:
+    """Check a factor; raises ValueError, which names it."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < MAX_COUNT:
+        raise ValueError(f"{name}={value!r} must be a number above 0.")
+
+
+def int_list(name: str, values: Sequence[int]) -> list[int]:
+    """Check positive integers, and give them as a list; raises ValueError, which names them."""
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"{name}={values!r} must be a list of integers, one per stage.")
+    for value in values:
+        require_int(f"{name} entry", value, minimum=1)
+    return list(values)

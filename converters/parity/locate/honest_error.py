@@ -32,7 +32,7 @@ from converters.formats.operations import tensors_of
 from converters.parity.injection import LANES_OF_GROUPS, spread_of_orders
 from converters.parity.locate.walk import Output
 from regnet.architecture import Act, Conv, EvoNorm, Flatten, GroupNorm, Linear, Norm, Pool
-from regnet.model import group_deviation
+from regnet.layers import group_deviation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,8 +14,8 @@ from converters.jobs.writeback import write_back
 from converters.parity.against import judge_source
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs
-from regnet.config import WIDER_TYPE
 from regnet.model import RegNetForImageClassification
+from regnet.wider import WIDER_TYPE
 from tests.converters.families.conversion import Converted, converted, noise, refusal, source_of
 from tests.oracles.loaders import load
 from tests.oracles.statistics import randomise

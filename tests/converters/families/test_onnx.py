@@ -25,7 +25,7 @@ from converters.families.options import SourceOptions
 from converters.jobs.convert import convert
 from converters.weights.inspection import inspected
 from regnet import RegNetConfig
-from regnet.config import NORM_EPS
+from regnet.wider import NORM_EPS
 from tests.converters.loading import Loaded, load
 from tests.oracles import timm as in_timm
 from tests.oracles import torchvision as in_torchvision

@@ -17,8 +17,9 @@ from converters.jobs.writeback import write_back
 from converters.parity.against import judge_source
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs
-from regnet.config import WIDER_TYPE, RegNetConfig
+from regnet.config import RegNetConfig
 from regnet.model import RegNetForImageClassification
+from regnet.wider import WIDER_TYPE
 from tests.converters.families.conversion import Converted, converted, noise
 from tests.oracles.statistics import randomise
 from tests.oracles.timm import WIDER, save_hub_folder

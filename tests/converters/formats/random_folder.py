@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from converters.folder.folder import ConvertedFolder
-from regnet.model import EvoNormS0a, RegNetForImageClassification, RegNetModel
+from regnet.layers import EvoNormS0a
+from regnet.model import RegNetForImageClassification, RegNetModel
 
 if TYPE_CHECKING:
     from pathlib import Path

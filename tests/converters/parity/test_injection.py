@@ -13,7 +13,7 @@ from converters.formats.operations import called, computed
 from converters.parity.injection import AMPLIFIED, Injection, noise_pool, spread_of_orders
 from converters.parity.metrics import rms
 from regnet.architecture import Act, EvoNorm, GroupNorm
-from regnet.model import ACTIVATIONS, group_deviation
+from regnet.layers import ACTIVATIONS, group_deviation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

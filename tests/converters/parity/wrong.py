@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from regnet.config import NORM_EPS
+from regnet.wider import NORM_EPS
 from tests.converters.parity.faults import becomes, replace_tensor, sets
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from converters.parity.contents.tensors import TensorCertificate, certify
 from converters.parity.verdict import Verdict
-from regnet.config import NORM_EPS
+from regnet.wider import NORM_EPS
 from tests.converters.formats.onnx_helpers import recast, reference
 from tests.converters.parity.contents.tampering import (
     ALL_FORMS,
