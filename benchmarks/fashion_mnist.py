@@ -65,7 +65,7 @@ def _measured(out: Path, test: Split) -> str:
 
 
 def _versions() -> str:
-    extras = [package for package in ("openvino", "executorch") if find_spec(package)]
+    extras = [package for package in ("openvino", "executorch", "ncnn") if find_spec(package)]
     return f" {installed('torch', 'onnxruntime', *extras)}."
 
 

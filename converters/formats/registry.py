@@ -9,6 +9,7 @@ from converters.errors import InputError, require_extra
 from converters.formats.aotinductor import AOTINDUCTOR
 from converters.formats.executorch import EXECUTORCH
 from converters.formats.format import SPELLED
+from converters.formats.ncnn import NCNN
 from converters.formats.onnx.formats import (
     ONNX,
     ONNX_FP16,
@@ -42,6 +43,7 @@ FORMATS: dict[str, Format] = {
         AOTINDUCTOR,
         OPENVINO,
         EXECUTORCH,
+        NCNN,
     )
 }
 """Each format under its name on the command line, in the order in which they are shown."""

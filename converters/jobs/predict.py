@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.errors import InputError, StorageError, in_words
+from converters.errors import (
+    ConversionError,
+    InputError,
+    StorageError,
+    in_words,
+    is_short_of_memory,
+)
 from converters.folder.folder import ConvertedFolder
 from converters.folder.images import UnreadableImagesError, find_images, read_in_batches
 from converters.formats.confined.runtime import ConfinedRuntime
@@ -143,8 +149,8 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Artefa
         threads: How many compute.
 
     Raises:
-        InputError: If there is no such runtime, the folder lacks the artefact, or there are more
-            threads than :data:`MOST_THREADS` and cores.
+        InputError: If there is no such runtime, the folder lacks the artefact, that cannot be
+            opened, or there are more threads than :data:`MOST_THREADS` and cores.
         StorageError: If the artefact would not fit into memory.
     """
     require_known(name)
@@ -167,6 +173,13 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Artefa
     except MemoryShortError as error:
         raise StorageError(
             f"{path.name} cannot be run: {error}; take another --runtime or a larger machine."
+        ) from error
+    except Exception as error:
+        if isinstance(error, ConversionError) or is_short_of_memory(error):
+            raise
+        raise InputError(
+            f"{path.name} cannot be opened as {FORMATS[name].title} ({in_words(error)}); write it "
+            f"again with `regnet export --format {name}`."
         ) from error
 
 

@@ -99,7 +99,7 @@ QUICK_WIDER = ("V, averaged shortcut", "Z of EvoNorm", "all at once")
 
 SHARING = "onnx, sharing"
 
-QUICK_KINDS = ("onnx", SHARING, "onnx-fp16", "onnx-int8", "torchscript", "openvino")
+QUICK_KINDS = ("onnx", SHARING, "onnx-fp16", "onnx-int8", "torchscript", "openvino", "ncnn")
 """What the ordinary tests write of three; of one all but what is compiled, for tracing takes its
 time."""
 

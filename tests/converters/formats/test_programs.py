@@ -1,4 +1,4 @@
-"""torch.export, AOTInductor, OpenVINO, ExecuTorch: what is written, what it holds, how it runs."""
+"""torch.export, AOTInductor, OpenVINO, ExecuTorch, ncnn: what is written and held, how it runs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ from tests.converters.formats.random_folder import random_folder
 from tests.converters.parity.networks import Network
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from converters.parity.verdict import Verdict
 
-EXTRAS = {"openvino": "openvino", "executorch": "executorch"}
-HELD = ("pt2", "openvino")
+EXTRAS = {"openvino": "openvino", "executorch": "executorch", "ncnn": "ncnn"}
+HELD = ("pt2", "openvino", "ncnn")
 KINDS = (*HELD, "executorch", pytest.param("aotinductor", marks=pytest.mark.slow))
 
 
@@ -89,7 +91,7 @@ def test_it_passes_and_what_it_computes_in_is_float32(network: Network, kind: st
 
 
 @pytest.mark.parametrize(
-    "kind", ["pt2", "openvino", pytest.param("executorch", marks=pytest.mark.slow)]
+    "kind", ["pt2", "openvino", "ncnn", pytest.param("executorch", marks=pytest.mark.slow)]
 )
 def test_the_bytes_are_the_same_each_time_and_name_no_path(
     classifier: Network, kind: str, tmp_path: Path
@@ -108,7 +110,7 @@ def test_the_bytes_are_the_same_each_time_and_name_no_path(
     )
 
 
-@pytest.mark.parametrize("kind", ["pt2", "openvino", "executorch"])
+@pytest.mark.parametrize("kind", ["pt2", "openvino", "executorch", "ncnn"])
 def test_the_artefact_of_another_network_fails(
     classifier: Network, kind: str, tmp_path: Path
 ) -> None:
@@ -211,10 +213,11 @@ def test_a_missing_extra_is_named_in_one_sentence(
     classifier: Network, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("converters.errors.find_spec", lambda _: None)
-    for use in (
-        lambda: FORMATS[kind].export(classifier.folder, tmp_path / "model", ExportOptions()),
-        lambda: FORMATS[kind].load(tmp_path / "model", ("logits",)),
-    ):
+    path = tmp_path / "model"
+    uses: list[Callable[[], object]] = [lambda: FORMATS[kind].load(path, ("logits",))]
+    if kind != "ncnn":  # which is written without it
+        uses.append(lambda: FORMATS[kind].export(classifier.folder, path, ExportOptions()))
+    for use in uses:
         with pytest.raises(
             ConversionError, match=rf'pip install "regnet-converters\[{kind}\]"`\.$'
         ):

@@ -20,7 +20,9 @@ from converters.reports.card import usage_section
 if TYPE_CHECKING:
     from pathlib import Path
 
-RUN_HERE = ["onnx", "onnx-fp16", "torchscript", "pt2", "openvino"]
+RUN_HERE = ["onnx", "onnx-fp16", "torchscript", "pt2", "openvino", "ncnn"]
+IN_HALF = ("fp16", "ncnn")
+"""In the names of files that their lines run in half the bytes."""
 
 
 def export(folder: Path, *formats: str) -> None:
@@ -58,7 +60,7 @@ def test_the_lines_of_each_artefact_run_and_give_the_logits(
     for name, lines in code.items():
         assert len(lines.splitlines()) == 3
         exec(lines, names)  # noqa: S102
-        loose = 0.05 if "fp16" in name else 1e-4
+        loose = 0.05 if any(word in name for word in IN_HALF) else 1e-4
         np.testing.assert_allclose(first_output(names["outputs"]), logits, atol=loose, rtol=1e-4)
 
 
