@@ -108,6 +108,7 @@ def make_corpora(root: Path) -> None:
         _add_distributed(corpus, Path(work) / "distributed")
         _add_program(corpus, Path(work))
         _add_script(corpus, Path(work))
+        _add_keras(corpus, Path(work))
     _add_plain(corpus)
     for text in _CFGS:
         corpus.add(text, "pycls-cfg")
@@ -308,7 +309,10 @@ def _add_plain(corpus: Corpus) -> None:
                 corpus.add(buffer.getvalue(), "zip" if is_zip else "legacy", "inspect-file")
                 corpus.add(content_of(buffer.getvalue()), "pickle")
     np.savez(buffer := io.BytesIO(), a=np.ones((2, 3), "f4"), b=np.array("text"), c=np.array(7))
-    corpus.add(buffer.getvalue(), "zip", "inspect-file")
+    corpus.add(buffer.getvalue(), "zip", "npz", "inspect-file")
+    arrays: dict[str, Any] = {"a/b": np.ones((2, 3), "f2", order="F"), "c": np.ones(0)}
+    np.savez(buffer := io.BytesIO(), **arrays)
+    corpus.add(buffer.getvalue(), "npz")
     corpus.add(_safetensors({"a": 2, "b": 0}), "safetensors")
     _add_mindspore(corpus)
     corpus.add(_safetensors({"stem.conv.weight": 1}), "safetensors", "inspect-file")
@@ -337,6 +341,25 @@ def _add_flax_and_keras(corpus: Corpus) -> None:
     placed = said | {"name": "layers.conv2d_1.vars.0", "offset": 128, "layer": "stem"}
     corpus.add(json.dumps({"tensors": [said, within, placed]}), "hdf5-answer")
     corpus.add(json.dumps({"error": "UnsafeInputError", "words": "No."}), "hdf5-answer")
+
+
+def _add_keras(corpus: Corpus, work: Path) -> None:
+    """Archives of networks whose weights lie in one place, and what h5py says of these."""
+    import numpy as np
+
+    from converters.checkpoint.hdf5_child import described
+    from converters.checkpoint.source_file import Found
+    from tests.converters.checkpoint.keras_files import functional, hdf5, keras, layer
+
+    places = ("conv2d", "conv2d_1", "functional/layers/conv2d", "dense")
+    weights = hdf5({f"layers/{place}/vars/0": np.ones((2, 3), "f4") for place in places})
+    inner = functional(layer("Conv2D", "c"), name="inner")
+    for listed in ([layer("Conv2D", "a"), layer("Conv2D", "b"), inner], [layer("Dense", "d")]):
+        corpus.add(keras(functional(*listed), weights), "keras")
+    corpus.add(keras(layer("RegNet", "net", depths=[1, 2]), weights), "keras")
+    answer = work / "answer.json"
+    answer.write_text(json.dumps({"tensors": described(Found("weights", weights))}))
+    corpus.beside("keras", answer)
 
 
 def _add_mindspore(corpus: Corpus) -> None:

@@ -9,7 +9,8 @@ import zipfile
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import msgpack
 import numpy as np
@@ -18,11 +19,18 @@ import safetensors
 from onnx import numpy_helper
 from typer.main import get_command
 
-from converters.checkpoint import Checkpoint, StoredTensor, open_any, open_checkpoint
+from converters.checkpoint import (
+    Checkpoint,
+    StoredTensor,
+    hdf5_container,
+    open_any,
+    open_checkpoint,
+)
 from converters.checkpoint.hdf5_container import taken
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, PROTOCOL_VERSION
 from converters.checkpoint.msgpack_container import ARRAY, CHUNKED, SCALAR
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
+from converters.checkpoint.sniff import KERAS_CONFIG, KERAS_WEIGHTS
 from converters.checkpoint.source_file import Found, SourceFile
 from converters.checkpoint.values import Storage
 from converters.cli.app import app
@@ -157,6 +165,8 @@ def _read_file(path: Path) -> None:
             _agree_with_safetensors(path, checkpoint, read)
         elif checkpoint.container == "zip":
             _agree_with_zipfile(path, checkpoint)
+        elif checkpoint.container == "keras":
+            _agree_with_keras(path, checkpoint)
         elif checkpoint.container == "npz":
             _agree_with_numpy(path, read)
         elif checkpoint.container == "msgpack":
@@ -198,6 +208,24 @@ def _take_answer(path: Path) -> None:
             return
         for _, tensor in _tensors(taken(file, answer, Storage(path, 0, file.size, None, ""))):
             file.read(tensor.storage.offset, tensor.storage.length)
+
+
+def _read_keras(path: Path) -> None:
+    """The archive, where what h5py says of the weights is always the same."""
+    said = json.loads(path.with_name("answer.json").read_bytes())
+    answering: dict[str, Any] = {"require_extra": lambda *_: "", "_asked": lambda *_: said}
+    with mock.patch.multiple(hdf5_container, **answering):
+        _read_file(path)
+
+
+def _agree_with_keras(path: Path, checkpoint: Checkpoint) -> None:
+    """What we take is what Keras gets by zipfile: the description, and the file of weights."""
+    with suppress(NotImplementedError), zipfile.ZipFile(path) as archive:
+        assert archive.read(KERAS_CONFIG).decode() == checkpoint.metadata[KERAS_CONFIG]
+        weights = archive.read(KERAS_WEIGHTS)
+    data = path.read_bytes()
+    for _, tensor in _tensors(checkpoint.tree):
+        assert all(data[run.offset : run.end] in weights for run in tensor.runs or ())
 
 
 def _agree_with_zipfile(path: Path, checkpoint: Checkpoint) -> None:
@@ -307,6 +335,8 @@ TARGETS = {
     "legacy": Target(_as("input"), _read_file),
     "safetensors": Target(_as("input"), _read_file),
     "msgpack": Target(_as("input"), _read_file),
+    "npz": Target(_as("input"), _read_file),
+    "keras": Target(_as("input"), _read_keras),
     "hdf5-answer": Target(_as("input"), _take_answer),
     "mindspore": Target(_as("input"), _read_file),
     "config": Target(_in_folder("config.json"), _inspect),

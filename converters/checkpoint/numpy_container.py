@@ -36,12 +36,17 @@ _ALIGNED = 16
 _MAX_TEXT = 1 << 12
 """In bytes; that of an array of 64 axes has some 1,400."""
 
+_AXIS = r"(?:0|[1-9]\d{0,18})L?"
 _TEXT = re.compile(
     r"\{'descr': ?(?:'(?P<kind>[^']*)'|\[(?P<fields>.*)\])"
     r", ?'fortran_order': ?(?P<order>True|False)"
-    r", ?'shape': ?\((?P<shape>(?:\d{1,19}L?, ?)*(?:\d{1,19}L?)?)\),? ?\} *\n?"
+    rf", ?'shape': ?\((?P<shape>(?:{_AXIS},(?: ?{_AXIS},)* ?(?:{_AXIS})?)?)\),? ?\}} *\n?"
 )
-"""What a member says; Python 2 wrote sizes with an L."""
+"""What a member says; Python 2 wrote sizes with an L, which NumPy takes of the versions of its
+time."""
+
+_WITH_L = 2
+"""The last of them."""
 
 _SIZE = re.compile(r"\d+")
 
@@ -68,10 +73,12 @@ def read_npz(file: SourceFile) -> Tree | None:
         return None
     directory.require_one_reading()
     has_checksums = any(entry.crc32 for entry in directory.entries)
+    whole = {entry.name for entry in directory.entries}
     tree: dict[Hashable, Tree] = {}
     for entry in directory.entries:
         name = entry.name.removesuffix(_ENDING).replace("/", ".")
-        if name in tree:
+        # NumPy takes a name with its ending, too: of `a.npy.npy` that is the name of another.
+        if name in tree or entry.name.removesuffix(_ENDING) in whole:
             raise directory.ambiguous(f"has two arrays called '{printable(name)}'")
         place = stored_bytes(file, directory, entry, has_checksums=has_checksums)
         tree[name] = _array(file, place)
@@ -82,9 +89,9 @@ def read_npz(file: SourceFile) -> Tree | None:
 def _array(file: SourceFile, member: Storage) -> Tree:
     """A member as a view of its elements, or a note of one of another type."""
     where = f"{file.name}, {member.label}"
-    text, start = _text(file, member)
+    version, text, start = _text(file, member)
     match = _TEXT.fullmatch(text)
-    if match is None or start % _ALIGNED:
+    if match is None or start % _ALIGNED or ("L" in match["shape"] and version > _WITH_L):
         raise damaged(where, "is damaged, it does not begin as an array of NumPy does", "the file")
     kind = match["kind"] or "|V"
     if kind.endswith("O"):
@@ -103,12 +110,16 @@ def _array(file: SourceFile, member: Storage) -> Tree:
         raise damaged(where, f"is damaged, it is {error}", "the file") from error
 
 
-def _text(file: SourceFile, member: Storage) -> tuple[str, int]:
-    """What a member says of its elements, and where in it they begin; "" if it is too long."""
+def _text(file: SourceFile, member: Storage) -> tuple[int, str, int]:
+    """A member's version, what it says of its elements, and where they begin.
+
+    It says "" where it begins otherwise than an array, or would say too much.
+    """
     head = file.read(member.offset, min(len(_MAGIC) + 6, member.length))
     size = _VERSIONS.get(head[len(_MAGIC) : len(_MAGIC) + 2], 0)
     before = len(_MAGIC) + 2 + size
     length = int.from_bytes(head[before - size : before], "little")
     if not head.startswith(_MAGIC) or not size or length > min(_MAX_TEXT, member.length - before):
-        return "", 0
-    return file.read(member.offset + before, length).decode("latin-1"), before + length
+        return 0, "", 0
+    text = file.read(member.offset + before, length).decode("latin-1")
+    return head[len(_MAGIC)], text, before + length

@@ -1,4 +1,4 @@
-"""Files that name tensors without pickles, and their changes: HDF5, Flax's msgpack, MindSpore's."""
+"""Files that name tensors without pickles: HDF5, Keras' archives of it, Flax's, MindSpore's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import msgpack
 import numpy as np
 
 from fuzz.differential.pickles import changed_bytes
+from tests.converters.checkpoint.keras_files import functional, hdf5, keras
+from tests.converters.checkpoint.keras_files import layer as layer_of
 from tests.converters.checkpoint.mindspore_files import entry, number, run, tensor
 from tests.converters.checkpoint.test_hdf5 import layer, model
 from tests.converters.checkpoint.test_msgpack import chunked, packed
@@ -68,6 +70,25 @@ def hdf5_files() -> list[bytes]:
         return buffer.getvalue()
 
     return [written(fill, v) for fill in (model, whole, third) for v in ("earliest", "latest")]
+
+
+def keras_files() -> list[bytes]:
+    """Archives of two networks with the same layers, of one in another, and of a subclass."""
+    layers = [layer_of("InputLayer", "in"), layer_of("Conv2D", "z"), layer_of("Conv2D", "y")]
+    plain = functional(*layers, layer_of("BatchNormalization", "n"), layer_of("Dense", "head"))
+    nested = functional(layers[1], functional(*layers[1:], name="inner"), layer_of("Own", "o"))
+    subclass = layer_of("RegNet", "net", depths=[1, 2])
+    files = []
+    for sign in (1, -1):
+        array = sign * np.arange(1, 7, dtype=np.float32)
+        places = ("conv2d/vars/0", "conv2d_1/vars/0", "conv2d_1/vars/1", "dense/vars/0")
+        flat = {f"layers/{place}": array * at for at, place in enumerate(places, 1)}
+        flat |= {f"layers/batch_normalization/vars/{at}": array[at:] for at in range(4)}
+        deep = {f"layers/{within}{places[0]}": array for within in ("", "functional/layers/")}
+        own = {f"{name}/vars/0": array for name in ("layers/own", "stem/conv", "optimizer")}
+        for config, arrays in ((plain, flat), (nested, deep | own), (subclass, own | flat)):
+            files.append(keras(config, hdf5(arrays)))
+    return files
 
 
 def changed_hdf5(files: list[bytes], rng: Random) -> bytes:

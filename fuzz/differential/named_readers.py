@@ -1,13 +1,16 @@
 """What their own libraries find in HDF5, Flax's msgpack and MindSpore's protobuf.
 
 Of frameworks that are not installed beside ours their lines are repeated: Keras 2.15
-``saving/legacy/hdf5_format.py``, Flax 0.8.5 ``serialization.py``, MindSpore 2.10
-``train/serialization.py``.
+``saving/legacy/hdf5_format.py``, Keras 3.15 ``saving/saving_lib.py``, Flax 0.8.5
+``serialization.py``, MindSpore 2.10 ``train/serialization.py``.
 """
 
 from __future__ import annotations
 
-import signal
+import io
+import json
+import re
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -15,20 +18,23 @@ import ml_dtypes
 import msgpack
 import numpy as np
 
-from converters.checkpoint.hdf5_child import described
-from converters.checkpoint.source_file import Found
 from fuzz.differential.reading import UNREAD, Leaf, Reading, taken_apart, tensor
 from tests.converters.checkpoint.mindspore_files import theirs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _CHUNKED = "__msgpack_chunked_array__"
+_BEFORE_2_13 = "_layer_checkpoint_dependencies."
 _DEEPEST = 40
 _CHECKSUM = 17  # bytes
-_SECONDS = 3.0  # of processor time
+_LEAVES = {
+    "conv2d": ("kernel", "bias"),
+    "dense": ("kernel", "bias"),
+    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+}
 
 _TYPES = {
     "Bool": "bool", "UInt8": "uint8", "Int8": "int8", "UInt16": "uint16", "Int16": "int16",
@@ -142,14 +148,42 @@ def _visit(group: h5py.Group, path: str, model: str, layer: str | None, found: A
         found[inside.removesuffix(":0").replace("/", ".")] = member[()]
 
 
-def answer(path: Path) -> Any:
-    """What our own process would say of a file of HDF5; it is run here, since it may die of it.
+def keras(path: Path) -> Reading:
+    """As Keras 3: layers by their classes, in the order in which the description lists them."""
+    with zipfile.ZipFile(path) as archive:
+        text, weights = archive.read("config.json").decode(), archive.read("model.weights.h5")
+    found: dict[str, Any] = {}
+    with h5py.File(io.BytesIO(weights)) as root:
+        _visit(root, "", "", None, found)
+    layers = dict(_layers(json.loads(text), "", ""))
+    named = {_of_layer(name, layers): array for name, array in found.items()}
+    return taken_apart(named, leaf_of) | {"config.json": ["plain", text]}
 
-    libhdf5 runs in circles in some files, of which the process is ended, as our own is.
-    """
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_PROF, _SECONDS)
-    try:
-        return described(Found(path.name, path.read_bytes()))
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+
+def _layers(network: Any, path: str, place: str) -> Iterator[tuple[str, str]]:
+    """The groups of layers, and their names behind those of the networks that they are in."""
+    config = network.get("config") if isinstance(network, dict) else None
+    listed = config.get("layers") if isinstance(config, dict) else None
+    used: dict[str, int] = {}
+    for layer in listed if isinstance(listed, list) else ():
+        if not isinstance(layer, dict):
+            continue
+        words = re.sub(r"\W+", "", str(layer.get("class_name")))
+        kind = re.sub(r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", words).lower()
+        used[kind] = used.get(kind, -1) + 1
+        group = f"{path}layers.{kind}" + (f"_{used[kind]}" if used[kind] else "")
+        own = layer.get("config")
+        if isinstance(own, dict) and isinstance(own.get("name"), str):
+            yield group, place + own["name"]
+            yield from _layers(layer, f"{group}.", f"{place}{own['name']}.")
+
+
+def _of_layer(name: str, layers: Mapping[str, str]) -> str:
+    """A dataset's name, with that of its layer and its own in the place of numbers."""
+    group, variables, index = name.replace(_BEFORE_2_13, "layers.").rpartition(".vars.")
+    kind = re.fullmatch(r"(?:.*\.)?layers\.([a-z0-9_]+?)(?:_[0-9]+)?", group)
+    if not variables or kind is None or not re.fullmatch("[0-9]", index):
+        return name
+    leaves = _LEAVES.get(kind[1], ())
+    leaf = leaves[int(index)] if int(index) < len(leaves) else index
+    return f"{layers.get(group) or group}.{leaf}"

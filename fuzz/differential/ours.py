@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
+from unittest import mock
 
 from converters.checkpoint import (
     Checkpoint,
     Opaque,
     Storage,
     StoredTensor,
+    hdf5_container,
     open_any,
     open_checkpoint,
 )
-from converters.checkpoint.hdf5_container import taken
 from converters.checkpoint.pickle_globals import BUILT, VALUES, qualified_name
 from converters.checkpoint.security import inspect_security
-from converters.checkpoint.source_file import SourceFile
 from fuzz.differential.named_readers import flattened
 from fuzz.differential.reading import UNREAD, Leaf, Reading, taken_apart, tensor
+from tests.converters.checkpoint.keras_files import asked_here
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_SECONDS = 3.0  # of processor time
 
 
 def checkpoint(path: Path) -> Reading:
@@ -36,28 +40,30 @@ def checkpoint(path: Path) -> Reading:
         return reading
 
 
-def named(path: Path, answer: object = None) -> Reading:
+def named(path: Path) -> Reading:
     """What is read of a file that names tensors without pickles, by their names with all levels.
-
-    Args:
-        path: It.
-        answer: Of a file of HDF5, what the process said in which h5py reads.
 
     Raises:
         ConversionError: It is refused.
     """
-    if answer is None:
-        with open_checkpoint(path) as opened:
-            return _named(opened)
-    with SourceFile(path) as file:
-        tree = taken(file, {"tensors": answer}, Storage(path, 0, file.size, None, ""))
-    with SourceFile(path) as file, Checkpoint(path, "hdf5", tree, file) as opened:
-        return _named(opened)
+    with open_checkpoint(path) as opened:
+        tree = flattened(opened.tree) if isinstance(opened.tree, dict) else opened.tree
+        reading = taken_apart(tree, lambda value: _leaf(opened, value))
+        return reading | {name: ["plain", text] for name, text in opened.metadata.items()}
 
 
-def _named(opened: Checkpoint) -> Reading:
-    tree = flattened(opened.tree) if isinstance(opened.tree, dict) else opened.tree
-    return taken_apart(tree, lambda value: _leaf(opened, value))
+def named_here(path: Path) -> Reading:
+    """Likewise, with HDF5 taken to pieces in this process, which may die of it.
+
+    libhdf5 runs in circles in some files, of which the process is ended, as our own is.
+    """
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS)
+    try:
+        with mock.patch.object(hdf5_container, "_asked", asked_here):
+            return named(path)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _leaf(opened: Checkpoint, value: object) -> Leaf | None:

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import ConversionError
+from converters.checkpoint.hdf5_container import HDF5_START
+from converters.errors import ConversionError, InputError, StorageError, UnsafeInputError
 from converters.parity.contents.pt2 import read_pt2
 from converters.parity.contents.torchscript import read_torchscript
 from fuzz.differential import (
     archives,
+    array_changes,
     distributed_changes,
+    json_changes,
     legacy_changes,
     named_changes,
     ours,
@@ -42,9 +45,15 @@ BY_DESIGN = (
     "not enough values to unpack (expected 5, got 4)",  # a legacy file without a word on views
     "'utf-8' codec can't decode",  # text of Python 2, which torch reads with encoding="latin1"
     "__init__() missing ",  # a class that is called, where pickle makes objects without it
+    "NotImplementedError: zip file version",  # which zipfile has not, and nobody else cares about
     "Weights only load failed",  # an object, or an instruction, that the other readers take
 )
 """Parts of the words in which other readers refuse what we may read."""
+
+_BY_LIBHDF5 = ("hdf5", "keras")
+"""Kinds that we read in a process of its own."""
+
+_REFUSALS = tuple(f"{error.__name__}:" for error in (InputError, StorageError, UnsafeInputError))
 
 _CHANGES = (1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 7)
 """How many changes a file gets."""
@@ -82,6 +91,12 @@ def _edit(name: bytes, content: bytes, rng: Random) -> bytes:
     lower = name.lower()
     if lower.endswith((b".pkl", b".pt")) and rng.randrange(8):
         return pickles.change(content, rng)
+    if lower.endswith(b".h5") and content.startswith(HDF5_START):
+        return named_changes.changed_hdf5([content], rng)
+    if lower.endswith(b".npy"):
+        return array_changes.changed(content, rng)
+    if lower.endswith(b".json") and rng.randrange(4):
+        return json_changes.changed(content, rng)
     if lower.endswith((b".py", b".json", b"version", b"byteorder", b"archive_format")):
         digits = [at for at, byte in enumerate(content) if 0x30 <= byte <= 0x39]  # noqa: PLR2004
         if digits and rng.randrange(3):
@@ -148,6 +163,14 @@ def _reading(read: Callable[[], Reading]) -> tuple[Reading | None, Finding | Non
         return None, Finding("error", f"{type(error).__name__}: {str(error)[:300]}")
 
 
+def _said(answer: dict[str, Any] | None) -> tuple[Reading | None, Finding | None]:
+    """What we read in the other process; None if we refuse, or it died as our own would."""
+    if answer is None or answer["readings"]:
+        return answer and answer["readings"]["ours"], None
+    (why,) = answer["refusals"].values()
+    return None, None if why.startswith(_REFUSALS) else Finding("error", why)
+
+
 def _compared(
     reading: Reading | None, finding: Finding | None, answer: dict[str, Any] | None
 ) -> tuple[Finding | None, bool, bool]:
@@ -184,13 +207,10 @@ def _checkpoints(kind: str) -> Callable[[Path, Library], tuple[Finding | None, b
 
 def _named(kind: str) -> Callable[[Path, Library], tuple[Finding | None, bool, bool]]:
     def judge(path: Path, library: Library) -> tuple[Finding | None, bool, bool]:
-        said = None
-        if kind == "hdf5":
-            answer = library.read("hdf5-answer", path)
-            if answer is None or not answer["readings"]:
-                return None, False, False
-            said = answer["readings"]["ours"]
-        reading, finding = _reading(lambda: ours.named(path, said))
+        if kind in _BY_LIBHDF5:
+            reading, finding = _said(library.read("ours", path))
+        else:
+            reading, finding = _reading(lambda: ours.named(path))
         if reading is None and finding is None:
             return None, False, False
         return _compared(reading, finding, library.read(kind, path))
@@ -325,9 +345,30 @@ def _safetensors_target(_: Path, name: str) -> Target:
     )
 
 
+def _numpy_target(_: Path, name: str) -> Target:
+    """Archives of arrays, of which mostly the arrays are changed; and single ones."""
+    files = array_changes.files()
+    archive = _archive_maker(files[:-1])
+
+    def make(rng: Random) -> bytes:
+        if rng.randrange(20) == 0:
+            return array_changes.changed(files[-1], rng)
+        if rng.randrange(3) == 0:
+            return archive(rng)
+        parts = archives.parsed(rng.choice(files[:-1]))
+        members = [part for part in parts if isinstance(part, archives.Local)]
+        for member in rng.sample(members, rng.choice((1, 1, 1, 2))):
+            member.content = array_changes.changed(member.content, rng)
+        return archives.written(parts)
+
+    return Target(make, _checkpoints(name))
+
+
 def _named_target(_: Path, name: str) -> Target:
     make: Callable[[Random], bytes]
-    if name == "hdf5":
+    if name == "keras":
+        make = _archive_maker(named_changes.keras_files())
+    elif name == "hdf5":
         make = partial(named_changes.changed_hdf5, named_changes.hdf5_files())
     elif name == "msgpack":
         make = partial(named_changes.changed_msgpack, named_changes.msgpack_files())
@@ -358,7 +399,9 @@ _MAKERS: dict[str, Callable[[Path, str], Target]] = {
     "torchscript": _artefact_target,
     "pt2": _artefact_target,
     "distributed": _distributed_target,
+    "numpy": _numpy_target,
     "hdf5": _named_target,
+    "keras": _named_target,
     "msgpack": _named_target,
     "mindspore": _named_target,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from fuzz.differential import named_readers
+from fuzz.differential import named_readers, ours
 from fuzz.differential.reading import (
     MAX_DEPTH,
     UNREAD,
@@ -199,6 +200,17 @@ def _pickled(path: Path, named: set[str]) -> Reading:
         return taken_apart(reader.load(), _leaf)
 
 
+def _numpy(path: Path) -> Reading:
+    """As `numpy.load` reads arrays that have names; one that it refuses may be no tensor to us."""
+    tree: dict[str, Any] = {}
+    loaded: Any = np.load(path, allow_pickle=False)
+    for name in loaded.files:
+        tree[name.replace("/", ".")] = Note()
+        with suppress(Exception):
+            tree[name.replace("/", ".")] = loaded[name]
+    return taken_apart(tree, _leaf)
+
+
 def _safetensors(path: Path) -> Reading:
     with safe_open(path, "pt") as file:
         reading = {path_of(name): _tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
@@ -285,8 +297,8 @@ def read(kind: str, path: Path) -> dict[str, Any]:
 
     Args:
         kind: ``torch``, ``zip`` (which is mapped too), ``arrays``, ``safetensors``,
-            ``torchscript``, ``pt2``, ``hdf5``, ``msgpack``, ``mindspore`` or ``distributed``; or
-            ``hdf5-answer``, which is our own.
+            ``numpy``, ``torchscript``, ``pt2``, ``hdf5``, ``keras``, ``msgpack``, ``mindspore`` or
+            ``distributed``; or ``ours``, which reads HDF5 and Keras' archives as we do.
         path: The file, or the folder.
 
     Returns:
@@ -302,7 +314,9 @@ def read(kind: str, path: Path) -> dict[str, Any]:
         "pt2": {"torch.export.load": _exported},
         "distributed": {"dcp_to_torch": partial(_distributed, named=named)},
         "hdf5": {"h5py": named_readers.hdf5},
-        "hdf5-answer": {"ours": named_readers.answer},
+        "keras": {"zipfile and h5py": named_readers.keras},
+        "ours": {"ours": ours.named_here},
+        "numpy": {"numpy.load": _numpy},
         "msgpack": {"flax": named_readers.flax},
         "mindspore": {"mindspore": named_readers.mindspore},
     }

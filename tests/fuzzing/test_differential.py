@@ -345,6 +345,8 @@ QUICK = {
     "safetensors": 2000,
     "torchscript": 50,
     "hdf5": 200,
+    "keras": 200,
+    "numpy": 600,
     "distributed": 200,
     "msgpack": 500,
     "mindspore": 1000,

@@ -28,13 +28,14 @@ REAL = RECORDED / "keras" / "y.keras"
 Arrays = dict[str, np.ndarray]
 
 
+def asked_here(file: SourceFile, start: int, size: int) -> object:
+    """What the process would say in which h5py reads; without one."""
+    return {"tensors": described(FilePart(file, start, size, file.name))}
+
+
 def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let HDF5 files be taken to pieces in this process, which starts no other for each."""
-
-    def asked(file: SourceFile, start: int, size: int) -> object:
-        return {"tensors": described(FilePart(file, start, size, file.name))}
-
-    monkeypatch.setattr(hdf5_container, "_asked", asked)
+    monkeypatch.setattr(hdf5_container, "_asked", asked_here)
 
 
 def entries(path: Path = REAL) -> dict[str, bytes]:

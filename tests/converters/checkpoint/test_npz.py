@@ -149,6 +149,11 @@ DAMAGED = {
     "a long text": PLAIN[:8] + b"\xf6\x1f" + PLAIN[10:127].ljust(8182) + PLAIN[128:],
     "another shape": PLAIN.replace(b"(2, 3, 4)", b"(2, 3, 5)"),
     "no shape": PLAIN.replace(b"(2, 3, 4)", b"(2, 3, x)"),
+    "a number in the place of a shape": PLAIN.replace(b"(2, 3, 4)", b"(24)     "),
+    "a size that begins with a zero": PLAIN.replace(b"(2, 3, 4)", b"(2, 03,4)"),
+    "a size of Python 2 in a later version": member(CUBE, (3, 0)).replace(
+        b"(2, 3, 4), }", b"(2L,3,4), } "
+    ),
     "a negative size": PLAIN.replace(b"(2, 3, 4)", b"(2, -3,4)"),
     "too large": PLAIN.replace(b"(2, 3, 4), }          ", b"(9223372036854775808,)"),
     "an expression": PLAIN.replace(b"(2, 3, 4)", b"open('a')"),
@@ -176,6 +181,15 @@ def test_names_that_are_the_same_with_dots_are_refused(tmp_path: Path) -> None:
     path = of_members(tmp_path, {"a/b.npy": PLAIN, "a.b.npy": PLAIN})
 
     assert "has two arrays called 'a.b'" in refused(path, UnsafeInputError)
+
+
+def test_a_name_by_which_numpy_finds_another_array_is_refused(tmp_path: Path) -> None:
+    arrays: dict[str, Any] = {"a": CUBE, "a.npy": -CUBE}
+    path = saved(tmp_path, **arrays)
+
+    with np.load(path) as theirs:
+        assert np.array_equal(theirs["a.npy"], CUBE)
+    assert "has two arrays called 'a.npy'" in refused(path, UnsafeInputError)
 
 
 def test_an_archive_of_other_things_too_is_none_of_arrays(tmp_path: Path) -> None:
