@@ -143,8 +143,9 @@ class Format:
             other, and are staged and recorded together.
         options: Keys of :data:`SPELLED` that ``export`` heeds.
         precision: In which it computes.
-        extra: The extra of this project, called like the package, that it is written and run with;
-            None if nothing further is needed.
+        extra: The extra of this project that it is written and run with; None if nothing further is
+            needed.
+        package: What this extra is for, as it is imported; None if it is called like the extra.
         details: What ``conversion.json`` records of the file beside its digest, if anything.
         details_in_words: The same for people.
         may_equal: Another format whose file may have the very same bytes, and be the same file.
@@ -164,10 +165,16 @@ class Format:
     options: frozenset[str] = frozenset()
     precision: str = "float32"
     extra: str | None = None
+    package: str | None = None
     details: Callable[[Path], dict[str, Any]] | None = None
     details_in_words: Callable[[Mapping[str, Any]], str] | None = None
     may_equal: str | None = None
     language: str = "python"
+
+    @property
+    def needs(self) -> tuple[str, str] | None:
+        """The package that must be there, as it is imported, and the extra that brings it."""
+        return (self.package or self.extra, self.extra) if self.extra else None
 
     @property
     def companion_names(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from converters.errors import InputError, require_extra
 from converters.formats.aotinductor import AOTINDUCTOR
 from converters.formats.executorch import EXECUTORCH
 from converters.formats.format import SPELLED
+from converters.formats.litert.formats import LITERT
 from converters.formats.ncnn import NCNN
 from converters.formats.onnx.formats import (
     ONNX,
@@ -44,6 +45,7 @@ FORMATS: dict[str, Format] = {
         OPENVINO,
         EXECUTORCH,
         NCNN,
+        LITERT,
     )
 }
 """Each format under its name on the command line, in the order in which they are shown."""
@@ -135,8 +137,8 @@ def require_writable(formats: Sequence[str], options: ExportOptions) -> None:
             f"{', '.join(formats) or 'no format'} is asked for; leave it out or choose another "
             "--format."
         )
-    for extra in filter(None, (FORMATS[name].extra for name in formats)):
-        require_extra(extra, extra)
+    for needs in filter(None, (FORMATS[name].needs for name in formats)):
+        require_extra(*needs)
 
 
 def named_formats(texts: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 
 ORACLES = (
+    "ai_edge_litert.interpreter",
     "classy_vision.models",
     "fairscale.nn",
     "mmpretrain.models",

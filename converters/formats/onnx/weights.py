@@ -93,7 +93,7 @@ def _folded_kernel(
     folder: ConvertedFolder, slot: Slot, norm: Norm, element: Element
 ) -> NDArray[np.floating]:
     kernel = _readable(folder, slot)
-    scale = _affine(folder, norm)[0].reshape(-1, 1, 1, 1)
+    scale = affine(folder, norm)[0].reshape(-1, 1, 1, 1)
     # Multiplied in float64 and rounded by a buffer of some thousand elements: no float64 copy.
     folded = np.empty(kernel.shape, element)
     np.multiply(kernel, scale, out=folded, dtype=np.float64, casting="same_kind")
@@ -101,10 +101,10 @@ def _folded_kernel(
 
 
 def _folded_bias(folder: ConvertedFolder, norm: Norm) -> NDArray[np.float64]:
-    return _affine(folder, norm)[1]
+    return affine(folder, norm)[1]
 
 
-def _affine(folder: ConvertedFolder, norm: Norm) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def affine(folder: ConvertedFolder, norm: Norm) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What a batch norm multiplies each channel by, and what it then adds."""
     gamma, beta, mean, variance = (
         _readable(folder, slot).astype(np.float64) for slot in norm.slots if not slot.is_counter

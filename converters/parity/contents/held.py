@@ -13,13 +13,14 @@ import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from regnet.files.dtypes import COMPUTED
+import numpy as np
+
+from regnet.files.dtypes import COMPUTED, item_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from regnet.files.dtypes import DType
@@ -37,6 +38,7 @@ class HeldTensor:
         fault: What is wrong with the way it is held, as a clause that follows its name; then the
             elements do not matter.
         steps: Of integers: what one is worth, for each index of the first axis; None for floats.
+        axes: Where each axis of the shape is in the data, if they lie in another order.
     """
 
     name: str
@@ -45,6 +47,18 @@ class HeldTensor:
     data: memoryview
     fault: str | None = None
     steps: NDArray[np.float32] | None = None
+    axes: tuple[int, ...] = ()
+
+    @property
+    def row_major(self) -> memoryview:
+        """The elements in the order of the shape; copied where they lie in another."""
+        if not self.axes:
+            return self.data
+        lying = [0] * len(self.axes)
+        for size, axis in zip(self.shape, self.axes, strict=True):
+            lying[axis] = size
+        array = np.frombuffer(self.data, f"V{item_size(self.dtype)}").reshape(lying)
+        return memoryview(array.transpose(self.axes).tobytes())
 
 
 @dataclass(frozen=True, slots=True)

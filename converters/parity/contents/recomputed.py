@@ -88,7 +88,7 @@ class Cast(Recomputed):
 
 @dataclass(frozen=True)
 class _Fold(Recomputed):
-    """A convolution and the batch norm behind it.
+    """A convolution and the batch norm behind it, or such a norm alone.
 
     Attributes:
         taken_in: The batch norm.
@@ -131,8 +131,20 @@ class FoldedKernel(_Fold):
         return self.stored(self.name + KERNEL)
 
 
+class NormScale(_Fold):
+    """What a batch norm that no convolution has taken in multiplies by."""
+
+    def exact(self, rows: slice) -> Float64:
+        """The slopes of some channels, (rows,)."""
+        return self.slope[rows]
+
+    def reach(self, rows: slice) -> Float64:
+        """Relative to the value, as in every product."""
+        return np.abs(self.exact(rows)) * self.relative
+
+
 class FoldedBias(_Fold):
-    """The bias of a convolution that has taken its batch norm in."""
+    """The bias of a convolution that has taken its batch norm in, or what a norm alone adds."""
 
     def exact(self, rows: slice) -> Float64:
         """The biases of some output channels, (rows,)."""

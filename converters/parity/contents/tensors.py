@@ -19,8 +19,8 @@ from converters.errors import in_words, printable
 from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
 from converters.formats.registry import FORMATS
 from converters.parity.contents.elements import compare_bits, compare_steps, compare_values
-from converters.parity.contents.recomputed import Cast, FoldedBias, FoldedKernel
-from regnet.architecture import COUNTER, KERNEL, Conv, folded
+from converters.parity.contents.recomputed import Cast, FoldedBias, FoldedKernel, NormScale
+from regnet.architecture import COUNTER, KERNEL, Conv, Norm, folded
 from regnet.files.dtypes import COMPUTED, DTYPES, item_size
 from regnet.files.late import imported
 
@@ -190,14 +190,14 @@ class _Audit:
         how = "differs from"
         if truth and tensor.steps is not None:
             how = "is not the nearest to"
-            integers = np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape)
+            integers = np.frombuffer(tensor.row_major, tensor.dtype).reshape(tensor.shape)
             difference = compare_steps(integers, tensor.steps, truth)
         elif fault := _misfit(tensor, dtype, precision):
             return fault
         elif truth:
-            difference = compare_values(tensor.data, tensor.shape, truth, precision)
+            difference = compare_values(tensor.row_major, tensor.shape, truth, precision)
         else:
-            difference = compare_bits(tensor.data, self._folder.array(tensor.name))
+            difference = compare_bits(tensor.row_major, self._folder.array(tensor.name))
         if difference.count:
             what = truth.what if truth else "the weights"
             return f"{how} {what} {difference.describe(tensor.shape)}"
@@ -234,7 +234,12 @@ def _expected(
         for operation in folded(folder.architecture.operations)
         if isinstance(operation, Conv) and operation.norm and operation.around in owners
     }
-    gone = {slot.name for norm in norms.values() for slot in norm.slots}
+    alone = {
+        operation.name: operation
+        for operation in folded(folder.architecture.operations)
+        if isinstance(operation, Norm) and operation.name in owners
+    }
+    gone = {slot.name for norm in (*norms.values(), *alone.values()) for slot in norm.slots}
     for name, shape in folder.architecture.shapes.items():
         owner = name.removesuffix(KERNEL)
         if owner != name and owner in norms:
@@ -243,6 +248,10 @@ def _expected(
             yield owner + FOLDED_BIAS, (shape[:1], FoldedBias(*fold))
         elif name not in gone and (contents.counters or not name.endswith(COUNTER)):
             yield name, (shape, None)
+    for owner, norm in alone.items():
+        fold, shape = (folder, owner, norm, contents.folded_in), norm.slots[0].shape
+        yield owner + FOLDED_WEIGHT, (shape, NormScale(*fold))
+        yield owner + FOLDED_BIAS, (shape, FoldedBias(*fold))
 
 
 def _digest_faults(

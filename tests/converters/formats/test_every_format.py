@@ -73,8 +73,8 @@ def slow_unless(quick: Collection[str], names: Iterable[str]) -> list[Any]:
 def require_pass(network: Network, kind: str, options: ExportOptions) -> None:
     """Export an artefact, judge it, and remove it, for the largest take gigabytes together."""
     form = FORMATS[kind]
-    if form.extra:
-        pytest.importorskip(form.extra)
+    if form.needs:
+        pytest.importorskip(form.needs[0])
     path = network.folder.path / form.file_name
     path.parent.mkdir(exist_ok=True)
     form.export(network.folder, path, options)

@@ -89,8 +89,8 @@ def test_an_artefact_of_another_configuration_is_caught(
     wrong.config.save_pretrained(wrong.path)
     wrong = ConvertedFolder(wrong.path)
     form = FORMATS[kind.partition(",")[0]]
-    if form.extra:
-        pytest.importorskip(form.extra)
+    if form.needs:
+        pytest.importorskip(form.needs[0])
     form.export(wrong, wrong.path / form.file_name, KINDS[kind])
 
     verdict = judged(network, form.name, wrong.path / form.file_name)

@@ -20,7 +20,7 @@ from converters.reports.card import usage_section
 if TYPE_CHECKING:
     from pathlib import Path
 
-RUN_HERE = ["onnx", "onnx-fp16", "torchscript", "pt2", "openvino", "ncnn"]
+RUN_HERE = ["onnx", "onnx-fp16", "torchscript", "pt2", "openvino", "ncnn", "litert"]
 IN_HALF = ("fp16", "ncnn")
 """In the names of files that their lines run in half the bytes."""
 
@@ -41,6 +41,8 @@ def first_output(outputs: Any) -> np.ndarray[Any, np.dtype[np.floating]]:
     """Whatever a runtime calls its outputs."""
     if hasattr(outputs, "logits"):
         return outputs.logits.detach().numpy()  # type: ignore[no-any-return]
+    if isinstance(outputs, dict):
+        return np.asarray(*outputs.values())
     return np.asarray(outputs.detach() if isinstance(outputs, torch.Tensor) else outputs[0])
 
 

@@ -1,0 +1,140 @@
+"""The LiteRT exporter: a graph, its weights, and the flatbuffer that holds both."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from converters.errors import DISTRIBUTION, InputError
+from converters.formats.format import DEFAULTS
+from converters.formats.litert import schema
+from converters.formats.litert.flatbuffer import Data, FlatBuffer
+from converters.formats.litert.graph import build_graph, folded_names
+from converters.formats.onnx.file import Weight
+from converters.formats.onnx.weights import affine, folded_weights
+from regnet.architecture import PIXELS, Norm, folded
+from regnet.files.dtypes import COMPUTED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from converters.folder.folder import ConvertedFolder
+    from converters.formats.format import ExportOptions
+    from converters.formats.litert.flatbuffer import Table
+    from converters.formats.litert.graph import Graph
+
+LARGEST = 2_000_000_000
+"""In bytes: distances in a flatbuffer are below 2**31, and this leaves a margin."""
+
+SIGNATURE = "serving_default"
+"""What TensorFlow calls the one function that a model has."""
+
+_CHANNELS_LAST = (0, 2, 3, 1)
+"""Axes of a kernel (out, in, height, width) as (out, height, width, in)."""
+
+
+def export_litert(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAULTS) -> None:
+    """Write the folder's network for LiteRT, in float32; two exports give the same bytes.
+
+    Input and outputs are those of :func:`converters.formats.litert.graph.build_graph`, under their
+    names in the signature ``serving_default``. Batch, height and width are open.
+
+    Raises:
+        InputError: Also if the network is beyond 2 GB.
+    """
+    graph = build_graph(
+        folder.config, classifier=folder.has_classifier, image_size=folder.image_size
+    )
+    file = FlatBuffer.of(_model(folder, graph), schema.IDENTIFIER)
+    if file.nbytes > LARGEST:
+        raise InputError(
+            f"{folder.path} is larger than the 2 GB that a .tflite file can be; export it as onnx."
+        )
+    file.write(path)
+
+
+def _model(folder: ConvertedFolder, graph: Graph) -> Table:
+    """The root of the file."""
+    held = {**_weights(folder), **{name: _small(each) for name, each in graph.constants.items()}}
+    read = (name for node in graph.nodes for name in (*node.inputs, node.output))
+    index = {name: place for place, name in enumerate(dict.fromkeys((PIXELS, *read)))}
+    kinds = list(dict.fromkeys(node.kind for node in graph.nodes))
+    tensors: list[Table] = []
+    buffers: list[Data | None] = [None]
+    for name in index:
+        if value := graph.values.get(name):
+            tensors.append(schema.tensor(name, value.shape, COMPUTED, 0, value.signature))
+        else:
+            shape, element, data = held[name]
+            tensors.append(schema.tensor(name, shape, element, len(buffers)))
+            buffers.append(data)
+    operators = [
+        schema.operator(
+            kinds.index(node.kind),
+            [index[name] for name in node.inputs],
+            index[node.output],
+            node.kind,
+            node.options,
+        )
+        for node in graph.nodes
+    ]
+    inputs, outputs = ({n: index[n] for n in names} for names in ((PIXELS,), folder.output_names))
+    network = schema.subgraph(
+        folder.config.model_type, tensors, [*inputs.values()], [*outputs.values()], operators
+    )
+    called = schema.signature(SIGNATURE, inputs, outputs)
+    return schema.model(kinds, network, buffers, _described(folder), called)
+
+
+class _Held(NamedTuple):
+    """A tensor whose elements lie in the file."""
+
+    shape: tuple[int, ...]
+    element: str
+    data: Data
+
+
+def _small(array: NDArray[Any]) -> _Held:
+    return _Held(array.shape, array.dtype.name, Data(array.nbytes, lambda: array))
+
+
+def _weights(folder: ConvertedFolder) -> dict[str, _Held]:
+    """Those of ONNX, kernels with channels last, and norms as a product and a sum."""
+    weights = {weight.name: _channels_last(weight) for weight in folded_weights(folder)}
+    for operation in folded(folder.architecture.operations):
+        if isinstance(operation, Norm):
+            for place, name in enumerate(folded_names(operation.name)):
+                compute = partial(_of_norm, folder, operation, place)
+                weight = Weight(name, operation.slots[0].shape, compute)
+                weights[name] = _channels_last(weight)
+    return weights
+
+
+def _of_norm(folder: ConvertedFolder, norm: Norm, place: int) -> NDArray[np.float64]:
+    """What a batch norm multiplies by, or adds."""
+    return affine(folder, norm)[place]
+
+
+def _channels_last(weight: Weight) -> _Held:
+    """A weight as LiteRT holds it: (out, in, height, width) as (out, height, width, in)."""
+    if len(weight.shape) != len(_CHANNELS_LAST):
+        return _Held(weight.shape, weight.element, Data(weight.nbytes, weight.computed))
+    shape = tuple(weight.shape[axis] for axis in _CHANNELS_LAST)
+
+    def compute() -> NDArray[np.floating]:
+        return np.ascontiguousarray(weight.computed().transpose(_CHANNELS_LAST))
+
+    return _Held(shape, weight.element, Data(weight.nbytes, compute))
+
+
+def _described(folder: ConvertedFolder) -> str:
+    """For people."""
+    outputs = "logits" if folder.has_classifier else "features"
+    return (
+        f"{folder.config.architecture_name(classifier=folder.has_classifier)}: RGB image, "
+        f"normalised, (batch, height, width, channels), to {outputs}; written by {DISTRIBUTION}"
+    )

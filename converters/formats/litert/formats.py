@@ -1,0 +1,27 @@
+"""The formats that LiteRT runs.
+
+What writes and runs them is beside this file and imported when it is used.
+"""
+
+from __future__ import annotations
+
+from converters.formats.format import Format
+from regnet.files.late import lazily
+
+_LITERT = "converters.formats.litert"
+
+LITERT = Format(
+    name="litert",
+    title="LiteRT (TensorFlow Lite)",
+    file_name="model.tflite",
+    extra="litert",
+    package="ai_edge_litert",
+    export=lazily(f"{_LITERT}.export:export_litert"),
+    load=lazily(f"{_LITERT}.runtime:LiteRtRuntime"),
+    certificate="converters.parity.contents.litert.certificate:read_litert",
+    usage=(
+        "from ai_edge_litert.interpreter import Interpreter",
+        'run = Interpreter("{file}").get_signature_runner()',
+        "outputs = run(pixel_values=pixels.permute(0, 2, 3, 1).numpy())",
+    ),
+)

@@ -1,0 +1,143 @@
+"""What a ``.tflite`` file holds: constants, and operators that are held to the network's list.
+
+The graph is not compared with what is written, but read: every operator has to compute what the
+list of operations says at its place, and to read the tensor of its name. So the proof shares
+neither spelling nor code with the exporter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from converters.errors import printable
+from converters.parity.contents.held import Contents, HeldTensor
+from converters.parity.contents.litert.model import LiteRtModel
+from converters.parity.contents.litert.operations import read_operation
+from converters.parity.contents.litert.walk import Walk
+from regnet.architecture import PIXELS, Conv, Flatten, Linear, Pool, extents, folded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from converters.folder.folder import ConvertedFolder
+    from converters.parity.contents.litert.model import Tensor
+    from regnet.architecture import Operations
+
+    Shapes = dict[str, tuple[tuple[int, ...], int]]  # of each value, and how many axes are open
+
+_MOST_STEPS = 20
+"""Operators and tensors for each operation of the network; a group norm has most."""
+
+_KERNEL_AXES = (0, 3, 1, 2)
+"""Where (out, in, height, width) are in a kernel, which has channels last."""
+
+
+def read_litert(folder: ConvertedFolder, path: Path) -> Contents:
+    """Read which tensors a ``.tflite`` file holds, and what is computed with them.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If it is damaged.
+    """
+    operations = folded(folder.architecture.operations)
+    model = LiteRtModel.read(path, _MOST_STEPS * len(operations))
+    weights = [tensor for tensor in model.tensors if _may_be_weight(tensor)]
+    faults = [
+        *_tensor_faults(model),
+        *_order_faults(model),
+        *_caller_faults(folder, model),
+    ]
+    if not faults:
+        faults = list(_graph_faults(folder, model, operations))
+    return Contents(tuple(map(_held, weights)), faults=tuple(faults), graph_compared=True)
+
+
+def _may_be_weight(tensor: Tensor) -> bool:
+    """Whether it has a weight's name; other constants are known by what reads them."""
+    return tensor.data is not None and "." in tensor.name
+
+
+def _held(tensor: Tensor) -> HeldTensor:
+    """A weight with the axes that the folder's has."""
+    axes = _KERNEL_AXES if len(tensor.shape) == len(_KERNEL_AXES) else ()
+    shape = tuple(tensor.shape[axis] for axis in axes) or tensor.shape
+    data = memoryview(b"") if tensor.data is None else tensor.data
+    return HeldTensor(tensor.name, tensor.dtype, shape, data, tensor.fault, axes=axes)
+
+
+def _tensor_faults(model: LiteRtModel) -> Iterator[str]:
+    for tensor in model.tensors:
+        if tensor.fault and not _may_be_weight(tensor):
+            yield f"{printable(tensor.name)} {tensor.fault}"
+
+
+def _order_faults(model: LiteRtModel) -> Iterator[str]:
+    """Each value is computed once, before it is read, and nothing else is."""
+    ready = {index for index, tensor in enumerate(model.tensors) if tensor.data is not None}
+    if not ready.isdisjoint(model.inputs):
+        yield "an input is a constant"
+    ready.update(model.inputs)
+    for step in model.steps:
+        if len(step.outputs) != 1 or step.outputs[0] in ready:
+            yield "an operator makes what is there already"
+        if not ready.issuperset(step.inputs):
+            yield "an operator reads what is not there yet"
+        ready.update(step.outputs)
+
+
+def _caller_faults(folder: ConvertedFolder, model: LiteRtModel) -> Iterator[str]:
+    """Inputs and outputs, by their places and by the names of the signature."""
+    names = folder.output_names
+    for what, due, places, named in (
+        ("inputs", (PIXELS,), model.inputs, model.signature[0]),
+        ("outputs", names, model.outputs, model.signature[1]),
+    ):
+        if len(places) != len(due):
+            yield f"it has {len(places)} {what}"
+        elif named != dict(zip(due, places, strict=True)):
+            yield f"its signature names other {what}"
+
+
+def _graph_faults(
+    folder: ConvertedFolder, model: LiteRtModel, operations: Operations
+) -> Iterator[str]:
+    """Where the operators compute something else, each operation once."""
+    walk = Walk(model, dict(zip(folder.output_names, model.outputs, strict=True)))
+    shapes = _shapes(folder, operations)
+    count = 0
+    for operation in reversed(operations):
+        if found := walk.found.get(operation.output):  # else it is behind what is wrong already
+            try:
+                walk.shape(found.tensor, *shapes[operation.output], operation.name)
+                read_operation(walk, operation, found)
+            except ValueError as error:
+                count += 1
+                yield str(error)
+    if count:
+        return
+    (pixels,) = model.inputs
+    if walk.found[PIXELS].tensor != pixels:
+        yield f"the network does not begin with {PIXELS}"
+    walk.shape(pixels, *shapes[PIXELS], PIXELS)
+    for index, tensor in enumerate(model.tensors):
+        if index not in walk.met:
+            yield f"nothing needs {printable(tensor.name)}"
+
+
+def _shapes(folder: ConvertedFolder, operations: Operations) -> Shapes:
+    """The shape of each value for one image of the folder's size."""
+    side = folder.image_size
+    sizes = extents(operations, side)
+    shapes: Shapes = {PIXELS: ((1, side, side, folder.config.num_channels), 3)}
+    for operation in operations:
+        (*_, channels), open_axes = shapes[operation.inputs[0]]
+        if isinstance(operation, Conv | Linear):
+            channels = operation.slots[0].shape[0]
+        if isinstance(operation, Pool):
+            open_axes = 1
+        flat = isinstance(operation, Flatten | Linear)
+        size = sizes[operation.output]
+        shape = (1, channels) if flat else (1, size, size, channels)
+        shapes[operation.output] = shape, open_axes
+    return shapes
