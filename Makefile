@@ -46,7 +46,7 @@ help:
 	@echo "make audit       what the package index knows against the pinned versions"
 	@echo "make mutation    plant 2,000 faults in artefacts and count those the verdict finds"
 	@echo "make false-alarms  judge right artefacts of 2,000 random networks; goes on where it was"
-	@echo "make hostile     the 65 classes of hostile and broken files; writes docs/hostile-files.md"
+	@echo "make hostile     the 67 classes of hostile and broken files; writes docs/hostile-files.md"
 	@echo "make fuzz        two hours (FUZZ_MINUTES=120) of mutated inputs for all that reads files"
 	@echo "make faults      let system calls go wrong in every operation; writes docs/faults.md"
 	@echo "make load        1,000 checkpoints in one batch, on processes and on Ray"

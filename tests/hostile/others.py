@@ -59,21 +59,51 @@ def fickling_finds(path: str) -> str:
 
 
 def own_reads(path: str) -> str:
-    """What h5py, msgpack by Flax's lines, or protobuf by MindSpore's make of a file of theirs."""
+    """What the library of a file of HDF5, msgpack, MindSpore, ONNX, Keras or NumPy makes of it."""
     import resource
     from pathlib import Path
 
-    from converters.checkpoint.hdf5_container import HDF5_START
-    from converters.checkpoint.msgpack_container import looks_like_msgpack
-    from fuzz.differential import named_readers
-
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
-    content = Path(path).read_bytes()
-    reader = named_readers.flax if looks_like_msgpack(content) else named_readers.mindspore
-    if content.startswith(HDF5_START):
-        reader = named_readers.hdf5
-    reader(Path(path))
+    _OWN[int(Path(path).parent.name.split("_")[1])](path)
     return "loads"
+
+
+def _named(reader: str) -> Callable[[str], object]:
+    def read(path: str) -> object:
+        from pathlib import Path
+
+        from fuzz.differential import named_readers
+
+        return getattr(named_readers, reader)(Path(path))
+
+    return read
+
+
+def _checked(path: str) -> None:
+    import onnx
+
+    onnx.checker.check_model(onnx.load(path))
+
+
+def _arrays(path: str) -> None:
+    import numpy as np
+
+    loaded: Any = np.load(path, allow_pickle=False)
+    for name in loaded.files:
+        loaded[name]
+
+
+_OWN: dict[int, Callable[[str], object]] = {
+    60: _named("hdf5"),
+    61: _named("hdf5"),
+    62: _named("flax"),
+    63: _named("mindspore"),
+    64: _checked,
+    65: _checked,
+    66: _named("keras"),
+    67: _arrays,
+}
+"""By class; each reads a file, or raises."""
 
 
 OWN = "own"

@@ -1,4 +1,4 @@
-"""Run the 65 classes of hostile and broken files, print what each ends with, and write it down.
+"""Run the 67 classes of hostile and broken files, print what each ends with, and write it down.
 
 Run: make hostile, or python -m tests.hostile.table [--renew] [--scanners PYTHON]
 
@@ -21,7 +21,7 @@ import pytest
 from tests.hostile.others import OWN, TOOLS
 from tests.hostile.victim import Table, write_recorded
 
-CLASSES = 65
+CLASSES = 67
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "hostile-files.md"
 _HERE = Path(__file__).parent
@@ -32,8 +32,8 @@ CONTROL = "test_00_a_sound_file"
 LAST_OF_FILES = 35
 """Class with which those end whose fault is in the file itself."""
 
-OF_LIBRARIES = range(60, 64)
-"""Classes of HDF5, msgpack and MindSpore's protobuf, which have libraries of their own."""
+OF_LIBRARIES = range(60, 68)
+"""Classes of files that have libraries of their own, from HDF5 to NumPy's archives."""
 
 Answers = dict[str, dict[str, list[str]]]
 _SECONDS = 300
@@ -134,7 +134,7 @@ def _ask(python: str | Path, tool: str, files: list[str]) -> list[list[str]]:
 
 
 def own_libraries(by_test: dict[str, list[str]]) -> list[str]:
-    """What the libraries of HDF5, msgpack and protobuf make of their files, in Markdown."""
+    """What the libraries of such files make of them, in Markdown."""
     lines = ["| class | file | ours | the library |", "|---|---|---|---|"]
     for name, found in sorted(by_test.items()):
         _, number, words = name.split("_", 2)
@@ -166,7 +166,8 @@ def report(table: Table, said: Answers) -> int:
     """Print and write what a run found."""
     lines = [*rows(table), "", "## Who catches what", "", *comparison(table, said), ""]
     lines += [
-        "h5py, msgpack by Flax's lines and protobuf by MindSpore's read the files of theirs:",
+        "The libraries are h5py, msgpack by Flax's lines, protobuf by MindSpore's, onnx with its",
+        "checker, zipfile and h5py by Keras' lines, and NumPy:",
         "",
     ]
     lines += own_libraries(said[OWN])
