@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -60,10 +61,18 @@ def real_shapes(framework: str, name: str) -> Shapes:
 def transformers_shapes(framework: str, name: str) -> Shapes:
     """What transformers calls the tensors of the same network."""
     tensors = {key: stored(shape) for key, shape in real_shapes(framework, name).items()}
+    return shapes_of(json.dumps(architecture_of(tensors, KEYMAPS[framework], "a file")))
+
+
+@cache
+def shapes_of(architecture: str) -> Shapes:
+    """Names and shapes of transformers' network, built once for all frameworks that have it.
+
+    Args:
+        architecture: The fields of its configuration, in JSON.
+    """
     with torch.device("meta"):
-        network = TheirClassifier(
-            TheirConfig(**architecture_of(tensors, KEYMAPS[framework], "a file"))
-        )
+        network = TheirClassifier(TheirConfig(**json.loads(architecture)))
     return {key.removeprefix(BASE_PREFIX): tensor.shape for key, tensor in headers(network).items()}
 
 
