@@ -66,6 +66,12 @@ class Converted:
     def trunk(self) -> RegNetModel:
         return RegNetModel.from_pretrained(self.out)
 
+    def in_training(self, dtype: torch.dtype) -> RegNetForImageClassification:
+        """The classifier in training mode, with weights of its own."""
+        model = RegNetForImageClassification(self.config).to(dtype)
+        model.load_state_dict(self.classifier.state_dict())
+        return model.train()
+
     def decision(self, topic: str) -> tuple[str, str]:
         """Value and reason of the one decision on a topic."""
         (found,) = [d for d in self.record["decisions"] if d["topic"] == topic]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,15 @@ from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs
 from regnet.model import RegNetForImageClassification
 from regnet.wider import WIDER_TYPE
-from tests.converters.families.conversion import Converted, converted, noise, refusal, source_of
+from tests.converters.families.conversion import (
+    Converted,
+    converted,
+    difference,
+    noise,
+    refusal,
+    source_of,
+)
+from tests.converters.families.wrong_fields import unseen
 from tests.oracles.loaders import load
 from tests.oracles.statistics import randomise
 
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+NATIVE = (1, 3, 224, 224)
 SIZE = (2, 3, 97, 128)
 """An odd one, where strides meet the edge."""
 
@@ -66,10 +76,10 @@ class Pair:
     ours: Converted
 
 
-def trained(
+def saved(
     config: dict[str, Any], options: dict[str, Any], folder: Path, *, says: bool = True
-) -> Pair:
-    """Build, save as a training run does, and convert; without its configuration if not `says`."""
+) -> tuple[nn.Module, Path]:
+    """Build and save as a training run does; without its configuration if not `says`."""
     network = build(config)
     width = network(torch.zeros(1, 3, 64, 64)).shape[1]
     end = randomised(head("default_head", width, 7, **options))
@@ -79,8 +89,15 @@ def trained(
     if not says:
         del tree["input_args"]
     torch.save(tree, folder / "net.torch")
-    ours = converted(folder / "net.torch")
-    return Pair(network, folder / "net.torch", ours)
+    return network, folder / "net.torch"
+
+
+def trained(
+    config: dict[str, Any], options: dict[str, Any], folder: Path, *, says: bool = True
+) -> Pair:
+    """The same, converted."""
+    network, path = saved(config, options, folder, says=says)
+    return Pair(network, path, converted(path))
 
 
 def randomised(end: nn.Module) -> nn.Module:
@@ -100,8 +117,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @torch.inference_mode()
-def error(pair: Pair, dtype: torch.dtype = torch.float64) -> float:
-    pixels = noise(*SIZE).to(dtype)
+def error(pair: Pair, dtype: torch.dtype = torch.float64, size: tuple[int, ...] = SIZE) -> float:
+    pixels = noise(*size).to(dtype)
     pair.theirs.to(dtype)
     expected = pair.theirs(pixels)
     pair.theirs.float()
@@ -109,11 +126,29 @@ def error(pair: Pair, dtype: torch.dtype = torch.float64) -> float:
     return float((ours(pixels).logits - expected).abs().max() / expected.abs().max())
 
 
+@pytest.mark.parametrize("size", [NATIVE, SIZE], ids=["native", "odd"])
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_the_logits_are_those_of_classy_vision(
-    pair: Pair, dtype: torch.dtype, limit: float
+    pair: Pair, dtype: torch.dtype, limit: float, size: tuple[int, ...]
 ) -> None:
-    assert error(pair, dtype) < limit
+    assert error(pair, dtype, size) < limit
+
+
+@torch.no_grad()
+def test_batch_statistics_are_those_of_classy_vision(pair: Pair) -> None:
+    """In training mode, in which no running statistics hide what an image contributes."""
+    pixels = noise(*SIZE).double()
+    expected = deepcopy(pair.theirs).double().train()(pixels)
+
+    assert difference(pair.ours.in_training(torch.float64)(pixels).logits, expected) < 1e-12
+
+
+def test_each_field_wrong_on_purpose_is_refused_or_seen_in_the_logits(pair: Pair) -> None:
+    pixels = noise(*SIZE)
+    with torch.inference_mode():
+        theirs = pair.theirs(pixels)
+
+    assert unseen(pair.ours.classifier, pixels, theirs) == []
 
 
 def test_transformers_is_not_let_near_the_folder(pair: Pair) -> None:
