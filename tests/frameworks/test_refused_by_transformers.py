@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from regnet import RegNetConfig
-from regnet.config import WIDER_DEFAULTS, WIDER_TYPE
+from regnet.wider import WIDER_DEFAULTS, WIDER_TYPE
 from tests.converters.formats.random_folder import random_folder
 from tests.frameworks.doors import DOORS, answers
 from tests.frameworks.environments import ROOT
