@@ -9,7 +9,7 @@ from converters.errors import InputError, require_extra
 from converters.formats.aotinductor import AOTINDUCTOR
 from converters.formats.executorch import EXECUTORCH
 from converters.formats.format import SPELLED
-from converters.formats.litert.formats import LITERT
+from converters.formats.litert.formats import LITERT, LITERT_FP16
 from converters.formats.ncnn import NCNN
 from converters.formats.onnx.formats import (
     ONNX,
@@ -46,6 +46,7 @@ FORMATS: dict[str, Format] = {
         EXECUTORCH,
         NCNN,
         LITERT,
+        LITERT_FP16,
     )
 }
 """Each format under its name on the command line, in the order in which they are shown."""

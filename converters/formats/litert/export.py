@@ -11,13 +11,14 @@ from converters.errors import DISTRIBUTION, InputError
 from converters.formats.format import DEFAULTS
 from converters.formats.litert import schema
 from converters.formats.litert.flatbuffer import Data, FlatBuffer
-from converters.formats.litert.graph import build_graph, folded_names
+from converters.formats.litert.graph import build_graph, folded_names, widened
 from converters.formats.onnx.file import Weight
 from converters.formats.onnx.weights import affine, folded_weights
 from regnet.architecture import PIXELS, Norm, folded
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from converters.formats.format import ExportOptions
     from converters.formats.litert.flatbuffer import Table
     from converters.formats.litert.graph import Graph
+    from converters.formats.onnx.form import Element
 
 LARGEST = 2_000_000_000
 """In bytes: distances in a flatbuffer are below 2**31, and this leaves a margin."""
@@ -46,10 +48,26 @@ def export_litert(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAUL
     Raises:
         InputError: Also if the network is beyond 2 GB.
     """
+    _export(folder, path, "float32")
+
+
+def export_float16(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAULTS) -> None:
+    """Write the folder's network with weights in float16, which LiteRT makes float32 of; see above.
+
+    Raises:
+        InputError: Also if float16 cannot hold its weights.
+    """
+    _export(folder, path, "float16")
+
+
+def _export(folder: ConvertedFolder, path: Path, element: Element) -> None:
     graph = build_graph(
         folder.config, classifier=folder.has_classifier, image_size=folder.image_size
     )
-    file = FlatBuffer.of(_model(folder, graph), schema.IDENTIFIER)
+    weights = _weights(folder, element)
+    if element == "float16":
+        graph = widened(graph, {name: held.shape for name, held in weights.items()})
+    file = FlatBuffer.of(_model(folder, graph, weights), schema.IDENTIFIER)
     if file.nbytes > LARGEST:
         raise InputError(
             f"{folder.path} is larger than the 2 GB that a .tflite file can be; export it as onnx."
@@ -57,9 +75,9 @@ def export_litert(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAUL
     file.write(path)
 
 
-def _model(folder: ConvertedFolder, graph: Graph) -> Table:
+def _model(folder: ConvertedFolder, graph: Graph, weights: Mapping[str, _Held]) -> Table:
     """The root of the file."""
-    held = {**_weights(folder), **{name: _small(each) for name, each in graph.constants.items()}}
+    held = {**weights, **{name: _small(each) for name, each in graph.constants.items()}}
     read = (name for node in graph.nodes for name in (*node.inputs, node.output))
     index = {name: place for place, name in enumerate(dict.fromkeys((PIXELS, *read)))}
     kinds = list(dict.fromkeys(node.kind for node in graph.nodes))
@@ -102,14 +120,14 @@ def _small(array: NDArray[Any]) -> _Held:
     return _Held(array.shape, array.dtype.name, Data(array.nbytes, lambda: array))
 
 
-def _weights(folder: ConvertedFolder) -> dict[str, _Held]:
+def _weights(folder: ConvertedFolder, element: Element) -> dict[str, _Held]:
     """Those of ONNX, kernels with channels last, and norms as a product and a sum."""
-    weights = {weight.name: _channels_last(weight) for weight in folded_weights(folder)}
+    weights = {weight.name: _channels_last(weight) for weight in folded_weights(folder, element)}
     for operation in folded(folder.architecture.operations):
         if isinstance(operation, Norm):
             for place, name in enumerate(folded_names(operation.name)):
                 compute = partial(_of_norm, folder, operation, place)
-                weight = Weight(name, operation.slots[0].shape, compute)
+                weight = Weight(name, operation.slots[0].shape, compute, element)
                 weights[name] = _channels_last(weight)
     return weights
 

@@ -5,6 +5,8 @@ What writes and runs them is beside this file and imported when it is used.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from converters.formats.format import Format
 from regnet.files.late import lazily
 
@@ -24,4 +26,14 @@ LITERT = Format(
         'run = Interpreter("{file}").get_signature_runner()',
         "outputs = run(pixel_values=pixels.permute(0, 2, 3, 1).numpy())",
     ),
+)
+
+LITERT_FP16 = replace(
+    LITERT,
+    name="litert-fp16",
+    title="LiteRT with weights in float16",
+    file_name="model_fp16.tflite",
+    precision="float16",
+    export=lazily(f"{_LITERT}.export:export_float16"),
+    certificate="converters.parity.contents.litert.certificate:read_float16",
 )

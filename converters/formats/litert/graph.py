@@ -35,7 +35,7 @@ from regnet.architecture import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -50,6 +50,9 @@ _IN_GROUP = 3
 
 _MOST_OPEN, _BATCH_OPEN = 3, 1
 """How many axes of a feature map are open, and of what was pooled."""
+
+_WIDENED = ".float32"
+"""What follows the name of a weight in float16 in that of the same in float32."""
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 """Source: Klambauer et al., "Self-Normalizing Neural Networks", arXiv 1706.02515."""
@@ -129,6 +132,25 @@ def build_graph(config: RegNetConfig, *, classifier: bool, image_size: int) -> G
     for operation in operations:
         _SPELLINGS[type(operation)](writer, operation)
     return writer.graph
+
+
+def widened(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
+    """The graph with weights in float16: before one is read, an operator makes float32 of it.
+
+    Runtimes do that once, when they load the file.
+
+    Args:
+        graph: With weights in float32.
+        shapes: Of the weights, by name.
+    """
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        weights = [name for name in node.inputs if name in shapes]
+        nodes += (Node(schema.DEQUANTIZE_FLOAT16, (name,), name + _WIDENED) for name in weights)
+        inputs = tuple(name + _WIDENED * (name in shapes) for name in node.inputs)
+        nodes.append(replace(node, inputs=inputs))
+    values = {name + _WIDENED: Value(shape, 0) for name, shape in shapes.items()}
+    return replace(graph, nodes=nodes, values=graph.values | values)
 
 
 class _Writer:

@@ -6,15 +6,17 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from converters.errors import require_extra
 from converters.formats.memory import require_memory
 from converters.formats.runtime import ArtefactRuntime
+from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
 _COPIES = 3
@@ -22,6 +24,8 @@ _COPIES = 3
 
 _CHANNELS_LAST, _CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 _AXES_OF_MAPS = 4
+
+_REDUCED = ("int8", "float16")
 _STDERR = 2
 
 
@@ -33,6 +37,10 @@ class LiteRtRuntime(ArtefactRuntime):
     Args:
         reference: Whether to run the interpreter's reference kernels, written to be read instead of
             to be quick.
+
+    Attributes:
+        precision: The least precise type that a tensor has. Weights in float16 are made float32 of
+            when the file is opened, and computed with in that.
     """
 
     def __init__(
@@ -56,6 +64,9 @@ class LiteRtRuntime(ArtefactRuntime):
         (self._pixels,) = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
         self._output_names = tuple(output_names)
+        details = self._interpreter.get_tensor_details()
+        types = {np.dtype(each["dtype"]).name for each in details}
+        self.precision: str = next((kind for kind in _REDUCED if kind in types), COMPUTED)
         self._planned: tuple[int, ...] | None = None
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

@@ -60,6 +60,7 @@ ADD = Operator(0, options=11, activation=0)
 AVERAGE_POOL_2D = Operator(1, options=5, activation=5)
 CONV_2D = Operator(3, options=1, activation=3)
 GROUPED_CONV_2D = Operator(3, options=1, activation=3, version=6)
+DEQUANTIZE_FLOAT16 = Operator(6, options=38, version=3)
 FULLY_CONNECTED = Operator(9, options=8, activation=0)
 LOGISTIC = Operator(14)
 MUL = Operator(18, options=21, activation=0)
@@ -138,7 +139,7 @@ def tensor(
         buffer: Which buffer holds its elements; 0 if none does.
         signature: The same sizes with -1 for those that are open; None if none is.
     """
-    open_sizes = None if signature is None else _indices(signature)
+    open_sizes = None if signature in {None, tuple(shape)} else _indices(signature)
     return Table(
         (
             _indices(shape),

@@ -15,6 +15,7 @@ from converters.parity.contents.litert.model import LiteRtModel
 from converters.parity.contents.litert.operations import read_operation
 from converters.parity.contents.litert.walk import Walk
 from regnet.architecture import PIXELS, Conv, Flatten, Linear, Pool, extents, folded
+from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,15 @@ def read_litert(folder: ConvertedFolder, path: Path) -> Contents:
         OSError: If it cannot be opened.
         ValueError: If it is damaged.
     """
+    return _read(folder, path, COMPUTED)
+
+
+def read_float16(folder: ConvertedFolder, path: Path) -> Contents:
+    """The same of a file whose weights are float16."""
+    return _read(folder, path, "float16")
+
+
+def _read(folder: ConvertedFolder, path: Path, precision: str) -> Contents:
     operations = folded(folder.architecture.operations)
     model = LiteRtModel.read(path, _MOST_STEPS * len(operations))
     weights = [tensor for tensor in model.tensors if _may_be_weight(tensor)]
@@ -50,7 +60,8 @@ def read_litert(folder: ConvertedFolder, path: Path) -> Contents:
     ]
     if not faults:
         faults = list(_graph_faults(folder, model, operations))
-    return Contents(tuple(map(_held, weights)), faults=tuple(faults), graph_compared=True)
+    tensors = tuple(map(_held, weights))
+    return Contents(tensors, faults=tuple(faults), precision=precision, graph_compared=True)
 
 
 def _may_be_weight(tensor: Tensor) -> bool:

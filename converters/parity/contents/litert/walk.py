@@ -26,6 +26,7 @@ class Code(IntEnum):
     ADD = 0
     AVERAGE_POOL_2D = 1
     CONV_2D = 3
+    DEQUANTIZE = 6
     FULLY_CONNECTED = 9
     LOGISTIC = 14
     MUL = 18
@@ -151,6 +152,8 @@ class Walk:
         Raises:
             OtherOperatorError: If it has another, or is no constant.
         """
+        if self.makes(tensor, Code.DEQUANTIZE):  # from float16
+            (tensor,) = self.step(tensor, Code.DEQUANTIZE, name).inputs
         held = self.model.tensors[tensor]
         if held.name != name or held.data is None:
             raise OtherOperatorError(f"{printable(held.name)} is read where {name} belongs")

@@ -351,3 +351,20 @@ def test_the_file_of_another_folder_fails(
 ) -> None:
     path = shutil.copy(folders["same padding"].path / "model.tflite", tmp_path / "model.tflite")
     assert certify(folders["Y"], "litert", path).wrong
+
+
+def test_weights_in_float16_are_proven_and_neither_file_is_taken_for_the_other(
+    folders: dict[str, ConvertedFolder], tmp_path: Path
+) -> None:
+    for name in ("Y", "V, averaged shortcut"):
+        folder = folders[name]
+        half, single = tmp_path / "model_fp16.tflite", folder.path / "model.tflite"
+        FORMATS["litert-fp16"].export(folder, half, ExportOptions())
+        assert certify(folder, "litert-fp16", half).wrong == ()
+        assert half.stat().st_size < single.stat().st_size
+        assert "is float16 where float32 belongs" in certify(folder, "litert", half).wrong[0]
+        assert "float16 belongs" in certify(folder, "litert-fp16", single).wrong[0]
+        file = Opened(half)
+        file.data(f"{BLOCK}.layer.1.folded_bias", "<u2")[3] ^= 1
+        (wrong,) = certify(folder, "litert-fp16", file.saved(half)).wrong
+        assert f"{BLOCK}.layer.1.folded_bias differs" in wrong
