@@ -139,7 +139,7 @@ def verify_command(
     if "-" not in map(str, (junit, markdown, html)):  # else stdout is the report's
         _print(findings, locations, output)
     write_reports(findings, junit=junit, markdown=markdown, html=html)
-    findings.require_pass(f"{folder} is not to be trusted")
+    findings.require_pass(f"{findings.wrong_with(str(folder))} not to be trusted")
     if strict and findings.report.not_run:
         raise StorageError(
             f"{folder} passes as far as it was judged, but {'; '.join(findings.report.not_run)}; "

@@ -22,11 +22,13 @@ class Report:
         verdicts: One for the golden vectors, one for the weights, one for each artefact.
         changed_files: Files whose sha256 is not the one recorded when they were written.
         not_checked: What of the folder could not be checked, one clause each; none of it is wrong.
+        elsewhere: Artefacts among the verdicts' that lie elsewhere, and were judged by the folder.
     """
 
     verdicts: tuple[Verdict, ...]
     changed_files: tuple[str, ...] = ()
     not_checked: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
 
     @property
     def unchecked(self) -> tuple[str, ...]:
@@ -65,6 +67,12 @@ class Report:
             if not verdict.passed:
                 files.setdefault(verdict.failure, []).append(verdict.artefact)
         return changed + [f"{' and '.join(names)}, {reason}" for reason, names in files.items()]
+
+    @property
+    def failed_elsewhere(self) -> list[str]:
+        """Artefacts that lie elsewhere and do not pass, where all of the folder does; else none."""
+        failed = [verdict.artefact for verdict in self.verdicts if not verdict.passed]
+        return [] if self.changed_files or not set(failed) <= set(self.elsewhere) else failed
 
     def require_pass(self, outcome: str) -> None:
         """Do nothing if every verdict is pass.

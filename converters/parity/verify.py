@@ -130,9 +130,11 @@ def verify_folder(  # noqa: PLR0913 -- one argument per option
     present = artefacts_in(folder.path)
     report = verify_artefacts(folder, truth, present, progress, weights_sha256=digests, found=True)
     verdicts = [*_golden_verdict(folder, truth), *report.verdicts]
+    elsewhere: list[str] = []
     for path, name in zip(others, kinds, strict=True):
         progress.step(f"verifying {printable(path.name)}")
         shown = _told_apart(path, [verdict.artefact for verdict in verdicts])
+        elsewhere.append(shown)
         verdicts.append(judge_artefact(folder, truth, name, path, digests, found=True, shown=shown))
     not_checked = list(_not_checked(folder, record))
     if against is not None:
@@ -143,7 +145,7 @@ def verify_folder(  # noqa: PLR0913 -- one argument per option
             source_options = record.source_options
             not_checked.extend(_taken_over(source_options))
         verdicts.append(judge_source(folder, truth, against, source_options))
-    return Report(tuple(verdicts), changed, tuple(not_checked))
+    return Report(tuple(verdicts), changed, tuple(not_checked), tuple(elsewhere))
 
 
 def _told_apart(path: Path, names: Sequence[str]) -> str:

@@ -59,6 +59,15 @@ class Findings:
         """One clause for each thing that could not be checked, none of which is wrong."""
         return tuple(f"not checked: {clause}" for clause in self.report.unchecked)
 
+    def wrong_with(self, place: str) -> str:
+        """How a sentence begins on what is wrong: ``out is``, or ``other.onnx is``.
+
+        Args:
+            place: Where the folder is; named unless all that is wrong lies elsewhere.
+        """
+        names = [] if self.regressions else self.report.failed_elsewhere
+        return f"{' and '.join(names or [place])} {'are' if len(names) > 1 else 'is'}"
+
     @property
     def unsigned(self) -> tuple[str, ...]:
         """What is wrong with the signature, one clause each."""

@@ -414,6 +414,8 @@ def test_a_file_that_lies_elsewhere_is_judged_by_the_folder(
     assert [v.artefact for v in report.verdicts[-2:]] == ["model.onnx", "timm-x.onnx"]
     assert [v.outcome for v in report.verdicts[-2:]] == ["pass", "FAIL"]
     assert report.verdicts[-2].graph == PROVEN
+    assert report.elsewhere == ("model.onnx", "timm-x.onnx")
+    assert report.failed_elsewhere == ["timm-x.onnx"]
 
 
 @pytest.mark.parametrize(("source", "right"), [("torch-plain-y", True), ("timm-x", False)])

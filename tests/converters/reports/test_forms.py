@@ -263,6 +263,27 @@ def test_every_form_tells_no_run_from_a_pass(
     assert caught.value.exit_status == 1
 
 
+def test_a_sentence_names_what_is_wrong(passing: Findings, failing: Findings) -> None:
+    """The folder, unless nothing is wrong but files that lie elsewhere."""
+    wrong = next(v for v in failing.report.verdicts if not v.passed)
+    others = tuple(dataclasses.replace(wrong, artefact=name) for name in ("a.onnx", "b.onnx"))
+    elsewhere = dataclasses.replace(
+        passing.report, verdicts=(*passing.report.verdicts, *others), elsewhere=("a.onnx", "b.onnx")
+    )
+
+    def named(findings: Findings, **changes: Any) -> str:
+        report = dataclasses.replace(findings.report, **changes)
+        return dataclasses.replace(findings, report=report).wrong_with("below/out")
+
+    both = dataclasses.replace(passing, report=elsewhere)
+    assert named(both) == "a.onnx and b.onnx are"
+    assert named(both, verdicts=elsewhere.verdicts[:-1]) == "a.onnx is"
+    assert named(both, elsewhere=("a.onnx",)) == "below/out is"
+    assert named(both, changed_files=("model.onnx",)) == "below/out is"
+    assert dataclasses.replace(both, regressions=("worse",)).wrong_with("out") == "out is"
+    assert named(failing) == "below/out is"
+
+
 def test_junit_states_the_ratios_as_properties_of_the_suite(passing: Findings) -> None:
     root = parsed(junit(passing))
     ratios = {p.get("name"): p.get("value") for p in root.findall("testsuite/properties/property")}
