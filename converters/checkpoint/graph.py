@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Number = int | float
 
+LABELS, PREPROCESSING = "id2label", "preprocessing"
+"""Keys of what this project's files state beside the network, as JSON: the names of classes, and
+the settings of the image processor."""
+
 
 @dataclass(frozen=True, slots=True)
 class Constant:

@@ -70,8 +70,8 @@ class Checkpoint(Closing):
         tree: What it holds, keys as saved and in their order; of safetensors, tensors by name, and
             of a module that was pickled whole its state dict.
         modules: The classes of such modules, by the keys that lead to each.
-        metadata: The text a safetensors header or an ONNX file carries beside its tensors, and of a
-            ``.keras`` archive its description; else empty.
+        metadata: The text that a safetensors header or an exported file carries beside its tensors,
+            and of a ``.keras`` archive its description; else empty.
         graph: The network of an exported file, which says what its tensors are for; else None.
         beside: What else lies beside it and says what it is.
         stamps: Of its files, in the order in which they were opened; see :class:`SourceFile`.
@@ -434,13 +434,13 @@ def _zip_checkpoint(file: SourceFile) -> Checkpoint:
     archive = ZipArchive(file)
     if is_pt2(archive.directory):
         contents = read_pt2(file, archive.directory)
-        checkpoint = Checkpoint(file.path, "pt2", contents.tree, file)
+        checkpoint = Checkpoint(file.path, "pt2", contents.tree, file, archive.stated())
         checkpoint.graph = contents.graph
         return checkpoint
     if not archive.is_script:
         return Checkpoint(file.path, "zip", read_archive(archive), file)
     graph, tensors = read_script(archive)
-    checkpoint = Checkpoint(file.path, "torchscript", tensors, file)
+    checkpoint = Checkpoint(file.path, "torchscript", tensors, file, archive.stated())
     checkpoint.graph = graph
     return checkpoint
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from converters.checkpoint.file_audit import SCRIPT, require_no_code_beside
+from converters.checkpoint.graph import LABELS, PREPROCESSING
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource, read_pickle
 from converters.checkpoint.source_file import Found, damaged
 from converters.checkpoint.values import Storage, Tree
@@ -52,6 +53,12 @@ _LAYOUT: dict[str, tuple[bytes, str]] = {
 }
 """Entries that torch reads before all others (``_load`` in torch/serialization.py, and
 caffe2/serialize/versions.h): what they may say, and what to say where they say something else."""
+
+EXTRA = "extra/"
+"""The folder of texts that torch.jit.save and torch.export.save keep for whoever saves."""
+
+_MAX_STATED = 5_000_000
+"""In bytes; the names of 21,000 classes take one million."""
 
 OF_CHECKPOINTS = ("data.pkl", "data/", *_LAYOUT, ".format_version", ".data/serialization_id")
 """The entries that torch.save writes: one pickle, the bytes of tensors, short texts."""
@@ -177,6 +184,21 @@ class ZipArchive:
         if wrong or entry.flags & ENCRYPTED:
             raise damaged(where, "is damaged or encrypted", "the file")
         return data
+
+    def stated(self) -> dict[str, str]:
+        """What torch's ``extra_files`` state of labels and images, by key; empty of most archives.
+
+        Raises:
+            InputError: As of :meth:`text`.
+        """
+        inside = {entry.inside for entry in self.directory.entries}
+        found: dict[str, str] = {}
+        for key in (LABELS, PREPROCESSING):
+            if EXTRA + key in inside:
+                self._folder = self.directory.require_one_folder()
+                text = self.text(EXTRA + key, _MAX_STATED)
+                found[key] = (text or b"").decode(errors="replace")
+        return found
 
     def require_known_layout(self) -> int:
         """Check what torch says of the archive in entries of its own, without which it reads none.

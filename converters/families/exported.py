@@ -1,7 +1,8 @@
 """Exported files of any kind as sources: read by the graph, whatever tensors are called.
 
 A graph says what the network computes, and seldom how its images are made: that is in the files of
-transformers or timm that exporters such as optimum leave beside it.
+transformers or timm that exporters such as optimum leave beside it, or in texts inside of it, where
+this project wrote it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import StoredTensor
+from converters.checkpoint.graph import LABELS, PREPROCESSING
 from converters.errors import InputError, first
 from converters.families.graph_network import network_of
 from converters.families.reading import choose_state, source_of
-from converters.families.source import Decision, StateDict
+from converters.families.source import Decision, EvalTransform, StateDict
 from converters.families.timm import with_folder as in_timm
 from converters.families.timm_config import TimmConfig
 from converters.families.transformers import with_folder as in_transformers
+from converters.families.words import not_understood
 from regnet.architecture import COUNTER
+from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +50,9 @@ def graph_state(checkpoint: Checkpoint) -> StateDict:
     return StateDict(checkpoint.container, (), "", tensors, order=tuple(tensors))
 
 
-def read_exported(found: Found, kind: str, version: str, how: str) -> Source:
+def read_exported(
+    found: Found, kind: str, version: str, how: str, stated: Mapping[str, str]
+) -> Source:
     """Read an exported file.
 
     Args:
@@ -54,6 +60,8 @@ def read_exported(found: Found, kind: str, version: str, how: str) -> Source:
         kind: What files of its kind are called.
         version: What its operators have a version of: ``opset`` in ONNX.
         how: In which manner it is read.
+        stated: Texts by key, such as this project writes of labels and images; what lies beside the
+            file goes before.
 
     Raises:
         InputError: If it is none of the kind that is asked for, its graph is no RegNet, or is
@@ -74,6 +82,8 @@ def read_exported(found: Found, kind: str, version: str, how: str) -> Source:
     )
     source = replace(source, filled=network.filled)
     source = in_timm(source, timm.folder) if timm else _in_transformers(source, found)
+    if not found.checkpoint.beside.config:
+        source = _as_stated(source, stated, f"the {kind} file's own metadata")
     value = f"proven, {len(graph.nodes)} nodes of {version} {graph.opset} are the network's"
     return source.decided(Decision("graph", f"{value} operations", how), *_folds(network))
 
@@ -94,6 +104,37 @@ def _in_transformers(source: Source, found: Found) -> Source:
                 f"with {computed}; the folder mixes two models."
             )
     return told
+
+
+def _as_stated(source: Source, stated: Mapping[str, str], where: str) -> Source:
+    """The source with what ``where`` states, as this project does, of labels and images."""
+    from regnet.image_processor import RegNetImageProcessor
+
+    labels, settings = (_object(stated.get(key, "")) for key in (LABELS, PREPROCESSING))
+    names = [labels.get(str(index)) for index in range(len(labels))]
+    if names and None not in names and names != [f"LABEL_{index}" for index in range(len(names))]:
+        source = source.labelled(names, where)
+    if not settings:
+        return source
+    try:
+        processor = RegNetImageProcessor.from_dict(settings)
+    except (TypeError, ValueError):
+        return source.decided(*not_understood([PREPROCESSING], where))
+    transform = EvalTransform.of(processor)
+    kept = processor.to_dict()
+    del kept["image_processor_type"]
+    decision = Decision("evaluation transform", transform.in_words, where)
+    others = [d for d in source.decisions if d.topic != decision.topic]
+    return replace(source, transform=transform, processor=kept, decisions=(*others, decision))
+
+
+def _object(text: str) -> dict[str, Any]:
+    """A JSON object; empty if it is none."""
+    try:
+        found = parse_json(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _with_counters(checkpoint: Checkpoint, network: GraphNetwork) -> dict[str, StoredTensor]:

@@ -1,6 +1,7 @@
 """Programs of torch.export (`.pt2`) of any exporter, as sources: read by the graph.
 
-Such files, this project's among them, say neither how images are made nor what classes are called.
+Such files do not say how images are made or classes are called, unless whoever saved them did, as
+this project does.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def _read(found: Found) -> Source:
     """Read a file of torch.export."""
     graph = found.checkpoint.graph
     producer = printable(graph.producer) if graph is not None else ""
-    return read_exported(found, ".pt2", "opset", f"read node by node; {producer} wrote it")
+    how = f"read node by node; {producer} wrote it"
+    return read_exported(found, ".pt2", "opset", how, found.checkpoint.metadata)
 
 
 FAMILY = Family(

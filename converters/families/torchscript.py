@@ -1,7 +1,8 @@
 """TorchScript files of any exporter, as sources: read by their code, whatever modules are called.
 
-Neither torch.jit's files nor those of this project say how images are made or classes are called.
-But the class of the module is mostly that of a framework, which has rules for images.
+torch.jit's files do not say how images are made or classes are called, unless whoever saved them
+did, as this project does. But the class of the module is mostly that of a framework, which has
+rules for images.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _read(found: Found) -> Source:
         rules = replace(rules, reason=whose, order_reason=whose)
         found = replace(found, family=replace(found.family, preprocessing=rules))
     how = "its code was followed from forward on, as after eval(), and not run"
-    return read_exported(found, "TorchScript", "version", how)
+    return read_exported(found, "TorchScript", "version", how, found.checkpoint.metadata)
 
 
 def _framework(found: Found) -> str:

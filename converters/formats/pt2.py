@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from converters.checkpoint.torch_archive import loadable
 from converters.errors import InputError, UnsafeInputError, printable
 from converters.formats.format import DEFAULTS, Format
+from converters.formats.stated import stated_in
 from converters.formats.torch_program import TorchRuntime, exported_program
 from regnet.files.reading import parse_json
 
@@ -42,7 +43,7 @@ def export_pt2(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAULTS)
     program = exported_program(folder)
     program.example_inputs = None
     with path.open("wb") as file:  # given a path, torch would put the file's name into the archive
-        torch.export.save(program, file)
+        torch.export.save(program, file, extra_files=stated_in(folder))
 
 
 class Pt2Runtime(TorchRuntime):

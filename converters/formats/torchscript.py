@@ -12,6 +12,7 @@ The file, a zip::
     regnet/code/__torch__/regnet.py   the classes
     regnet/constants.pkl              an empty tuple, since constants stand in the code
     regnet/data.pkl                   the modules: what each attribute holds
+    regnet/extra/KEY                  what is stated of classes and images, for ``_extra_files``
     regnet/data/NAME                  the elements of one tensor, by its name in the state dict
 """
 
@@ -26,8 +27,10 @@ from typing import TYPE_CHECKING, Any
 from converters.checkpoint import open_checkpoint
 from converters.checkpoint.torch_archive import TorchArchive, loadable
 from converters.checkpoint.torch_pickle import PickledTensor
+from converters.checkpoint.zip_container import EXTRA
 from converters.folder.folder import TORCHSCRIPT_NAME
 from converters.formats.format import DEFAULTS, Format
+from converters.formats.stated import stated_in
 from converters.formats.torch_program import TorchRuntime
 from converters.formats.torchscript_module import (
     EMPTY_PICKLE,
@@ -194,6 +197,8 @@ def export_torchscript(folder: ConvertedFolder, path: Path, _: ExportOptions = D
     with TorchArchive(path, NAMESPACE) as archive:
         for name, data in program.items():
             archive.add(name, len(data), [data])
+        for key, text in stated_in(folder).items():
+            archive.add(EXTRA + key, len(text.encode()), [text.encode()])
         for file in folder.weight_files:
             with open_checkpoint(file) as weights:
                 for slot in folder.architecture.slots:

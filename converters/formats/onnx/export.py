@@ -8,9 +8,8 @@ keep batch norms as nodes, which every runtime folds when it loads them.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onnx import ModelProto, OperatorSetIdProto, helper
 
@@ -21,6 +20,7 @@ from converters.formats.onnx.file import OnnxFile
 from converters.formats.onnx.form import PRECISION_KEY, SIZES_KEY
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.weights import cast_names, folded_weights, shared_weights
+from converters.formats.stated import as_json, stated_in
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _sharing(
     digests = {
         file.name: weights_sha256.get(file.name) or sha256_of(file) for file in folder.weight_files
     }
-    return OnnxFile(_model(folder, form, {WEIGHTS_KEY: _json(digests)}), graph)
+    return OnnxFile(_model(folder, form, {WEIGHTS_KEY: as_json(digests)}), graph)
 
 
 def _model(
@@ -142,15 +142,8 @@ def _metadata(folder: ConvertedFolder, form: GraphForm) -> dict[str, str]:
     }
     if folder.has_classifier:
         metadata["description"] = f"RegNet classifier: {image} to logits."
-        metadata["id2label"] = _json(config.id2label)
     if form.precision != COMPUTED:
         metadata[PRECISION_KEY] = form.precision
     if form.fixed:
-        metadata[SIZES_KEY] = _json(form.fixed)
-    if folder.preprocessing:
-        metadata["preprocessing"] = _json(folder.preprocessing)
-    return metadata
-
-
-def _json(value: Mapping[Any, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+        metadata[SIZES_KEY] = as_json(form.fixed)
+    return metadata | stated_in(folder)

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.graph import LABELS, PREPROCESSING
 from converters.parity.compare.sides import WeightsSide
 from regnet.config import CONFIG_NAME
 from regnet.files.json_file import PREPROCESSOR_NAME
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 
 _BOOKKEEPING = frozenset({"transformers_version", "_name_or_path", "torch_dtype"})
 """Fields of who wrote a file and when."""
-
-_LABELS, _PREPROCESSING = "id2label", "preprocessing"
-_METADATA = (_LABELS, _PREPROCESSING)
-"""Keys of an ONNX file's metadata, each JSON (`converters.formats.onnx.export`)."""
 
 _SHOWN = 60
 _ABSENT = object()
@@ -78,12 +75,14 @@ def _stated(side: Side) -> dict[str, dict[str, Any]]:
         return plain
     metadata = side.runtime.metadata
     try:
-        values = {key: parse_json(metadata[key]) for key in _METADATA if key in metadata}
+        values = {
+            key: parse_json(metadata[key]) for key in (LABELS, PREPROCESSING) if key in metadata
+        }
     except ValueError:
         return {}
     found = {
-        CONFIG_NAME: {"id2label": values[_LABELS]} if _LABELS in values else {},
-        PREPROCESSOR_NAME: values.get(_PREPROCESSING, {}),
+        CONFIG_NAME: {LABELS: values[LABELS]} if LABELS in values else {},
+        PREPROCESSOR_NAME: values.get(PREPROCESSING, {}),
     }
     return {file: fields for file, fields in found.items() if fields and isinstance(fields, dict)}
 

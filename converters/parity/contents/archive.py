@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint import Storage
 from converters.checkpoint.pickle_reader import PickleSource, read_pickle
 from converters.checkpoint.source_file import Found, SourceFile
+from converters.checkpoint.zip_container import EXTRA
 from converters.checkpoint.zip_directory import STORED, ZipDirectory
 from converters.parity.contents.held import mapped, part
 
@@ -56,6 +57,11 @@ class Archive:
         """The content of an entry."""
         place = self._find(name)
         return part(self._file, place.offset, place.length)
+
+    def stated(self) -> dict[str, str]:
+        """What it states beside the network, of torch's ``extra_files``, by key."""
+        texts = {name.removeprefix(EXTRA): name for name in self.names if name.startswith(EXTRA)}
+        return {key: bytes(self.entry(name)).decode() for key, name in texts.items()}
 
     def _find(self, name: str) -> Storage:
         if name not in self._entries:

@@ -14,6 +14,7 @@ from converters.checkpoint.values import contiguous_stride
 from converters.errors import printable
 from converters.parity.contents.archive import Archive
 from converters.parity.contents.held import Contents, HeldTensor
+from converters.parity.contents.written import metadata_faults
 from regnet.files.dtypes import item_size
 from regnet.files.reading import parse_json
 
@@ -32,7 +33,7 @@ _DTYPES = {5: "int64", 6: "float16", 7: "float32", 8: "float64", 13: "bfloat16"}
 """``ScalarType`` of the schema to torch's names."""
 
 
-def read_pt2(_: ConvertedFolder, path: Path) -> Contents:
+def read_pt2(folder: ConvertedFolder, path: Path) -> Contents:
     """Read which tensors a file of torch.export holds.
 
     Raises:
@@ -43,8 +44,9 @@ def read_pt2(_: ConvertedFolder, path: Path) -> Contents:
     archive = Archive(path)
     table = _table(archive, _WEIGHTS_TABLE)
     tensors = tuple(_held(archive, name, entry) for name, entry in table.items())
-    faults = tuple(_faults(archive, {entry["path_name"] for entry in table.values()}))
-    return Contents(tensors, counters=True, faults=faults)
+    faults = _faults(archive, {entry["path_name"] for entry in table.values()})
+    stated = metadata_faults(folder, archive.stated())
+    return Contents(tensors, counters=True, faults=(*faults, *stated))
 
 
 def _table(archive: Archive, name: str) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint import Opaque, StoredTensor
 from converters.parity.contents.archive import Archive
 from converters.parity.contents.held import Contents, HeldTensor
-from converters.parity.contents.written import code_faults
+from converters.parity.contents.written import code_faults, metadata_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,10 @@ def read_torchscript(folder: ConvertedFolder, path: Path) -> Contents:
     large = (tensor for tensor in constants if tensor.data.nbytes > _ONE_VALUE)
     faults = code_faults(folder, archive)
     return Contents(
-        (*program, *large), counters=True, faults=faults or (), graph_compared=faults is not None
+        (*program, *large),
+        counters=True,
+        faults=(*(faults or ()), *metadata_faults(folder, archive.stated())),
+        graph_compared=faults is not None,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from onnx import TensorProto
 
+from converters.checkpoint.graph import LABELS, PREPROCESSING
 from converters.errors import printable
 from converters.formats.onnx.export import PRODUCER, REVISION
 from converters.formats.onnx.form import (
@@ -48,15 +49,15 @@ def stated_by(model: ModelProto) -> dict[str, str]:
 
 
 def metadata_faults(folder: ConvertedFolder, stated: Mapping[str, str]) -> Iterator[str]:
-    """Where the metadata of an ONNX file contradicts the files of its folder.
+    """Where what an artefact states beside the network contradicts the files of its folder.
 
-    Runtimes that have nothing but the ONNX file prepare images and name classes by it.
+    Programs that have nothing but the artefact prepare images and name classes by it.
     """
     prepared = folder.preprocessing or None
-    if prepared is not None and not _says(stated.get("preprocessing"), prepared):
+    if prepared is not None and not _says(stated.get(PREPROCESSING), prepared):
         yield f"its metadata states another preprocessing than {PREPROCESSOR_NAME}"
     labels = {str(index): name for index, name in folder.config.id2label.items()}
-    if not _says(stated.get("id2label"), labels):
+    if not _says(stated.get(LABELS), labels):
         yield f"its metadata names other classes than {CONFIG_NAME}"
 
 

@@ -146,9 +146,15 @@ def test_a_converted_folder_s_own_program_is_a_source(
     saved: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """What was converted from a program is exported as one, and that is converted again."""
-    convert(saved("timm-x"), tmp_path / "out", formats=("pt2",), verify=False)
+    names = tuple(f"class {index}" for index in range(network("timm-x").num_classes))
+    convert(saved("timm-x"), tmp_path / "out", formats=("pt2",), labels=names, verify=False)
 
-    require_equal(load(tmp_path / "out" / "model.pt2", tmp_path / "again"), "timm-x")
+    loaded = load(tmp_path / "out" / "model.pt2", tmp_path / "again")
+
+    require_equal(loaded, "timm-x")
+    assert loaded.source.labels == names
+    topics = {made.topic: made.reason for made in loaded.source.decisions}
+    assert topics["evaluation transform"] == "the .pt2 file's own metadata"
 
 
 # Attributes.

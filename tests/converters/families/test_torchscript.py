@@ -168,17 +168,44 @@ def test_a_file_of_torch_1_4_is_read(name: str, tmp_path: Path) -> None:
 def test_our_own_file_gives_the_folder_it_came_from(tmp_path: Path) -> None:
     in_transformers.classifier(num_labels=3).save_pretrained(tmp_path / "net")
     first, second = tmp_path / "first", tmp_path / "second"
-    convert(tmp_path / "net", first, formats=["torchscript"], verify=False)
+    names = ("ant", "bee", "cat")
+    convert(tmp_path / "net", first, formats=["torchscript"], labels=names, verify=False)
 
-    convert(first / "model.torchscript.pt", second, formats=["torchscript"], verify=False)
+    done = convert(first / "model.torchscript.pt", second, formats=["torchscript"], verify=False)
 
-    name = "model.torchscript.pt"
-    assert (first / name).read_bytes() == (second / name).read_bytes()
+    assert done.inspection.source.labels == names
+    for name in ("model.torchscript.pt", "preprocessor_config.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
     stored, back = (load_file(folder / "model.safetensors") for folder in (first, second))
     assert stored.keys() == back.keys()
     assert all(torch.equal(stored[name], back[name]) for name in stored)
     ours, again = (RegNetConfig.from_pretrained(folder).to_dict() for folder in (first, second))
     assert ours == again
+
+
+@pytest.mark.parametrize(
+    ("stated", "topics"),
+    [
+        ({"id2label": '{"0": "ant", "1": "bee"}'}, []),
+        ({"id2label": "ant bee cat", "preprocessing": "[]"}, []),
+        ({"id2label": '{"0": "ant", "1": "bee", "2": "cat"}'}, ["labels"]),
+        ({"preprocessing": '{"size": "large"}'}, ["not understood"]),
+        ({"preprocessing": '{"size": {"shortest_edge": 64}, "crop_pct": 1.0}'}, ["transform"]),
+    ],
+)
+def test_what_whoever_saved_it_states_is_taken_where_it_is_understood(
+    stated: dict[str, str], topics: list[str], tmp_path: Path
+) -> None:
+    scripted = JIT.trace(in_timm.build(attention=False, num_classes=3).eval(), images())
+    JIT.save(scripted, tmp_path / "model.pt", _extra_files=stated)
+
+    with inspected(tmp_path / "model.pt", SourceOptions()) as (_, inspection):
+        source = inspection.source
+
+    own = "the TorchScript file's own metadata"
+    told = [made for made in source.decisions if own in made.reason]
+    assert [made.topic.removeprefix("evaluation ") for made in told] == topics
+    assert source.transform.resize == (64 if topics == ["transform"] else 256)
 
 
 def test_weights_that_onednn_has_are_told(

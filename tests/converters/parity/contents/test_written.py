@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from converters.formats.format import DEFAULTS
+from converters.formats.registry import FORMATS
 from converters.formats.torchscript import CODE, MARK, REVISION
+from converters.parity.contents.tensors import certify
 from converters.parity.contents.written import NOT_WRITTEN
+from regnet import RegNetImageProcessor
 from tests.converters.parity.contents.tampering import (
     ALL_FORMS,
     BLOCK,
@@ -47,6 +51,33 @@ def spell_differently(path: Path) -> None:
         change_onnx(path, exchange_summands)
     else:
         change_zip(path, spell_out_epsilon)
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "pt2"])
+@pytest.mark.parametrize(
+    ("key", "fault"),
+    [
+        ("id2label", "its metadata names other classes than config.json"),
+        (
+            "preprocessing",
+            "its metadata states another preprocessing than preprocessor_config.json",
+        ),
+    ],
+)
+def test_what_an_archive_states_of_classes_and_images_is_held_to_the_folder(
+    kind: str, key: str, fault: str, copy: ConvertedFolder
+) -> None:
+    RegNetImageProcessor().save_pretrained(copy.path)
+    path = copy.path / FORMATS[kind].file_name
+    FORMATS[kind].export(copy, path, DEFAULTS)
+    assert not certify(copy, kind, path).wrong
+
+    def change(entries: dict[str, bytes]) -> None:
+        (name,) = (name for name in entries if name.endswith(f"/extra/{key}"))
+        entries[name] = b'{"0": "other"}'
+
+    change_zip(path, change)
+    assert certify(copy, kind, path).wrong == (fault,)
 
 
 def date_back(path: Path) -> None:
