@@ -18,8 +18,8 @@ ORACLES := pycls timm torchvision classy_vision fairscale fvcore iopath portaloc
 # ExecuTorch asks for Core ML and scikit-learn, which XNNPACK has no use for; tabulate is above.
 EXECUTORCH := executorch torchao ruamel.yaml
 
-# What converts our TorchScript further; a hundred megabytes for a few slow tests.
-MOBILE := coremltools cattrs pyaml attrs pnnx
+# What converts our TorchScript further, and JAX; three hundred megabytes for a few slow tests.
+MOBILE := coremltools cattrs pyaml attrs pnnx jax jaxlib opt_einsum
 
 DEMO := checkpoints/fashion_mnist
 

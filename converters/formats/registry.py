@@ -20,6 +20,7 @@ from converters.formats.onnx.formats import (
 )
 from converters.formats.openvino import OPENVINO
 from converters.formats.pt2 import PT2
+from converters.formats.stablehlo import STABLEHLO
 from converters.formats.torchscript import TORCHSCRIPT
 from converters.progress import SILENT
 
@@ -47,6 +48,7 @@ FORMATS: dict[str, Format] = {
         NCNN,
         LITERT,
         LITERT_FP16,
+        STABLEHLO,
     )
 }
 """Each format under its name on the command line, in the order in which they are shown."""

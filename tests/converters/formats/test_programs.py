@@ -1,4 +1,4 @@
-"""torch.export, AOTInductor, OpenVINO, ExecuTorch, ncnn: what is written and held, how it runs."""
+"""torch, OpenVINO, ExecuTorch, ncnn, JAX: what is written, what it holds, how it runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from converters.errors import ConversionError, StorageError, UnsafeInputError
+from converters.errors import ConversionError, InputError, StorageError, UnsafeInputError
 from converters.formats.format import ExportOptions
 from converters.formats.openvino import OpenVinoRuntime
 from converters.formats.registry import FORMATS
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from converters.parity.verdict import Verdict
 
-EXTRAS = {"openvino": "openvino", "executorch": "executorch", "ncnn": "ncnn"}
 HELD = ("pt2", "openvino", "ncnn")
-KINDS = (*HELD, "executorch", pytest.param("aotinductor", marks=pytest.mark.slow))
+STABLEHLO = pytest.param("stablehlo", marks=pytest.mark.slow)
+KINDS = (*HELD, "executorch", pytest.param("aotinductor", marks=pytest.mark.slow), STABLEHLO)
 
 
 SMALL = RegNetConfig(embedding_size=8, hidden_sizes=[16], depths=[1], groups_width=8, num_labels=10)
@@ -60,8 +60,8 @@ def classifier(networks: dict[bool, Network]) -> Network:
 
 def written(network: Network, kind: str) -> Path:
     """The artefact in the folder, exported once."""
-    if kind in EXTRAS:
-        pytest.importorskip(EXTRAS[kind])
+    if needs := FORMATS[kind].needs:
+        pytest.importorskip(needs[0])
     path = network.folder.path / FORMATS[kind].file_name
     if not path.is_file():
         FORMATS[kind].export(network.folder, path, ExportOptions())
@@ -91,7 +91,8 @@ def test_it_passes_and_what_it_computes_in_is_float32(network: Network, kind: st
 
 
 @pytest.mark.parametrize(
-    "kind", ["pt2", "openvino", "ncnn", pytest.param("executorch", marks=pytest.mark.slow)]
+    "kind",
+    ["pt2", "openvino", "ncnn", pytest.param("executorch", marks=pytest.mark.slow), STABLEHLO],
 )
 def test_the_bytes_are_the_same_each_time_and_name_no_path(
     classifier: Network, kind: str, tmp_path: Path
@@ -110,7 +111,7 @@ def test_the_bytes_are_the_same_each_time_and_name_no_path(
     )
 
 
-@pytest.mark.parametrize("kind", ["pt2", "openvino", "executorch", "ncnn"])
+@pytest.mark.parametrize("kind", ["pt2", "openvino", "executorch", "ncnn", STABLEHLO])
 def test_the_artefact_of_another_network_fails(
     classifier: Network, kind: str, tmp_path: Path
 ) -> None:
@@ -208,19 +209,18 @@ def test_larger_batches_go_through_executorch_in_pieces(classifier: Network) -> 
     assert not np.array_equal(logits[:3], logits[16:])
 
 
-@pytest.mark.parametrize("kind", EXTRAS)
+@pytest.mark.parametrize("kind", [name for name, kind in FORMATS.items() if kind.extra])
 def test_a_missing_extra_is_named_in_one_sentence(
     classifier: Network, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("converters.errors.find_spec", lambda _: None)
     path = tmp_path / "model"
+    command = rf'pip install "regnet-converters\[{FORMATS[kind].extra}\]"`\.$'
     uses: list[Callable[[], object]] = [lambda: FORMATS[kind].load(path, ("logits",))]
-    if kind != "ncnn":  # which is written without it
+    if kind not in {"ncnn", "litert"}:  # which are written without it
         uses.append(lambda: FORMATS[kind].export(classifier.folder, path, ExportOptions()))
     for use in uses:
-        with pytest.raises(
-            ConversionError, match=rf'pip install "regnet-converters\[{kind}\]"`\.$'
-        ):
+        with pytest.raises(ConversionError, match=command):
             use()
     assert StorageError.exit_status == 4
 
@@ -233,3 +233,14 @@ def test_without_a_compiler_aotinductor_says_so(
         StorageError, match=r"^AOTInductor needs a C\+\+ compiler and there is none"
     ):
         FORMATS["aotinductor"].export(classifier.folder, tmp_path / "model", ExportOptions())
+
+
+@pytest.mark.slow
+def test_stablehlo_refuses_what_a_file_cannot_hold(
+    classifier: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("jax")
+    monkeypatch.setattr("converters.formats.stablehlo.LARGEST", 1000)
+    with pytest.raises(InputError, match="larger than the 2 GB of a StableHLO file"):
+        FORMATS["stablehlo"].export(classifier.folder, tmp_path / "file", ExportOptions())
+    assert not list(tmp_path.iterdir())
