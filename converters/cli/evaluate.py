@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from converters.cli.console import Output
 from converters.cli.options import BatchSize, Folder, Json, Quiet, Runtimes, read_labels
@@ -60,6 +61,7 @@ def evaluate_command(
     output.result(f"Class folders matched by {result.matched_by}.", accuracy_table(evaluation))
     if evaluation.agreements:
         output.result(agreement_table(evaluation))
+    output.result(*(Text(f"{name}: {reason}", "yellow") for name, reason in result.absent.items()))
     output.record(result.to_dict())
     if result.unreadable:
         raise UnreadableImagesError(*result.unreadable)

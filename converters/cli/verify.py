@@ -171,7 +171,7 @@ def _locate(path: Path, report: Report, progress: Steps) -> Iterator[Location]:
     verdicts = {verdict.artefact: verdict for verdict in report.verdicts}
     for kind, form in FORMATS.items():
         verdict = verdicts.get(form.file_name)
-        is_there = (folder.path / form.file_name).is_file()  # else it is another's of the name
+        is_there = form.is_in(folder.path)  # else it is another's of the name
         if verdict is None or form.intermediates is None or not is_there:
             continue
         progress.step(f"locating in {form.title}")

@@ -24,6 +24,8 @@ class ExportOptions:
         weights_sha256: Digests of the weights files, where they are known already.
         form: Opset and sizes of ONNX graphs.
         io_float16: Whether ``onnx-fp16`` takes and gives float16 instead of float32.
+        open_sizes: Whether somebody asked for all sizes to stay open, of formats that fix them
+            where nobody asks for anything.
         external_data: Whether ``onnx-web`` and ``onnx-fp16`` put their weights into a file of their
             own, named like the artefact with ``_data`` appended; beyond 2 GB they always do.
         calibration_images: What ``onnx-int8`` is calibrated on: files, folders, patterns; empty for
@@ -37,6 +39,7 @@ class ExportOptions:
     share_weights: bool = False
     weights_sha256: Mapping[str, str] | None = None
     form: GraphForm = DEFAULT_FORM
+    open_sizes: bool = False
     io_float16: bool = False
     external_data: bool = False
     calibration_images: Sequence[Path] = ()
@@ -128,7 +131,7 @@ class Format:
     Attributes:
         name: On the command line.
         title: For people.
-        file_name: In a converted folder.
+        file_name: In a converted folder; of a format that is a folder of files, that folder's.
         export: Writes it from a folder to a path.
         load: Opens it for running, given the names of its outputs and the number of threads.
         usage: Three lines that load and run it, for the model card; ``{file}`` is the artefact.
@@ -141,6 +144,7 @@ class Format:
             measured too, beyond its outputs on normalised pixels.
         companions: Files that ``export`` may write beside its path; they and the artefact need each
             other, and are staged and recorded together.
+        members: Files inside, of a format that is a folder of files; the first is never missing.
         options: Keys of :data:`SPELLED` that ``export`` heeds.
         precision: In which it computes.
         extra: The extra of this project that it is written and run with; None if nothing further is
@@ -162,6 +166,7 @@ class Format:
     intermediates: str | None = None
     prepares_images: bool = False
     companions: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
     options: frozenset[str] = frozenset()
     precision: str = "float32"
     extra: str | None = None
@@ -184,8 +189,20 @@ class Format:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All of its names in a converted folder, the artefact's own first."""
+        """Its files in a converted folder; without the first it is not there."""
+        if self.members:
+            return tuple(f"{self.file_name}/{name}" for name in self.members)
         return (self.file_name, *self.companion_names)
+
+    def at(self, path: Path) -> list[Path]:
+        """Those of its files that are there, of an artefact that lies anywhere."""
+        own = [path, *(path.parent / name for name in self.companions)]
+        files = [path / name for name in self.members] or own
+        return [file for file in files if file.is_file()]
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether the artefact lies in a converted folder."""
+        return (folder / self.files[0]).is_file()
 
     @property
     def tag(self) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError, require_extra
 from converters.formats.aotinductor import AOTINDUCTOR
+from converters.formats.coreml.formats import COREML
 from converters.formats.executorch import EXECUTORCH
 from converters.formats.format import SPELLED
 from converters.formats.litert.formats import LITERT, LITERT_FP16
@@ -49,6 +50,7 @@ FORMATS: dict[str, Format] = {
         LITERT,
         LITERT_FP16,
         STABLEHLO,
+        COREML,
     )
 }
 """Each format under its name on the command line, in the order in which they are shown."""
@@ -64,8 +66,8 @@ def artefact_names() -> set[str]:
 
 def artefacts_in(folder: Path) -> dict[str, Path]:
     """The artefacts that lie in a converted folder: key of :data:`FORMATS` to the file."""
-    paths = {name: folder / kind.file_name for name, kind in FORMATS.items()}
-    return {name: path for name, path in paths.items() if path.is_file()}
+    present = {name: kind for name, kind in FORMATS.items() if kind.is_in(folder)}
+    return {name: folder / kind.file_name for name, kind in present.items()}
 
 
 def takers(option: str, formats: Sequence[str] | None = None) -> list[str]:

@@ -14,6 +14,7 @@ from converters.folder.images import UnreadableImagesError, read_in_batches
 from converters.jobs.evaluate_classes import labelled_images
 from converters.jobs.predict import (
     BATCH_SIZE,
+    NotRunHereError,
     classifier_folder,
     logits_of,
     open_runtime,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.folder.folder import ConvertedFolder
     from converters.formats.runtime import Runtime
     from converters.progress import Progress
     from converters.published.located import Place
@@ -188,11 +190,13 @@ class FolderEvaluation:
         evaluation: The counts.
         matched_by: How class folders were matched to classes, in words.
         unreadable: One sentence for each image that could not be read and was left out.
+        absent: Runtime to why it cannot be run on this machine, in a sentence.
     """
 
     evaluation: Evaluation
     matched_by: str
     unreadable: Sequence[str]
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -200,6 +204,7 @@ class FolderEvaluation:
             **self.evaluation.to_dict(),
             "matched_by": self.matched_by,
             "unreadable": list(self.unreadable),
+            **({"absent": dict(self.absent)} if self.absent else {}),
         }
 
 
@@ -238,8 +243,7 @@ def evaluate(  # noqa: PLR0913 -- one keyword per option
     """
     converted = classifier_folder(folder)
     labelled = labelled_images(Path(images), converted.config.id2label, labels).limited(limit)
-    names = list(dict.fromkeys(runtimes)) or present_runtimes(converted)
-    opened = {name: open_runtime(converted, name, threads) for name in names}
+    opened, absent = _open(converted, runtimes, threads)
     progress.step("evaluating", len(labelled.classes))
     unreadable: list[str] = []
     processor = converted.processor
@@ -253,4 +257,20 @@ def evaluate(  # noqa: PLR0913 -- one keyword per option
     evaluation = count(opened, batches())
     if not evaluation.images:
         raise UnreadableImagesError(*unreadable)
-    return FolderEvaluation(evaluation, labelled.matched_by, unreadable)
+    return FolderEvaluation(evaluation, labelled.matched_by, unreadable, absent)
+
+
+def _open(
+    folder: ConvertedFolder, runtimes: Sequence[str], threads: int
+) -> tuple[dict[str, Runtime], dict[str, str]]:
+    """What was asked for, or all that the folder has and this machine can run; else why not."""
+    opened: dict[str, Runtime] = {}
+    absent: dict[str, str] = {}
+    for name in dict.fromkeys(runtimes or present_runtimes(folder)):
+        try:
+            opened[name] = open_runtime(folder, name, threads)
+        except NotRunHereError as error:
+            if runtimes:
+                raise
+            absent[name] = str(error)
+    return opened, absent

@@ -59,9 +59,9 @@ def export(  # noqa: PLR0913 -- one keyword per option
         formats: Artefacts to write, as `--format` spells them.
         share_weights: Whether ONNX points into ``model.safetensors``.
         opset: Version of ONNX's operators; None is the one that every runtime takes.
-        dynamic: ONNX: of ``batch``, ``height`` and ``width`` those whose size stays open; None is
-            all, or with ``shape`` none.
-        shape: ONNX: (batch, channels, height, width) of what does not stay open.
+        dynamic: ONNX, Core ML: of ``batch``, ``height`` and ``width`` those whose size stays open;
+            None is all, or with ``shape`` none, and of Core ML none.
+        shape: ONNX, Core ML: (batch, channels, height, width) of what does not stay open.
         io_float16: Whether ``onnx-fp16`` takes and gives float16 too.
         external_data: Whether ``onnx-web`` and ``onnx-fp16`` put their weights into another file.
         calibration_images: What int8 is calibrated on: files, folders, patterns.
@@ -84,6 +84,7 @@ def export(  # noqa: PLR0913 -- one keyword per option
     options = ExportOptions(
         share_weights=share_weights,
         form=form,
+        open_sizes=dynamic is not None and not form.fixed,
         io_float16=io_float16,
         external_data=external_data,
         calibration_images=paths(calibration_images),
@@ -113,7 +114,7 @@ def _export(
     options = replace(options, weights_sha256=_recorded_sha256(folder, record))
     folder.tensors  # noqa: B018 -- what cannot be used is refused under its own name
     kinds = [FORMATS[name] for name in formats]
-    names = [name for kind in kinds for name in (*kind.companion_names, kind.file_name)]
+    names = [name for kind in kinds for name in reversed(kind.files)]
     described = [CARD_NAME] * (card is not None) + [REPORT_NAME] * (record is not None)
     with staged_update(path, [*names, *described]) as staging:
         staged = {name: staging / kind.file_name for name, kind in zip(formats, kinds, strict=True)}
@@ -121,7 +122,8 @@ def _export(
         report = _verify(folder, record, staged, progress) if verify else None
         if record is not None:
             verdicts = report.to_dict()["verdicts"] if report else []
-            record = with_verdicts(with_files(record, staging, names), verdicts, names)
+            artefacts = [kind.file_name for kind in kinds]
+            record = with_verdicts(with_files(record, staging, names), verdicts, artefacts)
         if card is not None:
             text = updated_card(card, ConvertedFolder(staging), record)
             (staging / CARD_NAME).write_text(text, encoding="utf-8")

@@ -42,6 +42,10 @@ BATCH_SIZE = 8
 """Images that go through the network at once, unless somebody asks for another number."""
 
 
+class NotRunHereError(StorageError):
+    """What runs an artefact is not on this machine, where it can be evaluated and no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The best classes of one image, with their probabilities."""
@@ -152,6 +156,7 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Artefa
         InputError: If there is no such runtime, the folder lacks the artefact, that cannot be
             opened, or there are more threads than :data:`MOST_THREADS` and cores.
         StorageError: If the artefact would not fit into memory.
+        NotRunHereError: If what runs it is not on this machine.
     """
     require_known(name)
     if threads > (most := max(MOST_THREADS, os.cpu_count() or 1)):
@@ -161,15 +166,16 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Artefa
 
         return ReferenceRuntime(folder, threads=threads)
     path = folder.path / FORMATS[name].file_name
-    if not path.is_file():
+    if not FORMATS[name].is_in(folder.path):
         raise InputError(
             f"{folder.path} has no {FORMATS[name].file_name}; write it with "
             f"`regnet export --format {name}`."
         )
     try:
         if is_ours(folder, name, path):
-            return FORMATS[name].load(path, folder.output_names, threads)
-        return ConfinedRuntime(folder, name, path, threads)
+            runtime: ArtefactRuntime = FORMATS[name].load(path, folder.output_names, threads)
+        else:
+            runtime = ConfinedRuntime(folder, name, path, threads)
     except MemoryShortError as error:
         raise StorageError(
             f"{path.name} cannot be run: {error}; take another --runtime or a larger machine."
@@ -181,6 +187,11 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Artefa
             f"{path.name} cannot be opened as {FORMATS[name].title} ({in_words(error)}); write it "
             f"again with `regnet export --format {name}`."
         ) from error
+    if runtime.not_run is not None:
+        raise NotRunHereError(
+            f"{path.name} cannot be run here ({runtime.not_run}); take another --runtime."
+        )
+    return runtime
 
 
 def require_known(name: str) -> None:

@@ -149,7 +149,11 @@ def judge_artefact(  # noqa: PLR0913 -- what is known of it already is an option
         failed = Measurement("all", "all", (), failure=f"it cannot be run ({in_words(error)})")
         return replace(verdict, runtime=name, precision="unknown", measurements=(failed,))
     return replace(
-        verdict, runtime=runtime.name, precision=runtime.precision, measurements=measured
+        verdict,
+        runtime=runtime.name,
+        precision=runtime.precision,
+        measurements=measured,
+        not_run=runtime.not_run,
     )
 
 

@@ -115,7 +115,7 @@ def unverified(record: Record) -> list[str]:
         for name in sorted(record.files)
         if name.endswith(".safetensors") and name != GOLDEN_NAME and "/" not in name
     )
-    artefacts = (kind.file_name for kind in FORMATS.values() if kind.file_name in record.files)
+    artefacts = (kind.file_name for kind in FORMATS.values() if kind.files[0] in record.files)
     return [name for name in (weights, *artefacts) if name and name not in judged]
 
 

@@ -53,7 +53,8 @@ class Report:
     def not_run(self) -> list[str]:
         """One clause for each verdict on what was not run, and let the folder pass all the same."""
         return [
-            f"{verdict.artefact} was not run ({verdict.not_run})"
+            f"{verdict.artefact} was {'evaluated, ' if verdict.measurements else ''}not run "
+            f"({verdict.not_run})"
             for verdict in self.verdicts
             if verdict.passed and verdict.not_run is not None
         ]

@@ -96,7 +96,8 @@ class Verdict:
         measurements: Every output on every batch.
         tensors: Proof of the weights it holds; None where it holds none of its own.
         not_run: Why it was not run, as words that follow "not run: "; None if it was. It holds no
-            figure of the machine, since it is written into files.
+            figure of the machine, since it is written into files. Where there are measurements all
+            the same, its program was evaluated instead, which finds faults and is no pass.
         not_compared: What of it was compared with nothing, such as its graph, so that numbers (and
             tensors, if they were) alone speak for it; None where there is no such part.
         found: Whether it lay in a folder, instead of having been written just now: then, if it was
@@ -170,14 +171,15 @@ class Verdict:
         """The number that decided: of a fail what is wrong, of a pass what came nearest to it."""
         if self.failure:
             return self.failure
-        if self.not_run is not None:
-            return f"its tensors are proven; not run: {self.not_run}"
         measured = [m for m in self.measurements if m.rms_ratio is not None]
+        if self.not_run is not None and not measured:
+            return f"its tensors are proven; not run: {self.not_run}"
         if not measured:
             return "equal to what was recorded"
         worst = max(measured, key=lambda m: m.share)
         _, words = max(_ratios(worst, self.precision), key=itemgetter(0))
-        return f"{worst.batch}: {words}"
+        evaluated = "" if self.not_run is None else f"; evaluated, not run: {self.not_run}"
+        return f"{worst.batch}: {words}{evaluated}"
 
     def worst(self, ratio: str) -> float:
         """The largest ``rms_ratio`` or ``max_ratio``; infinite if one could not be measured."""

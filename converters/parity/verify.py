@@ -29,8 +29,21 @@ if TYPE_CHECKING:
     from converters.parity.metrics import Inputs
     from converters.progress import Progress
 
-_PROGRAMS = {".onnx", ".ort", ".pt", ".pt2", ".pte", ".ptl", ".pth", ".tflite"}
-"""How files of networks end."""
+_PROGRAMS = {
+    ".mlmodel",
+    ".mlpackage",
+    ".onnx",
+    ".ort",
+    ".pt",
+    ".pt2",
+    ".pte",
+    ".ptl",
+    ".pth",
+    ".tflite",
+}
+"""How files of networks end, and Core ML's folders."""
+
+_PACKAGE = ".mlpackage"
 
 _COSTLY = 500_000_000_000
 """Multiply-adds of one image; the largest network of any framework but VISSL's stays below."""
@@ -196,13 +209,13 @@ def _not_checked(folder: ConvertedFolder, record: Record | None) -> Iterator[str
 
 def _other_programs(folder: ConvertedFolder) -> list[str]:
     """What somebody might take for an artefact, where artefacts lie, and no format writes."""
-    known = artefact_names()
+    known = {*artefact_names(), *(kind.file_name for kind in FORMATS.values())}
     places = {kind.file_name.rpartition("/")[0] for kind in FORMATS.values()}
     names = (
         path.relative_to(folder.path).as_posix()
         for place in sorted(places)
         for path in sorted((folder.path / place).glob("*"))
-        if path.suffix in _PROGRAMS and path.is_file()
+        if path.suffix in _PROGRAMS and (path.is_file() or path.suffix == _PACKAGE)
     )
     return [name for name in names if name not in known]
 

@@ -97,7 +97,7 @@ def replace_each(folder: Path, target: Path, names: Sequence[str]) -> None:
     """Replace files of some names one after the other; those that are not there are removed."""
     for name in names:
         if (folder / name).exists():
-            (target / name).parent.mkdir(exist_ok=True)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).replace(target / name)
         else:
             (target / name).unlink(missing_ok=True)

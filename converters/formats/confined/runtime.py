@@ -39,18 +39,17 @@ class ConfinedRuntime(ArtefactRuntime):
     """
 
     def __init__(self, folder: ConvertedFolder, kind: str, path: Path, threads: int = 1) -> None:
-        companions = [folder.path / name for name in FORMATS[kind].companion_names]
-        files = [path, *(file for file in companions if file.is_file()), *folder.weight_files]
         self._program = ConfinedProgram(
             f"{__name__}:load",
             (kind, str(path), folder.output_names, threads),
-            ("name", "precision", "sizes"),
-            Allowance.of(files),
+            ("name", "precision", "sizes", "not_run"),
+            Allowance.of([*FORMATS[kind].at(path), *folder.weight_files]),
         )
         stated = self._program.attributes
         self.name = printable(str(stated["name"]))
         self.precision = printable(str(stated["precision"]))
         self.sizes = stated["sizes"]
+        self.not_run = stated["not_run"] and printable(str(stated["not_run"]))
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
         """Compute every output."""

@@ -128,12 +128,13 @@ def _model(
         producer_version=REVISION,
         opset_import=[opset],
     )
-    metadata = {**_metadata(folder, form), **(more or {})}
+    metadata = {**stated_metadata(folder, form), **(more or {})}
     helper.set_model_props(model, dict(sorted(metadata.items())))
     return model
 
 
-def _metadata(folder: ConvertedFolder, form: GraphForm) -> dict[str, str]:
+def stated_metadata(folder: ConvertedFolder, form: GraphForm) -> dict[str, str]:
+    """What a file says of itself: what it is, its classes, and how images are prepared for it."""
     config, image = folder.config, f"{form.io_precision} RGB image, normalised,"
     metadata = {
         "architecture": config.architecture_name(classifier=folder.has_classifier),

@@ -31,7 +31,8 @@ class Intermediates:
     """What an artefact computed, and how it says it does.
 
     Attributes:
-        values: By name, float32; empty if the artefact cannot be run.
+        values: By name, float32; empty if the artefact cannot be run. The pixels are among them
+            where the artefact fixes sizes, to which they were cut or repeated.
         folded: Whether convolutions have taken in their batch norms.
         differences: What the file says to do otherwise than it should, a clause by the name of the
             value; not everything can be seen this way.
@@ -67,7 +68,7 @@ def run_with_intermediates(
     try:
         if is_ours(folder, kind, path):
             return _run(folder, kind, path, pixels)
-        allowance = Allowance.of([path, *folder.weight_files])
+        allowance = Allowance.of([*FORMATS[kind].at(path), *folder.weight_files])
         program = ConfinedProgram(
             f"{__name__}:served", (str(folder.path), kind, str(path)), (), allowance
         )

@@ -83,7 +83,7 @@ def require_pass(network: Network, kind: str, options: ExportOptions) -> None:
     assert verdict.artefact == form.file_name
     assert verdict.precision == form.precision
     assert (verdict.tensors is None) == (form.certificate is None)
-    for name in (form.file_name, *form.companion_names):
+    for name in form.files:
         (network.folder.path / name).unlink(missing_ok=True)
 
 

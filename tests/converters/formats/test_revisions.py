@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from converters.formats import torchscript
+from converters.formats.coreml import package as coreml
+from converters.formats.coreml.weights import places
 from converters.formats.onnx import export as onnx
 from converters.formats.onnx.form import GraphForm
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.preprocessing import with_preprocessing
+from converters.formats.onnx.weights import folded_weights
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor
 from tests.converters.formats.onnx_helpers import SMALL
@@ -52,6 +55,15 @@ PROGRAMS = (
     },
 )
 """Revision of `converters.formats.torchscript`, and the sha256 of what it writes."""
+
+PACKAGES = (
+    "1",
+    {
+        "X with GELU": "5611165e8d87040569fa72f4ef81f4559be27304d634722946fe8fcf424c63d0",
+        "Y": "30f1d27bff2d8118d1139d3c4ab4ca3af8acc861c9996032478322a3d5fda44a",
+    },
+)
+"""Revision of `converters.formats.coreml.package`, and the sha256 of what it writes."""
 
 ADVICE = "another {} is written: raise REVISION in {}, and record it here with the sha256 {}"
 
@@ -108,6 +120,22 @@ def test_another_program_has_another_revision(name: str, tmp_path: Path) -> None
     advice = ADVICE.format("program", torchscript.__name__, digest)
     revision, digests = PROGRAMS
     assert (torchscript.REVISION, digest) == (revision, digests[name]), advice
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_another_package_has_another_revision(name: str, tmp_path: Path) -> None:
+    parts: list[bytes] = []
+    for classifier in (True, False):
+        path = tmp_path / str(classifier)
+        folder = random_folder(path, CONFIGURATIONS[name], classifier=classifier)
+        weights = tuple(folded_weights(folder))
+        for form in (GraphForm(), GraphForm(batch=1, height=32, width=48)):
+            model = coreml.specification(folder, form, places(weights))
+            parts += (model, coreml.manifest(model).encode())
+    digest = _digest(parts)
+    advice = ADVICE.format("package", coreml.__name__, digest)
+    revision, digests = PACKAGES
+    assert (coreml.REVISION, digest) == (revision, digests[name]), advice
 
 
 def _digest(parts: Iterable[bytes]) -> str:

@@ -14,10 +14,11 @@ from onnx import helper
 
 from converters.folder.folder import ConvertedFolder
 from converters.formats.format import ExportOptions
+from converters.formats.onnx.form import GraphForm
 from converters.formats.registry import FORMATS
 from converters.parity.verify import verify_artefacts
 from tests.converters.parity.faults import sets
-from tests.converters.parity.networks import Network, export, random_network
+from tests.converters.parity.networks import IMAGE_SIZE, Network, export, random_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ KINDS = {
     "torchscript": ExportOptions(),
     "openvino": ExportOptions(),
     "pt2": ExportOptions(),
+    "coreml": ExportOptions(form=GraphForm(batch=1, height=IMAGE_SIZE, width=IMAGE_SIZE)),
 }
 
 CONFIGURATIONS = [
@@ -72,7 +74,7 @@ def assert_numbers_fail(verdict: Verdict) -> None:
 
 def _cases() -> list[Any]:
     return [
-        pytest.param(name, fields, kind, marks=[pytest.mark.slow] * (kind == "pt2"))
+        pytest.param(name, fields, kind, marks=[pytest.mark.slow] * (kind in {"pt2", "coreml"}))
         for name, fields in CONFIGURATIONS
         for kind in KINDS
     ]

@@ -15,6 +15,7 @@ from tests.converters.reports.schema_check import faults
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "reports.md").read_text("utf-8")
 WORKFLOW = (ROOT / "examples" / "ci" / "regnet-verify.yml").read_text("utf-8")
+ON_A_MAC = (ROOT / "examples" / "ci" / "core-ml.yml").read_text("utf-8")
 
 FORMS = {"--junit", "--markdown", "--html"}
 
@@ -33,6 +34,14 @@ def test_the_pytest_example_calls_what_there_is() -> None:
     names: dict[str, object] = {}
     exec(example[1], names)  # noqa: S102 -- our own page
     assert callable(names["test_the_folder_is_what_was_converted"])
+
+
+def test_the_workflow_on_a_mac_wants_everything_to_be_run() -> None:
+    (job,) = yaml.safe_load(ON_A_MAC)["jobs"].values()
+    assert job["runs-on"].startswith("macos")
+    assert [step["run"] for step in job["steps"] if "regnet" in step.get("run", "")] == [
+        'regnet verify out/ --strict --markdown "$GITHUB_STEP_SUMMARY"\n'
+    ]
 
 
 def test_the_workflow_is_valid_and_pins_its_actions() -> None:

@@ -99,7 +99,7 @@ def test_a_folder_without_our_card_gets_none(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_has_its_lines(folder: Path, kind: str) -> None:
-    path = folder / FORMATS[kind].file_name
+    path = folder / FORMATS[kind].files[0]
     path.parent.mkdir(exist_ok=True)
     path.touch()
     lines = blocks(usage_section(ConvertedFolder(folder)))[FORMATS[kind].file_name].splitlines()

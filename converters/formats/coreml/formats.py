@@ -1,0 +1,33 @@
+"""The formats that are Core ML packages, and where things lie in one.
+
+What writes and evaluates them is beside this file and imported when it is used.
+"""
+
+from __future__ import annotations
+
+from converters.formats.format import Format
+from regnet.files.late import lazily
+
+MANIFEST = "Manifest.json"
+MODEL = "Data/com.apple.CoreML/model.mlmodel"
+WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
+
+_COREML = "converters.formats.coreml"
+_PARITY = "converters.parity"
+
+COREML = Format(
+    name="coreml",
+    title="Core ML",
+    file_name="model.mlpackage",
+    members=(MANIFEST, MODEL, WEIGHTS),
+    options=frozenset({"sizes"}),
+    export=lazily(f"{_COREML}.package:export_coreml"),
+    load=lazily(f"{_COREML}.runtime:open_coreml"),
+    certificate=f"{_PARITY}.contents.coreml:read_coreml",
+    intermediates=f"{_PARITY}.locate.intermediates_coreml:run_coreml",
+    usage=(
+        "import coremltools  # predicts on macOS alone",
+        'model = coremltools.models.MLModel("{file}")',
+        'outputs = model.predict({{"pixel_values": pixels.numpy()}})',
+    ),
+)
