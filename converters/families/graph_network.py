@@ -327,7 +327,17 @@ class _Walk:
             raise InputError(f"{self.where}: {str(error).rstrip('.')}.") from error
 
     def require_geometry(self, config: RegNetConfig) -> None:
-        """Check every convolution's stride, groups and kernel, which tensors do not show."""
+        """Check every convolution's stride, groups and kernel, which tensors do not show.
+
+        And that the images have the channels that the stem reads, where the graph states them.
+        """
+        if self.reader.channels not in {None, config.num_channels}:
+            stem = next(iter(self.convolutions.values()))
+            raise self.unfit(
+                stem,
+                f"reads {config.num_channels} channels where the images have "
+                f"{self.reader.channels}",
+            )
         for operation in Architecture.of(config, classifier=False).operations:
             if not isinstance(operation, Conv):
                 continue

@@ -131,7 +131,7 @@ class GraphReader:
                 f"compute in float32 are read; {_ADVICE}."
             )
         self.image = image.name
-        self.batch = (image.shape or (None,))[0]
+        self.batch, self.channels = (image.shape or (None, None))[:2]
         self._values[image.name] = Value(image.name)
         for node in graph.nodes:
             self._read(node)

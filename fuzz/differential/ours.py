@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 from unittest import mock
+
+import torch
 
 from converters.checkpoint import (
     Checkpoint,
@@ -18,11 +22,9 @@ from converters.checkpoint import (
 from converters.checkpoint.pickle_globals import BUILT, VALUES, qualified_name
 from converters.checkpoint.security import inspect_security
 from fuzz.differential.named_readers import flattened
-from fuzz.differential.reading import UNREAD, Leaf, Reading, taken_apart, tensor
+from fuzz.differential.reading import UNREAD, EndlessError, Leaf, Reading, taken_apart, tensor
 from tests.converters.checkpoint.keras_files import asked_here
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.converters.loading import load
 
 _SECONDS = 3.0  # of processor time
 
@@ -64,6 +66,36 @@ def named_here(path: Path) -> Reading:
             return named(path)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+IMAGE = torch.linspace(-2, 2, 3 * 32 * 32).reshape(1, 3, 32, 32)
+
+
+def numbers(output: torch.Tensor) -> Leaf:
+    """What a network computes."""
+    return ["numbers", list(output.shape), output.double().reshape(-1).tolist()]
+
+
+def computed(path: Path) -> Reading:
+    """What the network computes that we find in an exported file.
+
+    Of a trunk also what is pooled; files end in either.
+
+    Raises:
+        ConversionError: It is refused.
+        EndlessError: It takes other images.
+    """
+    with TemporaryDirectory(dir=path.parent) as folder:
+        network = load(path, Path(folder)).network
+    if network.config.num_channels != IMAGE.shape[1]:
+        raise EndlessError
+    with torch.inference_mode():
+        output: Any = network(IMAGE)
+    if "logits" in output:
+        return {"logits": numbers(output.logits)}
+    pooled = output.pooler_output
+    found = {"map": output.last_hidden_state, "pooled": pooled, "flat": pooled.flatten(1)}
+    return {name: numbers(values) for name, values in found.items()}
 
 
 def _leaf(opened: Checkpoint, value: object) -> Leaf | None:

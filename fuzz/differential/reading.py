@@ -8,13 +8,15 @@ indices of lists, so that names are compared with all else.
 from __future__ import annotations
 
 import hashlib
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 Leaf = list[Any]
-"""``["tensor", dtype, shape, strides, digest]``, ``["plain", text]`` or ``["unread"]``."""
+"""``["tensor", dtype, shape, strides, digest]``, ``["plain", text]`` or ``["unread"]``; of what a
+network computes ``["numbers", shape, [...]]``, which only :func:`are_close` compares."""
 
 Reading = dict[str, Leaf]
 
@@ -23,6 +25,9 @@ UNREAD: Leaf = ["unread"]
 
 MAX_BYTES = 1 << 24
 """Of a tensor that are compared."""
+
+_NEAR = 1e-3
+"""Of the largest number: what two libraries may differ by."""
 
 MAX_LEAVES = 20_000
 MAX_DEPTH = 250
@@ -52,6 +57,19 @@ def tensor(
         return ["tensor", "of nothing", list(shape), [], ""]
     digest = hashlib.sha256(data()).hexdigest() if nbytes <= MAX_BYTES else "too many bytes"
     return ["tensor", dtype, list(shape), list(stride), digest]
+
+
+def are_close(ours: Leaf, theirs: Leaf) -> bool:
+    """Whether two networks compute the same, as far as float32 allows."""
+    (_, shape, found), (_, other_shape, expected) = ours, theirs
+    if shape != other_shape:
+        return False
+    scale = max((abs(number) for number in expected if isfinite(number)), default=0.0)
+    near = _NEAR * max(scale, 1e-3)
+    return all(
+        abs(one - other) <= near if isfinite(one) and isfinite(other) else repr(one) == repr(other)
+        for one, other in zip(found, expected, strict=True)
+    )
 
 
 def taken_apart(tree: object, leaf_of: Callable[[object], Leaf | None]) -> Reading:

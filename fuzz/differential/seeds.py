@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import pickle
+import warnings
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ from benchmarks.giants.make import Recipe, make
 from converters.folder.folder import ConvertedFolder
 from converters.jobs.convert import convert
 from regnet.config import RegNetConfig
+from regnet.model import RegNetForImageClassification
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +114,35 @@ def safetensors() -> list[bytes]:
         save_safetensors({"x.weight": base.reshape(2, 2), "empty": base[:0], "u": base.byte()}),
         save_safetensors({}, {"a": "b", "é": "line\n"}),
     ]
+
+
+class _Logits(torch.nn.Module):
+    """A network that returns what exporters can follow: a tensor."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(images).logits
+        return logits
+
+
+def exported(kind: str, folders: Sequence[ConvertedFolder]) -> list[bytes]:
+    """What torch's own exporter makes of converted networks."""
+    files = []
+    images = torch.zeros(1, 3, 32, 32)
+    for folder in folders:
+        network = _Logits(RegNetForImageClassification.from_pretrained(folder.path)).eval()
+        buffer = io.BytesIO()
+        with warnings.catch_warnings(action="ignore"):  # of torch, about its own code
+            if kind == "pt2":
+                torch.export.save(torch.export.export(network, (images,)), buffer)
+            else:
+                trace: Any = torch.jit.trace
+                torch.jit.save(torch.jit.freeze(trace(network, images)), buffer)
+        files.append(buffer.getvalue())
+    return files
 
 
 KINDS: tuple[tuple[Literal["x", "y"], int], ...] = (("x", 1), ("x", 2), ("y", 3))

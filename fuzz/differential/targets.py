@@ -20,6 +20,7 @@ from fuzz.differential import (
     archives,
     array_changes,
     distributed_changes,
+    graph_changes,
     json_changes,
     legacy_changes,
     named_changes,
@@ -29,7 +30,7 @@ from fuzz.differential import (
     seeds,
 )
 from fuzz.differential.archive_changes import Changes
-from fuzz.differential.reading import EndlessError, Reading, difference, path_of, tensor
+from fuzz.differential.reading import EndlessError, Reading, are_close, difference, path_of, tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,17 +87,29 @@ class Target:
     judge: Callable[[Path, Library], tuple[Finding | None, bool, bool]]
 
 
+def _changed_hdf5(content: bytes, rng: Random) -> bytes:
+    if not content.startswith(HDF5_START):
+        return pickles.changed_bytes(content, rng)
+    return named_changes.changed_hdf5([content], rng)
+
+
+_FIT: dict[bytes, Callable[[bytes, Random], bytes]] = {
+    b".pkl": pickles.change,
+    b".pt": pickles.change,
+    b".py": graph_changes.changed_code,
+    b".h5": _changed_hdf5,
+    b".npy": array_changes.changed,
+    b".json": json_changes.changed,
+}
+"""What changes the content of an entry, by how its name ends."""
+
+
 def _edit(name: bytes, content: bytes, rng: Random) -> bytes:
     """Change the content of an entry as is fit for its kind."""
     lower = name.lower()
-    if lower.endswith((b".pkl", b".pt")) and rng.randrange(8):
-        return pickles.change(content, rng)
-    if lower.endswith(b".h5") and content.startswith(HDF5_START):
-        return named_changes.changed_hdf5([content], rng)
-    if lower.endswith(b".npy"):
-        return array_changes.changed(content, rng)
-    if lower.endswith(b".json") and rng.randrange(4):
-        return json_changes.changed(content, rng)
+    fit = next((change for ending, change in _FIT.items() if lower.endswith(ending)), None)
+    if fit is not None and rng.randrange(8):
+        return fit(content, rng)
     if lower.endswith((b".py", b".json", b"version", b"byteorder", b"archive_format")):
         digits = [at for at, byte in enumerate(content) if 0x30 <= byte <= 0x39]  # noqa: PLR2004
         if digits and rng.randrange(3):
@@ -214,6 +227,30 @@ def _named(kind: str) -> Callable[[Path, Library], tuple[Finding | None, bool, b
         if reading is None and finding is None:
             return None, False, False
         return _compared(reading, finding, library.read(kind, path))
+
+    return judge
+
+
+def _networks(kind: str) -> Callable[[Path, Library], tuple[Finding | None, bool, bool]]:
+    """Of an exported file as a source: the network in it computes what the file does.
+
+    What its own library refuses computes nothing else. Torch, for one, checks types in the code of
+    TorchScript, of which nothing is read here.
+    """
+
+    def judge(path: Path, library: Library) -> tuple[Finding | None, bool, bool]:
+        reading, finding = _reading(lambda: ours.computed(path))
+        if reading is None:
+            return finding, False, False
+        answer = library.read(kind, path)
+        if answer is None or not answer["readings"]:
+            return None, True, False
+        for name, theirs in answer["readings"].items():
+            expected = theirs["computed"]
+            if not any(are_close(found, expected) for found in reading.values()):
+                words = f"{name}: ours computes {reading}, theirs {expected}"
+                return Finding("differs", words), True, True
+        return None, True, True
 
     return judge
 
@@ -388,7 +425,45 @@ def _artefact_target(place: Path, name: str) -> Target:
     return Target(_archive_maker(files), _certificates(name, folders, _FILES[name]))
 
 
-_FILES = {"torchscript": "model.torchscript.pt", "pt2": "model.pt2"}
+def _source_target(place: Path, name: str) -> Target:
+    """An artefact of ours, or of torch's own exporter, as a checkpoint."""
+    kind = name.removesuffix("-source")
+    (place / name).mkdir()
+    folders = seeds.folders(place / name, kind)
+    files = [(folder.path / _FILES[kind]).read_bytes() for folder in folders]
+    if kind == "onnx":
+        return Target(
+            lambda rng: graph_changes.changed_onnx(rng.choice(files), rng), _networks(kind)
+        )
+    files += seeds.exported(kind, folders[1:])
+    return Target(_content_maker(files), _networks("program" if kind == "pt2" else kind))
+
+
+def _content_maker(files: list[bytes]) -> Callable[[Random], bytes]:
+    """Archives of which what says what is computed is changed, and now and then something else."""
+    whole = _archive_maker(files)
+
+    def make(rng: Random) -> bytes:
+        if rng.randrange(8) == 0:
+            return whole(rng)
+        archive = archives.parsed(rng.choice(files))
+        texts = [
+            part
+            for part in archive
+            if isinstance(part, archives.Local) and part.name.endswith((b".py", b"model.json"))
+        ]
+        for text in rng.choices(texts, k=rng.choice((1, 1, 1, 2, 3))):
+            text.content = _edit(text.name, text.content, rng)
+        return archives.written(archive)
+
+    return make
+
+
+_FILES = {
+    "torchscript": "model.torchscript.pt",
+    "pt2": "model.pt2",
+    "onnx": "model.onnx",
+}
 
 _MAKERS: dict[str, Callable[[Path, str], Target]] = {
     "zip": _zip_target,
@@ -398,6 +473,9 @@ _MAKERS: dict[str, Callable[[Path, str], Target]] = {
     "safetensors": _safetensors_target,
     "torchscript": _artefact_target,
     "pt2": _artefact_target,
+    "torchscript-source": _source_target,
+    "pt2-source": _source_target,
+    "onnx-source": _source_target,
     "distributed": _distributed_target,
     "numpy": _numpy_target,
     "hdf5": _named_target,

@@ -15,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import onnxruntime
 import torch
 from safetensors import safe_open
 
@@ -119,8 +120,6 @@ def _unpickling_module(named: set[str]) -> ModuleType:
     vars(module).update(Unpickler=unpickler, load=load)
     return module
 
-
-_IMAGE = torch.linspace(-2, 2, 3 * 32 * 32).reshape(1, 3, 32, 32)
 
 _ARRAYS = {np.dtype(kind).str: kind for kind in (
     "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16",
@@ -283,7 +282,8 @@ def _torchscript(path: Path) -> Reading:
     reading = taken_apart(dict(module.state_dict()), _leaf)
     reading["program"] = ["plain", str(module.inlined_graph)]
     with torch.inference_mode():
-        reading["output"] = _tensor(module(_IMAGE))
+        output = module(ours.IMAGE)
+    reading["output"], reading["computed"] = _tensor(output), ours.numbers(output)
     return reading
 
 
@@ -292,13 +292,31 @@ def _exported(path: Path) -> Reading:
     return taken_apart(dict(program.state_dict), _leaf)
 
 
+def _program(path: Path) -> Reading:
+    program: Any = torch.export.load(path).module()
+    with torch.inference_mode():
+        return {"computed": ours.numbers(program(ours.IMAGE))}
+
+
+def _onnx(path: Path) -> Reading:
+    """As ONNX Runtime computes, without its passes, in which it may be wrong itself."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(path.read_bytes(), options)
+    (image,) = session.get_inputs()
+    output, *_ = session.run(None, {image.name: ours.IMAGE.numpy()})
+    return {"computed": ours.numbers(torch.from_numpy(output))}
+
+
 def read(kind: str, path: Path) -> dict[str, Any]:
     """Read a file with every library that takes files of its kind.
 
     Args:
         kind: ``torch``, ``zip`` (which is mapped too), ``arrays``, ``safetensors``,
             ``numpy``, ``torchscript``, ``pt2``, ``hdf5``, ``keras``, ``msgpack``, ``mindspore`` or
-            ``distributed``; or ``ours``, which reads HDF5 and Keras' archives as we do.
+            ``distributed``; ``program`` and ``onnx``, which are run; or ``ours``, which reads HDF5
+            and Keras' archives as we do.
         path: The file, or the folder.
 
     Returns:
@@ -312,6 +330,8 @@ def read(kind: str, path: Path) -> dict[str, Any]:
         "safetensors": {"safetensors": _safetensors},
         "torchscript": {"torch.jit.load": _torchscript},
         "pt2": {"torch.export.load": _exported},
+        "program": {"torch.export.load": _program},
+        "onnx": {"onnxruntime": _onnx},
         "distributed": {"dcp_to_torch": partial(_distributed, named=named)},
         "hdf5": {"h5py": named_readers.hdf5},
         "keras": {"zipfile and h5py": named_readers.keras},

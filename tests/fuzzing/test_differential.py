@@ -344,6 +344,8 @@ QUICK = {
     "legacy": 300,
     "safetensors": 2000,
     "torchscript": 50,
+    "torchscript-source": 60,
+    "onnx-source": 200,
     "hdf5": 200,
     "keras": 200,
     "numpy": 600,

@@ -529,6 +529,10 @@ def added_to_another(model: ModelProto) -> None:
     last.input[:] = [before.output[0] if name == relu.output[0] else name for name in last.input]
 
 
+def of_one_channel(model: ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+
+
 def softmax(model: ModelProto) -> None:
     last = model.graph.output[0].name
     node = helper.make_node("Softmax", [last], ["classes"], name="softmax")
@@ -579,6 +583,7 @@ WRONG: list[tuple[str, Callable[[ModelProto], None], str]] = [
     (FOLDED_FILE, gate_of_another, r"(has no place in|stands where|no RegNet|is followed by)"),
     (FOLDED_FILE, added_to_another, r"node Add '.*'"),
     (FOLDED_FILE, softmax, r"node Softmax 'softmax' is of a kind that no RegNet has"),
+    (FOLDED_FILE, of_one_channel, r"node Conv '.*' reads 3 channels where the images have 1"),
 ]
 
 
