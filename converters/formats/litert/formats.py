@@ -21,6 +21,7 @@ LITERT = Format(
     export=lazily(f"{_LITERT}.export:export_litert"),
     load=lazily(f"{_LITERT}.runtime:LiteRtRuntime"),
     certificate="converters.parity.contents.litert.certificate:read_litert",
+    intermediates="converters.parity.locate.intermediates_litert:run_litert",
     usage=(
         "from ai_edge_litert.interpreter import Interpreter",
         'run = Interpreter("{file}").get_signature_runner()',
@@ -36,4 +37,5 @@ LITERT_FP16 = replace(
     precision="float16",
     export=lazily(f"{_LITERT}.export:export_float16"),
     certificate="converters.parity.contents.litert.certificate:read_float16",
+    intermediates=None,
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from converters.errors import printable
 from converters.parity.contents.held import Contents, HeldTensor
 from converters.parity.contents.litert.model import LiteRtModel
-from converters.parity.contents.litert.operations import read_operation
+from converters.parity.contents.litert.operations import called, read_operation
 from converters.parity.contents.litert.walk import Walk
 from regnet.architecture import PIXELS, Conv, Flatten, Linear, Pool, extents, folded
 from regnet.files.dtypes import COMPUTED
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from converters.folder.folder import ConvertedFolder
     from converters.parity.contents.litert.model import Tensor
-    from regnet.architecture import Operations
 
     Shapes = dict[str, tuple[tuple[int, ...], int]]  # of each value, and how many axes are open
 
@@ -50,8 +49,7 @@ def read_float16(folder: ConvertedFolder, path: Path) -> Contents:
 
 
 def _read(folder: ConvertedFolder, path: Path, precision: str) -> Contents:
-    operations = folded(folder.architecture.operations)
-    model = LiteRtModel.read(path, _MOST_STEPS * len(operations))
+    model = _opened(folder, path)
     weights = [tensor for tensor in model.tensors if _may_be_weight(tensor)]
     faults = [
         *_tensor_faults(model),
@@ -59,9 +57,20 @@ def _read(folder: ConvertedFolder, path: Path, precision: str) -> Contents:
         *_caller_faults(folder, model),
     ]
     if not faults:
-        faults = list(_graph_faults(folder, model, operations))
+        walk, wrong = _walked(folder, model)
+        faults = [*wrong.values()] or list(_left_over(folder, walk))
     tensors = tuple(map(_held, weights))
     return Contents(tensors, faults=tuple(faults), precision=precision, graph_compared=True)
+
+
+def _opened(folder: ConvertedFolder, path: Path) -> LiteRtModel:
+    """Take a file apart that may be the folder's.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If it is damaged.
+    """
+    return LiteRtModel.read(path, _MOST_STEPS * len(folder.architecture.operations))
 
 
 def _may_be_weight(tensor: Tensor) -> bool:
@@ -110,35 +119,48 @@ def _caller_faults(folder: ConvertedFolder, model: LiteRtModel) -> Iterator[str]
             yield f"its signature names other {what}"
 
 
-def _graph_faults(
-    folder: ConvertedFolder, model: LiteRtModel, operations: Operations
-) -> Iterator[str]:
-    """Where the operators compute something else, each operation once."""
-    walk = Walk(model, dict(zip(folder.output_names, model.outputs, strict=True)))
-    shapes = _shapes(folder, operations)
-    count = 0
-    for operation in reversed(operations):
-        if found := walk.found.get(operation.output):  # else it is behind what is wrong already
+def graph_differences(folder: ConvertedFolder, path: Path) -> dict[str, str]:
+    """Where the operators of a file compute something else: name of a value to a clause.
+
+    What feeds nothing but such an operator is not looked at.
+
+    Raises:
+        OSError: If the file cannot be opened.
+        ValueError: If it is damaged.
+    """
+    return _walked(folder, _opened(folder, path))[1]
+
+
+def _walked(folder: ConvertedFolder, model: LiteRtModel) -> tuple[Walk, dict[str, str]]:
+    """Go through the network backwards, and say what is wrong where."""
+    walk = Walk(model, dict(zip(folder.output_names, model.outputs, strict=False)))
+    shapes = _shapes(folder)
+    wrong: dict[str, str] = {}
+    for operation in reversed(folded(folder.architecture.operations)):
+        if found := walk.found.get(operation.output):
             try:
-                walk.shape(found.tensor, *shapes[operation.output], operation.name)
+                walk.shape(found.tensor, *shapes[operation.output], called(operation))
                 read_operation(walk, operation, found)
             except ValueError as error:
-                count += 1
-                yield str(error)
-    if count:
-        return
+                wrong[operation.output] = str(error)
+    return walk, wrong
+
+
+def _left_over(folder: ConvertedFolder, walk: Walk) -> Iterator[str]:
+    """What is wrong with a file in which every operation was found."""
+    model = walk.model
     (pixels,) = model.inputs
     if walk.found[PIXELS].tensor != pixels:
         yield f"the network does not begin with {PIXELS}"
-    walk.shape(pixels, *shapes[PIXELS], PIXELS)
+    walk.shape(pixels, *_shapes(folder)[PIXELS], PIXELS)
     for index, tensor in enumerate(model.tensors):
         if index not in walk.met:
             yield f"nothing needs {printable(tensor.name)}"
 
 
-def _shapes(folder: ConvertedFolder, operations: Operations) -> Shapes:
+def _shapes(folder: ConvertedFolder) -> Shapes:
     """The shape of each value for one image of the folder's size."""
-    side = folder.image_size
+    operations, side = folded(folder.architecture.operations), folder.image_size
     sizes = extents(operations, side)
     shapes: Shapes = {PIXELS: ((1, side, side, folder.config.num_channels), 3)}
     for operation in operations:

@@ -61,7 +61,7 @@ class Reading:
     @property
     def name(self) -> str:
         """Of the operation, for messages."""
-        return str(self.operation.name)
+        return called(self.operation)
 
     def step(self, code: Code) -> Step:
         """The operator that makes the operation's value, with what comes after it."""
@@ -78,6 +78,12 @@ class Reading:
     def constant(self, tensor: int, wanted: Any) -> None:
         """Hold a constant of the operation to its numbers."""
         self.walk.constant(tensor, wanted, f"a constant of {self.name}")
+
+
+def called(operation: Operation) -> str:
+    """The module that an operation computes; of a convolution and its norm the one around both."""
+    takes_norm = isinstance(operation, Conv) and operation.norm
+    return operation.around if takes_norm else operation.name
 
 
 def read_operation(walk: Walk, operation: Operation, found: Found) -> None:
@@ -127,8 +133,8 @@ def _read_weights(reading: Reading, weights: list[int]) -> None:
 def _norm(reading: Reading) -> None:
     scaled, bias = reading.step(Code.ADD).inputs
     value, weight = reading.inner(scaled, Code.MUL)
-    reading.walk.weight(weight, reading.name + FOLDED_WEIGHT)
-    reading.walk.weight(bias, reading.name + FOLDED_BIAS)
+    reading.walk.weight(weight, reading.operation.name + FOLDED_WEIGHT)
+    reading.walk.weight(bias, reading.operation.name + FOLDED_BIAS)
     reading.value(value)
 
 

@@ -66,7 +66,8 @@ class Opened:
         """A constant's elements, to be changed."""
         buffer = self.model.buffers[self.tensors[name].buffer]
         buffer.data = np.array(buffer.data, np.uint8)
-        return buffer.data.view(kind)
+        elements: np.ndarray[Any, Any] = buffer.data.view(kind)
+        return elements
 
     def saved(self, path: Path) -> Path:
         """As the library lays it out."""
@@ -218,12 +219,12 @@ def _flipped(file: Opened) -> None:
 
 
 FAULTS: dict[Callable[[Opened], None], str] = {
-    _stride: "the width of regnet.*shortcut.convolution is 1 where 2 belongs",
+    _stride: "the width of regnet.*shortcut is 1 where 2 belongs",
     _dilation: "has a dilation of 2",
-    _padding: "layer.1.convolution has padding 0",
-    _no_activation: "layer.0.convolution has the activation 0 where 1 belongs",
+    _padding: "layer.1 has padding 0",
+    _no_activation: "layer.0 has the activation 0 where 1 belongs",
     _six: f"{BLOCK}.add has the activation 3 where 1 belongs",
-    _another_relu: "shortcut.convolution has the activation 1 where 0 belongs",
+    _another_relu: "shortcut has the activation 1 where 0 belongs",
     _zeros_elsewhere: "a constant of .* is other than it should be",
     _mean_of_rows: "a constant of .* is other than it should be",
     _keeps_no_axes: "the keep_dims of regnet.pooler is 0 where 1 belongs",
@@ -234,7 +235,7 @@ FAULTS: dict[Callable[[Opened], None], str] = {
     _swapped_names: "layer.0.folded_weight differs from the fold recomputed",
     _short_cut: "layer.3.folded_weight is read where .*shortcut.folded_weight belongs",
     _skipped: "regnet.encoder.stages.1.layers.0.activation is read from two tensors",
-    _options_of_another: "layer.0.convolution has options of kind 2",
+    _options_of_another: "layer.0 has options of kind 2",
     _order: "an operator reads what is not there yet",
     _twice: "an operator makes what is there already",
     _dead: "nothing needs more",
@@ -242,7 +243,7 @@ FAULTS: dict[Callable[[Opened], None], str] = {
     _another_output: "its signature names other outputs",
     _another_name: "its signature names other outputs",
     _fixed_batch: "pixel_values is float32 of shape",
-    _fixed_inside: "shortcut.convolution is float32 of shape",
+    _fixed_inside: "shortcut is float32 of shape",
     _variable: "pad_1 has is_variable",
     _outside: "classifier.1.weight lies at an offset",
     _wrong_size: "classifier.1.bias has 40 bytes, not those of its shape",
@@ -349,7 +350,8 @@ def test_no_byte_of_the_structure_leads_elsewhere_than_to_a_clause(
 def test_the_file_of_another_folder_fails(
     folders: dict[str, ConvertedFolder], tmp_path: Path
 ) -> None:
-    path = shutil.copy(folders["same padding"].path / "model.tflite", tmp_path / "model.tflite")
+    path = tmp_path / "model.tflite"
+    shutil.copy(folders["same padding"].path / "model.tflite", path)
     assert certify(folders["Y"], "litert", path).wrong
 
 
