@@ -209,6 +209,11 @@ def complexity(config: RegNetConfig, image_size: int = 224) -> Complexity:
     return Complexity(parameters, flops, activations)
 
 
+def size_number(size: str) -> str:
+    """A size such as ``4.0GF`` in the hundreds of MFLOPs that timm and Keras name networks by."""
+    return f"{round(float(size[:-2]) * {'MF': 0.01, 'GF': 10}[size[-2:]]):03}"
+
+
 def named_like(config: RegNetConfig) -> str | None:
     """The published network with this architecture; ``None`` if none.
 

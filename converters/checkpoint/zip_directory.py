@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 ZIP_START = b"PK\x03\x04"
 """How an archive with an entry begins, and each entry in it."""
 
-STORED, DEFLATED = 0, 8
-"""The methods that torch reads."""
+STORED = 0
+"""The method of an entry that lies as it is."""
 
 ENCRYPTED = 0x0001
 SIZES_FOLLOW, UTF8_NAME = 0x0008, 0x0800

@@ -218,10 +218,7 @@ def _as_configured(source: Source, config: Mapping[str, Any], where: str) -> Sou
     if "strides" in fields:
         reason = "the checkpoint's own configuration"
         source = source.strided(reason, downsamples=fields["strides"][0] != 1)
-    try:
-        return source.configured(**fields)
-    except ValueError as error:
-        raise InputError(f"{where}: its configuration describes no network: {error}") from None
+    return source.described(fields, f"{where}: its configuration")
 
 
 def _write(path: Path, network: Network) -> None:

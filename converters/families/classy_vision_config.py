@@ -22,9 +22,11 @@ from converters.families.pixel_steps import (
 )
 from converters.families.source import Preprocessing
 from converters.families.words import (
+    LINEAR,
     Says,
     Vocabulary,
     Word,
+    anynet_words,
     count,
     keys,
     mapping_in,
@@ -53,21 +55,13 @@ _TASK = Vocabulary(
     ),
 )
 
-_LINEAR = "res_bottleneck_linear_block"
-_BLOCKS = f"res_bottleneck_block or {_LINEAR}"
 _ACTIVATION = Word("activation", {"relu": "relu", "silu": "silu"}, "relu or silu")
 
 SAYS: Says = {
     "hidden_act": _ACTIVATION,
     "se_act": _ACTIVATION,
     "norm_eps": number("bn_epsilon", NORM_EPS),
-    "stem_strides": Word(
-        "stem_type",
-        {"simple_stem_in": None, "res_stem_cifar": [1]},
-        "simple_stem_in or res_stem_cifar",
-    ),
-    "shortcut": Word("block_type", {"res_bottleneck_block": "conv", _LINEAR: "none"}, _BLOCKS),
-    "output_act": Word("block_type", {"res_bottleneck_block": True, _LINEAR: False}, _BLOCKS),
+    **anynet_words("stem_type", "block_type"),
     "se_ratio": number("se_ratio", 0.25),
     "expansion": number("bottleneck_multipliers", 1.0),
     "strides": count("strides", 2, least=1),
@@ -84,7 +78,7 @@ OF_NETWORK = (FIELDS | {"hidden_act"}) - {"expansion", "strides", "head_size"}
 _PER_STAGE = {"strides", "expansion"}
 OF_ATTENTION = frozenset({"se_ratio", "se_act"})
 
-_REGNETZ = {"block_type": _LINEAR, "activation": "silu"}
+_REGNETZ = {"block_type": LINEAR, "activation": "silu"}
 _PRESETS: Mapping[str, Mapping[str, Any]] = {
     "regnet_z_500mf": _REGNETZ,
     "regnet_z_4gf": _REGNETZ,

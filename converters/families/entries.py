@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING
 
 from converters.errors import InputError, first, printable
 from converters.families.changed import require_unchanged
+from converters.families.harmless import COUNTED, harmless, harmless_elsewhere, is_profilers
 from converters.families.heads import NO_HEAD, Head, choose_head, last_block
 from converters.families.levels import REPLACED
+from converters.families.normalising import (
+    channels_of,
+    require_nothing_in_front,
+    without_normalisers,
+)
 from converters.families.recognise import tensors_of
-from converters.families.source import Normaliser
-from converters.families.unnamed import LISTS
 from converters.families.wrapping import ONE_PROCESS, shared_levels, unread_of
 from regnet.architecture import COUNTER
-from regnet.files.dtypes import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from converters.checkpoint import StoredTensor
     from converters.families.family import Found
@@ -32,29 +35,6 @@ if TYPE_CHECKING:
     from converters.families.source import Decision, StateDict, Unread
 
 Tensors = dict[str, "StoredTensor"]
-
-OPTIMISER = "optimiser state, not needed to run the network"
-
-_TRAINER = r"opt|optim\w*|\w*scheduler\w*|amp|scaler|rng|callbacks|loops"
-"""Words in the keys of what a trainer saves in mappings of their own, beside the network's."""
-
-_OF_TRAINING = "of another network, which only the training ran"
-
-_HARMLESS = (
-    (
-        r"criterions?|loss(es)?|objective",
-        "of the training's loss, behind what the network puts out",
-    ),
-    (
-        r"metrics?|acc|accuracy|auroc|auc|confmat|meters?",
-        "a measurement of the training, behind what the network puts out",
-    ),
-    (r"teacher|momentum", _OF_TRAINING),
-)
-"""Words in a name (between dots and underscores), and why what is called so can be left out."""
-
-_TWIN = re.compile(r"(.*\.)?(\w+_ema|ema_\w+)\..*")
-"""Averages of a network, such as ``model_ema.``; ``ema.`` alone may be a layer."""
 
 _PRETRAINING = re.compile(
     r"(.*[._])?(projectors?|projections?|proj|predictors?|prototypes?|queue|swav|byol|simclr|moco"
@@ -64,46 +44,9 @@ _PRETRAINING = re.compile(
 
 _BEHIND_TRUNK = "a head of pre-training, which gives no classes"
 
-_PROFILERS = {
-    "total_ops": 1,
-    "total_params": 1,
-    "input_shape": 3,
-    "output_shape": 3,
-    "parameter_quantity": 1,
-    "inference_memory": 1,
-    "MAdd": 1,
-    "Flops": 1,
-    "ConvFlops": 1,
-    "Memory": 2,
-    "duration": 1,
-}
-"""Buffers that thop (the first two) and torchstat register in modules: name to elements, at most.
-
-Source: thop ``profile.py``, torchstat ``model_hook.py``.
-"""
-
-_COUNTED = "a counter, which nothing is computed with"
-
-_UNNAMED = "weights without names, which are not the network's one by one"
-
 _BEFORE_PEFT = "the module as it was before peft trained the one that is taken"
 
-_STATISTIC = re.compile(
-    r"(?P<before>_?(?:[a-z0-9]+_)*?)(?P<word>means?|mu|stds?|stdev|stddev|sds?|sigma)"
-    r"(?P<after>(?:_[a-z0-9]+)?_?)"
-)
-"""A mean's or deviation's name behind its last dot, such as ``pixel_mean`` or ``new_std``."""
-
-_MEANS = {"mean", "means", "mu"}
-_OF_OUTPUTS = {"running", "target", "targets", "label", "labels", "output", "y", "bbox", "feature"}
-"""Words before a mean that is not one of images."""
-
-_OF_IMAGES = re.compile(r".*(norm|pixel|image|img|input|preproc|transform).*")
-
 _AFFINE = ("weight", "bias")
-
-_FEW = 16
-"""Fewer channels than this an image may have; more than this only a feature map."""
 
 _SHOWN = 3
 
@@ -119,14 +62,14 @@ def prepared(found: Found, state: StateDict) -> StateDict:
             of a kind that is not read, or no weight yet.
     """
     keymap = found.family.keymap
-    require_unchanged((name for name in state.tensors if not _harmless(name)), found.where)
+    require_unchanged((name for name in state.tensors if not harmless(name)), found.where)
     for name, unread in state.unread.items():
         if name.endswith(COUNTER):
             continue  # nothing is computed with it, and the plan makes zeros
-        if keymap.parse(name) or (unread.is_state and not _harmless(name)):
+        if keymap.parse(name) or (unread.is_state and not harmless(name)):
             raise _unreadable(name, unread, found.where)
-    channels = _channels(state, keymap)
-    return _without_normalisers(state, channels) if channels else state
+    channels = channels_of(state, keymap)
+    return without_normalisers(state, channels) if channels else state
 
 
 def readable(stored: object, where: str) -> Tensors:
@@ -172,11 +115,11 @@ def settle(
     beside: Tensors = {}
     for name, tensor in state.beside.items():
         (tensors if keymap.parse(name) else beside)[name] = tensor
-    _require_nothing_in_front(state, keymap, beside, found.where)
+    require_nothing_in_front(state, keymap, beside, found.where)
     skipped = _counters(tensors, keymap) | _replaced(tensors)
     for name in _outside(tensors, keymap):
         beside[name] = tensors.pop(name)
-    near = {n: t for n, t in beside.items() if not _harmless(n, t)}
+    near = {n: t for n, t in beside.items() if not harmless(n, t)}
     heads = _Heads(tensors, near, {**_by_place(state.elsewhere), **near}, keymap)
     decisions, left = heads.choose(found)
     rest = {n: t for n, t in beside.items() if not heads.knows(n)}
@@ -185,7 +128,7 @@ def settle(
     skipped |= {
         name.split(".")[0]: why
         for name, unread in state.unread.items()
-        if unread.is_state and (why := _harmless(name))
+        if unread.is_state and (why := harmless(name))
     }
     return heads.tensors, decisions, skipped | left
 
@@ -204,7 +147,7 @@ def elsewhere(state: StateDict, but: str | None = None) -> dict[str, str]:
         if path[: len(heads)] == heads:
             continue
         depth = shared_levels(path[:-1], state.path)
-        reason = _harmless_elsewhere(path) or "no part of the network's state dict"
+        reason = harmless_elsewhere(path) or "no part of the network's state dict"
         found.setdefault(".".join(path[: depth + 1]), reason)
     return found
 
@@ -212,45 +155,16 @@ def elsewhere(state: StateDict, but: str | None = None) -> dict[str, str]:
 def _by_place(elsewhere: Mapping[tuple[str, ...], StoredTensor]) -> Tensors:
     """What may be a part of the network in mappings of their own, by the keys that lead there."""
     return {
-        ".".join(path): tensor
-        for path, tensor in elsewhere.items()
-        if not _harmless_elsewhere(path)
+        ".".join(path): tensor for path, tensor in elsewhere.items() if not harmless_elsewhere(path)
     }
-
-
-def _harmless(name: str, tensor: StoredTensor | None = None) -> str | None:
-    """Why an entry cannot change what comes out of the network, or None if it may."""
-    words = re.split(r"[._]", name.lower())
-    for pattern, reason in _HARMLESS:
-        if any(re.fullmatch(pattern, word) for word in words):
-            return reason
-    if _TWIN.fullmatch(name):
-        return _OF_TRAINING
-    counts = tensor is not None and tensor.numel == 1 and re.search("int|bool", tensor.dtype)
-    return _COUNTED if counts or _is_profilers(name, tensor) else None
-
-
-def _is_profilers(name: str, tensor: StoredTensor | None) -> bool:
-    most = _PROFILERS.get(name.rpartition(".")[2], 0)
-    return most > 0 and (tensor is None or tensor.numel <= most)
-
-
-def _harmless_elsewhere(path: Sequence[str]) -> str | None:
-    """The same of what stands in another mapping, which may be the trainer's own."""
-    if not LISTS.isdisjoint(path):
-        return _UNNAMED
-    words = re.split(r"[._]", ".".join(path).lower())
-    if any(re.fullmatch(_TRAINER, word) for word in words):
-        return OPTIMISER
-    return _harmless(".".join(path))
 
 
 def _counters(tensors: Tensors, keymap: Keymap) -> dict[str, str]:
     """Take a profiler's counters out of the network's own tensors."""
-    found = [n for n, t in tensors.items() if _is_profilers(n, t) and not keymap.parse(n)]
+    found = [n for n, t in tensors.items() if is_profilers(n, t) and not keymap.parse(n)]
     for name in found:
         del tensors[name]
-    return {name.rpartition(".")[2]: _COUNTED for name in found}
+    return {name.rpartition(".")[2]: COUNTED for name in found}
 
 
 def _replaced(tensors: Tensors) -> dict[str, str]:
@@ -293,92 +207,12 @@ def _reasons(state: StateDict, beside: Mapping[str, StoredTensor]) -> dict[str, 
     found: dict[str, str] = {}
     for name, tensor in beside.items():
         behind = _BEHIND_TRUNK if _PRETRAINING.fullmatch(name.lower()) else None
-        reason = _harmless(name, tensor) or behind
+        reason = harmless(name, tensor) or behind
         found.setdefault(
             name.split(".")[0],
             reason or f"behind or beside {state.place}, which it is not a part of",
         )
     return found
-
-
-# What normalises images.
-
-
-def _channels(state: StateDict, keymap: Keymap) -> int:
-    """How many channels the stem takes; 0 if there is no stem."""
-    for name, tensor in {**state.tensors, **state.beside}.items():
-        role, _ = keymap.parse(name) or ("", {})
-        if role == "stem.conv" and len(tensor.shape) > 1:
-            return tensor.shape[1]
-    return 0
-
-
-def _without_normalisers(state: StateDict, channels: int) -> StateDict:
-    pairs: dict[tuple[str, ...], dict[bool, str]] = {}
-    candidates = {
-        **state.tensors,
-        **state.beside,
-        **{".".join(path): tensor for path, tensor in state.elsewhere.items()},
-    }
-    for name, tensor in candidates.items():
-        module, _, leaf = name.rpartition(".")
-        match = _STATISTIC.fullmatch(leaf.lower())
-        if match is None or _OF_OUTPUTS & set(re.split("[_.]", f"{module}_{match['before']}")):
-            continue
-        of_all = tensor.numel == 1 and bool(_OF_IMAGES.fullmatch(name.lower()))
-        if tensor.dtype not in DTYPES or not (tensor.numel == channels or of_all):
-            continue
-        if not _harmless(module):
-            key = module, match["before"], match["after"]
-            pairs.setdefault(key, {})[match["word"] in _MEANS] = name
-    whole = [(pair[True], pair[False]) for pair in pairs.values() if len(pair) == 2]  # noqa: PLR2004
-    taken = {name for pair in whole for name in pair}
-    return replace(
-        state,
-        tensors={n: t for n, t in state.tensors.items() if n not in taken},
-        beside={n: t for n, t in state.beside.items() if n not in taken},
-        elsewhere={p: t for p, t in state.elsewhere.items() if ".".join(p) not in taken},
-        normalisers=tuple(
-            Normaliser(mean, candidates[mean], candidates[std]) for mean, std in whole
-        ),
-    )
-
-
-def _require_nothing_in_front(
-    state: StateDict, keymap: Keymap, beside: Mapping[str, StoredTensor], where: str
-) -> None:
-    """Refuse what may change the images before the network sees them.
-
-    A module's own parameters stand before those of its children in a state dict, and children in
-    the order in which they were made, which is nearly always that of computation.
-    """
-    channels = _channels(state, keymap)
-    first = next((i for i, name in enumerate(state.order) if name in state.tensors), 0)
-    before = set(state.order[:first])
-    matrices = {n.rpartition(".")[0] for n, t in beside.items() if len(t.shape) > 1}
-    for name, tensor in beside.items():
-        module, _, leaf = name.rpartition(".")
-        if _harmless(name, tensor) or (leaf == "bias" and module in matrices):
-            continue
-        if _may_be_in_front(tensor, channels, before=name in before, is_weight=leaf == "weight"):
-            raise InputError(
-                f"{where}: {printable(name)}, of shape {tensor.shape}, may stand in front of the "
-                "network and change the images that it is given, for which the reference has no "
-                "place; save the state_dict() of the network alone."
-            )
-
-
-def _may_be_in_front(tensor: StoredTensor, channels: int, *, before: bool, is_weight: bool) -> bool:
-    shape = tensor.shape
-    if tensor.dtype not in DTYPES:
-        return False
-    per_channel = tuple(size for size in shape if size != 1) == (channels,)
-    if per_channel:
-        return before
-    if len(shape) == 4 and is_weight:  # noqa: PLR2004
-        return shape[0] == channels and (before or shape[1] < _FEW)
-    picture = len(shape) in {3, 4} and shape[-3] == channels and min(shape[-2:]) > 1
-    return picture and set(shape[:-3]) <= {1}
 
 
 # Classifiers outside the network's own names.

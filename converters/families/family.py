@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.array import Array
 from converters.checkpoint.torch_pickle import PickledTensor, save_archive
 from converters.errors import InputError, require_extra
 from converters.families.linear_rule import rule_of
@@ -333,6 +334,11 @@ class Network:
         last = self.target.shortcut_last and slot.role.startswith("shortcut")
         fields = slot.fields
         return part, int(fields.get("stage", 0)), int(fields.get("block", 0)), last
+
+    def array(self, name: str) -> Array:
+        """A tensor by its name, for those writers whose files are trees of arrays."""
+        tensor = self.tensors[name]
+        return Array(tensor.dtype, tensor.shape, partial(self.chunks, name))
 
     def chunks(self, name: str) -> Iterable[bytes]:
         """The bytes of a tensor as the target has them, by its name: a stem for BGR is flipped."""

@@ -8,16 +8,14 @@ class of a block's layers lacks the ``in_channels`` that it is given.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.array import Array
 from converters.checkpoint.msgpack_container import PARAMETERS, STATISTICS
 from converters.checkpoint.msgpack_writer import write_msgpack
 from converters.families.family import Family
 from converters.families.keymap import Leaves, of_transformers
 from converters.families.source import EvalTransform
-from converters.families.tensor_layout import TensorLayout
+from converters.families.tensor_layout import CHANNELS_LAST
 from converters.families.transformers import PREPROCESSING, SAYS, in_model, read, write_beside
 
 if TYPE_CHECKING:
@@ -41,12 +39,12 @@ _MEASURED = ("mean", "var")
 def _write(path: Path, network: Network) -> None:
     path.mkdir(exist_ok=True)
     tree: dict[str, Any] = {PARAMETERS: {}, STATISTICS: {}}
-    for name, tensor in network.tensors.items():
+    for name in network.tensors:
         *levels, leaf = in_model(name, network).split(".")
         at = tree[STATISTICS if leaf in _MEASURED else PARAMETERS]
         for level in levels:
             at = at.setdefault(level, {})
-        at[leaf] = Array(tensor.dtype, tensor.shape, partial(network.chunks, name))
+        at[leaf] = network.array(name)
     write_msgpack(path / WEIGHTS_NAME, tree)
     write_beside(path, network)
 
@@ -57,7 +55,7 @@ FAMILY = Family(
     package="transformers",
     read=read,
     preprocessing=PREPROCESSING,
-    layout=TensorLayout(kernel="HWIO", matrix="IO"),
+    layout=CHANNELS_LAST,
     write=_write,
     says=SAYS,
     says_of_images=EvalTransform.fields(),

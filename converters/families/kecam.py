@@ -17,11 +17,11 @@ from converters.checkpoint.keras_archive import layers_of
 from converters.errors import InputError, printable
 from converters.families.family import Family
 from converters.families.keras import described, without_seeds
-from converters.families.keymap import Leaves, keymap
+from converters.families.keymap import KERAS, Leaves, keymap
 from converters.families.reading import family_source
 from converters.families.source import BICUBIC, Decision, EvalTransform, Preprocessing
-from converters.families.tensor_layout import TensorLayout
-from converters.families.tensorflow import KERAS
+from converters.families.tensor_layout import CHANNELS_LAST
+from converters.families.timm_dialects import BYOB_ACTS, DEEP_STEM
 
 if TYPE_CHECKING:
     from converters.checkpoint import StoredTensor
@@ -98,10 +98,8 @@ def _read(found: Found) -> Source:
 
 def _of_z(source: Source, *, evo_norm: bool) -> Source:
     """A RegNetZ with what kecam's code alone says of it."""
-    fields: dict[str, Any] = {"shortcut": "none", "output_act": False}
-    fields |= {"hidden_act": "silu", "se_act": "relu"}
-    if source.config.stem_sizes:
-        fields |= {"stem_strides": [2, 1, 2], "strides": [1, 2, 2, 2]}
+    fields: dict[str, Any] = {"shortcut": "none", **BYOB_ACTS}
+    fields |= DEEP_STEM if source.config.stem_sizes else {}
     if evo_norm:
         epsilon = _EPSILON["EvoNormalization"]
         fields |= {"norm": "evonorm-s0a", "norm_group_size": _GROUP_SIZE, "norm_eps": epsilon}
@@ -176,6 +174,6 @@ FAMILY = Family(
     preprocessing=Preprocessing(
         EvalTransform(224, 224, BICUBIC), "kecam's evaluation unless told otherwise"
     ),
-    layout=TensorLayout(kernel="HWIO", matrix="IO"),
+    layout=CHANNELS_LAST,
     headless=True,
 )

@@ -14,22 +14,19 @@ import re
 import shutil
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile, ZipInfo
 
-from converters.checkpoint.array import Array
 from converters.checkpoint.hdf5_container import LAYER_VARIABLES
 from converters.checkpoint.hdf5_writer import TYPES, write_places
 from converters.checkpoint.sniff import KERAS_CONFIG, KERAS_METADATA, KERAS_WEIGHTS
 from converters.errors import InputError, printable
 from converters.families.family import Family
-from converters.families.keymap import keymap
+from converters.families.keymap import KERAS, keymap
 from converters.families.linear_rule import rule_of
 from converters.families.reading import family_source
 from converters.families.source import BICUBIC, Decision, EvalTransform, Preprocessing
-from converters.families.tensor_layout import TensorLayout
-from converters.families.tensorflow import KERAS
+from converters.families.tensor_layout import CHANNELS_LAST
 from regnet.config import IMAGENET_STD
 
 if TYPE_CHECKING:
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.checkpoint import Checkpoint, StoredTensor
+    from converters.checkpoint.array import Array
     from converters.families.family import Found, Network
     from converters.families.keymap import Fields
     from converters.families.source import Source, StateDict
@@ -273,7 +271,7 @@ def _write_weights(path: Path, network: Network) -> None:
     groups: dict[str, str] = {}
     arrays: dict[str, Array] = {}
     seen: Counter[str] = Counter()
-    for name, tensor in network.tensors.items():
+    for name in network.tensors:
         layer, _, leaf = name.rpartition(".")
         kind = _kind(layer, leaf)
         if layer not in groups:
@@ -281,7 +279,7 @@ def _write_weights(path: Path, network: Network) -> None:
             groups[layer] = f"layers/{place}/vars"
             seen[kind] += 1
         place = f"{groups[layer]}/{LAYER_VARIABLES[kind].index(leaf)}"
-        arrays[place] = Array(tensor.dtype, tensor.shape, partial(network.chunks, name))
+        arrays[place] = network.array(name)
     write_places(path, arrays, {group: layer for layer, group in groups.items()}, "vars")
 
 
@@ -298,7 +296,7 @@ FAMILY = Family(
     package="kimm",
     read=_read,
     preprocessing=_preprocessing({}),
-    layout=TensorLayout(kernel="HWIO", matrix="IO"),
+    layout=CHANNELS_LAST,
     write=_write,
     shortcut_last=True,
     dtypes=TYPES,

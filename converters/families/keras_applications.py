@@ -11,26 +11,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.array import Array
 from converters.checkpoint.hdf5_writer import TYPES, write_hdf5
 from converters.checkpoint.keras_archive import layers_of
 from converters.errors import InputError, printable
 from converters.families.family import Family
 from converters.families.keras import described, without_seeds
-from converters.families.keymap import keymap
+from converters.families.keymap import KERAS, keymap
 from converters.families.reading import family_source
 from converters.families.source import BILINEAR, EvalTransform, Preprocessing
-from converters.families.tensor_layout import TensorLayout
-from converters.families.tensorflow import KERAS
-from regnet.design_space import named_like
+from converters.families.tensor_layout import CHANNELS_LAST
+from regnet.design_space import named_like, size_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from converters.checkpoint.array import Array
     from converters.families.family import Found, Network
     from converters.families.keymap import Keymap
     from converters.families.source import Source, StateDict
@@ -64,9 +62,6 @@ _HEAD = re.compile(r"[0-9]*(?P<rest>head_dense\..*)")
 
 _FIRST_HEAD = "1"
 _NAMELESS = "regnet"
-_HUNDREDS = {"MF": 0.01, "GF": 10}
-"""From the size in a network's name to the number in Keras'."""
-
 _KERAS = "2.15.0"
 """The last version that has these networks in it; all of Keras 2 have one layout of files."""
 
@@ -155,14 +150,12 @@ def _write(path: Path, network: Network) -> None:
     """
     model, classifier = _model_name(network.config), network.keymap.rows["classifier"]
     layers: dict[str, dict[str, Array]] = {}
-    for name, tensor in network.tensors.items():
+    for name in network.tensors:
         layer, _, leaf = name.rpartition(".")
         is_head = layer == classifier.partition(".")[0]
         layer = f"{_FIRST_HEAD}{layer}" if is_head else f"{model}_{layer}"
         weights = layers.setdefault(layer, {})
-        weights[f"{layer}/{leaf}:0"] = Array(
-            tensor.dtype, tensor.shape, partial(network.chunks, name)
-        )
+        weights[f"{layer}/{leaf}:0"] = network.array(name)
     order = list(layers)
     for skip in [name for name in layers if name.endswith("_skip_1x1")]:
         norm = f"{skip.removesuffix('_skip_1x1')}_conv_1x1_2_bn"
@@ -176,9 +169,7 @@ def _model_name(config: RegNetConfig) -> str:
     name = named_like(config)
     if name is None:
         return _NAMELESS
-    size = name.partition("-")[2]
-    number = round(float(size[:-2]) * _HUNDREDS[size[-2:]])
-    return f"{_NAMELESS}{config.layer_type}{number:03}"
+    return f"{_NAMELESS}{config.layer_type}{size_number(name.partition('-')[2])}"
 
 
 FAMILY = Family(
@@ -187,7 +178,7 @@ FAMILY = Family(
     package="tf_keras",
     read=_read,
     preprocessing=Preprocessing(_PIXELS, _OWN),
-    layout=TensorLayout(kernel="HWIO", matrix="IO"),
+    layout=CHANNELS_LAST,
     write=_write,
     shortcut_last=True,
     dtypes=TYPES,

@@ -61,6 +61,18 @@ class Leaves:
 TORCH = Leaves()
 """The leaves of torch's layers."""
 
+KERAS = Leaves(
+    conv="kernel",
+    norm={
+        "weight": "gamma",
+        "bias": "beta",
+        "running_mean": "moving_mean",
+        "running_var": "moving_variance",
+    },
+    affine={"weight": "kernel", "bias": "bias"},
+)
+"""Those of Keras' layers; MindSpore's norms have the same."""
+
 
 @dataclass(frozen=True)
 class Pattern:

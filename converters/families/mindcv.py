@@ -16,9 +16,9 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from converters.families.entries import OPTIMISER
 from converters.families.family import Family
-from converters.families.keymap import Leaves, keymap
+from converters.families.harmless import OPTIMISER
+from converters.families.keymap import KERAS, Leaves, keymap
 from converters.families.reading import family_source
 from converters.families.source import BILINEAR, EvalTransform, Preprocessing
 
@@ -39,14 +39,7 @@ MINDCV = keymap(
     expand=("f.c", "f.c_bn"),
     attention=("f.se.conv_reduce", "f.se.conv_expand"),
     classifier="head.fc",
-    leaves=Leaves(
-        norm={
-            "weight": "gamma",
-            "bias": "beta",
-            "running_mean": "moving_mean",
-            "running_var": "moving_variance",
-        }
-    ),
+    leaves=Leaves(norm=KERAS.norm),
 )
 
 _STAGE = re.compile(r"0\.blocks\.(?P<stage>[1-9][0-9]*\.blocks\.)?(?=[0-9]+\.)")

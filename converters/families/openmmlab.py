@@ -19,7 +19,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import StoredTensor
-from converters.errors import InputError
 from converters.families.family import Family
 from converters.families.keymap import keymap
 from converters.families.openmmlab_config import DEFAULT, FIELDS, SAYS, OpenMMLabConfig
@@ -96,12 +95,7 @@ def _read(found: Found) -> Source:
     if fields := config.fields(len(source.config.depths)):
         reason = f"the file's {config.place}"
         source = source.strided(reason, downsamples=fields["strides"][0] != 1)
-        try:
-            source = source.configured(**fields)
-        except ValueError as error:
-            raise InputError(
-                f"{found.where}: its {config.place} describes no network: {error}"
-            ) from None
+        source = source.described(fields, f"{found.where}: its {config.place}")
     meta = mapping_in(found.tree, "meta")  # of mmengine, or of mmcv before it
     names = mapping_in(meta, "dataset_meta").get("classes") or meta.get("CLASSES")
     return source.labelled(names, "the file's meta")

@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from converters.families.entries import OPTIMISER, prepared, settle
+from converters.families.entries import prepared, settle
 from converters.families.family import Family
+from converters.families.harmless import OPTIMISER
 from converters.families.keymap import keymap
 from converters.families.labels import imagenet_labels
 from converters.families.linear_rule import group_widths, rule_of
@@ -133,10 +134,7 @@ def _as_described(source: Source, cfg: PyclsConfig, where: str) -> Source:
     if not cfg.values:
         return as_regnetz(source, "the file has no cfg that says otherwise")
     source = source.strided("", downsamples=True)  # without what was told of it
-    try:
-        return source.configured(**fields)
-    except ValueError as error:
-        raise InputError(f"{where}: its cfg describes no network: {error}") from None
+    return source.described(fields, f"{where}: its cfg")
 
 
 def _stages(widths: list[int], depths: list[int]) -> str:

@@ -20,6 +20,7 @@ from converters.families.words import (
     Says,
     Vocabulary,
     Word,
+    anynet_words,
     count,
     keys,
     not_understood,
@@ -35,24 +36,14 @@ if TYPE_CHECKING:
     from converters.families.source import ChannelOrder, Decision
     from regnet.config import RegNetConfig
 
-LINEAR = "res_bottleneck_linear_block"
-"""The block of a RegNetZ: no projection in shortcuts, no activation behind the sum."""
-
 _MAX_TEXT = 100_000
 """Characters, twenty times what pycls writes."""
 
-_BLOCKS = "res_bottleneck_block or res_bottleneck_linear_block"
 _ACTIVATION = Word("MODEL.ACTIVATION_FUN", ACTIVATIONS, "relu, silu or gelu")
 
 SAYS: Says = {
     "norm_eps": number("BN.EPS", NORM_EPS),
-    "stem_strides": Word(
-        "STEM_TYPE",
-        {"simple_stem_in": None, "res_stem_cifar": [1]},
-        "simple_stem_in or res_stem_cifar",
-    ),
-    "shortcut": Word("BLOCK_TYPE", {"res_bottleneck_block": "conv", LINEAR: "none"}, _BLOCKS),
-    "output_act": Word("BLOCK_TYPE", {"res_bottleneck_block": True, LINEAR: False}, _BLOCKS),
+    **anynet_words("STEM_TYPE", "BLOCK_TYPE"),
     "se_ratio": number("SE_R", 0.25),
     "head_size": count("HEAD_W", 0),
     "expansion": number("BOT_MUL", 1.0),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
+from converters.errors import InputError
 from regnet.config import IMAGENET_MEAN, IMAGENET_STD, MAX_SIDE, RegNetConfig
 
 if TYPE_CHECKING:
@@ -308,6 +309,21 @@ class Source:
     def configured(self, **fields: Any) -> Source:
         """The same with other values of fields of its configuration."""
         return replace(self, config=RegNetConfig.from_dict(self.config.to_dict() | fields))
+
+    def described(self, fields: Mapping[str, Any], whose: str) -> Source:
+        """The same with fields of its configuration as a file's own words have them.
+
+        Args:
+            fields: By name.
+            whose: Where the words are, such as ``net.pyth: its cfg``.
+
+        Raises:
+            InputError: If they describe no network.
+        """
+        try:
+            return self.configured(**fields)
+        except ValueError as error:
+            raise InputError(f"{whose} describes no network: {error}") from None
 
     def labelled(self, names: object, reason: str) -> Source:
         """The same with what a checkpoint has for class names, unless it does not name them all."""

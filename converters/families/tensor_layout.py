@@ -59,6 +59,9 @@ class TensorLayout:
 TORCH = TensorLayout()
 """The reference's own."""
 
+CHANNELS_LAST = TensorLayout(kernel="HWIO", matrix="IO")
+"""TensorFlow's and Flax's: channels last, and a linear layer's inputs first."""
+
 
 def _reordered(tensor: StoredTensor, orders: dict[int, tuple[str, str]]) -> StoredTensor:
     """A tensor with its axes in another order, if one is stated for as many axes."""

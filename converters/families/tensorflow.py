@@ -8,35 +8,22 @@ inputs come first. Batch norms of Keras count no batches.
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import TYPE_CHECKING
 
-from converters.checkpoint.array import Array
 from converters.checkpoint.hdf5_writer import TYPES, write_hdf5
 from converters.families.family import Family
-from converters.families.keymap import Leaves, of_transformers
+from converters.families.keymap import KERAS, of_transformers
 from converters.families.source import EvalTransform
-from converters.families.tensor_layout import TensorLayout
+from converters.families.tensor_layout import CHANNELS_LAST
 from converters.families.transformers import PREPROCESSING, SAYS, in_model, read, write_beside
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from converters.checkpoint.array import Array
     from converters.families.family import Network
 
 WEIGHTS_NAME = "tf_model.h5"
-
-KERAS = Leaves(
-    conv="kernel",
-    norm={
-        "weight": "gamma",
-        "bias": "beta",
-        "running_mean": "moving_mean",
-        "running_var": "moving_variance",
-    },
-    affine={"weight": "kernel", "bias": "bias"},
-)
-"""What Keras calls the tensors of a layer."""
 
 _SCOPES = {True: "tf_reg_net_for_image_classification", False: "tf_reg_net_model"}
 """What the names of weights begin with, with a classifier and without."""
@@ -54,13 +41,10 @@ def _write(path: Path, network: Network) -> None:
         layers |= {"flatten": {}, "classifier.1": {}}
     # Keras puts what is trained before what is measured.
     for name in sorted(network.tensors, key=lambda name: ".moving_" in name):
-        tensor = network.tensors[name]
         levels = re.sub(r"\.(?!\d)", "/", in_model(name, network))  # a number is part of a level
         levels = levels if network.has_classifier else f"regnet/{levels}"
         weights = layers[levels.partition("/")[0]]
-        weights[f"{scope}/{levels}:0"] = Array(
-            tensor.dtype, tensor.shape, partial(network.chunks, name)
-        )
+        weights[f"{scope}/{levels}:0"] = network.array(name)
     write_hdf5(path / WEIGHTS_NAME, layers, _KERAS)
     write_beside(path, network)
 
@@ -71,7 +55,7 @@ FAMILY = Family(
     package="transformers",
     read=read,
     preprocessing=PREPROCESSING,
-    layout=TensorLayout(kernel="HWIO", matrix="IO"),
+    layout=CHANNELS_LAST,
     write=_write,
     says=SAYS,
     says_of_images=EvalTransform.fields(),

@@ -25,6 +25,7 @@ from converters.families.torchvision import import_torchvision
 from converters.families.words import mapping_in
 from regnet.architecture import Architecture
 from regnet.config import CONFIG_NAME, IMAGENET_CLASSES, IMAGENET_MEAN
+from regnet.design_space import size_number
 from regnet.files.json_file import write_json
 from regnet.files.safetensors_file import WEIGHTS_NAME
 
@@ -38,11 +39,8 @@ if TYPE_CHECKING:
     from regnet.config import RegNetConfig
 
 _STEM_WIDTH = 32
-_NAME = re.compile(r"RegNet[XY]-(?P<size>[0-9.]+)(?P<unit>MF|GF)(-(?P<variant>tv)|-SEER)?")
+_NAME = re.compile(r"RegNet[XY]-(?P<size>[0-9.]+(MF|GF))(-(?P<variant>tv)|-SEER)?")
 """A published network's name, if timm has it: the largest, RegNetY-10B, it has not."""
-
-_HUNDREDS = {"MF": 0.01, "GF": 10}
-"""From the size in it to the number in timm's name."""
 
 
 def _read(found: Found) -> Source:
@@ -163,9 +161,8 @@ def entrypoint(config: RegNetConfig) -> str | None:
     published = _NAME.fullmatch(name)
     if published is None:
         return name if name.startswith("regnet") else None  # those of timm alone have its names
-    number = round(float(published["size"]) * _HUNDREDS[published["unit"]])
     variant = f"_{published['variant']}" if published["variant"] else ""
-    return f"regnet{config.layer_type}_{number:03}{variant}"
+    return f"regnet{config.layer_type}_{size_number(published['size'])}{variant}"
 
 
 def _pretrained_cfg(config: RegNetConfig, transform: EvalTransform, classes: int) -> dict[str, Any]:

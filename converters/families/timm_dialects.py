@@ -74,6 +74,13 @@ WIDER = frozenset(
 """In what they differ."""
 
 
+BYOB_ACTS = {"hidden_act": "silu", "se_act": "relu", "output_act": False}
+"""The activations of ByobNet's RegNetZ."""
+
+DEEP_STEM = {"stem_strides": [2, 1, 2], "strides": [1, 2, 2, 2]}
+"""Strides of one whose stem is several convolutions."""
+
+
 def _averaging(names: Keymap) -> Keymap:
     """With the place behind its pool that a projection has in a shortcut that averages."""
     rows = {
@@ -127,8 +134,7 @@ def unseen(config: RegNetConfig, table: Keymap) -> dict[str, Any]:
         Fields of the configuration; none of a RegNetX or RegNetY.
     """
     if table.rows["reduce.conv"] == BYOB.rows["reduce.conv"]:
-        deep = {"stem_strides": [2, 1, 2], "strides": [1, 2, 2, 2]} if config.stem_sizes else {}
-        return {"hidden_act": "silu", "se_act": "relu", "output_act": False, **deep}
+        return BYOB_ACTS | (DEEP_STEM if config.stem_sizes else {})
     acts = {"hidden_act": "silu", "se_act": "silu"}
     no_head = not config.head_size
     if config.preactivation:

@@ -101,6 +101,21 @@ Says = Mapping[str, Word]
 It is what a framework's reader, its writer and the builder of its networks have in common.
 """
 
+LINEAR = "res_bottleneck_linear_block"
+"""The block of a RegNetZ: no projection in shortcuts, no activation behind the sum."""
+
+
+def anynet_words(stem: str, block: str) -> dict[str, Word]:
+    """Words of pycls and ClassyVision for stems and blocks, under the keys that each has."""
+    stems = {"simple_stem_in": None, "res_stem_cifar": [1]}
+    usual, blocks = "res_bottleneck_block", f"res_bottleneck_block or {LINEAR}"
+    return {
+        "stem_strides": Word(stem, stems, " or ".join(stems)),
+        "shortcut": Word(block, {usual: "conv", LINEAR: "none"}, blocks),
+        "output_act": Word(block, {usual: True, LINEAR: False}, blocks),
+    }
+
+
 ACTIVATIONS: Mapping[str, Activation] = {
     "relu": "relu",
     "silu": "silu",

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from converters.checkpoint import StoredTensor, open_checkpoint
 from converters.checkpoint.values import Storage, contiguous_stride
 from converters.errors import InputError
-from converters.families.entries import OPTIMISER
+from converters.families.harmless import OPTIMISER
 from converters.families.manifest import find
 from converters.families.mindcv import MINDCV
 from regnet.architecture import Architecture
