@@ -42,8 +42,8 @@ class FieldDifference:
 def compare_fields(a: Side, b: Side) -> tuple[FieldDifference, ...] | None:
     """List what two sides state differently.
 
-    Two folders state everything; an ONNX file of this project states in its metadata how images
-    are prepared and what the classes are called, and is compared in what both sides state.
+    Two folders state everything; an ONNX or TorchScript file of this project states how images are
+    prepared and what the classes are called, and is compared in what both sides state.
 
     Returns:
         None if there is nothing that both state.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from converters.checkpoint.source_file import SourceFile
+from converters.checkpoint.zip_container import ZipArchive
 from converters.formats.reference import torch_threads
 from converters.formats.torchscript import TorchScriptRuntime
 from converters.parity.compare.foreign import IMAGE_AXES, by, in_a_sentence, named
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ForeignTorchScript:
-    """What stands in the process of a `ConfinedForeign`; the file states only its channels.
+    """What stands in the process of a `ConfinedForeign`; of sizes it states only the channels.
 
     Raises:
         InputError: If it cannot be loaded.
@@ -37,7 +39,8 @@ class ForeignTorchScript:
         with in_a_sentence(path, "loaded by torch.jit", "check that the file is whole"):
             runtime = TorchScriptRuntime(path)
         self.name = runtime.name
-        self.metadata: dict[str, str] = {}
+        with SourceFile(path) as opened:
+            self.metadata = ZipArchive(opened).stated()
         self._module: Any = runtime.program
         kernels = (p.shape[1] for p in self._module.parameters() if p.ndim == IMAGE_AXES)
         self.layout = (None, next(kernels, None), None, None)
