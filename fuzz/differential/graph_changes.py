@@ -25,7 +25,7 @@ _ATTRIBUTES: tuple[tuple[str, object], ...] = (
     ("axes", [2]), ("keepdims", 0), ("epsilon", 1e-3), ("training_mode", 1), ("ceil_mode", 1),
     ("count_include_pad", 1),
 )  # fmt: skip
-_INTEGERS = (-1, 0, 1, 2, 3, 8)
+_INTEGERS = (-1, 0, 1, 1, 2, 2, 3)
 _FLOATS = (0.0, 1.0, -1.0, 0.5, 1e-5, 1e-3, 6.0)
 
 
@@ -78,7 +78,8 @@ def _change_attribute(node: NodeProto, rng: Random) -> None:
     elif rng.randrange(4) == 0:
         node.attribute.remove(attribute)
     elif attribute.ints:
-        attribute.ints[rng.randrange(len(attribute.ints))] = rng.choice(_INTEGERS)
+        at = rng.choice((slice(None), slice(rng.randrange(len(attribute.ints)), None, 99)))
+        attribute.ints[at] = [rng.choice(_INTEGERS)] * len(attribute.ints[at])
     elif attribute.type == AttributeProto.INT:
         attribute.i = rng.choice(_INTEGERS)
     elif attribute.type == AttributeProto.FLOAT:
@@ -139,4 +140,6 @@ def _other_word(content: bytes, rng: Random) -> bytes:
     alike = [one[0] for one in words if one[0][:1].isalpha() is not is_number]
     numbers = (b"0", b"1", b"2", b"-1", b"1.0", b"0.001", b"2.")
     other = rng.choice(numbers) if is_number and rng.randrange(2) else rng.choice(alike)
-    return content[: word.start()] + other + content[word.end() :]
+    end = content.find(b"\n", word.start()) if rng.randrange(2) else word.end()
+    line = content[word.start() : end]  # in which it may stand several times
+    return content[: word.start()] + line.replace(word[0], other) + content[end:]

@@ -147,6 +147,7 @@ def test_the_trunk_that_is_written_back_gives_the_same_features(tmp_path: Path) 
 
     written = write_back(path, tmp_path / "written", "vissl")
 
+    assert torch.load(written.path, weights_only=True)["type"] == "consolidated"
     again = loaded_by_vissl(written.path, TINY).trunk
     pixels = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -242,15 +243,39 @@ def test_of_a_linear_evaluation_of_several_stages_the_last_is_the_classifier(
     assert relative_error(loaded.network, Pooled(network, heads[2:]), torch.float32) <= 1e-5
 
 
-def test_of_two_classifiers_the_one_asked_for_is_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["heads in a dict", "heads in a list"])
+def test_of_two_classifiers_the_one_asked_for_is_taken(layout: str, tmp_path: Path) -> None:
     network, heads = trunk(), [mlp(WIDTH, 10), mlp(WIDTH, 7)]
-    path = saved(tmp_path, LAYOUTS["heads in a dict"](Pooled(network, heads)))
+    path = saved(tmp_path, LAYOUTS[layout](Pooled(network, heads)))
 
     with pytest.raises(InputError, match=r"0, 1"), inspected(path, SourceOptions()):
         pass
     loaded = load(path, tmp_path / "out", head="1")
 
     assert relative_error(loaded.network, Pooled(network, heads[1:]), torch.float32) <= 1e-5
+
+
+def test_two_parts_of_a_stage_with_one_name_are_refused(tmp_path: Path) -> None:
+    parts = trunk(2).state_dict()
+    name = next(name for name in parts if "-part1." in name)
+    path = saved(tmp_path, parts | {name.replace("-part1.", "-part0."): parts[name] + 1})
+
+    with (
+        pytest.raises(InputError, match=r"in two parts of a stage; it mixes two models"),
+        inspected(path, SourceOptions()),
+    ):
+        pass
+
+
+def test_what_lies_beside_trunk_and_heads_is_said(tmp_path: Path) -> None:
+    network = Pooled(trunk(), [mlp(WIDTH, 10)])
+    content = LAYOUTS["heads in a dict"](network)
+    content["classy_state_dict"]["base_model"]["model"]["queue"] = {"keys": torch.ones(2, 3)}
+
+    loaded = load(saved(tmp_path, content), tmp_path / "out")
+
+    assert "classy_state_dict.base_model.model.queue" in loaded.source.skipped
+    assert loaded.source.has_classifier
 
 
 def test_averaged_weights_are_found_beside_the_raw_ones(tmp_path: Path) -> None:
