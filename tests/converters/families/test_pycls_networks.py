@@ -169,7 +169,7 @@ def test_every_tensor_but_the_stem_has_the_bytes_of_the_source(converted: Conver
 
 def test_a_forgotten_flip_would_show(converted: Converted) -> None:
     wrong = converted.out.with_name("wrong")
-    convert(converted.checkpoint, wrong, channel_order="rgb", formats=())
+    convert(converted.checkpoint, wrong, channel_order="rgb", formats=(), verify=False)
 
     assert relative_difference(converted.network, wrong, torch.float64) > 1e-2
 
@@ -203,7 +203,7 @@ def test_a_network_trained_on_rgb_takes_rgb(tmp_path: Path) -> None:
     tree["cfg"] += "\nDATA_LOADER:\n  MODE: ffcv\n"
     torch.save(tree, path)
 
-    convert(path, tmp_path / "out", formats=())
+    convert(path, tmp_path / "out", formats=(), verify=False)
 
     stem = load_file(tmp_path / "out" / "model.safetensors")[THEIR_STEM]
     assert torch.equal(stem, network.state_dict()[STEM])

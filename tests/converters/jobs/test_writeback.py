@@ -157,7 +157,7 @@ def origin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     framework, layer_type = request.param
     place = tmp_path_factory.mktemp(f"{framework}-{layer_type}")
     network, path = save(installed(framework), place, layer_type)
-    convert(path, place / "folder", formats=())
+    convert(path, place / "folder", formats=(), verify=False)
     return Origin(framework, network, path, place / "folder")
 
 

@@ -70,7 +70,7 @@ def saved(framework: str, folder: Path, layer_type: str = "x") -> Path:
 def converted(checkpoint: Path, **options: Any) -> ConvertedFolder:
     out = checkpoint.with_name("out")
     dtype, force = options.pop("dtype", None), options.pop("force", False)
-    convert(checkpoint, out, **options, dtype=dtype, formats=(), force=force)
+    convert(checkpoint, out, **options, dtype=dtype, formats=(), force=force, verify=False)
     return ConvertedFolder(out)
 
 

@@ -127,7 +127,7 @@ def test_the_largest_number_of_a_type_is_none_too_large(tmp_path: Path) -> None:
     tensors = state()
     tensors["s2.b1.bn.running_var"][:2] = torch.tensor([65504.0, 65519.0])
 
-    convert(saved(tmp_path, tensors), tmp_path / "out", dtype="float16", formats=())
+    convert(saved(tmp_path, tensors), tmp_path / "out", dtype="float16", formats=(), verify=False)
 
     written = load_file(tmp_path / "out" / WEIGHTS)
     assert any(tensor.max() == 65504 for tensor in written.values())
@@ -157,10 +157,10 @@ def test_ours_and_transformers_load_the_folder_with_equal_bytes(
     dtype: DType, limit: int | None, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    convert(CHECKPOINT, out, formats=())
+    convert(CHECKPOINT, out, formats=(), verify=False)
     expected = RegNetForImageClassification.from_pretrained(out).to(getattr(torch, dtype))
 
-    options: dict[str, Any] = {"dtype": dtype, "max_shard_size": limit}
+    options: dict[str, Any] = {"dtype": dtype, "max_shard_size": limit, "verify": False}
     plan = convert(CHECKPOINT, out, formats=(), force=True, **options).inspection.plan
 
     theirs, loading = TheirClassifier.from_pretrained(out, output_loading_info=True)
@@ -178,7 +178,9 @@ def test_ours_and_transformers_load_the_folder_with_equal_bytes(
 def test_there_and_back_no_byte_of_the_sources_dtype_is_lost(dtype: DType, tmp_path: Path) -> None:
     source = state(getattr(torch, dtype))
 
-    conversion = convert(saved(tmp_path, source), tmp_path / "out", dtype=dtype, formats=())
+    conversion = convert(
+        saved(tmp_path, source), tmp_path / "out", dtype=dtype, formats=(), verify=False
+    )
     write_back(tmp_path / "out", tmp_path / "back.pyth", "pycls")
 
     actions = {step.action for step in conversion.inspection.plan.steps}
@@ -192,7 +194,7 @@ def test_there_and_back_no_byte_of_the_sources_dtype_is_lost(dtype: DType, tmp_p
 def test_without_being_asked_a_folder_is_float32_and_says_from_what(tmp_path: Path) -> None:
     path = saved(tmp_path, state(torch.float16))
 
-    inspection = convert(path, tmp_path / "out", formats=()).inspection
+    inspection = convert(path, tmp_path / "out", formats=(), verify=False).inspection
 
     (decision,) = [made for made in inspection.source.decisions if made.topic == "dtype"]
     assert decision.value == "float32, cast from float16"
@@ -210,7 +212,7 @@ def test_any_framework_loads_strictly_what_is_written_in_half(
     pytest.importorskip(framework.replace("-", "_"))
     network, source = save(framework, tmp_path, "x")
     if converted:
-        convert(source, tmp_path / "folder", formats=())
+        convert(source, tmp_path / "folder", formats=(), verify=False)
         source = tmp_path / "folder"
     options = ConvertOptions(dtype="float16")
 
@@ -219,7 +221,7 @@ def test_any_framework_loads_strictly_what_is_written_in_half(
     assert written.report is not None
     assert written.report.passed
     folder = tmp_path / "again"
-    inspection = convert(written.path, folder, dtype="float16", formats=()).inspection
+    inspection = convert(written.path, folder, dtype="float16", formats=(), verify=False).inspection
     assert not inspection.plan.cast_from
     theirs = load(framework, written.path, ConvertedFolder(folder).config).state_dict()
     for name, tensor in network.state_dict().items():
@@ -229,7 +231,7 @@ def test_any_framework_loads_strictly_what_is_written_in_half(
 
 def test_a_converted_folder_keeps_its_dtype_unless_another_is_asked_for(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
-    convert(CHECKPOINT, folder, dtype="bfloat16", formats=())
+    convert(CHECKPOINT, folder, dtype="bfloat16", formats=(), verify=False)
 
     asked: DType | None
     for asked in (None, "bfloat16", "float64"):
