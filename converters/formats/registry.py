@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError, require_extra
 from converters.formats.aotinductor import AOTINDUCTOR
-from converters.formats.coreml.formats import COREML
+from converters.formats.coreml.formats import COREML, COREML_FP16
 from converters.formats.executorch import EXECUTORCH
 from converters.formats.format import SPELLED
 from converters.formats.litert.formats import LITERT, LITERT_FP16
@@ -51,6 +51,7 @@ FORMATS: dict[str, Format] = {
         LITERT_FP16,
         STABLEHLO,
         COREML,
+        COREML_FP16,
     )
 }
 """Each format under its name on the command line, in the order in which they are shown."""

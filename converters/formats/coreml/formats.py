@@ -5,6 +5,8 @@ What writes and evaluates them is beside this file and imported when it is used.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from converters.formats.format import Format
 from regnet.files.late import lazily
 
@@ -30,4 +32,14 @@ COREML = Format(
         'model = coremltools.models.MLModel("{file}")',
         'outputs = model.predict({{"pixel_values": pixels.numpy()}})',
     ),
+)
+
+COREML_FP16 = replace(
+    COREML,
+    name="coreml-fp16",
+    title="Core ML in float16",
+    file_name="model_fp16.mlpackage",
+    precision="float16",
+    export=lazily(f"{_COREML}.package:export_float16"),
+    intermediates=None,
 )

@@ -63,6 +63,18 @@ def export_coreml(folder: ConvertedFolder, path: Path, options: ExportOptions = 
     (path / MANIFEST).write_text(manifest(model), encoding="utf-8")
 
 
+def export_float16(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
+    """Write the folder's network as Core ML in float16; see :func:`export_coreml`.
+
+    It takes and gives float32.
+
+    Raises:
+        InputError: Also if float16 cannot hold its weights.
+    """
+    form = options.form.in_float16(io=False)
+    export_coreml(folder, path, replace(options, form=form))
+
+
 def form_of(folder: ConvertedFolder, options: ExportOptions) -> GraphForm:
     """The sizes that are written: those asked for, else one image of the network's own size."""
     if options.open_sizes or options.form.fixed:

@@ -8,7 +8,7 @@ too, as constants of its own, which is how coremltools writes programs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
@@ -70,17 +70,24 @@ def build_program(
         outputs: Names of the values that it returns.
         pixels: Sizes of the input ``pixel_values`` (batch, num_channels, height, width); None is
             open.
-        form: Its ``precision`` is that of all values.
+        form: Its ``precision`` is that of all values, its ``io_precision`` that of those which the
+            program takes and returns; where they differ these are cast.
         offsets: Where in the file of the weights each tensor is described, by its name in ONNX.
 
     Raises:
         InputError: If it pads by sizes that are open.
     """
     writer = _Writer(form.precision, offsets, {PIXELS: pixels})
+    inside: dict[str, str] = {}
+    if form.io_precision != form.precision:
+        inside = {name: f"{name}.{form.precision}" for name in (PIXELS, *outputs)}
+        writer.cast(inside[PIXELS], PIXELS, form.precision)
     for operation in folded(architecture.operations):
-        _SPELLINGS[type(operation)](writer, operation)
-        if operation.output not in writer.sizes:
-            raise NotImplementedError(operation)
+        reads = tuple(inside.get(value, value) for value in operation.inputs)
+        name = inside.get(operation.output, operation.output)
+        _SPELLINGS[type(operation)](writer, replace(operation, inputs=reads, output=name))
+        if name != operation.output:
+            writer.cast(operation.output, name, form.io_precision)
     inputs = [mil.named_type(PIXELS, form.io_precision, pixels)]
     content = mil.program(inputs, writer.operations, outputs)
     return Program(content, {name: writer.sizes[name] for name in outputs})
@@ -127,6 +134,13 @@ class _Writer:
         self.operations.append(mil.operation(kind, identifier(name), inputs, made))
         self.sizes[name] = sizes
         return name
+
+    def cast(self, name: str, value: str, element: Element) -> None:
+        """Append a value of another type than the others."""
+        kinds = {"float16": "fp16", "float32": "fp32"}
+        own, self.element = self.element, element
+        self.add("cast", name, self.sizes[value], {"x": value}, dtype=kinds[element])
+        self.element = own
 
     def weight(self, name: str, sizes: tuple[int, ...]) -> str:
         """Append a tensor of the weights, in some sizes."""

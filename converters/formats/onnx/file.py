@@ -82,7 +82,7 @@ class Weight:
         if array.dtype == np.float16 and np.isinf(array).any():
             raise InputError(
                 f"{self.name} holds numbers beyond {np.finfo(np.float16).max}, which float16 "
-                "cannot; export the network in float32, as --format onnx or onnx-web."
+                "cannot; export the network in float32, in a --format without fp16."
             )
         return array
 

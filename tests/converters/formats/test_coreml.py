@@ -76,14 +76,16 @@ def small(networks: Callable[..., Network]) -> Network:
     return networks("Y")
 
 
-def written(network: Network, path: Path, options: ExportOptions = OPEN) -> Path:
-    package = path / COREML.file_name
-    COREML.export(network.folder, package, options)
+def written(
+    network: Network, path: Path, options: ExportOptions = OPEN, kind: str = "coreml"
+) -> Path:
+    package = path / FORMATS[kind].file_name
+    FORMATS[kind].export(network.folder, package, options)
     return package
 
 
-def judged(network: Network, path: Path) -> Verdict:
-    return verify_artefacts(network.folder, network.truth, {"coreml": path}).verdicts[-1]
+def judged(network: Network, path: Path, kind: str = "coreml") -> Verdict:
+    return verify_artefacts(network.folder, network.truth, {kind: path}).verdicts[-1]
 
 
 def files_of(path: Path) -> Package:
@@ -108,6 +110,39 @@ def test_it_is_right_as_far_as_it_can_be_known_and_was_not_run(
     assert verdict.tensors
     assert verdict.tensors.graph_compared
     assert verdict.tensors.recomputed == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "classifier"), [("Y", True), ("Y", False), ("Z of EvoNorm", True)]
+)
+def test_in_float16_every_value_is_rounded_to_it(
+    networks: Callable[..., Network], name: str, classifier: bool, tmp_path: Path
+) -> None:
+    network = networks(name, classifier=classifier)
+    path = written(network, tmp_path, kind="coreml-fp16")
+    verdict = judged(network, path, "coreml-fp16")
+    assert verdict.wrong is None
+    assert verdict.outcome == "not run"
+    assert verdict.precision == "float16"
+    assert 0.1 < verdict.worst("rms_ratio") < 2
+    assert verdict.tensors
+    assert verdict.tensors.graph_compared
+    assert verdict.tensors.identical == 0
+    package = read_package(path)
+    assert {kind.element for kind in package.inputs.values()} == {"float32"}
+    elements = {step.name: step.made.element for step in package.steps if step.reads}
+    returned = set(package.outputs)
+    assert {element for name, element in elements.items() if name in returned} == {"float32"}
+    assert {element for name, element in elements.items() if name not in returned} == {"float16"}
+    assert (path / WEIGHTS).stat().st_size < 0.7 * network.folder.weight_files[0].stat().st_size
+
+
+def test_the_package_in_float16_is_none_in_float32(small: Network, tmp_path: Path) -> None:
+    half, whole = (written(small, tmp_path, kind=kind) for kind in ("coreml-fp16", "coreml"))
+    assert judged(small, half).precision == "float16"  # it says so itself
+    numbers = EvaluatedProgram(half, ("logits",))(small.truth.inputs["native"])["logits"]
+    exact = EvaluatedProgram(whole, ("logits",))(small.truth.inputs["native"])["logits"]
+    assert 1e-5 < np.abs(numbers - exact).max() < 1e-1
 
 
 def test_the_bytes_are_the_same_each_time_and_name_no_path(small: Network, tmp_path: Path) -> None:
@@ -420,11 +455,11 @@ def test_coremltools_loads_type_checks_and_reads_every_package(tmp_path: Path) -
     packages: dict[str, ConvertedFolder] = {}
     for name in (*NETWORKS, *WIDER):
         made = random_folder(tmp_path / name, RegNetConfig(**_SMALL | {**NETWORKS, **WIDER}[name]))
-        for kind, options in {"open": OPEN, "fixed": FIXED}.items():
+        for kind, options in {"open": OPEN, "fixed": FIXED, "half, fixed": FIXED}.items():
             if kind == "open" and made.config.padding == "same":
                 continue
             path = made.path / f"{kind}.mlpackage"
-            COREML.export(made, path, options)
+            FORMATS["coreml-fp16" if "half" in kind else "coreml"].export(made, path, options)
             packages[str(path)] = made
     command = [sys.executable, "-c", LOAD, *packages]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -443,5 +478,6 @@ def test_coremltools_loads_type_checks_and_reads_every_package(tmp_path: Path) -
             assert shape[0] == "1"
             assert found["input"] == [1, channels, IMAGE_SIZE, IMAGE_SIZE]
             assert found["bounds"] == []
-        bias = found["held"]["classifier_1_bias"]
-        assert bias == folder.array("classifier.1.bias").tobytes().hex()
+        element = "float16" if "half" in path else "float32"
+        bias = folder.array("classifier.1.bias").astype(element)
+        assert found["held"]["classifier_1_bias"] == bias.tobytes().hex()
