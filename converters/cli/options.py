@@ -84,7 +84,9 @@ Share = Annotated[
     bool, typer.Option("--share-weights", help="Let model.onnx point into model.safetensors.")
 ]
 
-_RUNTIMES = "a format of `regnet export`, or torch for eager PyTorch"
+_RUNTIMES = (
+    "a format of `regnet export`; tract, mnn, opencv or ort for model.onnx; torch for eager PyTorch"
+)
 
 
 def _known(name: str) -> str:

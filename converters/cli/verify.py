@@ -57,6 +57,15 @@ def verify_command(
             show_default=False,
         ),
     ] = None,
+    runtimes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--runtime",
+            help="Judge artefacts in this one as well: tract, mnn, opencv or ort for model.onnx; "
+            "repeat for several, or put commas.",
+            show_default=False,
+        ),
+    ] = None,
     framework: From = None,
     channel_order: Order = None,
     weights: Annotated[
@@ -125,6 +134,7 @@ def verify_command(
                 weights=weights,
                 head=head,
                 artefacts=artefacts or (),
+                runtimes=[name for names in runtimes or () for name in names.split(",")],
                 progress=progress,
             )
             if locate:

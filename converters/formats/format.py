@@ -122,6 +122,24 @@ class Load(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class OtherRuntime:
+    """Another program that runs a format's files, or the same one told otherwise.
+
+    Attributes:
+        name: Behind ``--runtime``.
+        title: For people.
+        load: Opens the files; but for what is `always` judged, in a process of its own.
+        always: Whether no verdict is given on the format without one in this runtime, because it is
+            what most will run the files with.
+    """
+
+    name: str
+    title: str
+    load: Load
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Format:
     """One kind of artefact.
 
@@ -154,6 +172,7 @@ class Format:
         details_in_words: The same for people.
         may_equal: Another format whose file may have the very same bytes, and be the same file.
         language: Of ``usage``.
+        others: What else its files are run and judged with.
     """
 
     name: str
@@ -175,6 +194,7 @@ class Format:
     details_in_words: Callable[[Mapping[str, Any]], str] | None = None
     may_equal: str | None = None
     language: str = "python"
+    others: tuple[OtherRuntime, ...] = ()
 
     @property
     def needs(self) -> tuple[str, str] | None:

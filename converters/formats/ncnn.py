@@ -5,7 +5,7 @@ the numbers of a layer mean is said in ncnn's ``docs/developer-guide/operators.m
 are read in its ``src/net.cpp`` and ``src/modelbin.cpp``.
 
 Left alone ncnn keeps weights and values in half the bytes where the processor can. Here it is told
-to compute in float32.
+to compute in float32, and what it makes of the same files by default is judged beside that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, require_extra
-from converters.formats.format import DEFAULTS, Format
+from converters.formats.format import DEFAULTS, Format, OtherRuntime
 from converters.formats.memory import require_memory
 from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
 from converters.formats.runtime import ArtefactRuntime
@@ -317,13 +317,15 @@ class NcnnRuntime(ArtefactRuntime):
         name: ncnn and its version.
     """
 
+    _in_half = False
+
     def __init__(
         self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1
     ) -> None:
         self.name = f"ncnn {require_extra('ncnn', 'ncnn')}"
         weights = path.with_suffix(".bin")
         require_memory(_COPIES * weights.stat().st_size)
-        self._net = open_net(path, threads)
+        self._net = open_net(path, threads, in_half=self._in_half)
         self._output_names = tuple(output_names)
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -337,12 +339,20 @@ class NcnnRuntime(ArtefactRuntime):
         return outputs
 
 
-def open_net(path: Path, threads: int = 1) -> Net:
-    """Load both files, to be computed in float32.
+class NcnnByDefault(NcnnRuntime):
+    """The same without being told anything: in half the bytes wherever the processor can."""
+
+    precision = "float16"
+    _in_half = True
+
+
+def open_net(path: Path, threads: int = 1, *, in_half: bool = False) -> Net:
+    """Load both files, to be computed in float32 unless it may be in half the bytes.
 
     Args:
         path: The ``.param``, the ``.bin`` beside it.
         threads: How many compute.
+        in_half: Whether ncnn is left to its defaults.
 
     Raises:
         RuntimeError: If ncnn does not take one.
@@ -351,7 +361,7 @@ def open_net(path: Path, threads: int = 1) -> Net:
 
     net = ncnn.Net()
     net.opt.num_threads = threads
-    for option in _HALF:
+    for option in () if in_half else _HALF:
         if hasattr(net.opt, f"use_{option}"):
             setattr(net.opt, f"use_{option}", False)
     for load, file in ((net.load_param, path), (net.load_model, path.with_suffix(".bin"))):
@@ -409,4 +419,5 @@ NCNN = Format(
     certificate="converters.parity.contents.ncnn:read_ncnn",
     intermediates="converters.parity.locate.intermediates_ncnn:run_ncnn",
     usage=("import ncnn; net = ncnn.Net()", _LOAD, _RUN),
+    others=(OtherRuntime("ncnn-default", "ncnn by default", NcnnByDefault, always=True),),
 )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
-    from converters.formats.format import ExportOptions, Format
+    from converters.formats.format import ExportOptions, Format, Load, OtherRuntime
     from converters.progress import Progress
 
 FORMATS: dict[str, Format] = {
@@ -56,6 +56,11 @@ FORMATS: dict[str, Format] = {
 }
 """Each format under its name on the command line, in the order in which they are shown."""
 
+OTHER_RUNTIMES: dict[str, tuple[Format, OtherRuntime]] = {
+    other.name: (kind, other) for kind in FORMATS.values() for other in kind.others
+}
+"""What else runs a format's files, by its name on the command line."""
+
 DEFAULT_FORMATS = (ONNX.name, TORCHSCRIPT.name)
 """What is written where nobody asks for others."""
 
@@ -69,6 +74,16 @@ def artefacts_in(folder: Path) -> dict[str, Path]:
     """The artefacts that lie in a converted folder: key of :data:`FORMATS` to the file."""
     present = {name: kind for name, kind in FORMATS.items() if kind.is_in(folder)}
     return {name: folder / kind.file_name for name, kind in present.items()}
+
+
+def run_by(runtime: str) -> Format:
+    """Whose files a runtime runs: a key of :data:`FORMATS` or of :data:`OTHER_RUNTIMES`."""
+    return OTHER_RUNTIMES[runtime][0] if runtime in OTHER_RUNTIMES else FORMATS[runtime]
+
+
+def loader(runtime: str) -> Load:
+    """What opens the files that a runtime runs."""
+    return OTHER_RUNTIMES[runtime][1].load if runtime in OTHER_RUNTIMES else FORMATS[runtime].load
 
 
 def takers(option: str, formats: Sequence[str] | None = None) -> list[str]:

@@ -12,7 +12,7 @@ from converters.checkpoint.digests import sha256_of
 from converters.errors import ConversionError, UnsafeInputError
 from converters.folder.folder import ConvertedFolder
 from converters.folder.record import Record
-from converters.formats.registry import FORMATS
+from converters.formats.registry import FORMATS, OTHER_RUNTIMES, run_by
 from converters.jobs.predict import EAGER, open_runtime, present_runtimes
 from converters.jobs.timing import Choice, Contender, Entry, choose, time_in_turn
 from converters.progress import SILENT
@@ -145,7 +145,7 @@ def _entry(
     files = files_of(folder, contender.runtime)
     return Entry(
         contender=contender,
-        title="PyTorch" if contender.runtime == EAGER else FORMATS[contender.runtime].title,
+        title=_title(contender.runtime),
         name=network.name,
         precision=network.precision,
         size=sum(file.stat().st_size for file in files),
@@ -154,11 +154,19 @@ def _entry(
     )
 
 
+def _title(runtime: str) -> str:
+    if runtime == EAGER:
+        return "PyTorch"
+    if runtime in OTHER_RUNTIMES:
+        return OTHER_RUNTIMES[runtime][1].title
+    return FORMATS[runtime].title
+
+
 def files_of(folder: ConvertedFolder, runtime: str) -> list[Path]:
     """What a runtime reads: the weights for ``torch``, else the artefact and its companions."""
     if runtime == EAGER:
         return folder.weight_files
-    paths = (folder.path / name for name in FORMATS[runtime].files)
+    paths = (folder.path / name for name in run_by(runtime).files)
     return [path for path in paths if path.is_file()]
 
 
@@ -173,12 +181,14 @@ def recorded_verdicts(folder: ConvertedFolder) -> dict[str, VerdictWord]:
         InputError: If ``conversion.json`` is damaged.
     """
     record = Record.read(folder.path)
+    present = present_runtimes(folder)
+    present += [name for name, (kind, _) in OTHER_RUNTIMES.items() if kind.name in present]
     if record is None:
-        return dict.fromkeys(present_runtimes(folder), "not verified")
+        return dict.fromkeys(present, "not verified")
     outcomes = record.outcomes
     return {
         name: _verdict(outcomes.get(_artefact(folder, name)), folder, name, record)
-        for name in present_runtimes(folder)
+        for name in present
     }
 
 
@@ -186,7 +196,8 @@ def _artefact(folder: ConvertedFolder, runtime: str) -> str:
     """What a verdict calls that which a runtime runs."""
     if runtime == EAGER:
         return ", ".join(path.name for path in folder.weight_files)
-    return FORMATS[runtime].file_name
+    name = run_by(runtime).file_name
+    return f"{name} ({runtime})" if runtime in OTHER_RUNTIMES else name
 
 
 def _verdict(

@@ -19,7 +19,7 @@ from converters.folder.folder import ConvertedFolder
 from converters.folder.images import UnreadableImagesError, find_images, read_in_batches
 from converters.formats.confined.runtime import ConfinedRuntime
 from converters.formats.memory import MemoryShortError
-from converters.formats.registry import FORMATS, artefacts_in
+from converters.formats.registry import FORMATS, OTHER_RUNTIMES, artefacts_in, run_by
 from converters.formats.runtime import softmax
 from converters.parity.contents.tensors import is_ours
 
@@ -149,7 +149,8 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Artefa
 
     Args:
         folder: A converted folder.
-        name: A key of :data:`converters.formats.registry.FORMATS`, or ``torch``.
+        name: A key of :data:`converters.formats.registry.FORMATS` or of
+            :data:`converters.formats.registry.OTHER_RUNTIMES`, or ``torch``.
         threads: How many compute.
 
     Raises:
@@ -165,14 +166,15 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Artefa
         from converters.formats.reference import ReferenceRuntime
 
         return ReferenceRuntime(folder, threads=threads)
-    path = folder.path / FORMATS[name].file_name
-    if not FORMATS[name].is_in(folder.path):
+    kind = run_by(name)
+    path = folder.path / kind.file_name
+    if not kind.is_in(folder.path):
         raise InputError(
-            f"{folder.path} has no {FORMATS[name].file_name}; write it with "
-            f"`regnet export --format {name}`."
+            f"{folder.path} has no {kind.file_name}; write it with "
+            f"`regnet export --format {kind.name}`."
         )
     try:
-        if is_ours(folder, name, path):
+        if name in FORMATS and is_ours(folder, name, path):
             runtime: ArtefactRuntime = FORMATS[name].load(path, folder.output_names, threads)
         else:
             runtime = ConfinedRuntime(folder, name, path, threads)
@@ -184,8 +186,8 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Artefa
         if isinstance(error, ConversionError) or is_short_of_memory(error):
             raise
         raise InputError(
-            f"{path.name} cannot be opened as {FORMATS[name].title} ({in_words(error)}); write it "
-            f"again with `regnet export --format {name}`."
+            f"{path.name} cannot be opened by {name} ({in_words(error)}); write it again with "
+            f"`regnet export --format {kind.name}`."
         ) from error
     if runtime.not_run is not None:
         raise NotRunHereError(
@@ -199,9 +201,10 @@ def require_known(name: str) -> None:
 
     Raises:
         InputError: If it is neither ``torch`` nor a key of
-            :data:`converters.formats.registry.FORMATS`.
+            :data:`converters.formats.registry.FORMATS` or of
+            :data:`converters.formats.registry.OTHER_RUNTIMES`.
     """
-    known = (EAGER, *FORMATS)
+    known = (EAGER, *FORMATS, *OTHER_RUNTIMES)
     if name not in known:
         raise InputError(f"--runtime {name} is not known; choose one of {', '.join(known)}.")
 

@@ -14,7 +14,7 @@ from converters.parity.verify import verify_folder
 from converters.progress import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from converters.families.source import ChannelOrder, WeightsChoice
     from converters.parity.report import Report
@@ -32,6 +32,7 @@ def verify(  # noqa: PLR0913 -- one keyword per option
     weights: WeightsChoice | None = None,
     head: str | None = None,
     artefacts: Place | Iterable[Place] = (),
+    runtimes: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> Report:
     """Verify a converted folder from nothing but the folder; the report says whether it passed.
@@ -53,6 +54,8 @@ def verify(  # noqa: PLR0913 -- one keyword per option
         head: Which head of it.
         artefacts: Files that lie elsewhere, to be judged by the folder as well: ONNX, TorchScript
             and ``.pt2``, of any tool.
+        runtimes: What the folder's artefacts are judged in beside their own runtimes: ``tract``,
+            ``mnn``, ``opencv``, ``ort``.
         progress: Who wants to know how far it is.
 
     Raises:
@@ -76,4 +79,5 @@ def verify(  # noqa: PLR0913 -- one keyword per option
         checkpoint,
         options,
         others=[*map(Path, others)],
+        runtimes=runtimes,
     )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.folder.folder import ConvertedFolder
+    from converters.formats.format import OtherRuntime
     from converters.parity.metrics import Outputs
     from converters.parity.truth import Truth
 
@@ -155,6 +156,53 @@ def judge_artefact(  # noqa: PLR0913 -- what is known of it already is an option
         measurements=measured,
         not_run=runtime.not_run,
     )
+
+
+def judge_in_other(  # noqa: PLR0913 -- as many as what it follows has
+    folder: ConvertedFolder,
+    truth: Truth,
+    verdict: Verdict,
+    other: OtherRuntime,
+    path: Path,
+    *,
+    found: bool,
+) -> Verdict:
+    """Run an artefact in another runtime.
+
+    Args:
+        folder: Whose network it is said to be.
+        truth: Of the folder.
+        verdict: On the artefact, which says what of it is proven.
+        other: Of its format.
+        path: The file.
+        found: As of :func:`judge_artefact`.
+
+    Raises:
+        ConversionError: If a package is missing, or what was found is unsafe.
+    """
+    judged = replace(
+        verdict,
+        artefact=f"{verdict.artefact} ({other.name})",
+        runtime=NOT_RUN,
+        precision=FLOAT32,
+        measurements=(),
+        not_run=None,
+    )
+    try:
+        runtime: ArtefactRuntime = (
+            ConfinedRuntime(folder, other.name, path)
+            if found or not other.always
+            else other.load(path, folder.output_names)
+        )
+        measured = _measured(truth, runtime, partly=False)
+    except MemoryShortError as error:
+        return replace(judged, not_run=str(error), found=found)
+    except ConversionError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- every runtime has classes of its own
+        failed = Measurement("all", "all", (), failure=f"it cannot be run ({in_words(error)})")
+        return replace(judged, runtime=other.name, precision="unknown", measurements=(failed,))
+    return replace(judged, runtime=runtime.name, precision=runtime.precision, measurements=measured)
 
 
 def _measured(truth: Truth, runtime: ArtefactRuntime, *, partly: bool) -> tuple[Measurement, ...]:

@@ -12,7 +12,7 @@ from converters.checkpoint.digests import sha256_of
 from converters.errors import DISTRIBUTION, __version__, release
 from converters.folder.folder import GOLDEN_NAME, REPORT_NAME
 from converters.folder.record import NOT_VERIFIED, SCHEMA, Record, planned_record
-from converters.formats.registry import FORMATS
+from converters.formats.registry import FORMATS, OTHER_RUNTIMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -81,8 +81,8 @@ def with_verdicts(
         instead_of: Files that were replaced, whose verdicts no longer speak of what is there.
     """
     new = list(verdicts)
-    gone = {*instead_of, *(verdict["artefact"] for verdict in new)}
-    kept = [verdict for verdict in record.verdicts if verdict["artefact"] not in gone]
+    gone = {*instead_of, *map(_judged_file, new)}
+    kept = [verdict for verdict in record.verdicts if _judged_file(verdict) not in gone]
     verdicts = sorted(kept + new, key=_place)
     return _with_verification(record, {**NOT_VERIFIED, "verdicts": verdicts})
 
@@ -135,5 +135,12 @@ def _with_verification(record: Record, verification: Mapping[str, Any]) -> Recor
 
 def _place(verdict: Mapping[str, Any]) -> int:
     """Where a verdict stands: those on weights first, then in the order of the formats."""
-    names = [kind.file_name for kind in FORMATS.values()]
-    return names.index(verdict["artefact"]) + 1 if verdict["artefact"] in names else 0
+    names, own = [kind.file_name for kind in FORMATS.values()], _judged_file(verdict)
+    return names.index(own) + 1 if own in names else 0
+
+
+def _judged_file(verdict: Mapping[str, Any]) -> str:
+    """What a verdict speaks of, also one that names another runtime behind it."""
+    name: str = verdict["artefact"]
+    file, _, runtime = name.rpartition(" (")
+    return file if runtime.rstrip(")") in OTHER_RUNTIMES else name

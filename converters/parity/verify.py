@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.errors import printable
+from converters.errors import InputError, printable
 from converters.folder.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.folder.record import Record
-from converters.formats.registry import FORMATS, artefact_names, artefacts_in
-from converters.parity.artefact import format_of, judge_artefact
+from converters.formats.registry import FORMATS, OTHER_RUNTIMES, artefact_names, artefacts_in
+from converters.parity.artefact import format_of, judge_artefact, judge_in_other
 from converters.parity.golden import judge_golden, read_golden
 from converters.parity.report import Report
 from converters.parity.truth import FLOAT32, Truth
@@ -21,7 +21,7 @@ from converters.progress import SILENT
 from regnet.design_space import complexity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from converters.families.options import SourceOptions
@@ -77,6 +77,7 @@ def verify_artefacts(  # noqa: PLR0913 -- what is known of them already is an op
     *,
     weights_sha256: Mapping[str, str] | None = None,
     found: bool = False,
+    runtimes: Collection[str] = (),
 ) -> Report:
     """Judge the weights and the named artefacts.
 
@@ -89,13 +90,20 @@ def verify_artefacts(  # noqa: PLR0913 -- what is known of them already is an op
         found: Whether they lay in the folder instead of having been written by this process: then
             they may be anybody's programs, and those that are not what is written for the folder
             run in a process of their own.
+        runtimes: Of :data:`converters.formats.registry.OTHER_RUNTIMES` those that the artefacts are
+            judged in as well, beside those that always are.
     """
     weights = ", ".join(path.name for path in folder.weight_files)
     measured = judge(truth.eager, truth.units(), truth.oracle)
     verdicts = [Verdict(weights, truth.runtime, FLOAT32, measured)]
     for name, path in artefacts.items():
         progress.step(f"verifying {FORMATS[name].title}")
-        verdicts.append(judge_artefact(folder, truth, name, path, weights_sha256, found=found))
+        own = judge_artefact(folder, truth, name, path, weights_sha256, found=found)
+        verdicts.append(own)
+        for other in FORMATS[name].others:
+            if other.always or other.name in runtimes:
+                progress.step(f"verifying {FORMATS[name].title} in {other.title}")
+                verdicts.append(judge_in_other(folder, truth, own, other, path, found=found))
     return Report(tuple(verdicts))
 
 
@@ -107,6 +115,7 @@ def verify_folder(  # noqa: PLR0913 -- one argument per option
     source_options: SourceOptions | None = None,
     *,
     others: Sequence[Path] = (),
+    runtimes: Sequence[str] = (),
 ) -> Report:
     """Verify a folder from nothing but the folder.
 
@@ -125,11 +134,15 @@ def verify_folder(  # noqa: PLR0913 -- one argument per option
             the folder's record says.
         others: Artefacts that lie elsewhere, to be judged by the folder as well: ONNX, TorchScript
             and ``.pt2``, of any tool.
+        runtimes: Of :data:`converters.formats.registry.OTHER_RUNTIMES` those that the folder's
+            artefacts are judged in as well.
 
     Raises:
-        InputError: If a file is missing or cannot be read, or the record is damaged.
+        InputError: If a file is missing or cannot be read, the record is damaged, a runtime is not
+            known, or the folder holds nothing that it runs.
     """
     kinds = [format_of(path) for path in others]
+    _require_artefacts(folder, runtimes)
     progress.step("checksums")
     record = Record.read(folder.path)
     changed, digests = record.changed_files(folder.path) if record else ((), {})
@@ -141,7 +154,15 @@ def verify_folder(  # noqa: PLR0913 -- one argument per option
         inputs = {**inputs, PHOTOGRAPHS: photographs(folder, images)}
     truth = Truth(folder, inputs)
     present = artefacts_in(folder.path)
-    report = verify_artefacts(folder, truth, present, progress, weights_sha256=digests, found=True)
+    report = verify_artefacts(
+        folder,
+        truth,
+        present,
+        progress,
+        weights_sha256=digests,
+        found=True,
+        runtimes=runtimes,
+    )
     verdicts = [*_golden_verdict(folder, truth), *report.verdicts]
     elsewhere: list[str] = []
     for path, name in zip(others, kinds, strict=True):
@@ -159,6 +180,22 @@ def verify_folder(  # noqa: PLR0913 -- one argument per option
             not_checked.extend(_taken_over(source_options))
         verdicts.append(judge_source(folder, truth, against, source_options))
     return Report(tuple(verdicts), changed, tuple(not_checked), tuple(elsewhere))
+
+
+def _require_artefacts(folder: ConvertedFolder, runtimes: Iterable[str]) -> None:
+    """Check, before the oracle is computed, that there is what other runtimes run."""
+    for name in runtimes:
+        if name not in OTHER_RUNTIMES:
+            raise InputError(
+                f"--runtime {name} is none that an artefact is judged in beside its own; choose "
+                f"among {', '.join(OTHER_RUNTIMES)}."
+            )
+        kind, _ = OTHER_RUNTIMES[name]
+        if not kind.is_in(folder.path):
+            raise InputError(
+                f"{folder.path} has no {kind.file_name} for {name}; write it with "
+                f"`regnet export --format {kind.name}`."
+            )
 
 
 def _told_apart(path: Path, names: Sequence[str]) -> str:

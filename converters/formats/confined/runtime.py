@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from converters.errors import printable
 from converters.formats.confined import Allowance, ConfinedProgram
-from converters.formats.registry import FORMATS
+from converters.formats.registry import loader, run_by
 from converters.formats.runtime import ArtefactRuntime
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ class ConfinedRuntime(ArtefactRuntime):
 
     Args:
         folder: A converted folder.
-        kind: Key of :data:`converters.formats.registry.FORMATS`.
+        runtime: Key of :data:`converters.formats.registry.FORMATS` or of
+            :data:`converters.formats.registry.OTHER_RUNTIMES`.
         path: The artefact, in the folder or in a copy of it.
         threads: How many compute.
 
@@ -38,12 +39,12 @@ class ConfinedRuntime(ArtefactRuntime):
             `MemoryShortError` as itself, else a `ProgramError` with its words.
     """
 
-    def __init__(self, folder: ConvertedFolder, kind: str, path: Path, threads: int = 1) -> None:
+    def __init__(self, folder: ConvertedFolder, runtime: str, path: Path, threads: int = 1) -> None:
         self._program = ConfinedProgram(
             f"{__name__}:load",
-            (kind, str(path), folder.output_names, threads),
+            (runtime, str(path), folder.output_names, threads),
             ("name", "precision", "sizes", "not_run"),
-            Allowance.of([*FORMATS[kind].at(path), *folder.weight_files]),
+            Allowance.of([*run_by(runtime).at(path), *folder.weight_files]),
         )
         stated = self._program.attributes
         self.name = printable(str(stated["name"]))
@@ -61,6 +62,6 @@ class ConfinedRuntime(ArtefactRuntime):
         return [float(second) for second in timed["value"]]
 
 
-def load(kind: str, path: str, output_names: Sequence[str], threads: int) -> ArtefactRuntime:
+def load(runtime: str, path: str, output_names: Sequence[str], threads: int) -> ArtefactRuntime:
     """Open what stands in the process of a `ConfinedRuntime`."""
-    return FORMATS[kind].load(Path(path), tuple(output_names), threads)
+    return loader(runtime)(Path(path), tuple(output_names), threads)

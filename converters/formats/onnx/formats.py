@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from converters.folder.folder import ONNX_NAME
-from converters.formats.format import Format
+from converters.formats.format import Format, OtherRuntime
 from regnet.files.late import lazily
 
 _ONNX = "converters.formats.onnx"
@@ -17,7 +17,7 @@ _PARITY = "converters.parity"
 _GRAPH = frozenset({"opset", "sizes"})
 _SESSION = ("import onnxruntime", 'session = onnxruntime.InferenceSession("{file}")')
 
-ONNX = Format(
+_PLAIN = Format(
     name="onnx",
     title="ONNX",
     file_name=ONNX_NAME,
@@ -29,8 +29,20 @@ ONNX = Format(
     usage=(*_SESSION, 'outputs = session.run(None, {{"pixel_values": pixels.numpy()}})'),
 )
 
+_OTHERS = f"{_ONNX}.other_runtimes"
+
+ONNX = replace(
+    _PLAIN,
+    others=(
+        OtherRuntime("tract", "tract", lazily(f"{_OTHERS}:TractRuntime")),
+        OtherRuntime("mnn", "MNN", lazily(f"{_OTHERS}:MnnRuntime")),
+        OtherRuntime("opencv", "OpenCV", lazily(f"{_OTHERS}:OpenCvRuntime")),
+        OtherRuntime("ort", "ONNX Runtime's .ort", lazily(f"{_OTHERS}:OrtFileRuntime")),
+    ),
+)
+
 ONNX_WEB = replace(
-    ONNX,
+    _PLAIN,
     name="onnx-web",
     title="ONNX for transformers.js",
     file_name="onnx/model.onnx",
@@ -47,7 +59,7 @@ ONNX_WEB = replace(
 )
 
 ONNX_FP16 = replace(
-    ONNX,
+    _PLAIN,
     name="onnx-fp16",
     title="ONNX in float16",
     file_name="onnx/model_fp16.onnx",
@@ -59,7 +71,7 @@ ONNX_FP16 = replace(
 )
 
 ONNX_INT8 = replace(
-    ONNX,
+    _PLAIN,
     name="onnx-int8",
     title="ONNX in int8",
     file_name="onnx/model_quantized.onnx",
@@ -73,7 +85,7 @@ ONNX_INT8 = replace(
 )
 
 ONNX_PREPROCESSING = replace(
-    ONNX,
+    _PLAIN,
     name="onnx-preprocessing",
     title="ONNX with preprocessing",
     file_name="onnx/model_with_preprocessing.onnx",

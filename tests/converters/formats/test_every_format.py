@@ -78,8 +78,9 @@ def require_pass(network: Network, kind: str, options: ExportOptions) -> None:
     path = network.folder.path / form.file_name
     path.parent.mkdir(exist_ok=True)
     form.export(network.folder, path, options)
-    _, verdict = verify_artefacts(network.folder, network.truth, {kind: path}).verdicts
+    _, verdict, *in_others = verify_artefacts(network.folder, network.truth, {kind: path}).verdicts
     assert verdict.passed, verdict.reason
+    assert [other.failure for other in in_others if not other.passed] == []
     assert verdict.artefact == form.file_name
     assert verdict.precision == form.precision
     assert (verdict.tensors is None) == (form.certificate is None)

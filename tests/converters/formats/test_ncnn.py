@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 from converters.errors import InputError
-from converters.formats.ncnn import NcnnRuntime, export_ncnn
+from converters.folder.inputs import verification_inputs
+from converters.formats.ncnn import NcnnByDefault, NcnnRuntime, export_ncnn
 from converters.formats.reference import ReferenceRuntime
 from converters.formats.registry import FORMATS
 from converters.jobs.predict import open_runtime
 from converters.parity.contents.tensors import certify
+from converters.parity.truth import Truth, run
+from converters.parity.verdict import judge
+from converters.parity.verify import verify_artefacts
 from regnet.config import RegNetConfig
 from tests.converters.formats.random_folder import random_folder
 from tests.converters.parity.networks import _SMALL, WIDER
@@ -79,6 +83,19 @@ def test_its_lines_are_called_like_the_network_and_end_in_what_it_returns(
     }
 
 
+def test_what_ncnn_does_by_default_is_judged_in_half_the_precision(folder: ConvertedFolder) -> None:
+    truth = Truth(folder, verification_inputs(3, 48))
+    report = verify_artefacts(folder, truth, {"ncnn": folder.path / PARAM})
+    own, by_default = report.verdicts[1:]
+    assert (own.outcome, own.precision) == ("pass", "float32")
+    assert (by_default.outcome, by_default.precision) == ("pass", "float16")
+    assert by_default.artefact == f"{PARAM} (ncnn-default)"
+    assert by_default.tensors == own.tensors
+    network = NcnnByDefault(folder.path / PARAM)
+    outputs = run(network, truth.inputs)
+    assert any(m.failure for m in judge(outputs, truth.units(), truth.oracle)), "float32 is more"
+
+
 def test_an_epsilon_of_many_digits_is_read_as_it_was_meant(tmp_path: Path) -> None:
     eps = float(np.float32(1e-3))  # 0.0010000000474974513, of which ncnn would read 15 characters
     config = RegNetConfig(**_SMALL | WIDER["group norm"] | {"norm_eps": eps})
@@ -115,5 +132,5 @@ def test_files_that_ncnn_does_not_take_end_in_one_sentence(
     folder: ConvertedFolder, harm: Callable[[Path], None]
 ) -> None:
     harm(folder.path)
-    with pytest.raises(InputError, match=rf"^{PARAM} cannot be opened as ncnn \(.*\); write it "):
+    with pytest.raises(InputError, match=rf"^{PARAM} cannot be opened by ncnn \(.*\); write it "):
         open_runtime(folder, "ncnn")

@@ -69,7 +69,7 @@ def written(network: Network, kind: str) -> Path:
 
 
 def verdict(network: Network, kind: str, path: Path) -> Verdict:
-    return verify_artefacts(network.folder, network.truth, {kind: path}).verdicts[-1]
+    return verify_artefacts(network.folder, network.truth, {kind: path}).verdicts[1]
 
 
 def rewrite(path: Path, name: str, content: bytes) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from converters.formats.format import SPELLED, ExportOptions, Format
-from converters.formats.registry import FORMATS, artefact_names
+from converters.formats.registry import FORMATS, OTHER_RUNTIMES, artefact_names
 from regnet.files.late import imported
 
 
@@ -27,6 +27,7 @@ def test_formats_write_files_of_their_own_and_take_options_that_there_are() -> N
     assert set(files) == artefact_names()
     assert SPELLED.keys() == {option for kind in FORMATS.values() for option in kind.options}
     assert not ExportOptions().given
+    assert not set(OTHER_RUNTIMES) & {"torch", *FORMATS}
     assert all(kind.may_equal is None or kind.may_equal in FORMATS for kind in FORMATS.values())
 
 
