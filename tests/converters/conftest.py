@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from converters.jobs.convert import convert
 from tests.converters.demo import CHECKPOINT, labels
+from tests.converters.forks import ForkedProgram
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +25,15 @@ def interruptible() -> Iterator[None]:
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quickly_started() -> Iterator[None]:
+    """Let confined programs be forks; how they start is proven in `test_confined`."""
+    quick = SimpleNamespace(Popen=ForkedProgram, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("converters.formats.confined.program.subprocess", quick)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,8 @@
-"""Runs the installed commands as a user does: in a process of their own."""
+"""Runs commands as a user does: in a process of their own, with stdout, stderr and exit status.
+
+Most of a command's time is that of its imports. Where nothing depends on how it starts, its process
+is a fork that has them behind it.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,20 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+
+from converters.cli import main
+from tests.converters.forks import fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 BIN = Path(sys.executable).parent
+
+_PATIENCE = 120
+"""Seconds that a command may take."""
 
 _BLOCK_TORCH = """
 import sys
@@ -39,7 +50,7 @@ def run(
     env: dict[str, str] | None = None,
     before: Callable[[], None] | None = None,
 ) -> Finished:
-    """Run a command.
+    """Run a command; the installed program, if anything is to be otherwise when it starts.
 
     Args:
         command: ``regnet`` or ``convert-pycls``.
@@ -48,18 +59,51 @@ def run(
         env: Variables to set.
         before: Called in the new process first.
     """
-    inherited = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR"}}
+    if env is None and before is None:
+        return _run_in_a_fork(command, *arguments, cwd=cwd)
     process = subprocess.run(
         [BIN / command, *arguments],
         cwd=cwd,
-        env=inherited | {"OMP_NUM_THREADS": "1"} | (env or {}),
+        env=_inherited() | (env or {}),
         preexec_fn=before,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=_PATIENCE,
         check=False,
     )
     return Finished(process.returncode, process.stdout, process.stderr)
+
+
+def _inherited() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR"}}
+    return kept | {"OMP_NUM_THREADS": "1"}
+
+
+def _run_in_a_fork(command: str, *arguments: str | Path, cwd: Path) -> Finished:
+    with TemporaryDirectory() as folder:
+        streams = [str(Path(folder, name)) for name in ("out", "err")]
+        line = [str(BIN / command), *map(str, arguments)]
+        process = fork(_begin, line, str(cwd), _inherited(), streams)
+        process.join(_PATIENCE)
+        status = process.exitcode
+        if status is None:
+            process.kill()
+            raise TimeoutError(f"{command} was not done within {_PATIENCE} seconds")
+        process.close()
+        return Finished(status, *(Path(stream).read_text() for stream in streams))
+
+
+def _begin(line: list[str], cwd: str, env: dict[str, str], streams: list[str]) -> None:
+    """What the installed program does, in the fork."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    for number, stream in enumerate(streams, 1):
+        descriptor = os.open(stream, os.O_WRONLY | os.O_CREAT)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.argv[:] = line
+    (main.run if Path(line[0]).name == "regnet" else main.run_convert)()
 
 
 def regnet(*arguments: str | Path, cwd: Path, env: dict[str, str] | None = None) -> Finished:

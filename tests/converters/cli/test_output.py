@@ -143,7 +143,7 @@ def test_a_dry_run_lists_every_tensor_and_leaves_an_existing_output_alone(tmp_pa
 
 @pytest.mark.parametrize("command", ["convert", "inspect", "export", "verify", "predict"])
 def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
-    finished = regnet(command, "--help", cwd=tmp_path)
+    finished = regnet(command, "--help", cwd=tmp_path, env={})  # the installed program
     assert (finished.status, finished.err) == (0, "")
     assert f"Usage: regnet {command}" in finished.out
     assert "Example: " in finished.out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import time
 import warnings
 from pathlib import Path
@@ -23,6 +24,12 @@ PIXELS = np.ones((1, 3, 8, 8), np.float32)
 ENOUGH = Allowance(start=60, rate=0, memory=3 * 10**9)
 SHORT = Allowance(start=3, rate=0, memory=3 * 10**9)
 SERVED = "converters.formats.confined.runtime:load"
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users' programs are."""
+    monkeypatch.setattr("converters.formats.confined.program.subprocess", subprocess)
 
 
 def echo(allowance: Allowance = ENOUGH) -> ConfinedProgram:

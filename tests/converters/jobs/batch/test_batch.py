@@ -56,6 +56,7 @@ def test_what_verification_fails_is_not_published_and_the_rest_is(
         *("convert", good.path, nan.path, "--out-dir", "out", "--format", "onnx"),
         "--allow-nonfinite",
         cwd=tmp_path,
+        env={},  # the installed program, for its own processes start as it did
     )
 
     assert done.status == 1
