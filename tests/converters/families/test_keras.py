@@ -166,7 +166,7 @@ def test_images_are_normalised_as_kimm_does(
 
     assert source.transform.std == pytest.approx(std)
     assert source.transform.mean == pytest.approx([0.485, 0.456, 0.406])
-    assert source.transform.crop == crop
+    assert (source.transform.crop, source.transform.resize) == (crop, round(crop / 0.875))
 
 
 @pytest.mark.parametrize(("end", "told"), [("softmax", True), ("linear", False), (None, False)])
