@@ -53,12 +53,15 @@ class ScriptClass:
     Attributes:
         methods: By name.
         constants: What it says of attributes that are the same for all its objects.
+        classes: Of attributes that are modules, as it declares them: torch runs the methods of
+            these, whatever the objects are.
         place: The file it stands in.
         hooked: Whether something more runs before or behind its ``forward``.
     """
 
     methods: Mapping[str, Method]
     constants: Mapping[str, ast.expr]
+    classes: Mapping[str, str]
     place: str
     hooked: bool
 
@@ -179,7 +182,8 @@ class ScriptCode:
                     hooked = hooked or (name in _HOOKS and bool(elements))
                 case _ if not _is_declaration(part):
                     raise self._unfit(place, part, "has no place in the class of a module")
-        return ScriptClass(methods, constants, place, hooked)
+        classes = dict(filter(None, map(_declared, node.body)))
+        return ScriptClass(methods, constants, classes, place, hooked)
 
     def _method(self, place: str, node: ast.FunctionDef, *, bound: bool = False) -> Method:
         given = node.args
@@ -203,6 +207,24 @@ def _is_version(node: ast.stmt) -> bool:
         case ast.Assign(targets=[ast.Name(id="op_version_set")], value=ast.Constant()):
             return True
     return False
+
+
+def _declared(node: ast.stmt) -> tuple[str, str] | None:
+    """The attribute that a line declares as a module, and its class."""
+    match node:
+        case ast.AnnAssign(target=ast.Name(id=name), annotation=stated):
+            pass
+        case ast.Assign(targets=[ast.Subscript(slice=ast.Constant(value=str(name)))], value=stated):
+            pass
+        case _:
+            return None
+    levels: list[str] = []
+    while isinstance(stated, ast.Attribute):
+        levels.append(stated.attr)
+        stated = stated.value
+    if not isinstance(stated, ast.Name) or stated.id != _NAMESPACE:
+        return None
+    return name, ".".join([stated.id, *reversed(levels)])
 
 
 def _is_declaration(node: ast.stmt) -> bool:

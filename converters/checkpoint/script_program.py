@@ -330,7 +330,13 @@ class ScriptProgram:
             what = "which its module lacks" if constant is None else "of which there are two"
             raise spot.unfit(f"reads {printable(name)}, {what}")
         if constant is None:
-            return module.attributes[name]
+            value = module.attributes[name]
+            declared = self.code.class_named(module.kind).classes.get(name)
+            if declared and isinstance(value, Module) and value.kind != declared:
+                raise spot.unfit(
+                    f"reads {printable(name)}, which is of another class than declared"
+                )
+            return value
         return self._value(_Frame(frame.method, module.path, {}), constant)
 
     def _list(self, frame: _Frame, node: ast.List | ast.Tuple) -> Any:

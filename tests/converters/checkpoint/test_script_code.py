@@ -156,6 +156,22 @@ def test_code_that_is_made_to_harm_is_refused(attack: str, tmp_path: Path) -> No
     assert any(word in message for word in words.split("|"))
 
 
+@pytest.mark.parametrize("line", ["n : {}", "__annotations__['n'] = {}"])
+def test_an_object_of_another_class_than_declared_is_refused(line: str, tmp_path: Path) -> None:
+    """Torch runs the methods of the class that is declared, and crashes where it can."""
+    other = FORWARD.replace("N", "M") + "    return torch.relu(x)\n"
+    declared = CLASS + f"  {line.format('__torch__.n.M')}\n"
+    code = FORWARD.replace(CLASS, declared) + "    return (self.n).forward(x, )\n" + other
+    holding = {
+        kind: program(module("N", opcodes("n"), module(kind, opcodes("training"), opcodes(False))))
+        for kind in "MN"
+    }
+
+    open_checkpoint(archive(tmp_path, code, **{"data.pkl": holding["M"]})).close()
+    message = refused(archive(tmp_path, code, **{"data.pkl": holding["N"]}))
+    assert "reads n, which is of another class than declared" in message
+
+
 def test_a_module_in_itself_is_refused(tmp_path: Path) -> None:
     made = global_name("__torch__.n", "N") + pickle.EMPTY_TUPLE + pickle.NEWOBJ + b"q\x00"
     state = pickle.EMPTY_DICT + pickle.MARK + opcodes("n") + b"h\x00" + pickle.SETITEMS
