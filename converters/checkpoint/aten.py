@@ -7,6 +7,8 @@ end. It gives the nodes that `converters.families.graph_aten` reads:
 - ``domain`` is ``aten`` and ``op`` the name without overload: ``add.Tensor`` is ``add``.
 - ``inputs`` are the arguments that the schema has as tensors, in its order, ``""`` for those that
   are None, left out, or a number.
+- Sizes are computed in the domain ``_operator``, Python's, of ``a`` and ``b``, as torch.export has
+  it.
 - ``attributes`` are all others by the schema's names, those alone that were given; also ``other``
   where it is a number. A list with a size that is computed holds that value's name as a text, so
   sizes alone are lists of texts; types and layouts are texts as torch names them ("float32").
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 DOMAIN = "aten"
 
+ON_SIZES = "_operator"
+"""The domain of what is computed of sizes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Named:
@@ -49,6 +54,15 @@ Argument = Named | Attribute
 _NORM = ("input", "weight", "bias", "running_mean", "running_var")
 _CONV = ("input", "weight", "bias")
 _CONVOLUTION = ("stride", "padding", "dilation", "transposed", "output_padding", "groups")
+_AVERAGE = (
+    "kernel_size",
+    "stride",
+    "padding",
+    "ceil_mode",
+    "count_include_pad",
+    "divisor_override",
+)
+_TO = ("pin_memory", "non_blocking", "memory_format")
 _BACKENDS = ("benchmark", "deterministic", "cudnn_enabled", "allow_tf32")
 
 SIGNATURES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -56,13 +70,16 @@ SIGNATURES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "_convolution": (_CONV, _CONVOLUTION + _BACKENDS),
     "_native_batch_norm_legit": (_NORM, ("training", "momentum", "eps")),
     "_native_batch_norm_legit_no_training": (_NORM, ("momentum", "eps")),
+    "_to_copy": (("self",), ("dtype", "layout", "device", *_TO)),
     "_unsafe_view": (("self",), ("size",)),
     "adaptive_avg_pool2d": (("self",), ("output_size",)),
     "add": (("self", "other"), ("alpha",)),
     "addmm": (("self", "mat1", "mat2"), ("beta", "alpha")),
     "alias": (("self",), ()),
+    "avg_pool2d": (("self",), _AVERAGE),
     "batch_norm": (_NORM, ("training", "momentum", "eps", "cudnn_enabled")),
     "clone": (("self",), ("memory_format",)),
+    "constant_pad_nd": (("self",), ("pad", "value")),
     "contiguous": (("self",), ("memory_format",)),
     "conv2d": (_CONV, ("stride", "padding", "dilation", "groups")),
     "convolution": (_CONV, _CONVOLUTION),
@@ -72,30 +89,50 @@ SIGNATURES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dropout": (("input",), ("p", "train")),
     "elu": (("self",), ("alpha", "scale", "input_scale")),
     "erf": (("self",), ()),
+    "expand": (("self",), ("size", "implicit")),
+    "expand_as": (("self", "other"), ()),
     "flatten": (("self",), ("start_dim", "end_dim")),
     "gelu": (("self",), ("approximate",)),
+    "group_norm": (_CONV, ("num_groups", "eps", "cudnn_enabled")),
     "linear": (("input", "weight", "bias"), ()),
     "matmul": (("self", "other"), ()),
     "mean": (("self",), ("dim", "keepdim", "dtype")),
     "mm": (("self", "mat2"), ()),
     "mul": (("self", "other"), ()),
     "native_batch_norm": (_NORM, ("training", "momentum", "eps")),
+    "native_group_norm": (_CONV, ("N", "C", "HxW", "group", "eps")),
+    "pad": (("self",), ("pad", "mode", "value")),
     "permute": (("self",), ("dims",)),
     "pow": (("self",), ("exponent",)),
+    "reciprocal": (("self",), ()),
     "relu": (("self",), ()),
+    "replication_pad2d": (("self",), ("padding",)),
     "reshape": (("self",), ("shape",)),
+    "rsqrt": (("self",), ()),
     "selu": (("self",), ()),
     "sigmoid": (("self",), ()),
     "silu": (("self",), ()),
+    "sqrt": (("self",), ()),
     "squeeze": (("self",), ("dim",)),
+    "sub": (("self", "other"), ("alpha",)),
     "sym_size": (("self",), ("dim",)),
     "t": (("self",), ()),
     "tanh": (("self",), ()),
+    "to": (("self",), ("dtype", "non_blocking", "copy", "memory_format")),
     "transpose": (("self",), ("dim0", "dim1")),
+    "unflatten": (("self",), ("dim", "sizes")),
+    "unsqueeze": (("self",), ("dim",)),
+    "var": (("self",), ("dim", "unbiased", "keepdim")),
     "view": (("self",), ("size",)),
 }
 """Of each operator that networks of images use: the arguments that are tensors, then the others, in
 the schema's order, as which calls may give them."""
+
+_ORDER = {"group_norm": ("input", "num_groups", "weight", "bias", "eps", "cudnn_enabled")}
+"""The schema's order of all arguments where tensors do not come first."""
+
+_CHECKS = {"_assert_tensor_metadata"}
+"""Operators that refuse what is of another type, and compute nothing."""
 
 _VIEWS = {
     "_unsafe_view",
@@ -103,12 +140,17 @@ _VIEWS = {
     "contiguous",
     "detach",
     "dropout",
+    "expand",
+    "expand_as",
     "flatten",
     "permute",
     "reshape",
     "squeeze",
     "t",
+    "to",
     "transpose",
+    "unflatten",
+    "unsqueeze",
     "view",
 }
 """Of these, those whose result may be the memory of what they read."""
@@ -151,12 +193,14 @@ class AtenNodes:
         """
         domain, _, spelled = operator.replace("::", ".", 1).partition(".")
         op = spelled.partition(".")[0]
+        if domain == DOMAIN and op in _CHECKS:
+            return
         writes = domain == DOMAIN and op.endswith("_") and op.removesuffix("_") in SIGNATURES
         if writes:
             op = op.removesuffix("_")
-        tensors, others = SIGNATURES.get(op, ((), ())) if domain == DOMAIN else ((), ())
+        tensors = SIGNATURES.get(op, ((), ()))[0] if domain == DOMAIN else ()
         if not isinstance(arguments, Mapping):
-            count, known = len(arguments), (*tensors, *others)
+            count, known = len(arguments), argument_names(op if domain == DOMAIN else "")
             if len(known) < count:
                 known += tuple(f"argument {index}" for index in range(len(known), count))
             arguments = dict(zip(known, arguments, strict=False))
@@ -214,6 +258,12 @@ class AtenNodes:
             f"{self._where}: its node {node.label} {what}; export an unmodified RegNet, or name "
             "the checkpoint it was made from."
         )
+
+
+def argument_names(op: str) -> tuple[str, ...]:
+    """Of an operator's arguments, in the schema's order; of one that is not known, none."""
+    tensors, others = SIGNATURES.get(op, ((), ()))
+    return _ORDER.get(op, (*tensors, *others))
 
 
 def _name_of(argument: Argument) -> str:

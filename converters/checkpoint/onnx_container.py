@@ -40,7 +40,7 @@ MAX_PARTS = 200_000
 OPSETS = range(7, 29)
 """Versions of the operators that are read; in older ones batch norms train unless told not to."""
 
-_FEW = 64
+_FEW = 256
 """Elements of a constant whose numbers are read: axes, a shape, a factor."""
 
 _MAX_ATTRIBUTE = 256

@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.aten import SIGNATURES, AtenNodes, Named
+from converters.checkpoint.aten import ON_SIZES, SIGNATURES, AtenNodes, Named, argument_names
 from converters.checkpoint.script_values import (
     MAX_MEMBERS,
-    Batch,
     Computed,
     Held,
+    Size,
     Unknown,
     calculated,
 )
@@ -27,12 +27,25 @@ if TYPE_CHECKING:
 _ADVICE = "export an unmodified RegNet, or name the checkpoint it was made from"
 
 _KEEPING = frozenset({
-    *("_convolution", "adaptive_avg_pool2d", "batch_norm", "conv2d", "dropout", "gelu", "linear"),
-    *("relu", "selu", "sigmoid", "silu", "tanh"),
+    *("adaptive_avg_pool2d", "avg_pool2d", "batch_norm", "constant_pad_nd", "dropout", "gelu"),
+    *("group_norm", "linear", "relu", "selu", "sigmoid", "silu", "sqrt", "tanh", "to"),
 })  # fmt: skip
 """Operators whose result has as many axes as what they read first."""
 
+_IMAGE_AXES = 4
+_CONVOLUTIONS = frozenset({"_convolution", "conv2d"})
+
 _ELEMENT_BY_ELEMENT = frozenset({"add", "div", "mul", "pow"})
+
+_OF_SIZES = {
+    **{name: name for name in ("add", "sub", "mul", "floordiv", "max", "min")},
+    "floor_divide": "floordiv",
+    "remainder": "mod",
+}
+"""What is computed of sizes: torch's operators, to those of the graph."""
+
+_FLOAT32 = 6
+"""Of torch's ``ScalarType``: that of whatever is computed, since no other is read."""
 
 _ROOT = "code/__torch__/"
 _MANGLED = re.compile(r"/___torch_mangle_[0-9]+")
@@ -134,6 +147,8 @@ class ScriptOperators:
                 found = is_none(spot, left, right) == (name == "__is__")
             case "_unwrap_optional", [value] if value is not None:
                 found = value
+            case _, [_, _] if name in _OF_SIZES and _computes_sizes(given):
+                found = self._of_sizes(spot, name, given.values)
             case _, [Computed() | Held(), *_]:
                 found = self._operation(spot, name, given)
             case _, [list() | tuple(), *_]:
@@ -156,7 +171,9 @@ class ScriptOperators:
             case ("prim", _, "NumToTensor" | "unchecked_unwrap_optional"), [value]:
                 return value
             case ("prim", _, "min" | "max" as function), [_, _]:
-                return self.calculated(spot, function, given.values)
+                return self.of_torch(spot, function, given)
+            case ("prim", _, "dtype"), [Computed()]:
+                return _FLOAT32
             case ("prim", _, "RaiseException"), _:
                 raise spot.unfit("refuses all images")
             case ("prim", _, "ConstantMKLDNNTensor"), _:
@@ -170,24 +187,35 @@ class ScriptOperators:
     def _size(self, spot: Spot, tensor: Computed, axis: list[Any]) -> Any:
         if tensor.axes is None:
             return Unknown.VALUE
-        sizes: list[Any] = [Unknown.VALUE] * tensor.axes
-        if sizes and axis in ([], [0]):
-            batch = self._name()
-            self._nodes.add(spot.node, "aten::sym_size", [Named(tensor.name), 0], [batch])
-            sizes[0] = Batch(batch)
-        return part(spot, sizes, axis[0]) if axis else sizes
+        every = list(range(tensor.axes))
+        wanted = [part(spot, every, axis[0])] if axis else every
+        sizes = [Size(self._name()) for _ in wanted]
+        for which, size in zip(wanted, sizes, strict=True):
+            self._nodes.add(spot.node, "aten::sym_size", [Named(tensor.name), which], [size.name])
+        return sizes[0] if axis else sizes
+
+    def _of_sizes(self, spot: Spot, name: str, values: list[Any]) -> Size:
+        """Append what is computed of two sizes, or of a size and a number."""
+        operands: dict[str, Argument] = {}
+        for key, value in zip("ab", values, strict=True):
+            if isinstance(value, Held):
+                self.used[value.name] = value.tensor
+            operands[key] = (value.name,) if isinstance(value, Size | Held) else value
+        made = Size(self._name())
+        self._nodes.add(spot.node, f"{ON_SIZES}.{_OF_SIZES[name]}", operands, [made.name])
+        return made
 
     def _operation(self, spot: Spot, name: str, given: Given) -> Computed:
         """Append an operation on tensors."""
         plain = name.removesuffix("_")
-        tensors, others = SIGNATURES.get(plain, ((), ()))
-        left = (*tensors, *others)[len(given.values) :]
+        names = argument_names(plain)
+        left = names[len(given.values) :]
         if not given.keywords.keys() <= set(left):
             raise spot.unfit(f"calls {printable(name)} with arguments that no RegNet gives it")
         arguments: Sequence[Argument] | dict[str, Argument]
         arguments = [self._argument(spot, value) for value in given.values]
         if given.keywords:
-            arguments = dict(zip((*tensors, *others), arguments, strict=False)) | {
+            arguments = dict(zip(names, arguments, strict=False)) | {
                 key: self._argument(spot, value) for key, value in given.keywords.items()
             }
         made = self._name()
@@ -249,6 +277,10 @@ def _of_list(spot: Spot, name: str, values: list[Any]) -> Any:
             return list(several)
         case "list_with_default", [[int(), int()] as sizes, list()]:  # of torch 1.4
             return sizes
+        case "slice", [several, int() as start]:
+            return list(several)[start:]
+        case "add", [list() as one, list() as other] if len(one) + len(other) <= MAX_MEMBERS:
+            return one + other
         case "append", [list() as several, value] if len(several) < MAX_MEMBERS:
             several.append(value)
             return several
@@ -257,11 +289,19 @@ def _of_list(spot: Spot, name: str, values: list[Any]) -> Any:
 
 def _member(spot: Spot, value: Any) -> Any:
     match value:
-        case Batch(name=name):
+        case Size(name=name):
             return name
         case bool() | int() | float():
             return value
     raise spot.unfit("computes with sizes of images, or with several tensors")
+
+
+def _computes_sizes(given: Given) -> bool:
+    """Whether operands are sizes and whole numbers, of which tensors may hold the latter."""
+    known = all(
+        isinstance(value, Size) or type(value) is int or _is_number(value) for value in given.values
+    )
+    return known and not given.keywords and any(isinstance(v, Size) for v in given.values)
 
 
 def _is_number(value: Any) -> bool:
@@ -275,18 +315,31 @@ def _axes_of(tensor: Computed) -> int | Unknown:
 
 def _axes_behind(name: str, given: Given) -> int | None:
     """How many axes the result of an operation has; None if that is not certain."""
-    first, *others = given.values
-    if not isinstance(first, Computed) or first.axes is None or given.keywords.keys() - {"alpha"}:
-        return None
+    axes = [_axes_beside(value) for value in given.values]
+    known = [count for count in axes if count is not None]
+    found, others = axes[0], given.values[1:]
     match name, others:
-        case "flatten", [1] if first.axes > 1:
-            return 2
         case "view" | "reshape", [list() as sizes]:
-            return len(sizes)
+            found = len(sizes)
+        case _ if name in _CONVOLUTIONS:
+            found = _IMAGE_AXES
+        case _ if found is None or given.keywords.keys() - {"alpha"}:
+            found = None
+        case "flatten", [1] if found > 1:
+            found = 2
         case "mean", [list(), True]:
-            return first.axes
-    numbers = all(isinstance(value, bool | int | float) or _is_number(value) for value in others)
-    same = all(isinstance(value, Computed) and value.axes == first.axes for value in others)
-    if name in _KEEPING or (name in _ELEMENT_BY_ELEMENT and (numbers or same)):
-        return first.axes
-    return None
+            pass
+        case _ if name in _ELEMENT_BY_ELEMENT:
+            found = max(known) if len(known) == len(axes) else None
+        case _ if name not in _KEEPING:
+            found = None
+    return found
+
+
+def _axes_beside(value: Any) -> int | None:
+    """How many axes an operand has; None if that is not certain."""
+    if isinstance(value, bool | int | float):
+        return 0
+    if isinstance(value, Held):
+        return len(value.tensor.shape)
+    return value.axes if isinstance(value, Computed) else None

@@ -52,6 +52,7 @@ _OPERATORS: Mapping[type, str] = {
     ast.Sub: "sub",
     ast.Mult: "mul",
     ast.Div: "div",
+    ast.FloorDiv: "floordiv",
     ast.Eq: "eq",
     ast.NotEq: "ne",
     ast.Lt: "lt",

@@ -72,11 +72,11 @@ class Module:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """How many images there are: the size of the first axis of a tensor.
+class Size:
+    """A size of a tensor, or what is computed of such.
 
     Attributes:
-        name: Of the value that is this size.
+        name: Of the value in the graph.
     """
 
     name: str
@@ -201,8 +201,8 @@ def calculated(name: str, arguments: list[Any]) -> Any:
         LookupError: It is none that is known for these.
         ValueError: It comes to nothing, or to more than a number of torch can be.
     """
-    if any(isinstance(value, Unknown | Batch) for value in arguments):
-        if not all(isinstance(value, Unknown | Batch | Number | str) for value in arguments):
+    if any(isinstance(value, Unknown | Size) for value in arguments):
+        if not all(isinstance(value, Unknown | Size | Number | str) for value in arguments):
             raise LookupError(name)
         return arguments[0] if name == "Int" else Unknown.VALUE
     for kind, count, functions in _TABLES:

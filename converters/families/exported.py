@@ -22,6 +22,7 @@ from converters.families.transformers import with_folder as in_transformers
 from converters.families.words import not_understood
 from regnet.architecture import COUNTER
 from regnet.files.reading import parse_json
+from regnet.wider import WIDER_DEFAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,12 +77,14 @@ def read_exported(
         found = found.by(preprocessing=timm.preprocessing)
     state, weights, skipped = choose_state(found)
     state = replace(state, tensors=_with_counters(found.checkpoint, network))
+    found = found.by(wider=frozenset({"groups_width", *WIDER_DEFAULTS}))
     source = source_of(found, state, weights, skipped)
-    source = source.configured(hidden_act=network.config.hidden_act).strided(
+    computed = {name: getattr(network.config, name) for name in ("hidden_act", *WIDER_DEFAULTS)}
+    source = source.configured(**computed).strided(
         "as the graph computes", downsamples=network.config.downsample_in_first_stage
     )
     source = replace(source, filled=network.filled)
-    source = in_timm(source, timm.folder) if timm else _in_transformers(source, found)
+    source = in_timm(source, timm.folder) if timm else _in_transformers(source, found, network)
     if not found.checkpoint.beside.config:
         source = _as_stated(source, stated, f"the {kind} file's own metadata")
     value = f"proven, {len(graph.nodes)} nodes of {version} {graph.opset} are the network's"
@@ -93,11 +96,16 @@ def _is_timms(config: Mapping[str, Any]) -> bool:
     return "architecture" in config and config.get("model_type") in {None, "timm_wrapper"}
 
 
-def _in_transformers(source: Source, found: Found) -> Source:
-    """The source with what files of transformers say, which must be of what the graph computes."""
+def _in_transformers(source: Source, found: Found, network: GraphNetwork) -> Source:
+    """The source with what files of transformers say, which must be of what the graph computes.
+
+    Where all batch norms are in convolutions, an epsilon that they state is in there as well.
+    """
     told = in_transformers(source, found)
-    for name in ("hidden_act", "downsample_in_first_stage"):  # which no shape shows
-        stated, computed = getattr(told.config, name), getattr(source.config, name)
+    if not network.differs_from(told.config):
+        return told if network.shows_eps else told.configured(norm_eps=network.config.norm_eps)
+    for name in ("hidden_act", "downsample_in_first_stage", *WIDER_DEFAULTS):  # no shapes show them
+        stated, computed = getattr(told.config, name), getattr(network.config, name)
         if stated != computed:
             raise InputError(
                 f"{found.where}: its config.json says {name} {stated} where the graph computes "
@@ -160,7 +168,8 @@ def _folds(network: GraphNetwork) -> tuple[Decision, ...]:
     """That some batch norms are gone."""
     if not network.folded:
         return ()
-    value = f"{len(network.folded)} are in their convolutions ({first(network.folded, _SHOWN)})"
+    names = first(tuple(network.folded), _SHOWN)
+    value = f"{len(network.folded)} are in their convolutions ({names})"
     reason = (
         "the exporter folded them, which cannot be undone; in their place stand batch norms that "
         "only add a bias"

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import operator
+from typing import TYPE_CHECKING, Any, cast
 
 from converters.checkpoint.graph import Constant
 from converters.families import graph_steps as steps
-from converters.families.graph_values import IMAGE_AXES, Sizes, shown
+from converters.families.graph_sizes import Sizes
+from converters.families.graph_values import IMAGE_AXES, shown
 from regnet.files.json_file import MAX_COUNT
-from regnet.wider import NORM_EPS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from converters.checkpoint.graph import Node
     from converters.families.graph_values import GraphReader, Operators
+
+_MAX_AXES = 2 * IMAGE_AXES
+"""Of sizes that are joined: zeros on both sides of each axis."""
 
 
 def _alias(reader: GraphReader, node: Node) -> None:
@@ -54,10 +55,10 @@ def _cast(reader: GraphReader, node: Node) -> None:
         reader.only(node, to=7, saturate=...)  # int64, which sizes are
         reader.set(node, reader.sizes(node, 0) or Sizes())
         return
-    if constant is None:
+    if constant is None and node.attributes.get("to") != 1:
         raise reader.unfit(node, "computes in another type than float32")
     reader.only(node, to=1, saturate=...)
-    reader.make_constant(node, constant)
+    steps.alias(reader, node)
 
 
 def _transpose(reader: GraphReader, node: Node) -> None:
@@ -67,27 +68,67 @@ def _transpose(reader: GraphReader, node: Node) -> None:
 
 def _conv(reader: GraphReader, node: Node) -> None:
     weight = reader.tensor(node, 1, IMAGE_AXES)
-    pad = weight.shape[2] // 2
+    kernel, stated = steps.kernel_pad(reader, node, weight), node.attributes.get("pads")
+    strides, group = node.attributes.get("strides", (1, 1)), node.attributes.get("group", 1)
+    fills = node.attributes.get("auto_pad") == "SAME_UPPER" and stated is None
+    own = {(kernel,) * 4: kernel, (0,) * 4: 0, None: 0}.get(cast("Any", stated))
+    padding = steps.padding_of(reader, node, weight, strides, "same" if fills else own)
+    if padding is None and stated is None:
+        raise reader.unfit(node, f"has no pads where {kernel} zeros belong on every side")
     reader.only(
         node,
-        auto_pad="NOTSET",
+        auto_pad="SAME_UPPER" if fills else "NOTSET",
         dilations=(1, 1),
         group=...,
         kernel_shape=weight.shape[2:],
-        pads=(pad, pad, pad, pad),
+        pads=... if padding else (kernel,) * 4,
         strides=...,
     )
-    if steps.kernel_pad(reader, node, weight) and "pads" not in node.attributes:
-        raise reader.unfit(node, f"has no pads where {pad} zeros belong on every side")
-    stride, group = node.attributes.get("strides", (1, 1)), node.attributes.get("group", 1)
-    steps.convolution(reader, node, weight, stride, group)
+    steps.convolution(reader, node, weight, strides, group, padding or "symmetric")
+
+
+def _pad(reader: GraphReader, node: Node) -> None:
+    """Zeros around an image, as TensorFlow has them, or its edges once more."""
+    reader.only(node, mode=..., pads=..., value=0.0)
+    mode, sizes = node.attributes.get("mode", "constant"), reader.sizes(node, 1)
+    if sizes is None:
+        sizes = Sizes(reader.integers(node, "pads", 9) or ())
+    others = [name for name in node.inputs[2:] if name]
+    if mode not in {"constant", "edge"} or (others and reader.number(node, 2) != 0):
+        raise reader.unfit(node, f"pads images with something else (mode {shown(mode)})")
+    if len(sizes) != _MAX_AXES or any(sizes[axis] != 0 for axis in (0, 1, 4, 5)):
+        raise reader.unfit(node, f"pads with {shown(sizes)} on the sides of each axis")
+    above, left, below, right = sizes[2], sizes[3], sizes[6], sizes[7]
+    steps.padded(reader, node, (above, below, left, right), repeats=mode == "edge")
+
+
+def _average(reader: GraphReader, node: Node) -> None:
+    reader.only(
+        node,
+        auto_pad="NOTSET",
+        ceil_mode=...,
+        count_include_pad=0,
+        dilations=(1, 1),
+        kernel_shape=(2, 2),
+        pads=(0, 0, 0, 0),
+        strides=...,
+    )
+    ceils = node.attributes.get("ceil_mode", 0)
+    if ceils not in {0, 1} or "kernel_shape" not in node.attributes:
+        raise reader.unfit(node, f"has ceil_mode {shown(ceils)}")
+    steps.average(reader, node, node.attributes.get("strides", (1, 1)), ceils=ceils == 1)
 
 
 def _norm(reader: GraphReader, node: Node) -> None:
-    reader.only(node, epsilon=NORM_EPS, momentum=..., training_mode=0, spatial=1, is_test=1)
+    reader.only(node, epsilon=..., momentum=..., training_mode=0, spatial=1, is_test=1)
     if [name for name in node.outputs[1:] if name]:
         raise reader.unfit(node, "gives statistics as in training")
-    steps.norm(reader, node)
+    steps.norm(reader, node, node.attributes.get("epsilon", 1e-5))
+
+
+def _instance_norm(reader: GraphReader, node: Node) -> None:
+    reader.only(node, epsilon=...)
+    steps.instance_norm(reader, node, node.attributes.get("epsilon", 1e-5))
 
 
 def _pool(reader: GraphReader, node: Node) -> None:
@@ -97,8 +138,10 @@ def _pool(reader: GraphReader, node: Node) -> None:
 
 def _mean(reader: GraphReader, node: Node) -> None:
     reader.only(node, axes=..., keepdims=..., noop_with_empty_axes=...)
-    axes = reader.integers(node, "axes", 1) or ()
-    steps.mean(reader, node, axes, keeps=node.attributes.get("keepdims", 1) == 1)
+    axes, keeps = reader.integers(node, "axes", 1) or (), node.attributes.get("keepdims", 1)
+    if keeps not in {0, 1}:
+        raise reader.unfit(node, f"has keepdims {shown(keeps)}")
+    steps.mean(reader, node, axes, keeps=keeps == 1)
 
 
 def _flatten(reader: GraphReader, node: Node) -> None:
@@ -117,51 +160,64 @@ def _squeeze(reader: GraphReader, node: Node) -> None:
 
 def _unsqueeze(reader: GraphReader, node: Node) -> None:
     reader.only(node, axes=...)
-    sizes = reader.sizes(node, 0)
-    if sizes is None or len(sizes) != 1:
+    named = reader.named_sizes(node.inputs[0])
+    if named is None:
+        steps.unsqueezed(reader, node, reader.integers(node, "axes", 1) or ())
+    elif len(named) == 1:
+        reader.set(node, named)
+    else:
         raise reader.unfit(node, "adds axes, which no RegNet does")
-    reader.set(node, sizes)
 
 
 def _reshape(reader: GraphReader, node: Node) -> None:
-    """(N, C, 1, 1) to (N, C), however it is said."""
+    """To sizes of which 0 is that of the value."""
     reader.only(node, allowzero=..., shape=...)
-    sizes, few = reader.sizes(node, 1), reader.constant(node, 0)
-    if few is not None:
-        if few.numbers is None or sizes != (-1,):
-            raise reader.unfit(node, "changes the shape of a constant")
-        reader.make_constant(node, replace(few, shape=(len(few.numbers),)))
-        return
-    value = reader.value(node, 0)
+    sizes, named = reader.sizes(node, 1), reader.named_sizes(node.inputs[0])
     if sizes is None and "shape" in node.attributes:
         sizes = Sizes(reader.integers(node, "shape", 9) or ())
-    zero = "N" if not node.attributes.get("allowzero") else 0
-    shape = tuple(zero if size == 0 else size for size in sizes or ())
-    steps.reshaped(reader, node, value, shape)
+    if named is not None:
+        if sizes != (-1,):
+            raise reader.unfit(node, "changes the shape of sizes")
+        reader.set(node, named)
+        return
+    if sizes is None:
+        raise reader.unfit(node, "gives a shape that is not known")
+    whole = reader.shape(node, 0)
+    if not node.attributes.get("allowzero"):
+        kept = dict(enumerate(whole))
+        sizes = Sizes(kept.get(i, 0) if size == 0 else size for i, size in enumerate(sizes))
+    steps.reshaped(reader, node, sizes)
 
 
 def _shape(reader: GraphReader, node: Node) -> None:
-    """Of any value with images or features, the first axis is the number of images."""
     reader.only(node, start=..., end=...)
-    constant = reader.constant(node, 0)
-    whole: Sequence[int | str]
-    whole = "NCHW"[: reader.value(node, 0).axes] if constant is None else constant.shape
+    whole = reader.shape(node, 0)
     start, end = (node.attributes.get(name) for name in ("start", "end"))
     taken = whole[start if isinstance(start, int) else 0 : end if isinstance(end, int) else None]
     reader.set(node, Sizes(taken))
 
 
 def _expand(reader: GraphReader, node: Node) -> None:
-    """One number, over and over: zeros where a bias is left out."""
+    """A value for more elements, or one number, over and over: zeros where a bias is left out."""
     reader.only(node)
     constant, sizes = reader.constant(node, 0), reader.sizes(node, 1)
-    number = reader.number(node, 0) if constant is not None else None
-    if number is None and sizes is not None and sizes == (1,):
-        reader.set(node, reader.sizes(node, 0) or Sizes())
-        return
-    if constant is None or number is None or sizes is None or len(sizes) != 1:
+    if sizes is None:
+        raise reader.unfit(node, "repeats values as often as is not known")
+    if constant is not None:
+        _repeat(reader, node, constant, sizes)
+    elif (named := reader.named_sizes(node.inputs[0])) is not None:
+        if sizes != (1,):
+            raise reader.unfit(node, "repeats values, which no RegNet does")
+        reader.set(node, named)
+    else:
+        steps.expanded(reader, node, sizes)
+
+
+def _repeat(reader: GraphReader, node: Node, constant: Constant, sizes: Sizes) -> None:
+    """One number, so many times."""
+    number, size = reader.number(node, 0), sizes[0] if len(sizes) == 1 else None
+    if number is None or size is None:
         raise reader.unfit(node, "repeats values, which no RegNet does")
-    (size,) = sizes
     if not isinstance(size, int) or not 0 < size <= MAX_COUNT:
         raise reader.unfit(node, f"repeats a value {shown(size)} times")
     numbers = reader.repeated.setdefault((number, size), ())
@@ -170,6 +226,30 @@ def _expand(reader: GraphReader, node: Node) -> None:
             raise reader.unfit(node, "repeats values more often than any network has channels")
         numbers = reader.repeated[number, size] = (number,) * size
     reader.make_constant(node, Constant(constant.dtype, (size,), None, numbers))
+
+
+def _full(reader: GraphReader, node: Node) -> None:
+    """Sizes that are all alike, as many as are asked for."""
+    value, sizes = node.attributes.get("value"), reader.sizes(node, 0)
+    numbers = value.numbers if isinstance(value, Constant) else None
+    if len(node.attributes) != 1 or not numbers or sizes is None or len(sizes) != 1:
+        raise reader.unfit(node, "repeats values, which no RegNet does")
+    (size,), number = sizes, numbers[0]
+    if not isinstance(size, int) or not 0 < size <= _MAX_AXES or not isinstance(number, int):
+        raise reader.unfit(node, f"repeats a value {shown(size)} times")
+    reader.set(node, Sizes([number] * size))
+
+
+def _where(reader: GraphReader, node: Node) -> None:
+    """Sizes that are chosen for images of every size alike."""
+    reader.only(node)
+    which, one, other = (reader.sizes(node, index) for index in range(3))
+    if which is None or one is None or other is None or not len(which) == len(one) == len(other):
+        raise reader.unfit(node, "chooses values, which no RegNet does")
+    if not set(which) <= {0, 1}:
+        raise reader.unfit(node, "computes differently for other images")
+    triples = zip(which, one, other, strict=True)
+    reader.set(node, Sizes(first if chosen else second for chosen, first, second in triples))
 
 
 def _cast_like(reader: GraphReader, node: Node) -> None:
@@ -194,7 +274,7 @@ def _concat(reader: GraphReader, node: Node) -> None:
     reader.only(node, axis=0)
     parts = [reader.sizes(node, index) for index in range(len(node.inputs))]
     joined = [size for part in parts for size in part or ()]
-    if None in parts or len(joined) > IMAGE_AXES:
+    if None in parts or len(joined) > _MAX_AXES:
         raise reader.unfit(node, "joins values, which no RegNet does")
     reader.set(node, Sizes(joined))
 
@@ -205,7 +285,7 @@ def _gemm(reader: GraphReader, node: Node) -> None:
     if node.attributes.get("transB", 0) == 0:
         weight = weight.permuted((1, 0))
     tensors = {"weight": weight, "bias": steps.row(reader, node, 2, weight.shape[0])}
-    reader.add("linear", node, reader.value(node, 0), tensors=tensors)
+    steps.linear(reader, node, reader.value(node, 0), tensors)
 
 
 def _selu(reader: GraphReader, node: Node) -> None:
@@ -219,11 +299,13 @@ def _numbers(reader: GraphReader, node: Node) -> tuple[float | None, float | Non
 
 
 def _mul(reader: GraphReader, node: Node) -> None:
-    steps.multiplied(reader, node, _numbers(reader, node))
+    if not steps.arithmetic(reader, node, operator.mul):
+        steps.multiplied(reader, node, _numbers(reader, node))
 
 
 def _div(reader: GraphReader, node: Node) -> None:
-    steps.divided(reader, node, _numbers(reader, node)[1])
+    if not steps.arithmetic(reader, node, lambda one, other: int(one / other)):
+        steps.divided(reader, node, _numbers(reader, node)[1])
 
 
 def _pow(reader: GraphReader, node: Node) -> None:
@@ -231,19 +313,35 @@ def _pow(reader: GraphReader, node: Node) -> None:
 
 
 def _add(reader: GraphReader, node: Node) -> None:
-    steps.added(reader, node, _numbers(reader, node))
+    if not steps.arithmetic(reader, node, operator.add):
+        steps.added(reader, node, _numbers(reader, node))
+
+
+def _sub(reader: GraphReader, node: Node) -> None:
+    reader.only(node)
+    if not steps.arithmetic(reader, node, operator.sub):
+        steps.subtracted(reader, node)
+
+
+def _equal(reader: GraphReader, node: Node) -> None:
+    reader.only(node)
+    if not steps.arithmetic(reader, node, operator.eq):
+        raise reader.unfit(node, "compares values, which no RegNet does")
 
 
 OPERATORS: Operators = {
     "Add": _add,
+    "AveragePool": _average,
     "BatchNormalization": _norm,
     "Cast": _cast,
     "CastLike": _cast_like,
     "Concat": _concat,
     "Constant": _constant,
+    "ConstantOfShape": _full,
     "Conv": _conv,
     "Div": _div,
     "Dropout": _dropout,
+    "Equal": _equal,
     "Erf": steps.function,
     "Expand": _expand,
     "Flatten": _flatten,
@@ -252,17 +350,23 @@ OPERATORS: Operators = {
     "Gemm": _gemm,
     "GlobalAveragePool": _pool,
     "Identity": _alias,
+    "InstanceNormalization": _instance_norm,
     "MatMul": steps.matmul,
     "Mul": _mul,
+    "Pad": _pad,
     "Pow": _pow,
+    "Reciprocal": steps.function,
     "ReduceMean": _mean,
     "Relu": steps.function,
     "Reshape": _reshape,
     "Selu": _selu,
     "Shape": _shape,
     "Sigmoid": steps.function,
+    "Sqrt": steps.function,
     "Squeeze": _squeeze,
+    "Sub": _sub,
     "Tanh": steps.function,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
+    "Where": _where,
 }

@@ -2,29 +2,41 @@
 
 What computes nothing is taken out (`Identity`, dropout in inference), what is spelled in several
 ways becomes one operation, and element by element everything is an expression of one value, which
-is a known activation or nothing. An attribute or operator that is not understood is refused by the
-name of its node, so what comes out is all that the graph computes.
+is a known activation, a norm or nothing. An attribute or operator that is not understood is refused
+by the name of its node, so what comes out is all that the graph computes.
+
+Expressions may have their elements in any axes, as long as they stay in their order.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, printable
 from converters.families.graph_expressions import CLOSE, KNOWN, MAX_TERMS, X, same, size_of
+from converters.families.graph_sizes import Extent, Sizes, computed, filled_in, open_size, volume
 
 if TYPE_CHECKING:
     from converters.checkpoint.graph import Constant, Graph, Node
     from converters.checkpoint.values import StoredTensor
     from converters.families.graph_expressions import Tree
+    from converters.families.graph_sizes import Size
+    from regnet.wider import Padding
 
 _ADVICE = "export an unmodified RegNet in float32, or name the checkpoint it was made from"
 
 IMAGE_AXES = 4
 """Of images, and of what is computed of them up to pooling."""
+
+_MAX_EXTENTS = 1024
+"""Different sizes that depend on the images'; a RegNet has a hundred."""
+
+_MAX_COMPUTED = 8192
+"""How often such sizes are computed; the most talkative exporter does so ten times for a norm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +44,17 @@ class Step:
     """An operation of a network.
 
     Attributes:
-        kind: ``conv``, ``norm``, ``act``, ``pool``, ``scale``, ``add``, ``flatten`` or ``linear``.
+        kind: ``conv``, ``norm``, ``group_norm``, ``evonorm``, ``act``, ``average``, ``pool``,
+            ``scale``, ``add``, ``flatten`` or ``linear``.
         node: The one that makes its value.
         inputs: Names of the values that it reads; of a scale, the value before its gate.
         output: Name of the value that it makes.
         tensors: ``weight``, ``bias`` and a norm's statistics, in torch's layout.
-        stride: Of a convolution, in both directions.
-        groups: Of a convolution.
+        stride: Of a convolution or an average, in both directions.
+        groups: Of a convolution, or of a norm of groups.
+        padding: Of a convolution, as `regnet.architecture.Conv` has it.
+        eps: Of a norm.
         function: Of an act, as `RegNetConfig.hidden_act` has it, or ``sigmoid``.
-        features: Of a flatten, how many it leaves an image, where that is said; else 0.
     """
 
     kind: str
@@ -50,8 +64,9 @@ class Step:
     tensors: Mapping[str, StoredTensor] = field(default_factory=dict)
     stride: int = 1
     groups: int = 1
+    padding: Padding = "symmetric"
+    eps: float = 0.0
     function: str = ""
-    features: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +76,29 @@ class Value:
     Attributes:
         base: That one's name.
         tree: The expression.
+        shape: Its axes, in which the elements have that one's order.
         node: The last one of it; None of the images.
-        axes: How many it has: 4, or 2 behind pooling.
     """
 
     base: str
-    tree: Tree = X
+    tree: Tree
+    shape: Sizes
     node: Node | None = None
-    axes: int = IMAGE_AXES
 
 
-class Sizes(tuple[int | str, ...]):
-    """What `Shape` gives, and what is picked from it; an axis of images or features is a letter."""
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """A value with more pixels around it, which a convolution or an average reads.
 
-    __slots__ = ()
+    Attributes:
+        value: That one.
+        around: How many there are above, below, left and right.
+        repeats: Whether they are those at the edges, and no zeros.
+    """
+
+    value: Value
+    around: tuple[Size, ...]
+    repeats: bool = False
 
 
 class OtherNodeError(InputError):
@@ -104,6 +128,7 @@ class GraphReader:
         steps: In the order of computation.
         image: The name of the value that is the images.
         outputs: Names of the values that it gives, in order.
+        shapes: Of the values that steps make, by name.
         repeated: A number and how often it is repeated, to these; each is in memory once.
 
     Raises:
@@ -117,7 +142,11 @@ class GraphReader:
         self.where = where
         self.repeated: dict[tuple[float, int], tuple[float, ...]] = {}
         self._acts: dict[tuple[str, Tree], str] = {}
-        self._values: dict[str, Value | Sizes] = {}
+        self.shapes: dict[str, Sizes] = {}
+        self._values: dict[str, Value | Padded | Sizes] = {}
+        self._extents: dict[Extent, Extent] = {}
+        self._strided: dict[tuple[Size, int], Size] = {}
+        self._computed = 0
         if len(graph.inputs) != 1 or len(graph.inputs[0].shape or ()) != IMAGE_AXES:
             names = ", ".join(printable(value.name) for value in graph.inputs) or "nothing"
             raise InputError(
@@ -131,8 +160,10 @@ class GraphReader:
                 f"compute in float32 are read; {_ADVICE}."
             )
         self.image = image.name
-        self.batch, self.channels = (image.shape or (None, None))[:2]
-        self._values[image.name] = Value(image.name)
+        sizes = image.shape or (None,) * IMAGE_AXES
+        shape = Sizes(open_size(axis) if s is None else s for axis, s in enumerate(sizes))
+        self.shapes[image.name] = shape
+        self._values[image.name] = Value(image.name, X, shape)
         for node in graph.nodes:
             self._read(node)
         self.outputs = tuple(self._output(value.name) for value in graph.outputs)
@@ -223,47 +254,93 @@ class GraphReader:
         """A value that is computed of the images, among the inputs of a node."""
         name = node.inputs[index] if index < len(node.inputs) else ""
         value = self._values.get(name)
+        if isinstance(value, Padded):
+            raise self.unfit(node, "reads an image with pixels around it that no RegNet has")
         if not isinstance(value, Value):
             raise self.unfit(node, f"reads a constant or a size as its input {index}")
         return value
+
+    def padded(self, node: Node) -> Padded:
+        """The first input of a node, which may have more pixels around it."""
+        value = self._values.get(node.inputs[0] if node.inputs else "")
+        return value if isinstance(value, Padded) else Padded(self.value(node, 0), (0, 0, 0, 0))
 
     def settled(self, value: Value) -> str:
         """The name of a value that a step makes: of an expression, by an activation.
 
         Raises:
-            InputError: If the expression is none that is known.
+            InputError: If the expression is none that is known, or its axes are others.
         """
+        node = value.node
+        if node is not None and value.shape != self.shapes[value.base]:
+            raise self.unfit(node, f"gives the shape {shown(value.shape)}, which no RegNet has")
         if value.tree == X:
             return value.base
         key = (value.base, value.tree)
-        node = value.node
         if node is None:
             raise AssertionError(key)  # the images are no expression
         if key not in self._acts:
             function = next((name for name, tree in KNOWN if same(tree, value.tree)), None)
             if function is None:
                 raise self.unfit(node, "ends in no activation that a RegNet has")
-            self._acts[key] = node.outputs[0]
-            step = Step("act", node, (value.base,), node.outputs[0], function=function)
-            self.steps.append(step)
+            self._acts[key] = made = node.outputs[0]
+            self.shapes[made] = value.shape
+            self.steps.append(Step("act", node, (value.base,), made, function=function))
         return self._acts[key]
 
-    def add(self, kind: str, node: Node, *inputs: Value, **fields: Any) -> None:
-        """Append the step that makes a node's value."""
-        names = tuple(map(self.settled, inputs))
-        self.steps.append(Step(kind, node, names, node.outputs[0], **fields))
-        axes = 2 if kind in {"flatten", "linear"} else inputs[0].axes
-        self.set(node, Value(node.outputs[0], node=node, axes=axes))
+    def add(
+        self, kind: str, node: Node, *inputs: Value, shape: Sizes | None = None, **fields: Any
+    ) -> None:
+        """Append the step that makes a node's value, of the first one's shape if not of another."""
+        made = node.outputs[0]
+        self.step(kind, node, *inputs, output=made, shape=shape or inputs[0].shape, **fields)
+        self.set(node, Value(made, X, self.shapes[made], node))
 
-    def set(self, node: Node, value: Value | Sizes) -> None:
+    def step(
+        self, kind: str, node: Node, *inputs: Value, output: str, shape: Sizes, **fields: Any
+    ) -> None:
+        """Append a step whose value is called otherwise than what a node makes."""
+        names = tuple(map(self.settled, inputs))
+        self.steps.append(Step(kind, node, names, output, **fields))
+        self.shapes[output] = shape
+
+    def set(self, node: Node, value: Value | Padded | Sizes) -> None:
         """Say what a node makes; others than its first output may not be asked for."""
         self._values[node.outputs[0]] = value
 
-    def express(self, node: Node, value: Value, tree: Tree) -> None:
-        """Say that a node makes an expression of what a value is one of."""
+    def express(self, node: Node, value: Value, tree: Tree, shape: Sizes | None = None) -> None:
+        """Say that a node makes an expression of what a value is one of, perhaps in other axes."""
         if size_of(tree) > MAX_TERMS:
             raise self.unfit(node, "ends in no activation that a RegNet has")
-        self.set(node, Value(value.base, tree, node, value.axes))
+        self.set(node, Value(value.base, tree, shape or value.shape, node))
+
+    def is_whole(self, value: Value) -> bool:
+        """Whether it has an element for each of those that it is an expression of."""
+        return filled_in(value.shape, self.shapes[value.base]) is not None
+
+    def computed(self, node: Node, function: Callable[..., int], *sizes: Size) -> Size:
+        """What a node computes of sizes, or would."""
+        if function is operator.mul and not all(isinstance(size, int) for size in sizes):
+            whole = volume(sizes)
+            if len(whole.extents) > 1:
+                return whole
+        self._computed += any(not isinstance(size, int) for size in sizes)
+        if self._computed > _MAX_COMPUTED or len(self._extents) >= _MAX_EXTENTS:
+            raise self.unfit(node, f"computes more than {_MAX_EXTENTS} sizes of images")
+        try:
+            size = computed(function, *sizes)
+        except ValueError as error:
+            raise self.unfit(node, str(error)) from error
+        if isinstance(size, int):
+            return size
+        return self._extents.setdefault(size, size)
+
+    def strided(self, node: Node, size: Size, stride: int) -> Size:
+        """How many pixels a stride leaves of a height or width, rounded up."""
+        if stride > 1 and (size, stride) not in self._strided:
+            left = self.computed(node, lambda pixels: (pixels - 1) // stride + 1, size)
+            self._strided[size, stride] = left
+        return self._strided.get((size, stride), size)
 
     def make_constant(self, node: Node, constant: Constant) -> None:
         """Say that a node makes a constant."""
@@ -274,6 +351,13 @@ class GraphReader:
         value = self._values.get(name)
         return value if isinstance(value, Sizes) else None
 
+    def size_called(self, name: str) -> Size | None:
+        """The one size that a value or a constant is; None if it is none."""
+        sizes, constant = self.named_sizes(name), self.constants.get(name)
+        if sizes is None and constant is not None:
+            sizes = Sizes(n for n in constant.numbers or () if isinstance(n, int))
+        return sizes[0] if sizes is not None and len(sizes) == 1 else None
+
     def sizes(self, node: Node, index: int) -> Sizes | None:
         """The sizes that an input of a node is, be they computed or a constant."""
         named = self.named_sizes(node.inputs[index] if index < len(node.inputs) else "")
@@ -283,6 +367,14 @@ class GraphReader:
         if constant is None or constant.numbers is None:
             return None
         return Sizes(int(number) for number in constant.numbers)
+
+    def shape(self, node: Node, index: int) -> Sizes:
+        """Of a value, of a constant, or of what sizes are."""
+        name = node.inputs[index]
+        named, constant = self.named_sizes(name), self.constants.get(name)
+        if named is not None:
+            return Sizes((len(named),))
+        return self.value(node, index).shape if constant is None else Sizes(constant.shape)
 
 
 def shown(value: object) -> str:

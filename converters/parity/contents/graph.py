@@ -17,6 +17,7 @@ from converters.families.graph_network import network_of
 from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
 from converters.parity.contents.held import Contents, HeldTensor, mapped, part
 from regnet.architecture import BASE_PREFIX, CLASSIFIER, KERNEL
+from regnet.wider import WIDER_DEFAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,7 @@ _COMPARED = (
     "layer_type",
     "hidden_act",
     "downsample_in_first_stage",
+    *WIDER_DEFAULTS,
 )
 """What decides what a network computes, groups apart, which its kernels show."""
 
@@ -73,7 +75,7 @@ def _faults(folder: ConvertedFolder, network: GraphNetwork) -> Iterator[str]:
     if network.has_classifier != folder.has_classifier:
         words = {True: "a classifier", False: "a trunk alone"}
         yield f"its graph is {words[network.has_classifier]}"
-    for name in _COMPARED:
+    for name in _COMPARED if network.differs_from(folder.config) else ():
         found, wanted = getattr(network.config, name), getattr(folder.config, name)
         if found != wanted:
             yield f"its graph has {name} {found} where the folder has {wanted}"
@@ -81,13 +83,10 @@ def _faults(folder: ConvertedFolder, network: GraphNetwork) -> Iterator[str]:
 
 def _held(checkpoint: Checkpoint, network: GraphNetwork, *, prefixed: bool) -> Iterator[HeldTensor]:
     maps = cache(mapped)
-    folded = set(network.folded)
+    folded = {module + KERNEL: module + FOLDED_WEIGHT for module in network.folded}
+    folded |= {bias: module + FOLDED_BIAS for module, bias in network.folded.items()}
     for name, tensor in network.tensors.items():
-        module = name.removesuffix(KERNEL).removesuffix(".normalization.bias")
-        if module in folded and module != name:
-            short = module + (FOLDED_WEIGHT if name.endswith(KERNEL) else FOLDED_BIAS)
-        else:
-            short = name
+        short = folded.get(name, name)
         full = short if not prefixed or name.startswith(CLASSIFIER) else BASE_PREFIX + short
         if tensor.is_contiguous:
             data = _view(tensor, maps(tensor.storage.path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from converters.checkpoint.aten import SIGNATURES, AtenNodes, Named
+from converters.checkpoint.aten import SIGNATURES, AtenNodes, Named, argument_names
 from converters.errors import InputError
 from converters.families.graph_aten import OPERATORS
 
@@ -38,16 +38,17 @@ def test_arguments_are_the_schema_s_in_order_or_by_name() -> None:
 def test_signatures_are_torch_s() -> None:
     """Every overload that exporters call has these arguments, in this order."""
     for name, (tensors, others) in SIGNATURES.items():
+        assert sorted(argument_names(name)) == sorted((*tensors, *others))
         overloads = getattr(torch.ops.aten, name)
         schemas = [getattr(overloads, one)._schema for one in overloads.overloads()]
         fit = [
             schema
             for schema in schemas
-            if tuple(a.name for a in schema.arguments) == (*tensors, *others)
+            if tuple(a.name for a in schema.arguments) == argument_names(name)
         ]
         assert fit, name
-        whole = fit[0].arguments[: len(tensors)]
-        assert all("Tensor" in str(argument.type) for argument in whole), name
+        kinds = {argument.name: str(argument.type) for argument in fit[0].arguments}
+        assert all("Tensor" in kinds[tensor] for tensor in tensors), name
 
 
 def test_every_signature_has_a_reader() -> None:

@@ -371,7 +371,7 @@ def test_a_torchscript_file_is_proven_by_its_graph(
     wrong = judged(path, kind="torchscript")
     assert wrong.outcome == "FAIL"
     assert wrong.tensors is not None
-    expected = "folded_weight differs from" if frozen else "has eps 2e-05 where 1e-05 belongs"
+    expected = "folded_weight differs from" if frozen else "has epsilon 2e-05 where 1e-05 belongs"
     assert expected in wrong.tensors.wrong[0]
 
 
