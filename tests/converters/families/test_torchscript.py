@@ -187,6 +187,7 @@ def test_our_own_file_gives_the_folder_it_came_from(tmp_path: Path) -> None:
     ("stated", "topics"),
     [
         ({"id2label": '{"0": "ant", "1": "bee"}'}, []),
+        ({"id2label": '{"0": "ant", "1": "bee", "3": "cat"}'}, []),
         ({"id2label": "ant bee cat", "preprocessing": "[]"}, []),
         ({"id2label": '{"0": "ant", "1": "bee", "2": "cat"}'}, ["labels"]),
         ({"preprocessing": '{"size": "large"}'}, ["not understood"]),
