@@ -23,16 +23,16 @@ from benchmarks.mutation import tables
 from benchmarks.mutation.equivalents import Shown, shown
 from benchmarks.mutation.folders import folder_outcomes
 from benchmarks.mutation.judging import Outcome, judged, outcomes
-from benchmarks.mutation.subjects import DEAD, PUBLISHED, SMALL, SUBJECTS, Subject
-from benchmarks.parity_ratios import FORMS
+from benchmarks.mutation.subjects import DEAD, FORMS, PUBLISHED, SMALL, SUBJECTS, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 QUICK = ("Y",)
 ALARMS = "RegNetY-4.0GF"
 """Whose right artefacts are judged as well: large logits, many sums."""
 
+ONNX = "ONNX"
 _WHOLE_FOLDERS = ("X", "Y", "Y, trunk")
 
 
@@ -50,20 +50,27 @@ class Findings:
     equivalents: list[Shown] = field(default_factory=list)
     right: list[Outcome] = field(default_factory=list)
 
-    def add(self, subject: Subject, *, places: int, seed: int, path: Path) -> None:
+    def add(
+        self, subject: Subject, forms: Collection[str], *, places: int, seed: int, path: Path
+    ) -> None:
         """Plant everything in one network.
 
         Args:
             subject: The network.
+            forms: Of artefacts; whole folders go with ONNX.
             places: In how many each kind of fault is planted.
             seed: Of the places.
             path: For copies of its folder.
         """
         for form, right in subject.right.items():
+            if form not in forms:
+                continue
             self.right.append(judged(subject, form, right, "none", ""))
             self.equivalents += shown(subject, form)
             if subject.name != DEAD:
                 self.mutants += outcomes(subject, form, places, seed)
+        if ONNX not in forms:
+            return
         if subject.name in _WHOLE_FOLDERS:
             self.mutants += folder_outcomes(subject, path)
         elif subject.name in PUBLISHED:
@@ -84,6 +91,7 @@ def main() -> None:
     """Plant, judge and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=SUBJECTS, help="all if none is named")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="all if none is")
     parser.add_argument("--quick", action="store_true", help="one small network, one place a kind")
     parser.add_argument("--seed", type=int, default=0, help="of the places")
     parser.add_argument("--alarms", type=int, default=3, help=f"draws of {ALARMS}'s weights")
@@ -97,12 +105,19 @@ def main() -> None:
         places = 1 if arguments.quick or name not in SMALL else 2
         with tempfile.TemporaryDirectory() as path, _quiet():
             subject = Subject.build(name, Path(path) / "folder")
-            findings.add(subject, places=places, seed=arguments.seed, path=Path(path) / "copy")
+            findings.add(
+                subject,
+                arguments.forms,
+                places=places,
+                seed=arguments.seed,
+                path=Path(path) / "copy",
+            )
         print(f"{name}: {len(findings.mutants)} mutants", file=sys.stderr, flush=True)
     for seed in range(0 if arguments.quick else arguments.alarms):
         with tempfile.TemporaryDirectory() as path:
             subject = Subject.build(ALARMS, Path(path) / "folder", seed)
-            findings.right += [judged(subject, f, subject.right[f], "none", "") for f in FORMS]
+            right = ((form, subject.right[form]) for form in arguments.forms)
+            findings.right += [judged(subject, form, path, "none", "") for form, path in right]
     print_tables(findings)
     print(f"\n{time.perf_counter() - begin:.0f} seconds")
     if arguments.json:

@@ -305,7 +305,7 @@ EQUIVALENTS: dict[str, Equivalent] = {
         ("TorchScript",), "1e-05 is 0.00001", _recoded("1e-05", "0.00001")
     ),
     "weights doubled before a ReLU, halved behind it": Equivalent(
-        (*_ONNX, "TorchScript"),
+        (*_ONNX, "TorchScript", "LiteRT"),
         "ReLU(2 x) / 2 is ReLU(x), and powers of two are exact",
         _scaled_around_relu,
         holds=False,

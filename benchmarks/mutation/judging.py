@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.mutation.artefact import OnnxArtefact, ScriptArtefact
 from benchmarks.mutation.graphs import graph_mutants
+from benchmarks.mutation.litert import LiteRtArtefact, litert_mutants
 from benchmarks.mutation.scripts import script_mutants
 from benchmarks.mutation.subjects import kind_of
 from benchmarks.mutation.weights import Weights, weight_mutants
@@ -68,6 +69,8 @@ def mutants(
         yield from graph_mutants(artefact.model, subject.folder, count, random)
     elif isinstance(artefact, ScriptArtefact):
         yield from script_mutants(artefact, subject.folder)
+    elif isinstance(artefact, LiteRtArtefact):
+        yield from litert_mutants(artefact, count, random)
 
 
 def outcomes(subject: Subject, form: str, count: int, seed: int) -> Iterator[Outcome]:

@@ -10,10 +10,12 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks.mutation.artefact import OnnxArtefact, ScriptArtefact
 from benchmarks.mutation.contenders import Contenders
-from benchmarks.parity_ratios import FORMS
+from benchmarks.mutation.litert import LiteRtArtefact
+from benchmarks.parity_ratios import FORMS as COMPARED
 from converters.checkpoint.digests import sha256_of
 from converters.folder.folder import ONNX_NAME, ConvertedFolder
 from converters.folder.inputs import verification_inputs
+from converters.formats.format import DEFAULTS
 from converters.formats.registry import FORMATS
 from converters.parity.golden import write_golden
 from converters.parity.truth import Truth, run
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from benchmarks.mutation.artefact import Artefact
     from converters.parity.metrics import Outputs
     from converters.parity.verdict import Verdict
+
+FORMS = {**COMPARED, "LiteRT": ("litert", DEFAULTS)}
+"""What faults are planted in: key of the list of formats, and how it is written."""
 
 WIDER = ("V, averaged shortcut", "Z of EvoNorm")
 """Small networks that transformers does not have, with norms that no convolution takes in."""
@@ -103,6 +108,8 @@ class Subject:
         """The right artefact, taken apart."""
         if kind_of(form) == "onnx":
             return OnnxArtefact(self.right[form].read_bytes(), self.folder)
+        if kind_of(form) == "litert":
+            return LiteRtArtefact(self.right[form].read_bytes())
         return ScriptArtefact(self.right[form], self.folder)
 
     def planted(self, form: str) -> Path:

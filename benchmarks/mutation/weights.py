@@ -126,7 +126,9 @@ def weight_mutants(weights: Weights, count: int, random: np.random.Generator) ->
 def _norm_mutants(weights: Weights, norm: str) -> Iterator[Mutant]:
     """Faults in what a norm holds that no convolution takes in."""
     held = {
-        name.rpartition(".")[2]: name for name in weights.artefact.names() if _is_of(name, norm)
+        name.rpartition(".")[2].removeprefix("folded_"): name
+        for name in weights.artefact.names()
+        if _is_of(name, norm)
     }
     weight, bias = (weights.artefact.array(held[leaf]) for leaf in ("weight", "bias"))
     exchanged = {held["weight"]: bias, held["bias"]: weight}
