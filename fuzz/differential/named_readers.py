@@ -143,7 +143,8 @@ def _visit(group: h5py.Group, path: str, model: str, layer: str | None, found: A
             continue
         inside = f"{path}{name}"
         if layer is not None:
-            top = layer if layer.startswith("optimizer") else model
+            optimiser = layer.split("/")[0] in ("optimizer_weights", "optimizer")
+            top = layer if optimiser else model
             inside = top + inside.removeprefix(layer)
         found[inside.removesuffix(":0").replace("/", ".")] = member[()]
 
