@@ -1,6 +1,6 @@
 """Plant faults, and count who notices: the checker is checked.
 
-``python -m benchmarks.mutation`` prints the tables of docs/parity.md and ends with status 1 if a
+``python -m benchmarks.mutation`` prints the tables of docs/mutation.md and ends with status 1 if a
 mutant survives unexplained, an equivalent one is rejected, or a right artefact is.
 """
 
@@ -139,7 +139,7 @@ def _quiet() -> Iterator[None]:
 
 
 def print_tables(findings: Findings) -> None:
-    """The Markdown of docs/parity.md."""
+    """The Markdown of docs/mutation.md."""
     parts = (
         tables.kinds_table(findings.mutants),
         tables.totals(findings.mutants, findings.right),

@@ -1,4 +1,4 @@
-"""What became of the mutants, as the Markdown of docs/parity.md."""
+"""What became of the mutants, as the Markdown of docs/mutation.md."""
 
 from __future__ import annotations
 

@@ -284,6 +284,7 @@ def test_a_survivor_is_explained_only_where_everything_was_rewritten() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # seven minutes of a processor that it may have to share
 def test_the_whole_suite_ends_well(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.mutation", "--json", str(tmp_path / "all.json")]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
