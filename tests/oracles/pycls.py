@@ -67,7 +67,7 @@ def build(
 
 
 @torch.no_grad()
-def halve_branches(network: nn.Module) -> nn.Module:
+def halve_branches(network: nn.Module, ends: tuple[str, ...] = (".c_bn",)) -> nn.Module:
     """Let every block add half as much to its input, with statistics measured anew.
 
     Up to 27 branches that are drawn independently amplify each other, and rounding errors with
@@ -77,11 +77,12 @@ def halve_branches(network: nn.Module) -> nn.Module:
 
     Args:
         network: From :func:`build`; changed in place, and left in evaluation mode.
+        ends: What the names of the modules end with that blocks end with.
     """
     for name, module in network.named_modules():
-        if name.endswith(".c_bn"):
-            module.weight /= 2
-            module.bias /= 2
+        if name.endswith(ends):
+            for parameter in module.parameters(recurse=False):
+                parameter.div_(2)
     _calibrate(network, 64, torch.Generator().manual_seed(0))
     return network.eval()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import timm
@@ -68,7 +68,7 @@ def limit_of(pair: Pair, dtype: torch.dtype) -> float:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", ["native", "odd"])
 def test_logits_are_those_of_timm(pair: Pair, size: str, dtype: torch.dtype) -> None:
-    native = pair.theirs.pretrained_cfg["input_size"]
+    native = cast("dict[str, Any]", pair.theirs.pretrained_cfg)["input_size"]
     pixels = noise(1, *native) if size == "native" else noise(*SIZE)
     ours = RegNetForImageClassification.from_pretrained(pair.ours.out, dtype=dtype)
     theirs = deepcopy(pair.theirs).to(dtype)

@@ -23,6 +23,7 @@ from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs, verify_artefacts
 from regnet import RegNetImageProcessor
 from regnet.design_space import NETWORKS
+from tests.converters.formats.wider_networks import NETWORKS as REAL_WIDER
 from tests.converters.parity.networks import IMAGE_SIZE, WIDER, Network, random_network
 from tests.oracles.pycls import build, halve_branches, published, save
 
@@ -96,13 +97,24 @@ def test_the_artefact_passes_in_the_precision_that_it_claims(
     require_pass(network, kind, options)
 
 
-QUICK_WIDER = ("V, averaged shortcut", "Z of EvoNorm", "all at once")
-
 SHARING = "onnx, sharing"
 
-QUICK_KINDS = ("onnx", SHARING, "onnx-fp16", "onnx-int8", "torchscript", "openvino", "ncnn")
-"""What the ordinary tests write of three; of one all but what is compiled, for tracing takes its
-time."""
+KINDS = (*FORMATS, SHARING)
+
+
+def slow_unless_quick(quick: Collection[str], names: Iterable[str]) -> list[Any]:
+    """Network and format; of quick networks all that is not compiled is an ordinary test."""
+    return [
+        pytest.param(name, kind, marks=[pytest.mark.slow] * (name not in quick or kind in COMPILED))
+        for name in names
+        for kind in KINDS
+    ]
+
+
+def require_pass_of(network: Network, kind: str, options: ExportOptions) -> None:
+    if kind == SHARING:
+        kind, options = "onnx", replace(options, share_weights=True)
+    require_pass(network, kind, options)
 
 
 @pytest.fixture(scope="module")
@@ -114,18 +126,40 @@ def wider(request: pytest.FixtureRequest, workspace: Path) -> Network:
     return Network.of(ConvertedFolder(path))
 
 
-def _wider_cases() -> list[Any]:
-    kinds = (*FORMATS, SHARING)
-    quick = {(name, kind) for name in QUICK_WIDER for kind in QUICK_KINDS}
-    quick |= {("all at once", kind) for kind in set(kinds) - COMPILED}
-    pairs = [(name, kind) for name in WIDER for kind in kinds]
-    return [pytest.param(*pair, marks=[pytest.mark.slow] * (pair not in quick)) for pair in pairs]
-
-
-@pytest.mark.parametrize(("wider", "kind"), _wider_cases(), indirect=["wider"])
+@pytest.mark.parametrize(
+    ("wider", "kind"), slow_unless_quick({"all at once"}, WIDER), indirect=["wider"]
+)
 def test_every_operation_passes_in_every_format(
     wider: Network, kind: str, options: ExportOptions
 ) -> None:
-    if kind == SHARING:
-        kind, options = "onnx", replace(options, share_weights=True)
-    require_pass(wider, kind, options)
+    require_pass_of(wider, kind, options)
+
+
+@pytest.fixture(scope="module")
+def real(request: pytest.FixtureRequest, workspace: Path) -> Iterator[Network]:
+    """A network of such a kind that its framework saved, for images of 64 pixels."""
+    root = workspace / request.param.replace("/", " ")
+    root.mkdir()
+    path = REAL_WIDER[request.param](root)
+    convert(path, root / "out", formats=(), verify=False)
+    path.unlink()
+    folder = ConvertedFolder(root / "out")
+    stated = RegNetImageProcessor.from_pretrained(folder.path).to_dict()
+    small = RegNetImageProcessor.from_dict(stated, size={"shortest_edge": 64})
+    small.save_pretrained(folder.path)
+    folder = ConvertedFolder(folder.path)
+    yield Network(folder, Truth(folder, fresh_inputs(folder)))
+    shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(
+    ("real", "kind"),
+    slow_unless_quick(
+        {"a small RegNetV", "kecam/evo.keras", "keras-applications/y.h5"}, REAL_WIDER
+    ),
+    indirect=["real"],
+)
+def test_networks_that_transformers_does_not_have_pass_in_every_format(
+    real: Network, kind: str, options: ExportOptions
+) -> None:
+    require_pass_of(real, kind, options)
