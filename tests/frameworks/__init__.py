@@ -7,7 +7,8 @@ project, and does two things for a network that ``drawn`` names:
 - ``record NETWORK FILE LOGITS`` builds it by the framework's own code, draws its weights, has the
   framework save them, and runs it on the images of ``drawn``;
 - ``run NETWORK FILE LOGITS`` builds it, loads a file that ``--to`` wrote, as strictly as the
-  framework can, and runs it on the same images.
+  framework can, and runs it on the same images; ``train``, where a script has it, does so in
+  training mode.
 
 For what transformers saves beside that (``Framework.others``), the FILE says in which form.
 

@@ -121,20 +121,26 @@ def save(save_pretrained: Callable[..., object], name: str, path: Path) -> None:
             copytree(folder, path, dirs_exist_ok=True)
 
 
-def main(record: Action, run: Action | None = None) -> None:
+def main(record: Action, run: Action | None = None, train: Action | None = None) -> None:
     """The command line of a framework's script.
+
+    Images are those of :func:`images` unless a file of others is given, whose type of float is that
+    which is computed in.
 
     Args:
         record: Builds a network, draws its weights, saves it at a path and gives its logits of
             images (N, 3, H, W), as (N, classes).
         run: Builds a network, loads a path into it and gives its logits.
+        train: The same in training mode, in which norms take the statistics of these images.
     """
-    actions: dict[str, Any] = {"record": record, "run": run}
+    actions: dict[str, Any] = {"record": record, "run": run, "train": train}
     parser = argparse.ArgumentParser()
     parser.add_argument("action", choices=[name for name, action in actions.items() if action])
     parser.add_argument("network", choices=list(NETWORKS))
     parser.add_argument("file", type=Path)
     parser.add_argument("logits", type=Path, help="A .npy to be written.")
+    parser.add_argument("--images", type=Path, help="A .npy, (N, 3, H, W).")
     given = parser.parse_args()
-    logits = actions[given.action](NETWORKS[given.network], given.file, images())
-    np.save(given.logits, np.asarray(logits, np.float32))
+    pixels = np.load(given.images) if given.images else images()
+    logits = actions[given.action](NETWORKS[given.network], given.file, pixels)
+    np.save(given.logits, np.asarray(logits, pixels.dtype))

@@ -44,21 +44,27 @@ class Framework:
         """The interpreter of its environment, which need not exist."""
         return ROOT / f".venv-{self.environment}" / "bin" / "python"
 
-    def act(self, action: str, network: str, path: Path) -> np.ndarray:
+    def act(
+        self, action: str, network: str, path: Path, images: np.ndarray | None = None
+    ) -> np.ndarray:
         """Have it record or run a network; see :mod:`tests.frameworks`.
 
         Args:
-            action: ``record`` or ``run``.
+            action: ``record``, ``run`` or ``train``.
             network: Of :data:`tests.frameworks.drawn.NETWORKS`.
             path: The file that it writes or reads.
+            images: Instead of the two of :func:`tests.frameworks.drawn.images`, (N, 3, H, W).
 
         Returns:
-            Its logits of the two images, (2, classes).
+            Its logits of the images, (N, classes), in their type.
         """
         with tempfile.TemporaryDirectory() as folder:
-            logits = Path(folder) / "logits.npy"
+            logits, pixels = Path(folder) / "logits.npy", Path(folder) / "images.npy"
             script = f"tests.frameworks.{self.script}"
             command = [self.python, "-m", script, action, network, path.absolute(), logits]
+            if images is not None:
+                np.save(pixels, images)
+                command += ["--images", pixels]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             found: np.ndarray = np.load(logits)

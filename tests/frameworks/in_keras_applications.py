@@ -10,6 +10,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 import numpy as np
+import tf_keras
 from tf_keras.applications.regnet import RegNetX002, RegNetY008
 from tf_keras.src.applications.regnet import RegNet
 
@@ -18,21 +19,21 @@ from tests.frameworks.drawn import REAL, Draw, Network, main
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import tf_keras
-
 LEAVES = {
     "gamma": "weight",
     "beta": "bias",
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-SCALE = np.float32(255)
+SCALE = 1 / np.float64(np.float32(1 / 255))
+"""What undoes the network's own division, by a number that TensorFlow rounds to float32."""
 
 PUBLISHED = {REAL["RegNetX-200MF"]: RegNetX002, REAL["RegNetY-800MF"]: RegNetY008}
 
 
 def build(network: Network, images: np.ndarray, weights: Path | None = None) -> tf_keras.Model:
     """Build a network as its library does by itself: pixels of 0 to 255 in, logits out."""
+    tf_keras.backend.set_floatx(str(images.dtype))
     given = {
         "weights": weights and str(weights),
         "input_shape": (*images.shape[2:], images.shape[1]),
@@ -51,9 +52,10 @@ def build(network: Network, images: np.ndarray, weights: Path | None = None) -> 
     )
 
 
-def logits(model: tf_keras.Model, images: np.ndarray) -> np.ndarray:
+def logits(model: tf_keras.Model, images: np.ndarray, *, training: bool = False) -> np.ndarray:
     """What a network makes of images that ``drawn`` normalised."""
-    return model(images.transpose(0, 2, 3, 1) * SCALE, training=False).numpy()
+    pixels = images.transpose(0, 2, 3, 1) * images.dtype.type(SCALE)
+    return model(pixels, training=training).numpy()
 
 
 def record(network: Network, path: Path, images: np.ndarray) -> np.ndarray:
@@ -77,5 +79,9 @@ def run(network: Network, path: Path, images: np.ndarray) -> np.ndarray:
     return logits(build(network, images, path), images)
 
 
+def train(network: Network, path: Path, images: np.ndarray) -> np.ndarray:
+    return logits(build(network, images, path), images, training=True)
+
+
 if __name__ == "__main__":
-    main(record, run)
+    main(record, run, train)

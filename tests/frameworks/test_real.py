@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import torch
 
 from converters.families.known import FAMILIES
 from converters.jobs.convert import convert
@@ -12,13 +14,16 @@ from converters.jobs.writeback import write_back
 from regnet import RegNetForImageClassification
 from tests.frameworks.drawn import REAL, SMALL, Network
 from tests.frameworks.environments import FRAMEWORKS, written
-from tests.frameworks.test_recorded import LIMIT, difference, logits_of
+from tests.frameworks.test_recorded import LIMIT, difference, logits_of, logits_of_network
 from tests.oracles.statistics import randomise
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
+
+EXACT = 1e-12
+"""Largest difference in float64, in units of the largest logit."""
 
 NETWORKS = pytest.mark.parametrize("network", [*SMALL, *REAL])
 
@@ -85,3 +90,24 @@ def test_what_is_written_back_loads_strictly_and_computes_what_ours_does(
     write_back(folder, back, framework)
 
     assert difference(FRAMEWORKS[framework].act("run", network, back), logits_of(folder)) < LIMIT
+
+
+@pytest.mark.parametrize("size", [(224, 224), (97, 128)], ids=["native", "odd"])
+@pytest.mark.parametrize("network", SMALL)
+def test_keras_agrees_in_float64_when_it_evaluates_and_when_it_trains(
+    network: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    require("keras-applications")
+    framework, saved = FRAMEWORKS["keras-applications"], tmp_path / "net.h5"
+    pixels = np.random.default_rng(5).standard_normal((2, 3, *size))
+    theirs = framework.act("record", network, saved, pixels)
+    theirs_in_training = framework.act("train", network, saved, pixels)
+
+    convert(saved, tmp_path / "out", formats=())
+
+    ours = RegNetForImageClassification.from_pretrained(tmp_path / "out", dtype=torch.float64)
+    assert difference(logits_of_network(ours, pixels), theirs) < EXACT
+    again = RegNetForImageClassification(ours.config).double()
+    again.load_state_dict(ours.state_dict())
+    assert difference(logits_of_network(again.train(), pixels), theirs_in_training) < EXACT
+    assert difference(theirs, theirs_in_training) > 100 * LIMIT

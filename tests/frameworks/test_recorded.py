@@ -19,6 +19,7 @@ from converters.jobs.writeback import write_back
 from regnet import RegNetForImageClassification
 from regnet.design_space import fit_widths_to_groups, stage_widths_and_depths
 from tests.converters.checkpoint.keras_files import read_here
+from tests.converters.families.wrong_fields import unseen
 from tests.frameworks.drawn import NETWORKS, SMALL, images
 from tests.frameworks.environments import FRAMEWORKS, RECORDED, written
 
@@ -42,10 +43,13 @@ def recorded_logits(framework: str, network: str) -> np.ndarray:
     return np.array(content["logits"][network], np.float32)
 
 
-@torch.inference_mode()
 def logits_of(folder: Path) -> np.ndarray:
-    network = RegNetForImageClassification.from_pretrained(folder)
-    logits: np.ndarray = network(torch.from_numpy(images())).logits.numpy()
+    return logits_of_network(RegNetForImageClassification.from_pretrained(folder), images())
+
+
+@torch.inference_mode()
+def logits_of_network(network: RegNetForImageClassification, pixels: np.ndarray) -> np.ndarray:
+    logits: np.ndarray = network(torch.from_numpy(pixels)).logits.numpy()
     return logits
 
 
@@ -97,6 +101,22 @@ def test_networks_of_its_own_compute_what_their_framework_computed(
     theirs = recorded_logits(framework, network)
     assert difference(logits_of(tmp_path / "out"), theirs) < LIMIT
     assert difference(theirs[:1], theirs[1:]) > 100 * LIMIT
+
+
+OF_KERAS = [*(("keras-applications", network) for network in SMALL), *WIDER]
+
+
+@pytest.mark.parametrize(("framework", "network"), OF_KERAS)
+def test_each_field_wrong_on_purpose_is_refused_or_seen_in_the_logits(
+    framework: str, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_here(monkeypatch)
+    file = RECORDED / framework / network if "." in network else recorded(framework, network)
+    convert(file, tmp_path / "out", formats=())
+    ours = RegNetForImageClassification.from_pretrained(tmp_path / "out")
+    theirs = torch.from_numpy(recorded_logits(framework, network))
+
+    assert unseen(ours, torch.from_numpy(images()), theirs) == []
 
 
 @EVERY_NETWORK

@@ -89,7 +89,7 @@ def test_transformers_4_refuses_them_too(tmp_path: Path) -> None:
         pytest.skip("transformers 4 has no environment: make test-frameworks")
     cases = WIDER | {"nothing": {}}
     folders = {folder_of(fields, tmp_path / field): field for field, fields in cases.items()}
-    command = [OPTIMUM, "-m", "tests.frameworks.doors", *folders]
+    command = [str(OPTIMUM), "-m", "tests.frameworks.doors", *folders]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = {folders[path]: said for path, said in json.loads(done.stdout).items()}
