@@ -18,7 +18,7 @@ from converters.jobs.timing import Choice, Contender, Entry, choose, time_in_tur
 from converters.progress import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from converters.formats.runtime import ArtefactRuntime
@@ -110,7 +110,7 @@ def bench(  # noqa: PLR0913 -- one keyword per option
     inputs = [pixels[:batch] for batch in batch_sizes]
     progress.step("timing", len(contenders) * len(inputs) * rounds)
     timed = time_in_turn(contenders, inputs, rounds, progress.advance)
-    verdicts = recorded_verdicts(converted)
+    verdicts = recorded_verdicts(converted, (each.runtime for each in contenders))
     entries = [
         _entry(converted, contender, contenders[contender], verdicts, timings)
         for contender, timings in timed.items()
@@ -170,8 +170,14 @@ def files_of(folder: ConvertedFolder, runtime: str) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def recorded_verdicts(folder: ConvertedFolder) -> dict[str, VerdictWord]:
+def recorded_verdicts(
+    folder: ConvertedFolder, others: Iterable[str] = ()
+) -> dict[str, VerdictWord]:
     """What ``conversion.json`` says of everything that the folder can run.
+
+    Args:
+        folder: The converted folder.
+        others: Of :data:`converters.formats.registry.OTHER_RUNTIMES` those that are wanted too.
 
     Returns:
         Runtime to verdict: ``changed`` where a file's sha256 is not the recorded one, and
@@ -181,8 +187,7 @@ def recorded_verdicts(folder: ConvertedFolder) -> dict[str, VerdictWord]:
         InputError: If ``conversion.json`` is damaged.
     """
     record = Record.read(folder.path)
-    present = present_runtimes(folder)
-    present += [name for name, (kind, _) in OTHER_RUNTIMES.items() if kind.name in present]
+    present = dict.fromkeys((*present_runtimes(folder), *others))
     if record is None:
         return dict.fromkeys(present, "not verified")
     outcomes = record.outcomes
