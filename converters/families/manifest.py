@@ -164,10 +164,12 @@ class Manifest:
     Attributes:
         architectures: Networks that are not of a design space's, by name, without classes.
         checkpoints: In the order of the file.
+        untrained: Networks that a framework builds and has no weights of, as if they were.
     """
 
     architectures: Mapping[str, RegNetConfig]
     checkpoints: tuple[Published, ...]
+    untrained: tuple[Published, ...]
 
 
 _STEM: Mapping[ChannelOrder, str] = {"bgr": "flipped to take RGB", "rgb": "kept"}
@@ -184,10 +186,13 @@ def parse(content: bytes) -> Manifest:
         networks = stated["architectures"].items()
         return Manifest(
             {name: RegNetConfig(**fields, num_labels=0) for name, fields in networks},
-            tuple(
-                _published(group | row)
-                for group in stated["group"]
-                for row in group.pop("checkpoints")
+            *(
+                tuple(
+                    _published(group | row)
+                    for group in stated[kind]
+                    for row in group.pop("checkpoints")
+                )
+                for kind in ("group", "untrained")
             ),
         )
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -213,8 +218,11 @@ def find(name: str) -> Published | None:
 
 
 def timm_default(model: str) -> Published | None:
-    """The checkpoint whose transform timm takes for a model, by its name with or without a tag."""
-    for published in manifest():
+    """The checkpoint whose transform timm takes for a model, by its name with or without a tag.
+
+    Of a model without weights it is none that could be had.
+    """
+    for published in (*manifest(), *_content().untrained):
         name, _, _ = published.name.partition(".")
         if published.publisher == "timm" and (
             model == published.name or (published.default and model == name)

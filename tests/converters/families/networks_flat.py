@@ -121,8 +121,9 @@ def _timm_default(picture: Image.Image, _: Built, __: Path) -> Tensor:
     return pixels.timm(picture, {})
 
 
-def _timm_trained(picture: Image.Image, _: Built, __: Path) -> Tensor:
-    return pixels.timm(picture, {}, **_TIMM_DATA)
+def _timm_trained(picture: Image.Image, built: Built, _: Path) -> Tensor:
+    """What arguments leave out is as the model that they name has it, such as its means."""
+    return pixels.timm(picture, built.network.pretrained_cfg, **_TIMM_DATA)
 
 
 TIMM = Family(

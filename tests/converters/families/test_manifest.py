@@ -84,9 +84,9 @@ def content() -> dict[str, Any]:
 
 
 def test_the_file_keeps_to_its_schema(content: dict[str, Any]) -> None:
-    assert content.keys() == {"schema", "architectures", "group"}
+    assert content.keys() == {"schema", "architectures", "group", "untrained"}
     assert content["schema"] == 1
-    for group in content["group"]:
+    for group in (*content["group"], *content["untrained"]):
         assert {key: type(value) for key, value in group.items()}.items() <= GROUP_KEYS.items()
         assert {"publisher", "framework", "transform", "checkpoints"} <= group.keys()
         stated = group["transform"].keys() - {"squash", "mean", "std"}
@@ -199,10 +199,17 @@ def test_timm_lists_the_same_weights() -> None:
 @pytest.mark.parametrize("model", timm.list_models("regnet*"))
 def test_timm_means_a_tag_by_a_bare_name(model: str) -> None:
     found = timm_default(model)
-    if model in UNTRAINED:
-        assert found is None
+    stated = get_pretrained_cfg(model)
+    if model in UNTRAINED:  # whose evaluation is told, and which cannot be had
+        assert found
+        assert find(model) is None
+        assert not stated.has_weights
+        told = found.transform
+        assert (told.mean[0], told.std[0]) == (stated.mean[0], stated.std[0])
+        assert (told.crop, found.crop_pct) == (stated.input_size[1], stated.crop_pct)
+        assert told.filter_name == stated.interpolation
         return
-    tag = get_pretrained_cfg(model).tag
+    tag = stated.tag
     assert found == find(f"timm/{model}.{tag}") == timm_default(f"{model}.{tag}")
 
 
