@@ -132,6 +132,8 @@ def _entries(where: str, tree: object) -> Iterator[Entry]:
     described, planned = content["state_dict_metadata"], content.get("planner_data")
     places = _places(where, content["storage_data"])
     keys_of = planned if isinstance(planned, dict) else {}
+    if not all(isinstance(name, str) for name in keys_of):  # some objects can be no key of torch's
+        raise TypeError("keys of an entry without a name")
     left = len(places)
     for name, entry in described.items():
         if not isinstance(name, str):

@@ -50,9 +50,16 @@ _LAYOUT: dict[str, tuple[bytes, str]] = {
     "version": (rb"([1-9]|10)\n?", _OTHER_VERSION),
     ".storage_alignment": (rb"[1-9][0-9]{0,8}", "which is no number of bytes; download it again"),
     "byteorder": (rb"little", _OTHER_ORDER),
+    ".data/serialization_id": (
+        rb"[ -~]{0,64}",
+        "which is no text that torch takes; download it again",
+    ),
 }
-"""Entries that torch reads before all others (``_load`` in torch/serialization.py, and
+"""Entries that torch reads before all others (``load`` and ``_load`` in torch/serialization.py, and
 caffe2/serialize/versions.h): what they may say, and what to say where they say something else."""
+
+_MAX_LAYOUT = 64
+"""In bytes, of what such an entry says."""
 
 EXTRA = "extra/"
 """The folder of texts that torch.jit.save and torch.export.save keep for whoever saves."""
@@ -60,7 +67,7 @@ EXTRA = "extra/"
 _MAX_STATED = 5_000_000
 """In bytes; the names of 21,000 classes take one million."""
 
-OF_CHECKPOINTS = ("data.pkl", "data/", *_LAYOUT, ".format_version", ".data/serialization_id")
+OF_CHECKPOINTS = ("data.pkl", "data/", *_LAYOUT, ".format_version")
 """The entries that torch.save writes: one pickle, the bytes of tensors, short texts."""
 
 
@@ -219,7 +226,7 @@ class ZipArchive:
                 continue  # versions of torch differ in what they say
             place = self.locate(name)
             start = place.offset - self.file.origin[1]
-            said = self.file.read(start, min(place.length, 32))
+            said = self.file.read(start, min(place.length, _MAX_LAYOUT + 1))
             if re.fullmatch(pattern, said) is None:
                 raise InputError(
                     f"{self.file.name}, {place.label}: is {printable(repr(said)[1:])}, {advice}."

@@ -214,6 +214,20 @@ def _other_keys(written: Written, _: Path) -> None:
     written.metadata.planner_data = {"rows": ("model", "rows")}
 
 
+def _keys_of_nothing(written: Written, _: Path) -> None:
+    """An object as the key, which torch cannot hash; by a stand-in that pickle writes as one."""
+    written.metadata.planner_data = {Unhashed(): ("rows",)}
+
+
+class Unhashed:
+    """To whoever reads it, an entry's description."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+
+        return BytesStorageMetadata, ()
+
+
 def _same_place(written: Written, _: Path) -> None:
     written.add("other.b", torch.ones(1), ([],))
     written.metadata.planner_data = {"other.b": ("other", "b")}
@@ -282,6 +296,7 @@ WRONG: tuple[tuple[Callable[[Written, Path], None], str], ...] = (
     (_nowhere, "rows: does not say where a piece of it lies"),
     (_one_place, "rows.b: has the place of another"),
     (_other_keys, "keys that do not lead to rows"),
+    (_keys_of_nothing, "keys of an entry without a name"),
     (_same_place, "other: has the place of another"),
     (_too_deep, "keys that are none"),
     (_hidden, "a hidden file"),

@@ -34,6 +34,12 @@ ZIPS: dict[str, tuple[bytes, type[ConversionError], str]] = {
     ),
     "encrypted": (encrypted(in_zip(GOOD)), InputError, "is encrypted"),
     "big-endian": (in_zip(GOOD, byteorder=b"big"), InputError, "archive/byteorder: is 'big'"),
+    # torch.load takes it for text before anything else, and fails.
+    "no text as its number": (
+        in_zip(GOOD, **{".data/serialization_id": b"0" * 36 + b"\xff000"}),
+        InputError,
+        "which is no text that torch takes",
+    ),
     "no pickle": (zip_of({"archive/data/0": b""}), InputError, "it has no data.pkl"),
     "two folders": (
         zip_of({"a/data.pkl": GOOD, "b/data.pkl": GOOD}),
