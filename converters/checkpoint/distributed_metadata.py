@@ -36,6 +36,7 @@ GATHER = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
 """Torch's own tool, which takes a folder and the file to write."""
 
 _PACKAGE = "torch.distributed."  # in whose modules the classes have been over the years
+_MEMORY_FORMATS = ((0,), (1,), (2,))  # of `_MEM_FORMAT_ENCODING`
 _CHUNK_FIELDS = ("offsets", "sizes")
 
 Sizes = tuple[int, ...]
@@ -276,7 +277,12 @@ def _dtype(properties: Any) -> str:
     if not _is(properties, "TensorProperties"):
         raise TypeError("a tensor without its properties")
     state = properties.state
-    dtype = state.get("dtype") if isinstance(state, dict) else state[0]
+    if isinstance(state, dict):
+        dtype = state.get("dtype")
+    else:
+        dtype, _, _, memory, _ = state
+        if not isinstance(memory, Opaque) or memory.args not in _MEMORY_FORMATS:
+            raise TypeError("a tensor of no order in memory that torch has")
     if not isinstance(dtype, Opaque) or not dtype.qualified_name.startswith("torch."):
         raise TypeError("a tensor without a type")
     return dtype.qualified_name.removeprefix("torch.")

@@ -228,6 +228,30 @@ class Unhashed:
         return BytesStorageMetadata, ()
 
 
+class Properties:
+    """To whoever reads it, a tensor's properties with something wrong in their state."""
+
+    def __init__(self, state: tuple[object, ...]) -> None:
+        self.state = state
+
+    def __reduce__(self) -> tuple[object, ...]:
+        from torch.distributed.checkpoint.metadata import TensorProperties
+
+        return TensorProperties, (), self.state
+
+
+def _six_properties(written: Written, _: Path) -> None:
+    entry = _entry(written)
+    entry.properties = Properties((*entry.properties.__getstate__(), False))
+
+
+def _of_no_order(written: Written, _: Path) -> None:
+    entry = _entry(written)
+    state = list(entry.properties.__getstate__())
+    state[3] = state[1]
+    entry.properties = Properties(tuple(state))
+
+
 def _same_place(written: Written, _: Path) -> None:
     written.add("other.b", torch.ones(1), ([],))
     written.metadata.planner_data = {"other.b": ("other", "b")}
@@ -297,6 +321,8 @@ WRONG: tuple[tuple[Callable[[Written, Path], None], str], ...] = (
     (_one_place, "rows.b: has the place of another"),
     (_other_keys, "keys that do not lead to rows"),
     (_keys_of_nothing, "keys of an entry without a name"),
+    (_six_properties, "too many values to unpack"),
+    (_of_no_order, "a tensor of no order in memory"),
     (_same_place, "other: has the place of another"),
     (_too_deep, "keys that are none"),
     (_hidden, "a hidden file"),
