@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from typing import TYPE_CHECKING, TypeVar
 
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, helper
@@ -11,7 +12,10 @@ from onnx import AttributeProto, GraphProto, NodeProto, helper
 from fuzz.differential.pickles import changed_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
+
+_T = TypeVar("_T")
 
 _OPERATORS = (
     "Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Identity", "Neg", "Abs", "Tanh", "Softplus",
@@ -47,9 +51,11 @@ def _change(graph: GraphProto, rng: Random) -> None:
         *(i.name for i in graph.initializer),
         *(name for n in graph.node for name in n.output),
     ]
-    match rng.randrange(11):
+    match rng.randrange(13):
         case 0 | 1 | 2 | 3:
             _change_attribute(node, rng)
+        case 11 | 12:
+            _exchange_attributes(graph, rng)
         case 4 if node.input:
             node.input[rng.randrange(len(node.input))] = rng.choice(values)
         case 5:
@@ -86,6 +92,26 @@ def _change_attribute(node: NodeProto, rng: Random) -> None:
         attribute.f = rng.choice((*_FLOATS, attribute.f * 2))
 
 
+def _exchange_attributes(graph: GraphProto, rng: Random) -> None:
+    """Exchange what two nodes state of one thing: strides, and values may keep their shapes."""
+    stated: dict[str, list[AttributeProto]] = defaultdict(list)
+    for node in graph.node:
+        for attribute in node.attribute:
+            stated[attribute.name].append(attribute)
+    one, other = _two_unlike(list(stated.values()), rng, AttributeProto.SerializeToString)
+    before = AttributeProto.FromString(one.SerializeToString())
+    one.CopyFrom(other)
+    other.CopyFrom(before)
+
+
+def _two_unlike(groups: list[list[_T]], rng: Random, content: Callable[[_T], bytes]) -> list[_T]:
+    """Two of a group that say different things; where all say the same, one twice."""
+    mixed = [group for group in groups if len(set(map(content, group))) > 1]
+    group = rng.choice(mixed or groups)
+    one = rng.choice(group)
+    return [one, rng.choice([each for each in group if content(each) != content(one)] or [one])]
+
+
 def _leave_out(graph: GraphProto, at: int) -> None:
     """Let those that read a node's value read what it reads."""
     node = graph.node.pop(at)
@@ -112,6 +138,8 @@ def _exchange(graph: GraphProto, rng: Random) -> None:
     one.name, other.name = other.name, one.name
 
 
+_LIST = re.compile(rb"\[-?[0-9]+(?:, *-?[0-9]+)*\]")
+_LINE = re.compile(rb"[^\n]+")
 _WORD = re.compile(rb"[A-Za-z_][A-Za-z_0-9.]*|-?[0-9]+(?:\.[0-9]*)?(?:e-?[0-9]+)?")
 
 
@@ -119,7 +147,9 @@ def changed_code(content: bytes, rng: Random) -> bytes:
     """Exchange words or lines of a text, leave them out, or say them twice."""
     lines = content.split(b"\n")
     at, other = rng.randrange(len(lines)), rng.randrange(len(lines))
-    match rng.randrange(8):
+    match rng.randrange(10):
+        case 8 | 9:
+            return _exchange_lists(content, rng)
         case 0:
             del lines[at]
         case 1:
@@ -129,6 +159,22 @@ def changed_code(content: bytes, rng: Random) -> bytes:
         case _:
             return _other_word(content, rng)
     return b"\n".join(lines)
+
+
+def _exchange_lists(content: bytes, rng: Random) -> bytes:
+    """Exchange what two lines have at one place among their lists: strides, as above."""
+    lists: dict[int, list[re.Match[bytes]]] = defaultdict(list)
+    for line in _LINE.finditer(content):
+        for place, found in enumerate(_LIST.finditer(content, line.start(), line.end())):
+            lists[place].append(found)
+    if not lists:
+        return _other_word(content, rng)
+    pair = _two_unlike(list(lists.values()), rng, re.Match.group)
+    first, last = sorted(pair, key=re.Match.start)
+    if first is last:
+        return _other_word(content, rng)
+    between = content[first.end() : last.start()]
+    return content[: first.start()] + last[0] + between + first[0] + content[last.end() :]
 
 
 def _other_word(content: bytes, rng: Random) -> bytes:

@@ -334,7 +334,7 @@ def test_weights_without_bytes_kill_no_library(library: Library, tmp_path: Path)
     assert answer is not None
     assert answer["readings"] == {}
     assert library.deaths == before
-    with pytest.raises(ValueError, match="it ends at byte 0, where 32 are needed"):
+    with pytest.raises(ValueError, match="it ends at byte 0, where 16 are needed"):
         read_torchscript(folder, path)
 
 
@@ -399,4 +399,4 @@ def test_bytes_behind_a_tensor_of_a_pt2_are_no_tensor(tmp_path: Path) -> None:
     entry.content += bytes(8)
     path.write_bytes(archives.written(archive))
     faults = [held.fault for held in read_pt2(folder, path).tensors if held.fault]
-    assert faults == ["has 40 bytes where its shape needs 32"]
+    assert faults == ["has 24 bytes where its shape needs 16"]
