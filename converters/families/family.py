@@ -91,6 +91,8 @@ class Family:
         dialect: Gives its names of a network, where not all of its networks have those of
             ``keymap``.
         knows: Gives its name of a network that it has although no rule is found for it.
+        otherwise: Gives what of a network its code builds in other sizes, in words, where none of
+            the above says so.
     """
 
     keymap: Keymap
@@ -122,6 +124,7 @@ class Family:
     anynet: frozenset[str] = frozenset()
     dialect: Callable[[RegNetConfig], Keymap] | None = None
     knows: Callable[[RegNetConfig], str | None] = lambda _: None
+    otherwise: Callable[[RegNetConfig], Iterable[str]] = lambda _: ()
 
     def require_expressible(
         self, config: RegNetConfig, where: str, dtype: str = DEFAULT, *, has_classifier: bool
@@ -179,6 +182,7 @@ class Family:
         yield from self._invisible_obstacles(config)
         if self.stage_counts:
             yield from self._rule_obstacles(config, self.stage_counts)
+        yield from self.otherwise(config)
 
     def _others(self, config: RegNetConfig) -> dict[str, Any]:
         """What of the network neither transformers' configuration nor any AnyNet's can say."""
@@ -216,7 +220,8 @@ class Family:
             "downsample_in_first_stage", True
         ):
             yield f"its first stage does not downsample, which no {name} file can say"
-        for field_ in spoken(self.says, config, self.anynet | {"hidden_act"})[1]:
+        always = {"hidden_act", "downsample_in_first_stage"}
+        for field_ in spoken(self.says, config, self.anynet | always)[1]:
             value = getattr(config, field_)
             yield f"its {field_} is {value}, which no {name} file can say beside all else of it"
 

@@ -13,6 +13,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.hdf5_writer import TYPES, write_hdf5
 from converters.checkpoint.keras_archive import layers_of
 from converters.errors import InputError, printable
 from converters.families.family import Family
@@ -22,11 +23,17 @@ from converters.families.reading import family_source
 from converters.families.source import BICUBIC, Decision, EvalTransform, Preprocessing
 from converters.families.tensor_layout import CHANNELS_LAST
 from converters.families.timm_dialects import BYOB_ACTS, DEEP_STEM
+from converters.families.words import Word
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from converters.checkpoint import StoredTensor
-    from converters.families.family import Found
+    from converters.checkpoint.array import Array
+    from converters.families.family import Found, Network
     from converters.families.source import Source, StateDict
+    from regnet.config import RegNetConfig
 
 _LEAVES = Leaves(conv=KERAS.conv, norm={**KERAS.norm, "v": "vv"}, affine=KERAS.affine)
 """With the slope of EvoNorm."""
@@ -68,6 +75,45 @@ _WIDER = frozenset({"expansion", "expansion_of", "se_of", "se_divisor", "shortcu
 
 _EPSILON = {"BatchNormalization": 1e-5, "EvoNormalization": 1e-3}
 _GROUP_SIZE = 16
+_KERAS = "2.15.0"
+"""The last version that kecam was made for; all of Keras 2 have one layout of files."""
+
+_Y, _Z = "RegNetY", "RegNetZ"
+_ONE, _SEVERAL = "kernel_3x3", "deep"
+_BUILDERS: dict[str, dict[Any, Any]] = {
+    "shortcut": {_Y: "conv", _Z: "none"},
+    "output_act": {_Y: True, _Z: BYOB_ACTS["output_act"]},
+    "hidden_act": {_Y: "relu", _Z: BYOB_ACTS["hidden_act"]},
+    "expansion_of": {_Y: "output", _Z: "input"},
+    "se_of": {_Y: "input", _Z: "bottleneck"},
+    "se_divisor": {_Y: 1, _Z: 8},
+}
+"""What its two builders, which no file names, make of fields of the configuration."""
+
+_STEMS: dict[str, dict[Any, Any]] = {
+    "stem_strides": {_ONE: None, _SEVERAL: DEEP_STEM["stem_strides"]},
+    "downsample_in_first_stage": {_ONE: True, _SEVERAL: False},
+}
+"""Likewise its stems, of a single convolution or of several."""
+
+_NORMS: dict[str, dict[Any, Any]] = {
+    "norm": {False: "batch", True: "evonorm-s0a"},
+    "norm_eps": {False: _EPSILON["BatchNormalization"], True: _EPSILON["EvoNormalization"]},
+}
+
+SAYS = {
+    **{name: Word("builder", ours, f"{_Y} or {_Z}") for name, ours in _BUILDERS.items()},
+    **{name: Word("stem_type", ours, f"{_ONE} or {_SEVERAL}") for name, ours in _STEMS.items()},
+    **{name: Word("use_evo_norm", ours, "False or True") for name, ours in _NORMS.items()},
+    "se_act": Word("attn_params.activation", {"relu": BYOB_ACTS["se_act"]}, "relu"),
+}
+"""The arguments of its builders, of which a file of weights tells by its layers' names."""
+
+_OF_Z_ALONE = ("stem_sizes", "expansion", "norm", "head_size")
+"""Fields that shapes or names tell of its RegNetZ."""
+
+_ANYNET = frozenset({*SAYS, *_OF_Z_ALONE}) - {"hidden_act", "downsample_in_first_stage"}
+_STAGES = 4
 _ENDS = frozenset({"linear", "softmax", None})
 """Activations behind blocks and at the end of a network, which is left out."""
 
@@ -166,6 +212,78 @@ def _require_own(found: Found, *, is_z: bool) -> None:
             )
 
 
+def _otherwise(config: RegNetConfig) -> Iterator[str]:
+    """What of a network kecam builds in other sizes."""
+    stages, is_z = len(config.depths), config.shortcut == "none"
+    wider = {} if is_z else config.wider_fields()
+    if stages != _STAGES:
+        yield f"it has {stages} stages, and kecam builds {_STAGES}"
+    for name in (name for name in _OF_Z_ALONE if name in wider):
+        yield f"its {name} is {wider[name]}, as of kecam's networks RegNetZ's alone is"
+    width = config.embedding_size
+    deep = [[width // 2, width // 2, width], [width] * 3, [3 * width // 8, width // 2, width]]
+    if config.stem_sizes and (config.stem_strides is None or config.stem_sizes not in deep):
+        yield f"its stem_sizes are {config.stem_sizes}, and kecam builds no such stem"
+    for stage, outputs in enumerate(config.hidden_sizes):
+        for inputs in (width, outputs)[: config.depths[stage]]:
+            yield from _other_block(config, stage, inputs)
+        width = outputs
+
+
+def _other_block(config: RegNetConfig, stage: int, inputs: int) -> Iterator[str]:
+    """What kecam makes otherwise of a block, with floats as it multiplies them."""
+    block, outputs = config.bottleneck_of(stage, inputs), config.hidden_sizes[stage]
+    is_z = config.shortcut == "none"
+    within = int(outputs * (config.expansion * inputs / outputs)) if is_z else outputs
+    if within != block.width:
+        yield f"a block of {inputs} channels has {block.width} within, and one of kecam {within}"
+    elif config.layer_type == "y":
+        squeezed = _squeezed(within / 4, 8) if is_z else _squeezed(outputs * (inputs / 4 / outputs))
+        if squeezed != block.squeezed:
+            yield (
+                f"a block of {inputs} channels squeezes to {block.squeezed}, and one of kecam to "
+                f"{squeezed}"
+            )
+
+
+def _squeezed(channels: float, divisor: int = 1) -> int:
+    """The multiple of a divisor that kecam takes, which is not more than a tenth smaller."""
+    near = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return near + divisor if near < 0.9 * channels else near
+
+
+def _write(path: Path, network: Network) -> None:
+    """Write the weights as Keras lists a model's: by layers, a shortcut's beside the last ones.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    layers: dict[str, dict[str, Array]] = {}
+    for name in network.tensors:
+        ours, _, leaf = name.rpartition(".")
+        array = network.array(name)
+        layer = _theirs(ours, array, network.config)
+        if layer.endswith(_EVO_NORM.strip(".")):
+            array = replace(array, shape=(1, 1, 1, *array.shape))
+        layers.setdefault(layer, {})[f"{layer}/{leaf}:0"] = array
+    order = list(layers)
+    for shortcut in [name for name in layers if "_shortcut_" in name]:
+        last = "deep_3_conv" if shortcut.endswith("_conv") else "3_bn"
+        order.remove(shortcut)
+        order.insert(order.index(f"{shortcut.rpartition('shortcut_')[0]}{last}"), shortcut)
+    write_hdf5(path, {name: layers[name] for name in order}, _KERAS)
+
+
+def _theirs(layer: str, array: Array, config: RegNetConfig) -> str:
+    """What kecam calls a layer of :data:`KECAM`, by one of its tensors in Keras' order of axes."""
+    if config.stem_sizes:
+        layer = layer.replace(f"stem_{len(config.stem_sizes)}_bn", "stem_bn")
+    if config.norm != "batch" and layer.endswith("_bn"):
+        return f"{layer.removesuffix('_bn')}{_EVO_NORM.strip('.')}"
+    is_grouped = layer.endswith("_deep_2_conv") and array.shape[-2] < array.shape[-1]
+    return f"{layer.removesuffix('_deep_2_conv')}{_IN_GROUPS.strip('.')}" if is_grouped else layer
+
+
 FAMILY = Family(
     keymap=KECAM,
     title="kecam (keras_cv_attention_models), in Keras",
@@ -175,5 +293,12 @@ FAMILY = Family(
         EvalTransform(224, 224, BICUBIC), "kecam's evaluation unless told otherwise"
     ),
     layout=CHANNELS_LAST,
+    write=_write,
+    says=SAYS,
+    dtypes=TYPES,
+    needs=("h5py", "keras"),
+    any_channels=True,
     headless=True,
+    anynet=_ANYNET,
+    otherwise=_otherwise,
 )

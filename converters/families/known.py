@@ -112,7 +112,9 @@ FAMILIES = {
         r"(\w+_)?Stage_0_[XY]Block_0_conv_1x1_1\.kernel",
         is_written=True,
     ),
-    "kecam": Known("converters.families.kecam", r"stack1_block1_deep_1_conv\.kernel"),
+    "kecam": Known(
+        "converters.families.kecam", r"stack1_block1_deep_1_conv\.kernel", is_written=True
+    ),
     "onnx": Known("converters.families.onnx", NOTHING),
     "pt2": Known("converters.families.pt2", NOTHING),
     "torchscript": Known("converters.families.torchscript", NOTHING),

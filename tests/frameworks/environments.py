@@ -27,7 +27,7 @@ class Framework:
         ending: Of the files that it saves.
         packages: What is installed there, as `recorded` files name it.
         others: What else it saves, by FILE: see :func:`tests.frameworks.drawn.save`.
-        wider: Networks of its own that it saves, by FILE.
+        wider: Networks of its own that it saves, by FILE, and loads where it is written for.
         writes: The layer types that there is a ``--to`` of.
     """
 
@@ -116,6 +116,7 @@ FRAMEWORKS = {
         ".h5",
         ("kecam", "tf_keras", "tensorflow-cpu"),
         wider=("z.h5", "evo.keras"),
+        writes="xy",
     ),
     "mindcv": Framework("mind", "mindcv", ".ckpt", ("mindcv", "mindspore")),
     "paddleclas": Framework(

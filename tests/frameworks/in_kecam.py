@@ -1,4 +1,4 @@
-"""kecam (keras_cv_attention_models) on tf_keras and TensorFlow's CPU: builds and saves RegNets."""
+"""kecam (keras_cv_attention_models) on tf_keras and TensorFlow's CPU: saves and loads RegNets."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
+import numpy as np
 import tf_keras
 from keras_cv_attention_models.aotnet import AotNet
+from keras_cv_attention_models.download_and_load import reload_model_weights
 from keras_cv_attention_models.resnet_family import RegNetY
 
 from tests.frameworks.drawn import Draw, Network, main
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import numpy as np
 
 LEAVES = {
     "gamma": "weight",
@@ -43,7 +43,10 @@ BLOCKS, WIDTHS, STEM = [1, 1, 1, 2], [16, 16, 32, 32], 16
 """Of the small ones."""
 
 
-def build(network: Network, images: np.ndarray) -> tf_keras.Model:
+def build(network: Network, path: Path, images: np.ndarray) -> tf_keras.Model:
+    """Build a network, or the one of its own that a file is called by."""
+    if path.stem in WIDER:
+        return build_z(images, **WIDER[path.stem])
     return RegNetY(
         num_blocks=list(network.depths),
         out_channels=list(network.widths),
@@ -84,8 +87,7 @@ def build_z(images: np.ndarray, **kind: object) -> tf_keras.Model:
 
 
 def record(network: Network, path: Path, images: np.ndarray) -> np.ndarray:
-    kind = WIDER.get(path.stem)
-    model, draw = build_z(images, **kind) if kind else build(network, images), Draw()
+    model, draw = build(network, path, images), Draw()
     for weight in model.weights:
         shape, leaf = tuple(weight.shape), weight.name.split("/")[-1].removesuffix(":0")
         if leaf in LEAVES:
@@ -95,9 +97,23 @@ def record(network: Network, path: Path, images: np.ndarray) -> np.ndarray:
         else:
             weight.assign(draw.kernel(shape, prod(shape[:-1])))
     model.save(path) if path.suffix == ".keras" else model.save_weights(path)
+    return logits(model, images)
+
+
+def logits(model: tf_keras.Model, images: np.ndarray) -> np.ndarray:
     model.layers[-1].activation = tf_keras.activations.linear
     return model(images.transpose(0, 2, 3, 1), training=False).numpy()
 
 
+def run(network: Network, path: Path, images: np.ndarray) -> np.ndarray:
+    """Load strictly, layer by layer in Keras' order, and by names as kecam does: it is one."""
+    strictly, by_names = (build(network, path, images) for _ in range(2))
+    strictly.load_weights(path)
+    reload_model_weights(by_names, {}, "", pretrained=str(path))
+    for one, other in zip(strictly.get_weights(), by_names.get_weights(), strict=True):
+        assert np.array_equal(one, other)
+    return logits(strictly, images)
+
+
 if __name__ == "__main__":
-    main(record)
+    main(record, run)

@@ -13,8 +13,15 @@ from converters.jobs.convert import convert
 from converters.jobs.writeback import write_back
 from regnet import RegNetForImageClassification
 from tests.frameworks.drawn import REAL, SMALL, Network
-from tests.frameworks.environments import FRAMEWORKS, written
-from tests.frameworks.test_recorded import LIMIT, difference, logits_of, logits_of_network
+from tests.frameworks.environments import FRAMEWORKS, RECORDED, written
+from tests.frameworks.test_recorded import (
+    LIMIT,
+    WIDER,
+    difference,
+    logits_of,
+    logits_of_network,
+    recorded_logits,
+)
 from tests.oracles.statistics import randomise
 
 if TYPE_CHECKING:
@@ -90,6 +97,22 @@ def test_what_is_written_back_loads_strictly_and_computes_what_ours_does(
     write_back(folder, back, framework)
 
     assert difference(FRAMEWORKS[framework].act("run", network, back), logits_of(folder)) < LIMIT
+
+
+@pytest.mark.parametrize(("framework", "network"), WIDER)
+def test_networks_of_its_own_are_written_back_strictly(
+    framework: str, network: str, tmp_path: Path
+) -> None:
+    """From what it recorded, under a name by which its script knows which one it is."""
+    require(framework)
+    convert(RECORDED / framework / network, tmp_path / "out", formats=())
+    back = (tmp_path / network).with_suffix(FRAMEWORKS[framework].ending)
+
+    write_back(tmp_path / "out", back, framework)
+
+    theirs = FRAMEWORKS[framework].act("run", "y", back)
+    assert difference(theirs, logits_of(tmp_path / "out")) < LIMIT
+    assert difference(theirs, recorded_logits(framework, network)) < LIMIT
 
 
 @pytest.mark.parametrize("size", [(224, 224), (97, 128)], ids=["native", "odd"])

@@ -103,6 +103,10 @@ def test_networks_of_its_own_compute_what_their_framework_computed(
     assert difference(theirs[:1], theirs[1:]) > 100 * LIMIT
 
 
+def file_of(framework: str, network: str) -> Path:
+    return RECORDED / framework / network if "." in network else recorded(framework, network)
+
+
 OF_KERAS = [*(("keras-applications", network) for network in SMALL), *WIDER]
 
 
@@ -111,8 +115,7 @@ def test_each_field_wrong_on_purpose_is_refused_or_seen_in_the_logits(
     framework: str, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_here(monkeypatch)
-    file = RECORDED / framework / network if "." in network else recorded(framework, network)
-    convert(file, tmp_path / "out", formats=())
+    convert(file_of(framework, network), tmp_path / "out", formats=())
     ours = RegNetForImageClassification.from_pretrained(tmp_path / "out")
     theirs = torch.from_numpy(recorded_logits(framework, network))
 
@@ -168,11 +171,14 @@ def test_another_layout_is_seen(
     )
 
 
-@pytest.mark.parametrize(("framework", "network"), written(SMALL))
+WRITTEN = [*written(SMALL), *WIDER]
+
+
+@pytest.mark.parametrize(("framework", "network"), WRITTEN)
 def test_a_recorded_network_is_written_back_as_it_was(
     framework: str, network: str, tmp_path: Path
 ) -> None:
-    convert(recorded(framework, network), tmp_path / "out", formats=(), verify=False)
+    convert(file_of(framework, network), tmp_path / "out", formats=(), verify=False)
     back = tmp_path / f"back{FRAMEWORKS[framework].ending}"
     write_back(tmp_path / "out", back, framework)
     convert(back, tmp_path / "again", formats=(), verify=False)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from converters.errors import InputError
+from converters.families.known import FAMILIES
 from converters.families.options import SourceOptions
 from converters.jobs.writeback import write_back
 from converters.weights.inspection import inspected
@@ -348,3 +350,109 @@ def test_another_evo_norm_is_refused(changes: dict[str, Any], words: str, tmp_pa
     path = written(tmp_path, keras(config, content["model.weights.h5"]))
 
     assert words in refusal(lambda: source_of(path), "net.keras")
+
+
+def listed(path: Path) -> list[tuple[str, str, tuple[int, ...], bytes]]:
+    """Layer, name, shape and bytes of each weight, in the order in which Keras loads them."""
+    with h5py.File(path) as file:
+        return [
+            (np.bytes_(layer).decode(), np.bytes_(name).decode(), array.shape, array.tobytes())
+            for layer in file.attrs["layer_names"]
+            for name in file[layer].attrs["weight_names"]
+            if (array := file[layer][name][...]).size
+        ]
+
+
+@pytest.mark.parametrize("network", ["x", "y", "odd", "z"])
+def test_what_is_written_for_kecam_is_what_kecam_lists(network: str, tmp_path: Path) -> None:
+    recorded = RECORDED / "kecam" / f"{network}.h5"
+    folder = converted(written(tmp_path, recorded.read_bytes(), "net.h5")).out
+    for name in ("a.h5", "b.h5"):
+        write_back(folder, tmp_path / name, "kecam")
+
+    assert listed(tmp_path / "a.h5") == listed(recorded)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+Z: dict[str, Any] = {
+    "hidden_sizes": [48, 96, 192, 288],
+    "depths": [2, 6, 12, 2],
+    "embedding_size": 32,
+    "groups_width": 16,
+    "layer_type": "y",
+    "hidden_act": "silu",
+    "expansion": 3.0,
+    "expansion_of": "input",
+    "se_of": "bottleneck",
+    "se_divisor": 8,
+    "shortcut": "none",
+    "output_act": False,
+    "head_size": 1536,
+}
+"""Its RegNetZ-B16."""
+
+DEEP = {"stem_strides": [2, 1, 2], "strides": [1, 2, 2, 2]}
+D8 = {**DEEP, "stem_sizes": [24, 32, 64], "hidden_sizes": [64, 128, 256, 384], "groups_width": 8}
+E8 = {**D8, "hidden_sizes": [96, 192, 384, 512], "expansion": 4.0}
+EVO = {**D8, "stem_sizes": [64] * 3, "expansion": 4.0, "norm": "evonorm-s0a", "norm_eps": 1e-3}
+
+
+def require_expressible(config: RegNetConfig) -> None:
+    FAMILIES["kecam"].family.require_expressible(config, "net", has_classifier=True)
+
+
+@pytest.mark.parametrize("fields", [{}, {"expansion": 4.0}, E8, EVO])
+def test_kecams_own_regnetz_are_written(fields: dict[str, Any]) -> None:
+    require_expressible(RegNetConfig(**Z | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"hidden_act": "relu"}, "its hidden_act is relu"),
+        ({"output_act": True}, "its output_act is True"),
+        ({"se_act": "silu"}, "its se_act is silu"),
+        ({"expansion_of": "output"}, "its expansion_of is output"),
+        ({"se_of": "input"}, "its se_of is input"),
+        ({"se_divisor": 1}, "its se_divisor is 1"),
+        ({"norm_eps": 1e-3}, "its norm_eps is 0.001"),
+        ({**EVO, "norm_eps": 1e-5}, "its norm_eps is 1e-05"),
+        ({"head_size": 0, "final_act": True}, "its final_act is True"),
+        ({"downsample_in_first_stage": False}, "its downsample_in_first_stage is False"),
+        ({"strides": [2, 2, 2, 1]}, r"its strides is \[2, 2, 2, 1\]"),
+        ({"stem_sizes": [32, 32, 32]}, r"its stem_sizes are \[32, 32, 32\]"),
+        ({**D8, "stem_sizes": [24, 40, 64]}, r"its stem_sizes are \[24, 40, 64\]"),
+        ({"hidden_sizes": [24, 96, 192, 288], "groups_width": 8}, "24 channels squeezes to 16"),
+        ({"hidden_sizes": [48, 96, 192], "depths": [1, 1, 1]}, "it has 3 stages, and kecam"),
+    ],
+)
+def test_what_no_regnetz_of_kecam_has_is_refused_by_name(
+    fields: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        require_expressible(RegNetConfig(**Z | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"hidden_act": "silu"}, "its hidden_act is silu"),
+        ({"head_size": 64}, "its head_size is 64, as of kecam's networks RegNetZ's alone is"),
+        ({"norm": "evonorm-s0a", "norm_eps": 1e-3}, "its norm is evonorm-s0a, as of kecam"),
+        ({"expansion": 2.0}, "its expansion is 2.0, as of kecam"),
+        ({"embedding_size": 34}, "34 channels squeezes to 8, and one of kecam to 9"),
+        ({"padding": "same"}, "its padding is same, that of kecam symmetric"),
+    ],
+)
+def test_what_no_other_regnet_of_kecam_has_is_refused_by_name(
+    fields: dict[str, Any], words: str
+) -> None:
+    usual: dict[str, Any] = {
+        "hidden_sizes": [16, 32, 64, 96],
+        "depths": [1, 1, 1, 2],
+        "groups_width": 8,
+    }
+    require_expressible(RegNetConfig(**usual))
+
+    with pytest.raises(InputError, match=words):
+        require_expressible(RegNetConfig(**usual | {"layer_type": "y"} | fields))
