@@ -188,11 +188,9 @@ def parse(content: bytes) -> Manifest:
             {name: RegNetConfig(**fields, num_labels=0) for name, fields in networks},
             *(
                 tuple(
-                    _published(group | row)
-                    for group in stated[kind]
-                    for row in group.pop("checkpoints")
+                    _published(group | row) for group in groups for row in group.pop("checkpoints")
                 )
-                for kind in ("group", "untrained")
+                for groups in (stated["group"], stated.get("untrained", ()))
             ),
         )
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:

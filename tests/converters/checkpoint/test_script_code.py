@@ -231,12 +231,27 @@ AXES = "  if torch.eq(torch.dim({}), {}):\n      x = torch.neg(x)\n    else:\n  
         ("torch.t(self.weight)", 0),
         ("torch.mean(x, [2, 3])", 4),
         ("torch.flatten(x)", 4),
-        ("torch.add(x, self.weight)", 4),
         ("torch.unsqueeze(x, 0)", 4),
     ],
 )
 def test_how_many_axes_a_value_has_is_not_guessed(value: str, wrong: int, tmp_path: Path) -> None:
-    """A branch on it is taken as torch takes it, or the program is refused."""
+    message = refused(branching(value, wrong, tmp_path))
+
+    assert "computes differently for other images" in message
+
+
+@pytest.mark.parametrize(("axes", "negated"), [(4, False), (5, True)])
+def test_a_sum_has_as_many_axes_as_the_larger_of_two(
+    axes: int, negated: bool, tmp_path: Path
+) -> None:
+    """A branch on them is taken as torch takes it."""
+    with open_checkpoint(branching("torch.add(x, self.weight)", axes, tmp_path)) as checkpoint:
+        assert checkpoint.graph
+        assert ("neg" in [node.op for node in checkpoint.graph.nodes]) == negated
+
+
+def branching(value: str, axes: int, folder: Path) -> Path:
+    """A program that does something where a value has so many axes; its weight has five."""
     storage = pickle.MARK + opcodes("storage") + global_name("torch", "FloatStorage")
     storage += opcodes("0") + opcodes("cpu") + opcodes(32) + pickle.TUPLE + pickle.BINPERSID
     layout = opcodes(0) + opcodes((1, 2, 2, 2, 2)) + opcodes((16, 8, 4, 2, 1)) + opcodes(False)
@@ -244,9 +259,6 @@ def test_how_many_axes_a_value_has_is_not_guessed(value: str, wrong: int, tmp_pa
     made = global_name("torch._utils", "_rebuild_tensor_v2")
     weight = made + pickle.MARK + storage + layout + hooks + pickle.TUPLE + pickle.REDUCE
     code = FORWARD.replace("training : bool", "training : bool\n  weight : Tensor")
-    code += "  " + AXES.format(value, wrong) + "    return x\n"
+    code += "  " + AXES.format(value, axes) + "    return x\n"
     entries = {"data.pkl": program(module("N", opcodes("weight"), weight)), "data/0": bytes(128)}
-
-    message = refused(archive(tmp_path, code, **entries))
-
-    assert "computes differently for other images" in message
+    return archive(folder, code, **entries)

@@ -134,8 +134,8 @@ def test_an_option_that_a_format_takes_changes_its_file(folder: Path) -> None:
     named = {"share_weights", "opset", "sizes", "io_float16", "external_data"}
     for name, kind in FORMATS.items():
         for option in kind.options & named:
-            if name == "onnx-int8":
-                continue  # takes images
+            if name == "onnx-int8" or kind.members:
+                continue  # takes images; is a folder, which its own tests open
             plain, changed = folder / "plain", folder / option
             kind.export(ConvertedFolder(folder), plain, ExportOptions())
             kind.export(ConvertedFolder(folder), changed, SET[option])
