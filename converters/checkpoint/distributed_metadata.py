@@ -36,7 +36,11 @@ GATHER = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
 """Torch's own tool, which takes a folder and the file to write."""
 
 _PACKAGE = "torch.distributed."  # in whose modules the classes have been over the years
-_MEMORY_FORMATS = ((0,), (1,), (2,))  # of `_MEM_FORMAT_ENCODING`
+_MEMORY_FORMATS = (
+    (0,),
+    (1,),
+    (2,),
+)  # of the class of its numbers, which older versions call without the `_`
 _CHUNK_FIELDS = ("offsets", "sizes")
 
 Sizes = tuple[int, ...]
@@ -281,7 +285,8 @@ def _dtype(properties: Any) -> str:
         dtype = state.get("dtype")
     else:
         dtype, _, _, memory, _ = state
-        if not isinstance(memory, Opaque) or memory.args not in _MEMORY_FORMATS:
+        known = any(_is(memory, kind) for kind in ("_MEM_FORMAT_ENCODING", "MEM_FORMAT_ENCODING"))
+        if not known or memory.args not in _MEMORY_FORMATS:
             raise TypeError("a tensor of no order in memory that torch has")
     if not isinstance(dtype, Opaque) or not dtype.qualified_name.startswith("torch."):
         raise TypeError("a tensor without a type")

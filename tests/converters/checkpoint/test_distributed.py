@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -252,6 +253,19 @@ def _of_no_order(written: Written, _: Path) -> None:
     entry.properties = Properties(tuple(state))
 
 
+class _MEM_FORMAT_ENCODING(Enum):  # noqa: N801 -- as torch's
+    """One of another package."""
+
+    TORCH_CONTIGUOUS_FORMAT = 0
+
+
+def _order_of_another(written: Written, _: Path) -> None:
+    entry = _entry(written)
+    state = list(entry.properties.__getstate__())
+    state[3] = _MEM_FORMAT_ENCODING.TORCH_CONTIGUOUS_FORMAT
+    entry.properties = Properties(tuple(state))
+
+
 def _same_place(written: Written, _: Path) -> None:
     written.add("other.b", torch.ones(1), ([],))
     written.metadata.planner_data = {"other.b": ("other", "b")}
@@ -323,6 +337,7 @@ WRONG: tuple[tuple[Callable[[Written, Path], None], str], ...] = (
     (_keys_of_nothing, "keys of an entry without a name"),
     (_six_properties, "too many values to unpack"),
     (_of_no_order, "a tensor of no order in memory"),
+    (_order_of_another, "a tensor of no order in memory"),
     (_same_place, "other: has the place of another"),
     (_too_deep, "keys that are none"),
     (_hidden, "a hidden file"),
