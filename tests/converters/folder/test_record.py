@@ -221,7 +221,7 @@ def test_what_no_format_writes_is_said_not_to_be_judged(folder: Path) -> None:
     for name in ("other.tflite", "onnx/model_q4.onnx", "notes.txt"):
         (folder / name).write_bytes(b"anything")
     (said,) = verify_folder(ConvertedFolder(folder)).not_checked
-    assert said.startswith("onnx/model_q4.onnx, other.tflite is of no format that is known here")
+    assert said.startswith("other.tflite, onnx/model_q4.onnx is of no format that is known here")
 
 
 def test_choices_about_the_source_are_recorded_and_read_again(tmp_path: Path) -> None:
