@@ -75,8 +75,8 @@ CalibrationImages = Annotated[
     list[Path] | None,
     typer.Option(
         "--calibration-images",
-        help="onnx-int8: images to set ranges by: a file, folder or pattern; repeatable. Of a "
-        "converted folder, by default, those in its calibration/.",
+        help="onnx-int8, litert-int8: images to set ranges by: a file, folder or pattern; "
+        "repeatable. Of a converted folder, by default, those in its calibration/.",
         show_default=False,
     ),
 ]

@@ -28,9 +28,9 @@ class ExportOptions:
             where nobody asks for anything.
         external_data: Whether ``onnx-web`` and ``onnx-fp16`` put their weights into a file of their
             own, named like the artefact with ``_data`` appended; beyond 2 GB they always do.
-        calibration_images: What ``onnx-int8`` is calibrated on: files, folders, patterns; empty for
+        calibration_images: What int8 is calibrated on: files, folders, patterns; empty for
             the folder's own ``calibration/``.
-        largest_loss: How much of top-1 ``onnx-int8`` may be expected to cost, 0 to 1; None for half
+        largest_loss: How much of top-1 int8 may be expected to cost, 0 to 1; None for half
             a point.
         symmetric: Whether activations of ``onnx-int8`` are int8 with zero points of 0, and biases
             floats, as TensorRT asks for.

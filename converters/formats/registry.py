@@ -10,7 +10,7 @@ from converters.formats.aotinductor import AOTINDUCTOR
 from converters.formats.coreml.formats import COREML, COREML_FP16
 from converters.formats.executorch import EXECUTORCH
 from converters.formats.format import SPELLED
-from converters.formats.litert.formats import LITERT, LITERT_FP16
+from converters.formats.litert.formats import LITERT, LITERT_FP16, LITERT_INT8
 from converters.formats.ncnn import NCNN
 from converters.formats.onnx.formats import (
     ONNX,
@@ -49,6 +49,7 @@ FORMATS: dict[str, Format] = {
         NCNN,
         LITERT,
         LITERT_FP16,
+        LITERT_INT8,
         STABLEHLO,
         COREML,
         COREML_FP16,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,6 @@ from converters.formats.litert.graph import build_graph, folded_names, widened
 from converters.formats.onnx.file import Weight
 from converters.formats.onnx.weights import affine, folded_weights
 from regnet.architecture import PIXELS, Norm, folded
-from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,10 +32,13 @@ if TYPE_CHECKING:
 LARGEST = 2_000_000_000
 """In bytes: distances in a flatbuffer are below 2**31, and this leaves a margin."""
 
+NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
+"""Metadata of files that state nothing."""
+
 SIGNATURE = "serving_default"
 """What TensorFlow calls the one function that a model has."""
 
-_CHANNELS_LAST = (0, 2, 3, 1)
+CHANNELS_LAST = (0, 2, 3, 1)
 """Axes of a kernel (out, in, height, width) as (out, height, width, in)."""
 
 
@@ -64,10 +67,32 @@ def _export(folder: ConvertedFolder, path: Path, element: Element) -> None:
     graph = build_graph(
         folder.config, classifier=folder.has_classifier, image_size=folder.image_size
     )
-    weights = _weights(folder, element)
+    weights = held_weights(folder, element)
     if element == "float16":
         graph = widened(graph, {name: held.shape for name, held in weights.items()})
-    file = FlatBuffer.of(_model(folder, graph, weights), schema.IDENTIFIER)
+    write(folder, path, graph, weights)
+
+
+def write(
+    folder: ConvertedFolder,
+    path: Path,
+    graph: Graph,
+    weights: Mapping[str, Held],
+    stated: Mapping[str, str] = NOTHING_MORE,
+) -> None:
+    """Write a graph and its weights.
+
+    Args:
+        folder: Whose network it is.
+        path: Created or replaced.
+        graph: All but the weights.
+        weights: By name; kernels have channels last.
+        stated: Metadata.
+
+    Raises:
+        InputError: If the file would be beyond 2 GB.
+    """
+    file = FlatBuffer.of(_model(folder, graph, weights, stated), schema.IDENTIFIER)
     if file.nbytes > LARGEST:
         raise InputError(
             f"{folder.path} is larger than the 2 GB that a .tflite file can be; export it as onnx."
@@ -75,9 +100,11 @@ def _export(folder: ConvertedFolder, path: Path, element: Element) -> None:
     file.write(path)
 
 
-def _model(folder: ConvertedFolder, graph: Graph, weights: Mapping[str, _Held]) -> Table:
+def _model(
+    folder: ConvertedFolder, graph: Graph, weights: Mapping[str, Held], stated: Mapping[str, str]
+) -> Table:
     """The root of the file."""
-    held = {**weights, **{name: _small(each) for name, each in graph.constants.items()}}
+    held = {**weights, **{name: small(each) for name, each in graph.constants.items()}}
     read = (name for node in graph.nodes for name in (*node.inputs, node.output))
     index = {name: place for place, name in enumerate(dict.fromkeys((PIXELS, *read)))}
     kinds = list(dict.fromkeys(node.kind for node in graph.nodes))
@@ -85,10 +112,12 @@ def _model(folder: ConvertedFolder, graph: Graph, weights: Mapping[str, _Held]) 
     buffers: list[Data | None] = [None]
     for name in index:
         if value := graph.values.get(name):
-            tensors.append(schema.tensor(name, value.shape, COMPUTED, 0, value.signature))
+            tensors.append(
+                schema.tensor(name, value.shape, value.element, 0, value.signature, value.steps)
+            )
         else:
-            shape, element, data = held[name]
-            tensors.append(schema.tensor(name, shape, element, len(buffers)))
+            shape, element, data, steps = held[name]
+            tensors.append(schema.tensor(name, shape, element, len(buffers), steps=steps))
             buffers.append(data)
     operators = [
         schema.operator(
@@ -105,22 +134,35 @@ def _model(folder: ConvertedFolder, graph: Graph, weights: Mapping[str, _Held]) 
         folder.config.model_type, tensors, [*inputs.values()], [*outputs.values()], operators
     )
     called = schema.signature(SIGNATURE, inputs, outputs)
-    return schema.model(kinds, network, buffers, _described(folder), called)
+    metadata = {}
+    for name, text in stated.items():
+        metadata[name] = len(buffers)
+        buffers.append(small(np.frombuffer(text.encode(), np.uint8)).data)
+    return schema.model(kinds, network, buffers, _described(folder), called, metadata)
 
 
-class _Held(NamedTuple):
-    """A tensor whose elements lie in the file."""
+class Held(NamedTuple):
+    """A tensor whose elements lie in the file.
+
+    Attributes:
+        shape: As the file has it.
+        element: NumPy's name of the type.
+        data: The elements.
+        steps: What one is worth, of integers that stand for numbers.
+    """
 
     shape: tuple[int, ...]
     element: str
     data: Data
+    steps: schema.Steps | None = None
 
 
-def _small(array: NDArray[Any]) -> _Held:
-    return _Held(array.shape, array.dtype.name, Data(array.nbytes, lambda: array))
+def small(array: NDArray[Any]) -> Held:
+    """What is in memory anyway."""
+    return Held(array.shape, array.dtype.name, Data(array.nbytes, lambda: array))
 
 
-def _weights(folder: ConvertedFolder, element: Element) -> dict[str, _Held]:
+def held_weights(folder: ConvertedFolder, element: Element = "float32") -> dict[str, Held]:
     """Those of ONNX, kernels with channels last, and norms as a product and a sum."""
     weights = {weight.name: _channels_last(weight) for weight in folded_weights(folder, element)}
     for operation in folded(folder.architecture.operations):
@@ -137,16 +179,16 @@ def _of_norm(folder: ConvertedFolder, norm: Norm, place: int) -> NDArray[np.floa
     return affine(folder, norm)[place]
 
 
-def _channels_last(weight: Weight) -> _Held:
+def _channels_last(weight: Weight) -> Held:
     """A weight as LiteRT holds it: (out, in, height, width) as (out, height, width, in)."""
-    if len(weight.shape) != len(_CHANNELS_LAST):
-        return _Held(weight.shape, weight.element, Data(weight.nbytes, weight.computed))
-    shape = tuple(weight.shape[axis] for axis in _CHANNELS_LAST)
+    if len(weight.shape) != len(CHANNELS_LAST):
+        return Held(weight.shape, weight.element, Data(weight.nbytes, weight.computed))
+    shape = tuple(weight.shape[axis] for axis in CHANNELS_LAST)
 
     def compute() -> NDArray[np.floating]:
-        return np.ascontiguousarray(weight.computed().transpose(_CHANNELS_LAST))
+        return np.ascontiguousarray(weight.computed().transpose(CHANNELS_LAST))
 
-    return _Held(shape, weight.element, Data(weight.nbytes, compute))
+    return Held(shape, weight.element, Data(weight.nbytes, compute))
 
 
 def _described(folder: ConvertedFolder) -> str:

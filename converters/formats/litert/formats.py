@@ -39,3 +39,17 @@ LITERT_FP16 = replace(
     certificate="converters.parity.contents.litert.certificate:read_float16",
     intermediates=None,
 )
+
+LITERT_INT8 = replace(
+    LITERT,
+    name="litert-int8",
+    title="LiteRT in int8",
+    file_name="model_int8.tflite",
+    precision="int8",
+    options=frozenset({"calibration_images", "largest_loss"}),
+    export=lazily(f"{_LITERT}.int8:export_int8"),
+    certificate="converters.parity.contents.litert.certificate:read_int8",
+    intermediates=None,
+    details=lazily("converters.parity.contents.litert.int8:details"),
+    details_in_words=lazily("converters.formats.onnx.quantised:details_in_words"),
+)

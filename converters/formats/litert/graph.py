@@ -33,6 +33,7 @@ from regnet.architecture import (
     extents,
     folded,
 )
+from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,15 +61,22 @@ _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor that is computed, in float32.
+    """A tensor that is computed.
 
     Attributes:
         shape: Its sizes for one image, of the size that memory is first planned for.
         open_axes: How many of the first axes may have other sizes.
+        steps: What one of it in int8 is worth; None if it is in float32.
     """
 
     shape: tuple[int, ...]
     open_axes: int = _BATCH_OPEN
+    steps: schema.Steps | None = None
+
+    @property
+    def element(self) -> str:
+        """Its type, by NumPy's name."""
+        return "int8" if self.steps else COMPUTED
 
     @property
     def signature(self) -> tuple[int, ...]:

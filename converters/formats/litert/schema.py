@@ -18,6 +18,8 @@ from converters.formats.litert.flatbuffer import Table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from converters.formats.litert.flatbuffer import Data, Field
 
 IDENTIFIER = b"TFL3"
@@ -60,6 +62,7 @@ ADD = Operator(0, options=11, activation=0)
 AVERAGE_POOL_2D = Operator(1, options=5, activation=5)
 CONV_2D = Operator(3, options=1, activation=3)
 GROUPED_CONV_2D = Operator(3, options=1, activation=3, version=6)
+DEQUANTIZE_INT8 = Operator(6, options=38, version=2)
 DEQUANTIZE_FLOAT16 = Operator(6, options=38, version=3)
 FULLY_CONNECTED = Operator(9, options=8, activation=0)
 LOGISTIC = Operator(14)
@@ -73,16 +76,37 @@ DIV = Operator(42, options=29, activation=0)
 MINIMUM = Operator(57, options=39)
 TILE = Operator(69, options=51)
 SQRT = Operator(75)
+QUANTIZE = Operator(114)
 ELU = Operator(111)
 GELU = Operator(150, options=116)
 
 
-def model(
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What the integers of a tensor are worth: ``scale * (integer - zero_point)``.
+
+    Attributes:
+        scale: Of a step: one for all, or one for each index of the first axis.
+        zero_point: The integer that is zero, the same for all.
+    """
+
+    scale: NDArray[np.float32]
+    zero_point: int = 0
+
+    @property
+    def table(self) -> Table:
+        """``QuantizationParameters``."""
+        zeros = np.full(len(self.scale), self.zero_point, np.int64)
+        return Table((None, None, self.scale, zeros, None, None, np.int32(0)))
+
+
+def model(  # noqa: PLR0913, PLR0917 -- the fields of the table
     operators: Sequence[Operator],
     subgraph: Table,
     buffers: Sequence[Data | None],
     description: str,
     signature: Table,
+    metadata: Mapping[str, int],
 ) -> Table:
     """``Model``: the root.
 
@@ -92,6 +116,7 @@ def model(
         buffers: What :func:`tensor` counts; None holds nothing, as the first must.
         description: For people.
         signature: The names of inputs and outputs.
+        metadata: What else is said, by name: which buffer says it.
     """
     return Table(
         (
@@ -101,7 +126,7 @@ def model(
             description,
             [Table((data,)) for data in buffers],
             None,
-            None,
+            [Table((name, np.uint32(place))) for name, place in metadata.items()] or None,
             [signature],
         )
     )
@@ -123,12 +148,13 @@ def subgraph(
     return Table((list(tensors), _indices(inputs), _indices(outputs), list(operators), name))
 
 
-def tensor(
+def tensor(  # noqa: PLR0913, PLR0917 -- the fields of the table
     name: str,
     shape: Sequence[int],
     element: str,
     buffer: int,
     signature: Sequence[int] | None = None,
+    steps: Steps | None = None,
 ) -> Table:
     """``Tensor``.
 
@@ -138,6 +164,7 @@ def tensor(
         element: A key of :data:`TYPES`.
         buffer: Which buffer holds its elements; 0 if none does.
         signature: The same sizes with -1 for those that are open; None if none is.
+        steps: What its integers are worth; None if they count, or are none.
     """
     open_sizes = None if signature in {None, tuple(shape)} else _indices(signature)
     return Table(
@@ -146,7 +173,7 @@ def tensor(
             np.int8(TYPES[element]),
             np.uint32(buffer),
             name,
-            None,
+            steps.table if steps else None,
             None,
             None,
             open_sizes,

@@ -81,7 +81,7 @@ ONNX_INT8 = replace(
     certificate=f"{_PARITY}.contents.onnx_int8:read_onnx_int8",
     intermediates=None,
     details=lazily(f"{_ONNX}.int8:details"),
-    details_in_words=lazily(f"{_ONNX}.int8:details_in_words"),
+    details_in_words=lazily(f"{_ONNX}.quantised:details_in_words"),
 )
 
 ONNX_PREPROCESSING = replace(

@@ -1,104 +1,22 @@
-"""The int8 ONNX exporter: static quantisation, calibrated on images, checked on them.
-
-The ranges of activations are those seen on the calibration images and on the natural batches of
-verification, so that a verdict needs nothing but the folder. If all layers in int8 cost too much of
-the accuracy, each layer is quantised alone, and those that cost most stay in float, as many as it
-takes.
-
-Calibration images need no labels: where float32 gives its best class the probability ``p``, and
-int8's choice ``q``, that choice costs ``p - q`` of a right answer. A tie that falls to the other
-side costs nothing.
-"""
+"""The int8 ONNX exporter: static quantisation, calibrated on images, checked on them."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from onnx import ModelProto, StringStringEntryProto, numpy_helper
+from onnx import ModelProto, StringStringEntryProto
 
 from converters.checkpoint.onnx_places import open_onnx
-from converters.errors import InputError
-from converters.formats.onnx.calibration import (
-    calibration_pixels,
-    measured,
-    verification_pixels,
-)
-from converters.formats.onnx.export import SELF_CONTAINED_LIMIT, self_contained
 from converters.formats.onnx.file import OnnxFile
 from converters.formats.onnx.form import INT8, PRECISION_KEY, SIZES_KEY, SYMMETRIC_INT8
-from converters.formats.onnx.int8_graph import Grid, Int8Plan, layer_names
-from converters.formats.runtime import softmax
-from regnet.files.reading import parse_json
+from converters.formats.onnx.quantised import QUANTISATION_KEY, Quantisation, QuantisedNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
-    from onnx import GraphProto
 
     from converters.folder.folder import ConvertedFolder
     from converters.formats.format import ExportOptions
-    from converters.formats.onnx.form import GraphForm
-
-    Batches = Sequence[NDArray[np.float32]]
-
-LARGEST_LOSS = 0.005
-"""Of top-1, expected on the calibration images: half a point."""
-
-QUANTISATION_KEY = "quantisation"
-"""Metadata key of int8 files: JSON, the fields of :class:`Quantisation`."""
-
-_STEPS = 16
-"""Layers are left in float a sixteenth of them at a time."""
-
-_RANKED_ON = 2
-"""Batches that rank the layers; more images do not change which are worst."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quantisation:
-    """How a network was quantised, as the file states.
-
-    Attributes:
-        calibration_images: How many images it was calibrated on.
-        agreement: Share of them with the same best class as in float32; None without classes.
-        top1_loss: Accuracy that int8 is expected to cost on them, 0 to 1; None without classes.
-        float_layers: Layers that stay in float, the most sensitive first.
-    """
-
-    calibration_images: int
-    agreement: float | None = None
-    top1_loss: float | None = None
-    float_layers: tuple[str, ...] = ()
-
-    def in_words(self) -> str:
-        """For people, on a line of its own."""
-        words = f"\nint8, calibrated on {self.calibration_images} images"
-        if self.agreement is not None and self.top1_loss is not None:
-            words += f": {self.agreement:.1%} keep their best class, expected loss "
-            words += f"{self.top1_loss:.2%} of top-1"
-        if self.float_layers:
-            return f"{words}; these layers stay in float32: {', '.join(self.float_layers)}."
-        return f"{words}; no layer had to stay in float32."
-
-    @classmethod
-    def stated(cls, model: ModelProto) -> Quantisation:
-        """Read it from a file's metadata.
-
-        Raises:
-            ValueError: If there is none, or it is damaged.
-        """
-        texts = {entry.key: entry.value for entry in model.metadata_props}
-        try:
-            fields = parse_json(texts[QUANTISATION_KEY])
-            layers = tuple(map(str, fields.pop("float_layers")))
-            return cls(**fields, float_layers=layers)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"it does not state how it was quantised ({error})") from error
 
 
 def export_int8(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
@@ -110,12 +28,12 @@ def export_int8(folder: ConvertedFolder, path: Path, options: ExportOptions) -> 
     Raises:
         InputError: Also if there are no images, or int8 does not do for this network.
     """
-    form, loss = options.form, options.largest_loss
-    network = _Network(folder, options)
-    quantisation = network.fewest_in_float(LARGEST_LOSS if loss is None else loss)
+    form = options.form
+    network = QuantisedNetwork(folder, options)
+    quantisation = network.fewest_in_float()
     model = network.in_int8(quantisation.float_layers, form)
     precision = SYMMETRIC_INT8 if options.symmetric else INT8
-    stated = {PRECISION_KEY: precision, QUANTISATION_KEY: json.dumps(asdict(quantisation))}
+    stated = {PRECISION_KEY: precision, QUANTISATION_KEY: quantisation.text}
     if form.fixed:
         stated[SIZES_KEY] = json.dumps(form.fixed, sort_keys=True)
     model.metadata_props.extend(
@@ -128,97 +46,13 @@ def export_int8(folder: ConvertedFolder, path: Path, options: ExportOptions) -> 
 
 def details(path: Path) -> dict[str, Any]:
     """What is recorded of an int8 file beside its digest: what it states, as values for JSON."""
-    fields = asdict(Quantisation.stated(open_onnx(path)))
-    return {"quantisation": fields | {"float_layers": list(fields["float_layers"])}}
+    return stated_quantisation(open_onnx(path)).details
 
 
-def details_in_words(details: Mapping[str, Any]) -> str:
-    """The same for people, on a line of its own."""
-    return Quantisation(**details["quantisation"]).in_words()
+def stated_quantisation(model: ModelProto) -> Quantisation:
+    """Read from a file's metadata how it was quantised.
 
-
-class _Network:
-    """A network, to be quantised in part and tried on the calibration images; all in memory."""
-
-    def __init__(self, folder: ConvertedFolder, options: ExportOptions) -> None:
-        self._folder = folder
-        self._layers = layer_names(folder)
-        self._symmetric = options.symmetric
-        form = replace(options.form, batch=None, height=None, width=None)
-        self._file = self_contained(folder, form)
-        if self._file.nbytes > SELF_CONTAINED_LIMIT:
-            raise InputError(
-                f"{folder.path} is larger than the 2 GB that can be quantised here; export it as "
-                "onnx-fp16."
-            )
-        self._weights = {weight.name: weight.computed() for weight in self._file.weights}
-        self._batches = calibration_pixels(folder, options.calibration_images)
-        seen = [*self._batches, *verification_pixels(folder)]
-        graph = self._file.graph
-        values = Int8Plan(graph, self._layers).values
-        outputs, ranges = measured(self._model(graph, self._weights), seen, values)
-        grid = Grid.around_zero if options.symmetric else Grid.spanning
-        self._grids = {name: grid(*range_) for name, range_ in ranges.items()}
-        self._truth = outputs[: len(self._batches)]
-
-    def fewest_in_float(self, largest_loss: float) -> Quantisation:
-        """The first that does, with more and more layers in float.
-
-        Raises:
-            InputError: If it costs too much whichever layers are left.
-        """
-        images = sum(map(len, self._batches))
-        if not self._folder.has_classifier or self._folder.config.num_labels <= 1:
-            return Quantisation(images)
-        for left in self._growing():
-            agreement, loss = self._compared(left)
-            if loss <= largest_loss:
-                return Quantisation(images, agreement, loss, tuple(left))
-        raise InputError(
-            f"int8 costs {loss:.1%} of top-1 on the calibration images even with nearly all layers "
-            "in float; calibrate on images that the network knows, or export it as onnx-fp16."
-        )
-
-    def in_int8(self, left: Collection[str], form: GraphForm | None = None) -> ModelProto:
-        """The quantised model but for some layers; with all sizes open unless a form fixes them."""
-        graph = self_contained(self._folder, form).graph if form else self._file.graph
-        plan = Int8Plan(graph, self._layers, left, symmetric=self._symmetric)
-        return self._model(plan.quantised(), plan.initialisers(self._grids, self._weights))
-
-    def _model(self, graph: GraphProto, tensors: Mapping[str, NDArray[Any]]) -> ModelProto:
-        model = ModelProto()
-        model.CopyFrom(self._file.model)
-        model.graph.CopyFrom(graph)
-        model.graph.initializer.extend(
-            numpy_helper.from_array(tensor, name) for name, tensor in tensors.items()
-        )
-        return model
-
-    def _growing(self) -> Iterator[Sequence[str]]:
-        """Layers to leave: none, then the most sensitive, then more."""
-        yield ()
-        layers = self._most_sensitive_first()
-        step = -(-len(layers) // _STEPS)
-        for count in range(step, len(layers), step):
-            yield layers[:count]
-
-    def _compared(self, left: Collection[str]) -> tuple[float, float]:
-        """Share of images with the same best class, and the expected loss of top-1."""
-        truth = np.concatenate(self._truth)
-        outputs = np.concatenate(self._outputs(left, self._batches))
-        probabilities = softmax(truth)
-        image, ours, theirs = np.arange(len(truth)), outputs.argmax(1), truth.argmax(1)
-        losses = probabilities[image, theirs] - probabilities[image, ours]
-        return float((ours == theirs).mean()), round(float(losses.mean()), 6)
-
-    def _most_sensitive_first(self) -> list[str]:
-        """Layers by the error of the logits where nothing else is quantised."""
-        errors = {}
-        for layer in self._layers:
-            outputs = self._outputs(set(self._layers) - {layer}, self._batches[:_RANKED_ON])
-            pairs = zip(outputs, self._truth, strict=False)
-            errors[layer] = sum(float(np.square(ours - truth).sum()) for ours, truth in pairs)
-        return sorted(self._layers, key=lambda layer: -errors[layer])
-
-    def _outputs(self, left: Collection[str], batches: Batches) -> Batches:
-        return measured(self.in_int8(left), batches)[0]
+    Raises:
+        ValueError: If that says nothing, or it is damaged.
+    """
+    return Quantisation.stated({entry.key: entry.value for entry in model.metadata_props})

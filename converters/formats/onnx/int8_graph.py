@@ -128,6 +128,7 @@ class Int8Plan:
         nodes: Names of the nodes.
         values: Names of the values, in the order of the graph.
         handed_on: Those that exist only on their grid, since a node in integers makes them.
+        computed: These, and outputs that a node in integers makes by itself.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Int8Plan:
         relu = _sole_relus(graph)
         made = [relu.get(node.output[0], node.output[0]) for node in ours]
         self.handed_on = {value for value in made if value not in outputs}
+        self.computed = self.handed_on | {node.output[0] for node in ours} & outputs
         read = {value for node in ours for value in _activations(node)}
         order = [PIXELS, *(value for node in graph.node for value in node.output)]
         self.values = [value for value in order if value in read | self.handed_on]

@@ -15,7 +15,7 @@ from onnx import TensorProto, numpy_helper
 from converters.checkpoint.onnx_places import open_onnx
 from converters.formats.onnx.form import PRECISION_KEY, SYMMETRIC_INT8
 from converters.formats.onnx.graph import build_graph
-from converters.formats.onnx.int8 import Quantisation
+from converters.formats.onnx.int8 import stated_quantisation
 from converters.formats.onnx.int8_graph import (
     BIAS,
     SCALE,
@@ -77,7 +77,7 @@ def _expected(
         fold_norms=True,
         form=form_of(model, model.graph),
     )
-    left = Quantisation.stated(model).float_layers
+    left = stated_quantisation(model).float_layers
     plan = Int8Plan(graph, layer_names(folder), left, symmetric=symmetric)
     return plan.quantised(), plan
 

@@ -16,8 +16,9 @@ from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.formats.format import ExportOptions
+from converters.formats.onnx.calibration import measured
 from converters.formats.onnx.form import GraphForm
-from converters.formats.onnx.int8 import details, export_int8, measured
+from converters.formats.onnx.int8 import details, export_int8
 from converters.formats.onnx.int8_graph import Grid, in_integers
 from converters.formats.onnx.runtime import OnnxRuntime
 from converters.formats.registry import FORMATS
@@ -301,7 +302,7 @@ def test_sensitive_layers_stay_in_float(
         outputs, ranges = measured(*arguments)
         return outputs, ranges | ({spoilt: (0.0, 1e3)} if spoilt in ranges else {})
 
-    monkeypatch.setattr("converters.formats.onnx.int8.measured", spoil)
+    monkeypatch.setattr("converters.formats.onnx.quantised.measured", spoil)
     export_int8(folder, tmp_path / "model.onnx", ExportOptions(calibration_images=pictures[:50]))
     quantisation = details(tmp_path / "model.onnx")["quantisation"]
     assert quantisation["float_layers"][0] == "classifier.1"

@@ -9,8 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from converters.errors import printable
+from converters.formats.onnx.quantised import Quantisation
 from converters.parity.contents.held import Contents, HeldTensor
+from converters.parity.contents.litert.codes import OtherOperatorError
+from converters.parity.contents.litert.int8 import computed_in_integers, other_values
+from converters.parity.contents.litert.integers import INTEGERS, own_name
 from converters.parity.contents.litert.model import LiteRtModel
 from converters.parity.contents.litert.operations import called, read_operation
 from converters.parity.contents.litert.walk import Walk
@@ -18,7 +24,7 @@ from regnet.architecture import PIXELS, Conv, Flatten, Linear, Pool, extents, fo
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
@@ -48,8 +54,29 @@ def read_float16(folder: ConvertedFolder, path: Path) -> Contents:
     return _read(folder, path, "float16")
 
 
-def _read(folder: ConvertedFolder, path: Path, precision: str) -> Contents:
+def read_int8(folder: ConvertedFolder, path: Path) -> Contents:
+    """The same of a file that computes in int8 but for the layers that it states.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If it is damaged, or does not state how it was quantised.
+    """
     model = _opened(folder, path)
+    computed = computed_in_integers(folder, Quantisation.stated(model.stated).float_layers)
+    return _contents(folder, model, COMPUTED, computed)
+
+
+def _read(folder: ConvertedFolder, path: Path, precision: str) -> Contents:
+    return _contents(folder, _opened(folder, path), precision)
+
+
+def _contents(
+    folder: ConvertedFolder,
+    model: LiteRtModel,
+    precision: str,
+    computed: Collection[str] | None = None,
+) -> Contents:
+    """Judge a file; ``computed`` are the values that are computed in integers, if any may be."""
     weights = [tensor for tensor in model.tensors if _may_be_weight(tensor)]
     faults = [
         *_tensor_faults(model),
@@ -57,8 +84,14 @@ def _read(folder: ConvertedFolder, path: Path, precision: str) -> Contents:
         *_caller_faults(folder, model),
     ]
     if not faults:
-        walk, wrong = _walked(folder, model)
-        faults = [*wrong.values()] or list(_left_over(folder, walk))
+        try:
+            walk, wrong = _walked(folder, model, integers=computed is not None)
+        except OtherOperatorError as error:  # what makes the outputs
+            faults = [str(error)]
+        else:
+            faults = [*wrong.values()] or list(_left_over(folder, walk))
+            if computed is not None and not faults:
+                faults = [*other_values(walk, computed)]
     tensors = tuple(map(_held, weights))
     return Contents(tensors, faults=tuple(faults), precision=precision, graph_compared=True)
 
@@ -83,7 +116,12 @@ def _held(tensor: Tensor) -> HeldTensor:
     axes = _KERNEL_AXES if len(tensor.shape) == len(_KERNEL_AXES) else ()
     shape = tuple(tensor.shape[axis] for axis in axes) or tensor.shape
     data = memoryview(b"") if tensor.data is None else tensor.data
-    return HeldTensor(tensor.name, tensor.dtype, shape, data, tensor.fault, axes=axes)
+    fault, steps = tensor.fault, None
+    if tensor.dtype in INTEGERS:
+        steps = tensor.grid.scale if tensor.grid else np.ones(0, np.float32)
+        if steps.shape != shape[:1]:
+            fault = "does not say what each channel's integers are worth"
+    return HeldTensor(own_name(tensor), tensor.dtype, shape, data, fault, steps, axes)
 
 
 def _tensor_faults(model: LiteRtModel) -> Iterator[str]:
@@ -131,9 +169,13 @@ def graph_differences(folder: ConvertedFolder, path: Path) -> dict[str, str]:
     return _walked(folder, _opened(folder, path))[1]
 
 
-def _walked(folder: ConvertedFolder, model: LiteRtModel) -> tuple[Walk, dict[str, str]]:
+def _walked(
+    folder: ConvertedFolder, model: LiteRtModel, *, integers: bool = False
+) -> tuple[Walk, dict[str, str]]:
     """Go through the network backwards, and say what is wrong where."""
-    walk = Walk(model, dict(zip(folder.output_names, model.outputs, strict=False)))
+    walk = Walk(
+        model, dict(zip(folder.output_names, model.outputs, strict=False)), integers=integers
+    )
     shapes = _shapes(folder)
     wrong: dict[str, str] = {}
     for operation in reversed(folded(folder.architecture.operations)):
@@ -153,6 +195,9 @@ def _left_over(folder: ConvertedFolder, walk: Walk) -> Iterator[str]:
     if walk.found[PIXELS].tensor != pixels:
         yield f"the network does not begin with {PIXELS}"
     walk.shape(pixels, *_shapes(folder)[PIXELS], PIXELS)
+    for place in (pixels, *model.outputs):
+        if model.tensors[place].dtype != COMPUTED:
+            yield f"{printable(model.tensors[place].name)} is no {COMPUTED} for the caller"
     for index, tensor in enumerate(model.tensors):
         if index not in walk.met:
             yield f"nothing needs {printable(tensor.name)}"

@@ -7,6 +7,7 @@ Numbers of fields are those of ``schema.fbs``: https://github.com/google-ai-edge
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_IDENTIFIER = b"TFL3"
+IDENTIFIER = b"TFL3"
 
 _TYPES = {0: "float32", 1: "float16", 2: "int32", 9: "int8"}
 """``TensorType`` to NumPy's names; others are no RegNet's."""
@@ -42,6 +43,21 @@ _MOST_AT_ONCE = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Grid:
+    """``QuantizationParameters``: integers stand for ``scale * (integer - zero)``.
+
+    Attributes:
+        scale: Float32: one, or one for each index of an axis.
+        zero: As many int64.
+        axis: Which axis that is.
+    """
+
+    scale: NDArray[np.float32]
+    zero: NDArray[np.int64]
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """A tensor of the network.
 
@@ -51,6 +67,7 @@ class Tensor:
         shape: The sizes, of an open one what memory is first planned for.
         signature: The sizes, -1 for those that are open.
         data: The elements of a constant; None of what is computed.
+        grid: What one of its integers is worth; None if the file says nothing of that.
         fault: What else the file says of it that nothing here needs, as a clause; None if nothing.
     """
 
@@ -59,6 +76,7 @@ class Tensor:
     shape: tuple[int, ...]
     signature: tuple[int, ...]
     data: memoryview | None
+    grid: Grid | None
     fault: str | None
 
     def elements(self) -> NDArray[Any]:
@@ -103,6 +121,7 @@ class LiteRtModel:
         inputs: Indices of what comes from the caller.
         outputs: Indices of what goes to the caller.
         signature: What the one signature calls inputs and outputs: name to index of each.
+        stated: Metadata that is text, by name.
     """
 
     tensors: tuple[Tensor, ...]
@@ -110,6 +129,7 @@ class LiteRtModel:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     signature: tuple[dict[str, int], dict[str, int]]
+    stated: dict[str, str]
 
     @classmethod
     def read(cls, path: Path, most_steps: int) -> LiteRtModel:
@@ -123,7 +143,7 @@ class LiteRtModel:
             OSError: If it cannot be opened.
             ValueError: If it is damaged, or holds more than one network.
         """
-        root = Table.root(mapped(path), _IDENTIFIER)
+        root = Table.root(mapped(path), IDENTIFIER)
         (graph,) = _one(root.tables(2), "network")
         (signature,) = _one(root.tables(7), "signature")
         codes = [_code(each) for each in root.tables(1)]
@@ -140,7 +160,24 @@ class LiteRtModel:
             _indices(graph, 1, len(tensors)),
             _indices(graph, 2, len(tensors)),
             (named[0], named[1]),
+            stated(root),
         )
+
+
+def stated(root: Table) -> dict[str, str]:
+    """What the metadata of a file say, as far as that is text.
+
+    Raises:
+        ValueError: If they lie nowhere.
+    """
+    buffers, texts = root.tables(4), {}
+    for entry in root.tables(6):
+        place = int(entry.number(1, "<u4"))
+        if place >= len(buffers):
+            raise ValueError(f"its metadata lie in buffer {place} of {len(buffers)}")
+        with suppress(UnicodeDecodeError):
+            texts[entry.text(0)] = buffers[place].text(0)
+    return texts
 
 
 def _one(tables: list[Table], what: str) -> list[Table]:
@@ -172,8 +209,16 @@ def _tensor(table: Table, buffers: list[Table]) -> Tensor:
         shape,
         tuple(table.numbers(7, "<i4").tolist()) or shape,
         data if len(data) else None,
+        _grid(table.table(4)),
         faults[0] if faults else None,
     )
+
+
+def _grid(table: Table | None) -> Grid | None:
+    if table is None:
+        return None
+    axis = int(table.number(6, "<i4"))
+    return Grid(table.numbers(2, "<f4"), table.numbers(3, "<i8"), axis)
 
 
 def _step(table: Table, codes: list[int], tensors: int) -> Step:

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
+from converters.parity.contents.litert.codes import Code, OtherOperatorError
 from converters.parity.contents.litert.walk import (
     NOTHING,
     SAME,
     THEN_RELU,
     VALID,
-    Code,
-    OtherOperatorError,
     Walk,
 )
 from regnet.architecture import (
@@ -123,7 +122,9 @@ def _read_weights(reading: Reading, weights: list[int]) -> None:
         names = [slot.name for slot in operation.slots]
         if len(names) == 1:
             *weights, bias = weights
-            reading.constant(bias, [0.0] * operation.slots[0].shape[0])
+            integers = reading.walk.model.tensors[bias].dtype == "int32"
+            zeros = [0 if integers else 0.0] * operation.slots[0].shape[0]
+            reading.constant(bias, zeros)
     if len(names) != len(weights):
         raise OtherOperatorError(f"{reading.name} reads {len(weights)} tensors, not {len(names)}")
     for tensor, name in zip(weights, names, strict=True):

@@ -7,40 +7,18 @@ own values, which are looked for in turn.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from converters.errors import printable
+from converters.parity.contents.litert.codes import Code, OtherOperatorError
+from converters.parity.contents.litert.integers import check_grid, check_step, own_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.parity.contents.litert.model import LiteRtModel, Step
-
-
-class Code(IntEnum):
-    """``BuiltinOperator`` of schema.fbs."""
-
-    ADD = 0
-    AVERAGE_POOL_2D = 1
-    CONV_2D = 3
-    DEQUANTIZE = 6
-    FULLY_CONNECTED = 9
-    LOGISTIC = 14
-    MUL = 18
-    RELU = 19
-    RESHAPE = 22
-    PAD = 34
-    MEAN = 40
-    SUB = 41
-    DIV = 42
-    MINIMUM = 57
-    TILE = 69
-    SQRT = 75
-    ELU = 111
-    GELU = 150
 
 
 _FUSED = {
@@ -89,10 +67,6 @@ class Found(NamedTuple):
     after: int = NOTHING
 
 
-class OtherOperatorError(ValueError):
-    """An operator is not what it should be; a clause."""
-
-
 class Walk:
     """What has been found of a network, and what is asked on the way.
 
@@ -100,13 +74,38 @@ class Walk:
         model: What was read.
         found: Where values of the network are.
         met: Indices of the tensors that were met.
+        integers: Whether operators may compute in int8, and values go onto grids and back.
     """
 
-    def __init__(self, model: LiteRtModel, outputs: Mapping[str, int]) -> None:
-        self.model = model
-        self.found = {name: Found(tensor) for name, tensor in outputs.items()}
+    def __init__(
+        self, model: LiteRtModel, outputs: Mapping[str, int], *, integers: bool = False
+    ) -> None:
+        self.model, self.integers = model, integers
         self.met = set(outputs.values())
         self._makers = {step.outputs[0]: step for step in model.steps if step.outputs}
+        self._moved: dict[int, int] = {}
+        self.found = {name: Found(self._made(tensor)) for name, tensor in outputs.items()}
+
+    def _made(self, tensor: int) -> int:
+        """What was put onto a grid, or taken off one, if that was all that made a tensor.
+
+        Raises:
+            OtherOperatorError: If the same was moved into two tensors: each would have its grid.
+        """
+        step = self._makers.get(tensor)
+        if not self.integers or step is None or step.code not in {Code.QUANTIZE, Code.DEQUANTIZE}:
+            return tensor
+        (made,) = step.inputs
+        kinds = [self.model.tensors[index].dtype for index in (made, tensor)]
+        if kinds != (["float32", "int8"] if step.code == Code.QUANTIZE else ["int8", "float32"]):
+            raise OtherOperatorError(f"{Code(step.code).name} makes {kinds[1]} of {kinds[0]}")
+        if self._moved.setdefault(made, tensor) != tensor:
+            raise OtherOperatorError(
+                f"{printable(self.model.tensors[made].name)} is moved into two tensors"
+            )
+        check_grid(self.model, made if step.code == Code.DEQUANTIZE else tensor)
+        self.met.update((made, tensor))
+        return made
 
     def step(self, tensor: int, code: Code, what: str, after: int = NOTHING) -> Step:
         """The operator that makes a tensor.
@@ -120,6 +119,7 @@ class Walk:
         Raises:
             OtherOperatorError: If it is another.
         """
+        tensor = self._made(tensor)
         step = self._makers.get(tensor)
         if step is None or step.code != code:
             raise OtherOperatorError(f"{what} is made by {_named(step)} where {code.name} belongs")
@@ -129,11 +129,13 @@ class Walk:
         if fused != after:
             raise OtherOperatorError(f"{what} has the activation {fused} where {after} belongs")
         self.met.update((tensor, *step.inputs))
+        if self.integers:
+            check_step(self.model, step, what)
         return step
 
     def makes(self, tensor: int, code: Code) -> bool:
         """Whether such an operator makes a tensor."""
-        step = self._makers.get(tensor)
+        step = self._makers.get(self._made(tensor))
         return step is not None and step.code == code
 
     def value(self, name: str, tensor: int, after: int = NOTHING) -> None:
@@ -142,7 +144,7 @@ class Walk:
         Raises:
             OtherOperatorError: If another reader reads another tensor for it.
         """
-        found = Found(tensor, after)
+        found = Found(self._made(tensor), after)
         if self.found.setdefault(name, found) != found:
             raise OtherOperatorError(f"{name} is read from two tensors")
 
@@ -155,7 +157,7 @@ class Walk:
         if self.makes(tensor, Code.DEQUANTIZE):  # from float16
             (tensor,) = self.step(tensor, Code.DEQUANTIZE, name).inputs
         held = self.model.tensors[tensor]
-        if held.name != name or held.data is None:
+        if own_name(held) != name or held.data is None:
             raise OtherOperatorError(f"{printable(held.name)} is read where {name} belongs")
 
     def constant(self, tensor: int, wanted: Any, what: str) -> None:
@@ -194,7 +196,8 @@ class Walk:
         """
         held = self.model.tensors[tensor]
         signature = (*(-1,) * open_axes, *shape[open_axes:])
-        if (held.dtype, held.shape, held.signature) != ("float32", shape, signature):
+        wanted = held.dtype if self.integers and held.dtype == "int8" else "float32"
+        if (held.dtype, held.shape, held.signature) != (wanted, shape, signature):
             raise OtherOperatorError(
                 f"{what} is {held.dtype} of shape {list(held.signature)}, at first "
                 f"{list(held.shape)}, where {list(signature)}, at first {list(shape)}, belongs"
