@@ -238,7 +238,7 @@ class _Pt2Reader:
         outputs = tuple(self._outputs(signature["output_specs"]))
         nodes = AtenNodes(self.file.name, (*constants, *(value.name for value in inputs)))
         for node in graph["nodes"]:
-            arguments = {given["name"]: _argument(given["arg"]) for given in node["inputs"]}
+            arguments = {_text(given["name"]): _argument(given["arg"]) for given in node["inputs"]}
             made = [_name(output) for output in node["outputs"]]
             operator = node["target"].removeprefix("torch.ops.")
             nodes.add(_text(node.get("name") or ""), operator, arguments, made)

@@ -157,6 +157,7 @@ GRAPH_EDITS: list[tuple[Callable[[Any], object], str]] = [
     (node(target=3), "is not as torch.export writes it"),
     (node(inputs=[{"name": "x", "arg": {}}]), "is not as torch.export writes it"),
     (node(inputs=[{"name": "x", "arg": {"as_ints": [[]]}}]), "is not as torch.export writes it"),
+    (node(inputs=[{"name": 1, "arg": {"as_int": 1}}]), "is not as torch.export writes it"),
 ]
 
 
