@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 _ON_GRID = ".int8"
 """What follows the name of a value in that of its integers."""
 
+_TINY = float(np.finfo(np.float32).tiny)
+_OF_ZERO = 2.0**-10
+"""Step of a value that is never anything but zero, whose grid has none: XNNPACK divides by it, and
+takes no quotient of 256 or more."""
+
 _LEAST = -128
 """The first of the 256 integers."""
 
@@ -148,4 +153,5 @@ class _Writer:
 
 def _of_grid(grid: Grid) -> schema.Steps:
     """The grid with its steps called -128 to 127."""
-    return schema.Steps(np.array([grid.scale], np.float32), int(grid.zero_point) + _LEAST)
+    scale = grid.scale if grid.scale > _TINY else _OF_ZERO
+    return schema.Steps(np.array([scale], np.float32), int(grid.zero_point) + _LEAST)

@@ -118,7 +118,7 @@ def test_what_a_framework_s_file_says_of_the_transform_is_read_back(
 
 def says(framework: str) -> frozenset[str]:
     """What its file can say."""
-    if framework in {*SILENT, "torchvision", "pytorchcv", "mlx-image", "vissl"}:
+    if framework in {*SILENT, "kecam", "mlx-image", "pytorchcv", "torchvision", "vissl"}:
         return frozenset()
     return frozenset({"resize", "crop"}) if framework == "pycls" else EvalTransform.fields()
 
