@@ -5,7 +5,6 @@ Every message is one sentence: what is wrong, where, and what to do.
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -176,6 +175,8 @@ def require_extra(
     """
     if find_spec(package) is None:
         raise not_installed(package, need, f'"{DISTRIBUTION}[{extra}]"')
+    from importlib.metadata import version  # takes as long to import as Python to start
+
     return release(version(package))
 
 

@@ -16,13 +16,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from converters.checkpoint.hdf5_container import HDF5_START
 from converters.checkpoint.mindspore_container import looks_like_mindspore
 from converters.checkpoint.msgpack_container import looks_like_msgpack
 from converters.checkpoint.pickle_audit import Judgement, PickleAudit, audit_pickle
 from converters.checkpoint.pickle_machine import ADVICE, MAX_OPCODES
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource
 from converters.checkpoint.sniff import (
+    HDF5_START,
     HEAD_SIZE,
     describe_wrong_file,
     is_tar,

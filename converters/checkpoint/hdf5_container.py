@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from converters.checkpoint.source_file import SourceFile
 
-HDF5_START = b"\x89HDF\r\n\x1a\n"
 
 SECONDS = 60.0
 """To find out what is in a file, most of which is the start of a process."""

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from converters.checkpoint.file_audit import require_no_code_beside
-from converters.checkpoint.hdf5_container import HDF5_START, read_hdf5
+from converters.checkpoint.hdf5_container import read_hdf5
 from converters.checkpoint.keras_config import require_no_code
-from converters.checkpoint.sniff import KERAS_CONFIG, KERAS_WEIGHTS
+from converters.checkpoint.sniff import HDF5_START, KERAS_CONFIG, KERAS_WEIGHTS
 from converters.checkpoint.source_file import damaged
 from converters.checkpoint.values import Storage, Tree
 from converters.checkpoint.zip_directory import (

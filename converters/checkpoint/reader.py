@@ -8,21 +8,17 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from converters.checkpoint.file_audit import audit_file
-from converters.checkpoint.hdf5_container import HDF5_START, read_hdf5
-from converters.checkpoint.keras_archive import read_keras
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
 from converters.checkpoint.mindspore_container import looks_like_mindspore, read_mindspore
 from converters.checkpoint.msgpack_container import looks_like_msgpack, read_msgpack
 from converters.checkpoint.numpy_container import looks_like_npz, read_npz
-from converters.checkpoint.onnx_container import read_onnx
 from converters.checkpoint.pickle_arrays import without_names
 from converters.checkpoint.pickle_audit import audit_pickle
 from converters.checkpoint.pickle_reader import PickleSource, SkimmedPickle, read_pickle
 from converters.checkpoint.pickled_modules import state_dicts_of
-from converters.checkpoint.pt2_container import is_pt2, read_pt2
 from converters.checkpoint.safetensors_container import read_safetensors
-from converters.checkpoint.script_container import read_script
 from converters.checkpoint.sniff import (
+    HDF5_START,
     HEAD_SIZE,
     describe_wrong_file,
     is_protobuf,
@@ -379,6 +375,8 @@ def read_checkpoint(file: SourceFile) -> Checkpoint:
         if arrays is not None:
             return Checkpoint(file.path, "npz", arrays, file)
     if looks_like_keras(head):
+        from converters.checkpoint.keras_archive import read_keras
+
         tree, metadata = read_keras(file)
         return Checkpoint(file.path, "keras", tree, file, metadata)
     if head.startswith(ZIP_START):
@@ -415,6 +413,8 @@ def _read_pickles(file: SourceFile, head: bytes) -> Checkpoint:
 def _without_pickles(file: SourceFile, head: bytes) -> Checkpoint | None:
     """Read a file of a container that has no pickle in it; None if it is of none."""
     if head.startswith(HDF5_START):
+        from converters.checkpoint.hdf5_container import read_hdf5
+
         _require_nothing_else(file, head, "an HDF5")
         return Checkpoint(file.path, "hdf5", read_hdf5(file), file)
     if looks_like_msgpack(head):
@@ -431,6 +431,8 @@ def _without_pickles(file: SourceFile, head: bytes) -> Checkpoint | None:
 
 
 def _zip_checkpoint(file: SourceFile) -> Checkpoint:
+    from converters.checkpoint.pt2_container import is_pt2, read_pt2
+
     archive = ZipArchive(file)
     if is_pt2(archive.directory):
         contents = read_pt2(file, archive.directory)
@@ -439,6 +441,8 @@ def _zip_checkpoint(file: SourceFile) -> Checkpoint:
         return checkpoint
     if not archive.is_script:
         return Checkpoint(file.path, "zip", read_archive(archive), file)
+    from converters.checkpoint.script_container import read_script
+
     graph, tensors = read_script(archive)
     checkpoint = Checkpoint(file.path, "torchscript", tensors, file, archive.stated())
     checkpoint.graph = graph
@@ -446,6 +450,8 @@ def _zip_checkpoint(file: SourceFile) -> Checkpoint:
 
 
 def _onnx_checkpoint(file: SourceFile) -> Checkpoint:
+    from converters.checkpoint.onnx_container import read_onnx
+
     contents = read_onnx(file)
     checkpoint = Checkpoint(file.path, "onnx", contents.tree, file, contents.metadata)
     checkpoint.graph = contents.graph

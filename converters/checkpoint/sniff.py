@@ -40,6 +40,8 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"%PDF", "a PDF document", "name a checkpoint"),
 )
 
+HDF5_START = b"\x89HDF\r\n\x1a\n"
+
 _TAR = (
     f"is a tar archive; {_UNPACK}, or if PyTorch before 0.2 wrote it, save it again with a "
     "newer one"

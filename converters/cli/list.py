@@ -44,7 +44,8 @@ def list_command(
             f"No published checkpoint{of} has {text!r} in its name; see `regnet list`."
         )
     output.result(_table(chosen))
-    output.record({"checkpoints": [_record(published) for published in chosen]})
+    if as_json:
+        output.record({"checkpoints": [_record(published) for published in chosen]})
 
 
 def _table(chosen: Iterable[Published]) -> Table:

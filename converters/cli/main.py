@@ -31,16 +31,24 @@ def run_convert() -> NoReturn:
 
 
 def _regnet() -> int:
-    from converters.cli.app import app, run_app
+    from converters.cli import front
+    from converters.cli.endings import run_app
+
+    if front.is_asked_for():
+        return run_app(lambda *_, **__: front.show(), "regnet")
+
+    from converters.cli.app import app
 
     return run_app(app, "regnet")
 
 
 def _convert() -> int:
-    from converters.cli.app import convert_app, run_app
+    from converters.cli.app import alone
+    from converters.cli.endings import run_app
 
     name = os.path.splitext(os.path.basename(sys.argv[0]))[0]  # noqa: PTH119, PTH122 -- no pathlib yet
-    return run_app(convert_app, name, ["--from", name.removeprefix("convert-"), *sys.argv[1:]])
+    source = ["--from", name.removeprefix("convert-")]
+    return run_app(alone("convert"), name, [*source, *sys.argv[1:]])
 
 
 def _end(command: Callable[[], int]) -> NoReturn:

@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from converters.errors import escaped
-from converters.reports.row import Row, best_class, decided_by
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
@@ -102,6 +101,8 @@ def report_table(report: Report) -> Group:
 
     Below it the number that decided each.
     """
+    from converters.reports.row import decided_by
+
     title = "Verification against the float64 oracle"
     table = Table("file", "runtime", title=title, title_justify="left")
     for column in ("RMS ratio", "top-1", "proven", "tensors"):
@@ -120,6 +121,8 @@ def report_table(report: Report) -> Group:
 
 
 def _report_row(verdict: Verdict) -> list[RenderableType]:
+    from converters.reports.row import Row, best_class
+
     row = Row.of(verdict)
     style = (
         {"pass": "green", "not run": "yellow"}[verdict.outcome] if verdict.passed else "bold red"

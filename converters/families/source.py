@@ -23,6 +23,8 @@ WeightsChoice = Literal["raw", "ema", "best"]
 FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 """Name to Pillow's number of the filters that frameworks name."""
 
+_NAMES = {number: name for name, number in FILTERS.items()}
+
 BILINEAR = FILTERS["bilinear"]
 BICUBIC = FILTERS["bicubic"]
 
@@ -85,7 +87,9 @@ class EvalTransform:
     @property
     def filter_name(self) -> str:
         """Pillow's name of the filter, in small letters."""
-        from PIL.Image import Resampling  # has more of them with every version
+        if self.resample in _NAMES:
+            return _NAMES[self.resample]
+        from PIL.Image import Resampling  # may have more of them in another version
 
         return Resampling(self.resample).name.lower()
 

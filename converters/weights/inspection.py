@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint import open_any
 from converters.errors import InputError, first, printable
-from converters.families.exported import graph_state
 from converters.families.family import Found
 from converters.families.known import FAMILIES
 from converters.families.labels import names_in
@@ -165,6 +164,8 @@ def _labelled(source: Source, checkpoint: Checkpoint) -> Source:
 def _states(checkpoint: Checkpoint, framework: str | None) -> list[StateDict]:
     """The RegNets in a checkpoint, of the framework asked for, else of the only one."""
     if checkpoint.graph is not None:
+        from converters.families.exported import graph_state  # knows every exporter's dialect
+
         found = [graph_state(checkpoint)]
     else:
         found = find_state_dicts(checkpoint.tree)

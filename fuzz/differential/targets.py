@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from converters.checkpoint.hdf5_container import HDF5_START
+from converters.checkpoint.sniff import HDF5_START
 from converters.errors import ConversionError, InputError, StorageError, UnsafeInputError
 from converters.parity.contents.pt2 import read_pt2
 from converters.parity.contents.torchscript import read_torchscript

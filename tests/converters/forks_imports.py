@@ -11,7 +11,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # which counts when torch is loaded
 
 import torch  # noqa: F401
 
-import converters.cli.app
+import converters.checkpoint.onnx_container
+import converters.checkpoint.pt2_container
+import converters.checkpoint.script_container
+import converters.families.exported
 import converters.formats.registry
 import converters.jobs.compare
 import converters.jobs.convert
@@ -20,3 +23,7 @@ import converters.parity.verify
 import converters.reports.card  # noqa: F401
 import regnet.model  # noqa: F401
 import tests.converters.cli.running  # noqa: F401
+from converters.cli import app, front
+
+for name in front.COMMANDS:
+    app.alone(name)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import constants
 
-from converters.cli.app import app, run_app
+from converters.cli.app import app
+from converters.cli.endings import run_app
 from converters.families.manifest import Published
 from converters.families.source import EvalTransform
 from converters.jobs.conversion import ConvertOptions

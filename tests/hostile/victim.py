@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from converters.checkpoint.sniff import looks_like_safetensors
-from converters.cli.app import app, run_app
+from converters.cli.app import app
+from converters.cli.endings import run_app
 from tests.converters.demo import snapshot
 
 if TYPE_CHECKING:

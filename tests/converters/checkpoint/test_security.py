@@ -22,7 +22,8 @@ from onnx import TensorProto, helper
 
 from converters.checkpoint import StoredTensor, open_checkpoint
 from converters.checkpoint.security import inspect_security
-from converters.cli.app import app, run_app
+from converters.cli.app import app
+from converters.cli.endings import run_app
 from converters.errors import ConversionError, InputError, StorageError, UnsafeInputError
 from tests.converters.checkpoint.files import fail_behind_the_head, in_zip, saved, zip_of
 from tests.converters.checkpoint.test_code_in_pickles import SPELLINGS, WRITERS, Call, attacks

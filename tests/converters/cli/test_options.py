@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.main import get_command
 
-from converters.cli.app import app, run_app
+from converters.cli.app import app
 from converters.cli.console import Output
+from converters.cli.endings import run_app
 
 if TYPE_CHECKING:
     from typer.core import TyperOption
