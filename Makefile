@@ -67,7 +67,7 @@ test-all: test $(VENV)/.installed-fuzz $(VENV)/.installed-mobile $(VENV)-onnxrun
 	$(BIN)/python -m fuzz --minutes 2
 
 # Frameworks that ask for other versions than ours; see tests/frameworks/__init__.py.
-FRAMEWORKS := mlx transformers4 mind paddle keras onnx optimum
+FRAMEWORKS := mlx transformers4 mind paddle keras onnx optimum tasks
 
 test-frameworks: $(VENV)/.installed-test $(FRAMEWORKS:%=$(VENV)-%/.installed)
 	$(BIN)/python -m pytest -m "slow or not slow" tests/frameworks
@@ -108,6 +108,13 @@ $(VENV)-onnx/.installed: | $(VENV)-onnx/bin/python
 
 $(VENV)-optimum/.installed: | $(VENV)-optimum/bin/python
 	$(FRAMEWORK_PIP) torch==2.13.0 transformers==4.57.6 "optimum-onnx[onnxruntime]==0.1.0"
+	@touch $@
+
+# What phones classify images with. tflite-support is of 2023 and wants Debian's libusb-1.0-0; for
+# Python 3.12 and later there is none. Both ask for packages that draw and play sound.
+$(VENV)-tasks/.installed: | $(VENV)-tasks/bin/python
+	$(FRAMEWORK_PIP) --no-deps tflite-support==0.4.4 mediapipe==1.2.3 protobuf==3.20.3
+	$(FRAMEWORK_PIP) absl-py==2.5.1 certifi flatbuffers==25.12.19 numpy==2.4.6 pybind11
 	@touch $@
 
 coverage: $(VENV)/.installed-test

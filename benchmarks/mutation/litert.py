@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -44,6 +46,8 @@ class LiteRtArtefact:
 
         self.model = schema.ModelT.InitFromPackedBuf(content, 0)
         (self.graph,) = self.model.subgraphs
+        with ZipFile(BytesIO(content)) as archive:  # behind the network
+            self._files = {name: archive.read(name) for name in archive.namelist()}
         self._tensors = {tensor.name.decode(): tensor for tensor in self.graph.tensors}
 
     def names(self) -> list[str]:
@@ -71,6 +75,9 @@ class LiteRtArtefact:
         builder = flatbuffers.Builder()
         builder.Finish(self.model.Pack(builder), b"TFL3")
         path.write_bytes(bytes(builder.Output()))
+        with ZipFile(path, "a") as archive:
+            for name, data in self._files.items():
+                archive.writestr(name, data)
 
     def code(self, operator: Any) -> int:
         """Of which kind an operator is."""

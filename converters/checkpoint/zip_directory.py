@@ -109,10 +109,14 @@ class ZipDirectory:
         self.entries = tuple(self._records(file.read(start, size), count))
         self._data: dict[int, int] = {}  # header to where the data begins, of what was checked
 
-    def require_one_reading(self) -> None:
+    def require_one_reading(self, begin: int = 0) -> None:
         """Check that every program finds these entries and no others.
 
         Only headers and what lies between the entries are read.
+
+        Args:
+            begin: Where the first entry begins, in bytes: not at 0 if a file of another kind, whose
+                end is known otherwise, lies before them.
 
         Raises:
             InputError: An entry is missing, or reaches beyond the others.
@@ -128,7 +132,7 @@ class ZipDirectory:
             if not seen.isdisjoint(names):
                 raise self.ambiguous(f"has two entries called '{printable(entry.name)}'")
             seen |= names
-        at = 0
+        at = begin
         for entry in sorted(self.entries, key=lambda entry: entry.header):
             if entry.header != at:
                 raise self._out_of_place(entry.header, at)

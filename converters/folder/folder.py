@@ -110,6 +110,22 @@ class ConvertedFolder:
             raise InputError(str(error)) from error
 
     @property
+    def normalisation(self) -> tuple[list[float], list[float]] | None:
+        """Mean and deviation of each channel that images are normalised by, in steps of a byte.
+
+        None if it has no image processor, or one of images with other channels.
+        """
+        if not self.preprocessing:
+            return None
+        own = self._processor(size=DEFAULT_IMAGE_SIZE)  # another class's size is none of ours
+        channels, step = len(own.image_mean), own.rescale_factor if own.do_rescale else 1.0
+        if channels != self.config.num_channels or not step:
+            return None
+        mean = own.image_mean if own.do_normalize else [0.0] * channels
+        std = own.image_std if own.do_normalize else [1.0] * channels
+        return [each / step for each in mean], [each / step for each in std]
+
+    @property
     def image_size(self) -> int:
         """Side of the square images that the folder's processor makes, in pixels; 224 without."""
         if not self.preprocessing:

@@ -1,6 +1,6 @@
 """What artefacts state beside the network, for programs that have nothing but the artefact.
 
-ONNX files have it in their metadata, TorchScript and `.pt2` in torch's ``extra_files``.
+ONNX and LiteRT files have it in their metadata, TorchScript and `.pt2` in torch's ``extra_files``.
 """
 
 from __future__ import annotations

@@ -13,8 +13,10 @@ from converters.formats.format import DEFAULTS
 from converters.formats.litert import schema
 from converters.formats.litert.flatbuffer import Data, FlatBuffer
 from converters.formats.litert.graph import build_graph, folded_names, widened
+from converters.formats.litert.metadata import METADATA_KEY, append_files, packed_metadata
 from converters.formats.onnx.file import Weight
 from converters.formats.onnx.weights import affine, folded_weights
+from converters.formats.stated import stated_in
 from regnet.architecture import PIXELS, Norm, folded
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ LARGEST = 2_000_000_000
 """In bytes: distances in a flatbuffer are below 2**31, and this leaves a margin."""
 
 NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
-"""Metadata of files that state nothing."""
+"""Of files that state nothing but classes and images."""
 
 SIGNATURE = "serving_default"
 """What TensorFlow calls the one function that a model has."""
@@ -87,7 +89,7 @@ def write(
         path: Created or replaced.
         graph: All but the weights.
         weights: By name; kernels have channels last.
-        stated: Metadata.
+        stated: What it states of itself beside its classes and images.
 
     Raises:
         InputError: If the file would be beyond 2 GB.
@@ -98,6 +100,7 @@ def write(
             f"{folder.path} is larger than the 2 GB that a .tflite file can be; export it as onnx."
         )
     file.write(path)
+    append_files(folder, path)
 
 
 def _model(
@@ -134,11 +137,13 @@ def _model(
         folder.config.model_type, tensors, [*inputs.values()], [*outputs.values()], operators
     )
     called = schema.signature(SIGNATURE, inputs, outputs)
+    described = _described(folder)
+    said = {key: text.encode() for key, text in {**stated_in(folder), **stated}.items()}
     metadata = {}
-    for name, text in stated.items():
+    for name, content in {**said, METADATA_KEY: packed_metadata(folder, described)}.items():
         metadata[name] = len(buffers)
-        buffers.append(small(np.frombuffer(text.encode(), np.uint8)).data)
-    return schema.model(kinds, network, buffers, _described(folder), called, metadata)
+        buffers.append(small(np.frombuffer(content, np.uint8)).data)
+    return schema.model(kinds, network, buffers, described, called, metadata)
 
 
 class Held(NamedTuple):

@@ -17,7 +17,7 @@ from converters.folder.folder import ConvertedFolder
 from converters.folder.inputs import verification_inputs
 from converters.formats.format import ExportOptions
 from converters.formats.litert.runtime import LiteRtRuntime
-from converters.formats.onnx.quantised import Quantisation, QuantisedNetwork
+from converters.formats.onnx.quantised import QUANTISATION_KEY, Quantisation, QuantisedNetwork
 from converters.formats.registry import FORMATS
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import Truth, run
@@ -186,7 +186,7 @@ def _grid(name: str, **numbers: Any) -> Callable[[Opened], None]:
 
 
 def _stated(file: Opened) -> None:
-    (entry,) = file.model.metadata
+    (entry,) = (each for each in file.model.metadata if each.name == QUANTISATION_KEY.encode())
     fields = json.loads(bytes(file.model.buffers[entry.buffer].data))
     text = json.dumps(fields | {"float_layers": ["classifier.1"]})
     file.model.buffers[entry.buffer].data = np.frombuffer(text.encode(), np.uint8)

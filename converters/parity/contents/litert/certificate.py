@@ -19,6 +19,7 @@ from converters.parity.contents.litert.int8 import computed_in_integers, other_v
 from converters.parity.contents.litert.integers import INTEGERS, own_name
 from converters.parity.contents.litert.model import LiteRtModel
 from converters.parity.contents.litert.operations import called, read_operation
+from converters.parity.contents.litert.stated import faults_in
 from converters.parity.contents.litert.walk import Walk
 from regnet.architecture import PIXELS, Conv, Flatten, Linear, Pool, extents, folded
 from regnet.files.dtypes import COMPUTED
@@ -62,7 +63,7 @@ def read_int8(folder: ConvertedFolder, path: Path) -> Contents:
         ValueError: If it is damaged, or does not state how it was quantised.
     """
     model = _opened(folder, path)
-    computed = computed_in_integers(folder, Quantisation.stated(model.stated).float_layers)
+    computed = computed_in_integers(folder, Quantisation.stated(model.stated.texts).float_layers)
     return _contents(folder, model, COMPUTED, computed)
 
 
@@ -92,7 +93,7 @@ def _contents(
             faults = [*wrong.values()] or list(_left_over(folder, walk))
             if computed is not None and not faults:
                 faults = [*other_values(walk, computed)]
-    tensors = tuple(map(_held, weights))
+    tensors, faults = tuple(map(_held, weights)), [*faults, *faults_in(folder, model.stated)]
     return Contents(tensors, faults=tuple(faults), precision=precision, graph_compared=True)
 
 

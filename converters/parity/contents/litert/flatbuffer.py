@@ -22,6 +22,29 @@ _VTABLE_HEAD = 4
 _IDENTIFIER = slice(4, 8)
 
 
+@dataclass(slots=True)
+class Octets:
+    """The bytes of a flatbuffer.
+
+    Attributes:
+        view: All of them, and what may lie behind them.
+        end: Behind the last one that was looked at.
+    """
+
+    view: memoryview
+    end: int = 0
+
+    def part(self, offset: int, length: int) -> memoryview:
+        """Take a stretch.
+
+        Raises:
+            ValueError: If it does not lie inside.
+        """
+        found = part(self.view, offset, length)
+        self.end = max(self.end, offset + length)
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table, or a vector's element of that kind.
@@ -34,7 +57,7 @@ class Table:
         ValueError: From every method, if what it looks for does not lie inside the file.
     """
 
-    file: memoryview
+    file: Octets
     at: int
 
     @classmethod
@@ -46,7 +69,8 @@ class Table:
         """
         if bytes(file[_IDENTIFIER]) != identifier:
             raise ValueError(f"it is no flatbuffer of the kind {identifier.decode()}")
-        return cls(file, _pointed_at(file, 0))
+        octets = Octets(file)
+        return cls(octets, _pointed_at(octets, 0))
 
     def number(self, field: int, kind: str, default: float = 0) -> Any:
         """A scalar of NumPy's type ``kind``."""
@@ -65,27 +89,29 @@ class Table:
     def tables(self, field: int) -> list[Table]:
         """A vector of tables."""
         at, length = self._vector(field)
-        places = part(self.file, at, length * _POINTER)
+        places = self.file.part(at, length * _POINTER)
         starts = np.frombuffer(places, "<u4").astype(np.int64) + np.arange(length) * _POINTER + at
         return [Table(self.file, int(start)) for start in starts]
 
     def numbers(self, field: int, kind: str) -> NDArray[Any]:
         """A vector of scalars, where it lies."""
         at, length = self._vector(field)
-        return np.frombuffer(part(self.file, at, length * np.dtype(kind).itemsize), kind)
+        return np.frombuffer(self.file.part(at, length * np.dtype(kind).itemsize), kind)
 
     def octets(self, field: int) -> memoryview:
         """A vector of bytes, where it lies."""
         at, length = self._vector(field)
-        return part(self.file, at, length)
+        return self.file.part(at, length)
 
     def text(self, field: int) -> str:
-        """A string."""
-        return bytes(self.octets(field)).decode()
+        """A string, behind which is a zero that is not counted."""
+        at, length = self._vector(field)
+        return bytes(self.file.part(at, length + bool(at)))[:length].decode()
 
     def _place(self, field: int) -> int | None:
         vtable = self.at - int(_scalar(self.file, self.at, "<i4"))
         size = int(_scalar(self.file, vtable, "<u2"))
+        self.file.part(self.at, int(_scalar(self.file, vtable + 2, "<u2")))
         place = _VTABLE_HEAD + 2 * field
         if place + 2 > size:
             return None
@@ -101,10 +127,10 @@ class Table:
         return begin + _POINTER, int(_scalar(self.file, begin, "<u4"))
 
 
-def _pointed_at(file: memoryview, at: int) -> int:
+def _pointed_at(file: Octets, at: int) -> int:
     return at + int(_scalar(file, at, "<u4"))
 
 
-def _scalar(file: memoryview, at: int, kind: str) -> np.generic:
-    number: np.generic = np.frombuffer(part(file, at, np.dtype(kind).itemsize), kind)[0]
+def _scalar(file: Octets, at: int, kind: str) -> np.generic:
+    number: np.generic = np.frombuffer(file.part(at, np.dtype(kind).itemsize), kind)[0]
     return number

@@ -11,7 +11,8 @@ from converters.formats.onnx.quantised import Quantisation
 from converters.parity.contents.held import mapped
 from converters.parity.contents.litert.codes import Code
 from converters.parity.contents.litert.flatbuffer import Table
-from converters.parity.contents.litert.model import IDENTIFIER, stated
+from converters.parity.contents.litert.model import IDENTIFIER
+from converters.parity.contents.litert.stated import texts_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -27,7 +28,7 @@ def details(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it is damaged, or states nothing.
     """
-    return Quantisation.stated(stated(Table.root(mapped(path), IDENTIFIER))).details
+    return Quantisation.stated(texts_in(Table.root(mapped(path), IDENTIFIER))).details
 
 
 def computed_in_integers(folder: ConvertedFolder, left: Collection[str]) -> set[str]:

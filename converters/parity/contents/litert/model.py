@@ -7,7 +7,6 @@ Numbers of fields are those of ``schema.fbs``: https://github.com/google-ai-edge
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from converters.errors import printable
 from converters.parity.contents.held import mapped
 from converters.parity.contents.litert.flatbuffer import Table
+from converters.parity.contents.litert.stated import Stated, stated_by
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +121,7 @@ class LiteRtModel:
         inputs: Indices of what comes from the caller.
         outputs: Indices of what goes to the caller.
         signature: What the one signature calls inputs and outputs: name to index of each.
-        stated: Metadata that is text, by name.
+        stated: What the file says beside them.
     """
 
     tensors: tuple[Tensor, ...]
@@ -129,7 +129,7 @@ class LiteRtModel:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     signature: tuple[dict[str, int], dict[str, int]]
-    stated: dict[str, str]
+    stated: Stated
 
     @classmethod
     def read(cls, path: Path, most_steps: int) -> LiteRtModel:
@@ -140,6 +140,7 @@ class LiteRtModel:
             most_steps: How many operators, and tensors, there may be.
 
         Raises:
+            ConversionError: If what is behind the network is no ZIP that all programs read alike.
             OSError: If it cannot be opened.
             ValueError: If it is damaged, or holds more than one network.
         """
@@ -148,6 +149,8 @@ class LiteRtModel:
         (signature,) = _one(root.tables(7), "signature")
         codes = [_code(each) for each in root.tables(1)]
         buffers, tensors, steps = root.tables(4), graph.tables(0), graph.tables(3)
+        for buffer in buffers:  # so that it is known where the last one ends
+            buffer.octets(0)
         if max(len(tensors), len(steps)) > most_steps:
             raise ValueError(f"it has {len(steps)} operators and {len(tensors)} tensors")
         named = [
@@ -160,24 +163,8 @@ class LiteRtModel:
             _indices(graph, 1, len(tensors)),
             _indices(graph, 2, len(tensors)),
             (named[0], named[1]),
-            stated(root),
+            stated_by(root, path),
         )
-
-
-def stated(root: Table) -> dict[str, str]:
-    """What the metadata of a file say, as far as that is text.
-
-    Raises:
-        ValueError: If they lie nowhere.
-    """
-    buffers, texts = root.tables(4), {}
-    for entry in root.tables(6):
-        place = int(entry.number(1, "<u4"))
-        if place >= len(buffers):
-            raise ValueError(f"its metadata lie in buffer {place} of {len(buffers)}")
-        with suppress(UnicodeDecodeError):
-            texts[entry.text(0)] = buffers[place].text(0)
-    return texts
 
 
 def _one(tables: list[Table], what: str) -> list[Table]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from typing import TYPE_CHECKING, Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo, is_zipfile
 
 import numpy as np
 import pytest
@@ -48,6 +49,10 @@ class Opened:
 
     def __init__(self, path: Path) -> None:
         self.model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+        self.files: dict[str | ZipInfo, bytes] = {}  # behind the network
+        if is_zipfile(path):
+            with ZipFile(path) as archive:
+                self.files = {name: archive.read(name) for name in archive.namelist()}
         (self.graph,) = self.model.subgraphs
         self.tensors = {tensor.name.decode(): tensor for tensor in self.graph.tensors}
         self.index = {name: index for index, name in enumerate(self.tensors)}
@@ -74,6 +79,10 @@ class Opened:
         builder = flatbuffers.Builder()
         builder.Finish(self.model.Pack(builder), b"TFL3")
         path.write_bytes(bytes(builder.Output()))
+        if self.files:
+            with ZipFile(path, "a") as archive:
+                for name, content in self.files.items():
+                    archive.writestr(name, content)
         return path
 
 
@@ -216,6 +225,91 @@ def _wrong_size(file: Opened) -> None:
 
 def _flipped(file: Opened) -> None:
     file.data(f"{BLOCK}.layer.1.folded_weight").view("<u4")[7] ^= 1
+
+
+def _replaced(key: str, old: bytes, new: bytes) -> Callable[[Opened], None]:
+    """Other bytes in what a file says of itself."""
+
+    def plant(file: Opened) -> None:
+        (entry,) = (each for each in file.model.metadata if each.name == key.encode())
+        buffer = file.model.buffers[entry.buffer]
+        content = bytes(buffer.data)
+        assert old in content, (key, content)
+        buffer.data = np.frombuffer(content.replace(old, new), np.uint8)
+
+    return plant
+
+
+def _described(old: bytes, new: bytes) -> Callable[[Opened], None]:
+    return _replaced("TFLITE_METADATA", old, new)
+
+
+def _float(number: float) -> bytes:
+    return np.float32(number).tobytes()
+
+
+def _packed(name: str | None, content: str, method: int = 0) -> Callable[[Opened], None]:
+    """Other files behind the network: none, or one of this name, or of this content."""
+
+    def plant(file: Opened) -> None:
+        entry = ZipInfo(name or "labels.txt")
+        entry.compress_type = method
+        file.files = {entry: content.encode()} if name is not None else {}
+
+    return plant
+
+
+NAMES_OF_CLASSES = "".join(f"LABEL_{index}\n" for index in range(10))
+
+SAID: dict[str, tuple[Callable[[Opened], None], str]] = {
+    "mean": (_described(_float(0.485 * 255), _float(0.5 * 255)), "normalise images otherwise than"),
+    "deviation": (_described(_float(0.225 * 255), _float(58)), "normalise images otherwise than"),
+    "least": (_described(_float(-0.485 / 0.229), _float(0)), "normalise images otherwise than"),
+    "size": (_described(np.uint32(IMAGE_SIZE).tobytes(), b"\x07\0\0\0"), "are .* pixels large"),
+    "threshold": (_described(_float(np.finfo(np.float32).min), _float(0)), "leave out some of log"),
+    "version": (_described(b"1.0.0", b"9.0.0"), "ask for version 9.0.0 of their reader"),
+    "input": (_described(b"pixel_values", b"pixel_valuez"), "are of pixel_valuez, logits"),
+    "labels": (_described(b"labels.txt", b"labelz.txt"), "name other files for logits"),
+    "kind": (_described(b"M001", b"M002"), "no flatbuffer of the kind M001"),
+    "json": (_replaced("preprocessing", b"0.485", b"0.486"), "states another preprocessing"),
+    "names": (_replaced("id2label", b"LABEL_3", b"LABEL_4"), "names other classes"),
+    "no file": (_packed(None, ""), "the files behind its network are nothing"),
+    "another": (_packed("more.txt", NAMES_OF_CLASSES), "the files behind .* are more.txt"),
+    "order": (_packed("labels.txt", NAMES_OF_CLASSES[::-1]), "labels.txt names other classes"),
+    "one more": (_packed("labels.txt", f"{NAMES_OF_CLASSES}more\n"), "names other classes than"),
+    "compressed": (_packed("labels.txt", NAMES_OF_CLASSES, ZIP_DEFLATED), "is compressed or dam"),
+    "elsewhere": (_packed("../labels.txt", NAMES_OF_CLASSES), "leads out of it"),
+}
+
+
+@pytest.mark.parametrize("fault", SAID)
+def test_what_is_said_of_images_and_classes_is_proven(
+    folders: dict[str, ConvertedFolder], tmp_path: Path, fault: str
+) -> None:
+    plant, clause = SAID[fault]
+    folder = folders["Y"]
+    file = Opened(folder.path / "model.tflite")
+    plant(file)
+    found = certify(folder, "litert", file.saved(tmp_path / "model.tflite"))
+    assert any(re.search(clause, each) for each in found.wrong), found.wrong
+
+
+@pytest.mark.parametrize("behind", [b"\0", bytes(16), b"more", b"PK\x05\x06" + bytes(18)])
+def test_nothing_else_lies_behind_the_network(
+    folders: dict[str, ConvertedFolder], tmp_path: Path, behind: bytes
+) -> None:
+    folder, path = folders["Y"], tmp_path / "model.tflite"
+    content = (folder.path / "model.tflite").read_bytes()
+    path.write_bytes(content + behind)
+    assert certify(folder, "litert", path).wrong
+    with ZipFile(folder.path / "model.tflite") as archive:
+        (labels,) = archive.infolist()
+    network = content[: labels.header_offset]
+    path.write_bytes(network + bytes(16) + b"more")
+    with ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", NAMES_OF_CLASSES)
+    (wrong,) = certify(folder, "litert", path).wrong
+    assert "its files begin at byte" in wrong
 
 
 FAULTS: dict[Callable[[Opened], None], str] = {
