@@ -25,7 +25,7 @@ def export_int8(folder: ConvertedFolder, path: Path, options: ExportOptions) -> 
     Raises:
         InputError: Also if there are no images, or int8 does not do for this network.
     """
-    network = QuantisedNetwork(folder, options)
+    network = QuantisedNetwork(folder, options, instead="litert-fp16")
     quantisation = network.fewest_in_float()
     graph = build_graph(
         folder.config, classifier=folder.has_classifier, image_size=folder.image_size

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import ModelProto, numpy_helper
 
-from converters.errors import InputError
+from converters.errors import InputError, first
 from converters.formats.onnx.calibration import (
     calibration_pixels,
     measured,
@@ -53,6 +53,9 @@ QUANTISATION_KEY = "quantisation"
 
 _STEPS = 16
 """Layers are left in float a sixteenth of them at a time."""
+
+_SHOWN = 3
+"""Layers that a message names."""
 
 _RANKED_ON = 2
 """Batches that rank the layers; more images do not change which are worst."""
@@ -117,6 +120,11 @@ def details_in_words(details: Mapping[str, Any]) -> str:
 class QuantisedNetwork:
     """A network, to be quantised in part and tried on the calibration images; all in memory.
 
+    Args:
+        folder: Whose.
+        options: What it is calibrated on, and how much it may cost.
+        instead: The format to name where int8 does not do.
+
     Attributes:
         weights: Those of ONNX's self-contained file, by name.
         grids: Of each value that can be computed in integers, and of the first output.
@@ -125,8 +133,10 @@ class QuantisedNetwork:
         InputError: If there are no images to calibrate on, or it is beyond 2 GB.
     """
 
-    def __init__(self, folder: ConvertedFolder, options: ExportOptions) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: ConvertedFolder, options: ExportOptions, instead: str = "onnx-fp16"
+    ) -> None:
+        self._folder, self._instead = folder, instead
         self._layers = layer_names(folder)
         self._symmetric = options.symmetric
         loss = options.largest_loss
@@ -136,7 +146,7 @@ class QuantisedNetwork:
         if self._file.nbytes > SELF_CONTAINED_LIMIT:
             raise InputError(
                 f"{folder.path} is larger than the 2 GB that can be quantised here; export it as "
-                "onnx-fp16."
+                f"{instead}."
             )
         self.weights = {weight.name: weight.computed() for weight in self._file.weights}
         self._batches = calibration_pixels(folder, options.calibration_images)
@@ -165,8 +175,9 @@ class QuantisedNetwork:
             if loss <= self._largest_loss:
                 return Quantisation(images, agreement, loss, tuple(left))
         raise InputError(
-            f"int8 costs {loss:.1%} of top-1 on the calibration images even with nearly all layers "
-            "in float; calibrate on images that the network knows, or export it as onnx-fp16."
+            f"int8 costs {loss:.1%} of top-1 on the {images} calibration images even with nearly "
+            f"all layers in float, of which {first(left, _SHOWN)} move its logits most; calibrate "
+            f"on more images that the network knows, or export it as {self._instead}."
         )
 
     def in_int8(self, left: Collection[str], form: GraphForm | None = None) -> ModelProto:

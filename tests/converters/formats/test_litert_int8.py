@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -161,6 +162,22 @@ def test_any_number_of_images_of_any_size_and_the_same_bytes(
 def test_without_images_it_refuses(network: ConvertedFolder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no folder calibration/ .* --calibration-images"):
         INT8.export(network, tmp_path / "model.tflite", ExportOptions())
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", ["litert-int8", "onnx-int8"])
+def test_what_costs_too_much_is_refused_with_what_to_do(
+    network: ConvertedFolder,
+    options: ExportOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    layers = [f"{BLOCK}.layer.{number}" for number in range(4)]
+    monkeypatch.setattr(QuantisedNetwork, "_growing", lambda _: iter(((), layers)))
+    words = rf"on the 5 calibration .* of which {layers[0]}, {layers[1]}, {layers[2]} and 1 more"
+    with pytest.raises(InputError, match=rf"{words} .* more images .* {name[:-5]}-fp16\.$"):
+        FORMATS[name].export(network, tmp_path / "model", replace(options, largest_loss=-1))
     assert not [*tmp_path.iterdir()]
 
 
