@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 FRAMEWORK_PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 
 # The old frameworks that serve as oracles ask for versions that nobody installs today;
@@ -61,9 +61,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(PYTEST)
 
-# The sweep is one file, which loadfile would leave to one worker.
 test-all: test $(VENV)/.installed-fuzz $(VENV)/.installed-mobile $(VENV)-onnxruntime-1.17/.installed
-	$(PYTEST) --dist worksteal -m slow
+	$(PYTEST) -m slow
 	$(BIN)/python -m fuzz --minutes 2
 
 # Frameworks that ask for other versions than ours; see tests/frameworks/__init__.py.
