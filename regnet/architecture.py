@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 PIXELS = "pixel_values"
 """Name of the image, as of the reference model's argument."""
 
+NORMALISED = "normalise"
+"""Name of the image behind a :class:`Normalise`, and of that operation."""
+
+PROBABILITIES = "probabilities"
+"""Name of what a :class:`Softmax` gives."""
+
 CLASSIFIER = "classifier.1"
 BASE_PREFIX = "regnet."
 """What precedes every name but the classifier's in `RegNetForImageClassification`."""
@@ -209,6 +215,25 @@ class Linear(Operation):
     """A product with a matrix, and a bias."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalise(Operation):
+    """The pixels of each channel, less their mean, divided by their deviation.
+
+    No network has one; :func:`deployed` puts it in front.
+
+    Attributes:
+        mean: Of each channel, in the pixels' own scale.
+        std: Likewise.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Softmax(Operation):
+    """Probabilities (N, classes) of logits (N, classes); :func:`deployed` puts it at the end."""
+
+
 Operations = tuple[Operation, ...]
 
 
@@ -272,6 +297,32 @@ def folded(operations: Sequence[Operation]) -> Operations:
     own = {norm.output: value for value, norm in norms.items() if norm.output == norm.name}
     returned = {value: norm.output for value, norm in norms.items() if norm.output != norm.name}
     return _renamed(kept, own | returned)
+
+
+def deployed(
+    operations: Sequence[Operation],
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None,
+    *,
+    softmax: bool,
+) -> Operations:
+    """Let a network normalise its images itself, and give probabilities.
+
+    The normalisation is not folded into the first convolution: what that pads with is zero behind
+    it, and another number before it.
+
+    Args:
+        operations: The network, (N, C, H, W) normalised to logits (N, classes).
+        statistics: Mean and deviation of each channel, in the scale of the pixels that it is to
+            take; None leaves the normalisation to whoever runs it.
+        softmax: Whether to give :data:`PROBABILITIES` instead of what it gives.
+    """
+    if statistics is not None:
+        mean, std = statistics
+        front = Normalise(NORMALISED, (PIXELS,), NORMALISED, mean=mean, std=std)
+        operations = (front, *_renamed(operations, {PIXELS: NORMALISED}))
+    if softmax:
+        operations = (*operations, Softmax("softmax", (operations[-1].output,), PROBABILITIES))
+    return tuple(operations)
 
 
 def extents(operations: Iterable[Operation], pixels: int) -> dict[str, int]:

@@ -21,6 +21,10 @@ LABELS, PREPROCESSING = "id2label", "preprocessing"
 """Keys of what this project's files state beside the network, as JSON: the names of classes, and
 the settings of the image processor."""
 
+INTERFACE = "interface"
+"""Key of what they take and give, where that is more than the network does: an object whose keys
+are called like the options ``--normalize`` and ``--softmax``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Constant:

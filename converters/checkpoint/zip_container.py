@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from converters.checkpoint.file_audit import SCRIPT, require_no_code_beside
-from converters.checkpoint.graph import LABELS, PREPROCESSING
+from converters.checkpoint.graph import INTERFACE, LABELS, PREPROCESSING
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource, read_pickle
 from converters.checkpoint.source_file import Found, damaged
 from converters.checkpoint.values import Storage, Tree
@@ -193,14 +193,14 @@ class ZipArchive:
         return data
 
     def stated(self) -> dict[str, str]:
-        """What torch's ``extra_files`` state of labels and images, by key; empty of most archives.
+        """What torch's ``extra_files`` state beside the network, by key; empty of most archives.
 
         Raises:
             InputError: As of :meth:`text`.
         """
         inside = {entry.inside for entry in self.directory.entries}
         found: dict[str, str] = {}
-        for key in (LABELS, PREPROCESSING):
+        for key in (LABELS, PREPROCESSING, INTERFACE):
             if EXTRA + key in inside:
                 self._folder = self.directory.require_one_folder()
                 text = self.text(EXTRA + key, _MAX_STATED)

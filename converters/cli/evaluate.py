@@ -82,7 +82,7 @@ def accuracy_table(evaluation: Evaluation) -> Table:
 def agreement_table(evaluation: Evaluation) -> Table:
     """A matrix of runtimes, below its diagonal."""
     names = list(evaluation.scores)
-    title = "Agreement: same best class, mean and largest difference of logits"
+    title = f"Agreement: same best class, mean and largest difference of {evaluation.compared}"
     table = Table("", title=title, title_justify="left", show_lines=True)
     for name in names[:-1]:
         table.add_column(name, justify="right")

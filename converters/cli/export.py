@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -10,6 +10,9 @@ from converters.cli.console import Output
 from converters.cli.options import CalibrationImages, Folder, Formats, Json, Quiet, Share, Verify
 from converters.cli.tables import files_table, report_table
 from converters.errors import InputError
+
+if TYPE_CHECKING:
+    from converters.folder.interface import Largest
 
 
 def export_command(
@@ -43,6 +46,17 @@ def export_command(
         bool,
         typer.Option("--symmetric", help="onnx-int8: for TensorRT, see docs/int8.md."),
     ] = False,
+    normalize: Annotated[
+        int | None,
+        typer.Option(
+            help="Take RGB pixels from 0 to 255, or to 1, and normalise them inside.",
+            metavar="255|1",
+            show_default=False,
+        ),
+    ] = None,
+    softmax: Annotated[
+        bool, typer.Option("--softmax", help="Give probabilities instead of logits.")
+    ] = False,
     verify: Verify = True,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -69,6 +83,8 @@ def export_command(
             external_data=external_data,
             calibration_images=calibration_images or (),
             symmetric=symmetric,
+            normalize=cast("Largest | None", normalize),
+            softmax=softmax,
             verify=verify,
             progress=progress,
         )

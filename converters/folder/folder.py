@@ -11,7 +11,8 @@ from converters.checkpoint import open_checkpoint
 from converters.checkpoint.beside import read_json
 from converters.errors import InputError
 from converters.families.recognise import tensors_of
-from regnet.architecture import COUNTER, Architecture
+from converters.folder.interface import NETWORK, Interface
+from regnet.architecture import COUNTER, PROBABILITIES, Architecture, deployed
 from regnet.config import (
     CLASSIFIER_ARCHITECTURE,
     CLASSIFIER_OUTPUTS,
@@ -55,15 +56,36 @@ class ConvertedFolder:
 
     Args:
         path: The folder.
+        interface: What an artefact of it takes and gives; the network, its outputs and its image
+            processor are those of such a one.
 
     Raises:
         InputError: From any property, if a file is missing or cannot be used.
     """
 
     path: Path
+    interface: Interface
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], interface: Interface = NETWORK) -> None:
         object.__setattr__(self, "path", Path(path))  # it is frozen
+        object.__setattr__(self, "interface", interface)
+
+    def offering(self, interface: Interface) -> ConvertedFolder:
+        """The same folder, of whose artefacts one takes and gives something else.
+
+        Raises:
+            InputError: If it has no classes to give probabilities of, or nothing in it says how
+                images of its channels are normalised.
+        """
+        if interface == self.interface:
+            return self
+        other = ConvertedFolder(self.path, interface)
+        if interface.softmax and not (self.has_classifier and self.config.num_labels):
+            raise InputError(
+                f"{self.path} has no classifier, so there are no probabilities to give."
+            )
+        other.architecture  # noqa: B018 -- which needs the image processor's numbers
+        return other
 
     @cached_property
     def config(self) -> RegNetConfig:
@@ -84,22 +106,42 @@ class ConvertedFolder:
     @property
     def output_names(self) -> tuple[str, ...]:
         """What every artefact of this folder returns, in order."""
+        if self.interface.softmax:
+            return (PROBABILITIES,)
         return CLASSIFIER_OUTPUTS if self.has_classifier else TRUNK_OUTPUTS
 
     @property
     def architecture(self) -> Architecture:
         """The network as a list of operations."""
-        return Architecture.of(self.config, classifier=self.has_classifier)
+        network = Architecture.of(self.config, classifier=self.has_classifier)
+        if self.interface == NETWORK:
+            return network
+        softmax = self.interface.softmax
+        return Architecture(deployed(network.operations, self.statistics, softmax=softmax))
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """What an artefact normalises with, in its pixels' scale; None if it does not."""
+        if self.interface.pixels is None:
+            return None
+        own, channels = self._processor(), self.config.num_channels
+        if len(own.image_mean) != channels:
+            raise InputError(
+                f"{self.path} prepares {len(own.image_mean)} channels where its network takes "
+                f"{channels}; mend its {PREPROCESSOR_NAME}."
+            )
+        return self.interface.statistics(own)
 
     @cached_property
     def preprocessing(self) -> dict[str, Any]:
         """The settings of its image processor; empty if it has none."""
-        return processor_settings(self.path, read_json)[1]
+        settings = processor_settings(self.path, read_json)[1]
+        return settings | self.interface.settings if settings else {}
 
     @cached_property
     def processor(self) -> RegNetImageProcessor:
-        """The folder's own image processor."""
-        return self._processor()
+        """The folder's own image processor, without what an artefact does itself."""
+        return self._processor(**self.interface.settings)
 
     def _processor(self, **overrides: Any) -> RegNetImageProcessor:
         from regnet.image_processor import RegNetImageProcessor

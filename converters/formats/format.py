@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from converters.folder.interface import NETWORK, Interface
 from converters.formats.onnx.form import DEFAULT_FORM, GraphForm
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class ExportOptions:
             a point.
         symmetric: Whether activations of ``onnx-int8`` are int8 with zero points of 0, and biases
             floats, as TensorRT asks for.
+        interface: What artefacts take and give. Exporters find it in the folder that they are
+            given.
     """
 
     share_weights: bool = False
@@ -45,6 +48,7 @@ class ExportOptions:
     calibration_images: Sequence[Path] = ()
     largest_loss: float | None = None
     symmetric: bool = False
+    interface: Interface = NETWORK
 
     @property
     def given(self) -> frozenset[str]:
@@ -58,6 +62,8 @@ class ExportOptions:
             "calibration_images": bool(self.calibration_images),
             "largest_loss": self.largest_loss is not None,
             "symmetric": self.symmetric,
+            "normalize": self.interface.pixels is not None,
+            "softmax": self.interface.softmax,
         }
         return frozenset(name for name, is_given in given.items() if is_given)
 
@@ -71,8 +77,14 @@ SPELLED = {
     "calibration_images": "--calibration-images",
     "largest_loss": "largest_loss",
     "symmetric": "--symmetric",
+    "normalize": "--normalize",
+    "softmax": "--softmax",
 }
 """What formats may be asked for: its name in :attr:`Format.options` to the command line's."""
+
+INTERFACE_OPTIONS = frozenset({"normalize", "softmax"})
+"""Those of :data:`SPELLED` that say what an artefact takes and gives: a format that does not heed
+them would write something else than is asked for."""
 
 
 DEFAULTS = ExportOptions()
@@ -173,6 +185,8 @@ class Format:
         may_equal: Another format whose file may have the very same bytes, and be the same file.
         language: Of ``usage``.
         others: What else its files are run and judged with.
+        states: Reads what a file states beside the network, as :mod:`converters.formats.stated`
+            has it, and does not run it; None of those that cannot state anything.
     """
 
     name: str
@@ -195,6 +209,7 @@ class Format:
     may_equal: str | None = None
     language: str = "python"
     others: tuple[OtherRuntime, ...] = ()
+    states: Callable[[Path], Mapping[str, str]] | None = None
 
     @property
     def needs(self) -> tuple[str, str] | None:

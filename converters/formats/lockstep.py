@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from converters.formats.operations import computed, tensors_of
 from converters.formats.reference import reference_model, torch_threads
-from regnet.architecture import PIXELS, Conv, folded
+from regnet.architecture import PIXELS, Conv, Normalise, folded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,7 +83,7 @@ def run_in_lockstep(
 
     Args:
         folder: A converted folder.
-        inputs: Batch to pixels, (N, num_channels, H, W), normalised.
+        inputs: Batch to pixels, (N, num_channels, H, W), as the folder's interface takes them.
         arithmetic: How.
 
     Returns:
@@ -96,7 +96,8 @@ def run_in_lockstep(
     with torch.inference_mode(), torch_threads():
         stored = reference_model(folder).state_dict()
         pixels = (torch.from_numpy(batch).to(arithmetic.dtype) for batch in inputs.values())
-        values = {PIXELS: [arithmetic.pixels(batch) for batch in pixels]}
+        normalises = isinstance(operations[0], Normalise)  # and rounds what comes out of that
+        values = {PIXELS: [b if normalises else arithmetic.pixels(b) for b in pixels]}
         for operation in operations:
             made = _computed(operation, [values[v] for v in operation.inputs], stored, arithmetic)
             values[operation.output] = made

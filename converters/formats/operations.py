@@ -23,8 +23,10 @@ from regnet.architecture import (
     GroupNorm,
     Linear,
     Norm,
+    Normalise,
     Pool,
     Scale,
+    Softmax,
 )
 from regnet.layers import ACTIVATIONS, group_deviation, same_padded
 
@@ -56,13 +58,23 @@ def tensors_of(
 ) -> list[Tensor]:
     """Cast what an operation computes with, in the order of its slots.
 
+    Of a normalisation, which has no slots, it is mean and deviation, (channels, 1, 1).
+
     Args:
         operation: Which.
         stored: The state dict of its network.
         dtype: To which; what has it is not copied.
     """
+    if isinstance(operation, Normalise):
+        numbers = (operation.mean, operation.std)
+        return [torch.tensor(each, dtype=dtype).view(-1, 1, 1) for each in numbers]
     slots = (slot for slot in operation.slots if not slot.is_counter)
     return [stored[slot.name].to(dtype) for slot in slots]
+
+
+def normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Images (N, C, H, W) less their mean (C, 1, 1), divided by their deviation."""
+    return (pixels - mean) / std
 
 
 def called(function: Call, *arguments: Any) -> Tensor:
@@ -120,6 +132,11 @@ def computed(  # noqa: C901, PLR0911, PLR0912 -- one for each kind
             return call(torch.flatten, value, 1)
         case Linear():
             return call(functional.linear, value, *held)
+        case Normalise():
+            mean, std = held
+            return call(normalised, value, mean, std)
+        case Softmax():
+            return call(torch.softmax, value, 1)
     raise NotImplementedError(operation)
 
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError, require_extra
+from converters.folder.interface import NETWORK, Interface
 from converters.formats.aotinductor import AOTINDUCTOR
 from converters.formats.coreml.formats import COREML, COREML_FP16
 from converters.formats.executorch import EXECUTORCH
-from converters.formats.format import SPELLED
+from converters.formats.format import INTERFACE_OPTIONS, SPELLED
 from converters.formats.litert.formats import LITERT, LITERT_FP16, LITERT_INT8
 from converters.formats.ncnn import NCNN
 from converters.formats.onnx.formats import (
@@ -120,7 +121,7 @@ def write_artefacts(
     for name, path in places.items():
         progress.step(FORMATS[name].title)
         path.parent.mkdir(exist_ok=True)
-        FORMATS[name].export(folder, path, options)
+        FORMATS[name].export(folder.offering(options.interface), path, options)
     _link_equal_files(folder.path)
 
 
@@ -152,7 +153,14 @@ def require_writable(formats: Sequence[str], options: ExportOptions) -> None:
     """
     _require_known(formats)
     for option in sorted(options.given):
-        if takers(option, formats):
+        heed = takers(option, formats)
+        if option in INTERFACE_OPTIONS and 0 < len(heed) < len(formats):
+            others = [name for name in formats if name not in heed]
+            raise InputError(
+                f"{SPELLED[option]} says how {', '.join(takers(option))} is written, and not how "
+                f"{', '.join(others)} is; write that by itself."
+            )
+        if heed:
             continue
         raise InputError(
             f"{SPELLED[option]} says how {', '.join(takers(option))} is written, and "
@@ -161,6 +169,32 @@ def require_writable(formats: Sequence[str], options: ExportOptions) -> None:
         )
     for needs in filter(None, (FORMATS[name].needs for name in formats)):
         require_extra(*needs)
+
+
+def interface_of(name: str, path: Path) -> Interface:
+    """What an artefact states that it takes and gives; the network's own if it says nothing.
+
+    Args:
+        name: Key of :data:`FORMATS`.
+        path: The artefact, which is read and not run.
+    """
+    states = FORMATS[name].states
+    try:
+        return Interface.stated(states(path)) if states else NETWORK
+    except Exception:  # noqa: BLE001 -- of what cannot be read, whoever runs it says more
+        return NETWORK
+
+
+def offered_by(folder: ConvertedFolder, name: str, path: Path) -> ConvertedFolder:
+    """A folder with what one of its artefacts takes and gives.
+
+    Where it cannot have that, say because it has no classes, it is as it was: an artefact that
+    states what cannot be is held to what it should be.
+    """
+    try:
+        return folder.offering(interface_of(name, path))
+    except InputError:
+        return folder
 
 
 def named_formats(texts: Sequence[str]) -> tuple[str, ...]:

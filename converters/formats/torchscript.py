@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from itertools import groupby
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,8 @@ from converters.checkpoint.torch_archive import TorchArchive, loadable
 from converters.checkpoint.torch_pickle import PickledTensor
 from converters.checkpoint.zip_container import EXTRA
 from converters.folder.folder import TORCHSCRIPT_NAME
-from converters.formats.format import DEFAULTS, Format
-from converters.formats.stated import stated_in
+from converters.formats.format import DEFAULTS, INTERFACE_OPTIONS, Format
+from converters.formats.stated import stated_in, stated_in_archive
 from converters.formats.torch_program import TorchRuntime
 from converters.formats.torchscript_module import (
     EMPTY_PICKLE,
@@ -39,7 +40,17 @@ from converters.formats.torchscript_module import (
     ScriptModule,
     source_and_pickle,
 )
-from regnet.architecture import Act, Add, AveragePool, Conv, EvoNorm, GroupNorm, Norm
+from regnet.architecture import (
+    Act,
+    Add,
+    AveragePool,
+    Conv,
+    EvoNorm,
+    GroupNorm,
+    Norm,
+    Normalise,
+    Softmax,
+)
 from regnet.files.dtypes import COMPUTED, DTYPES, cast_pieces, item_size
 
 if TYPE_CHECKING:
@@ -177,6 +188,15 @@ hidden = {activated} / deviation
 return hidden * torch.view(self.weight, [-1, 1, 1]) + torch.view(self.bias, [-1, 1, 1])
 """
 
+# In the type and on the device of the images; constants of the archive would be on the CPU alone.
+# `/` was another operator in this version, for which torch would put a branch.
+_NORMALISED = """
+kind, device = ops.prim.dtype(pixel_values), ops.prim.device(pixel_values)
+mean = torch.view(torch.tensor({mean}, dtype=kind, device=device), [-1, 1, 1])
+std = torch.view(torch.tensor({std}, dtype=kind, device=device), [-1, 1, 1])
+pixel_values = torch.true_divide(pixel_values - mean, std)
+"""
+
 _EVONORM_ACTIVATED = "hidden * torch.sigmoid(hidden * torch.view(self.v, [-1, 1, 1]))"
 
 
@@ -214,7 +234,11 @@ def program_entries(folder: ConvertedFolder) -> dict[str, bytes]:
     Raises:
         InputError: If the folder is incomplete, or a tensor's dtype is not one torch computes in.
     """
-    code, objects = source_and_pickle(_module(folder, folder.architecture.operations))
+    operations = folder.architecture.operations
+    inside = [each for each in operations if not isinstance(each, Normalise | Softmax)]
+    network = _module(folder, inside)
+    network = replace(network, forward=_with_ends(network.forward, operations))
+    code, objects = source_and_pickle(network)
     preamble = _PREAMBLE.format(mark=MARK, activation=ACTIVATIONS[folder.config.hidden_act])
     return {
         "version": OPERATOR_VERSION,
@@ -223,6 +247,18 @@ def program_entries(folder: ConvertedFolder) -> dict[str, bytes]:
         "constants.pkl": EMPTY_PICKLE,
         "data.pkl": objects,
     }
+
+
+def _with_ends(forward: str, operations: Sequence[Operation]) -> str:
+    """The method of the whole network, which may normalise what it is given, or return more."""
+    head, *lines = forward.splitlines()
+    *lines, last = (line.removeprefix("  ") for line in lines)
+    if isinstance(first := operations[0], Normalise):
+        numbers = {"mean": list(first.mean), "std": list(first.std)}
+        lines = [*_NORMALISED.format(**numbers).strip().splitlines(), *lines]
+    if isinstance(operations[-1], Softmax):
+        last = f"return torch.softmax({last.removeprefix('return ')}, 1)"
+    return "\n".join((head, indent("\n".join((*lines, last)), "  ")))
 
 
 def _held_as(stored: StoredTensor) -> str:
@@ -396,6 +432,8 @@ TORCHSCRIPT = Format(
     file_name=TORCHSCRIPT_NAME,
     export=export_torchscript,
     load=TorchScriptRuntime,
+    options=INTERFACE_OPTIONS,
+    states=stated_in_archive,
     certificate="converters.parity.contents.torchscript:read_torchscript",
     intermediates="converters.parity.locate.intermediates_torchscript:run_torchscript",
     usage=("import torch", 'program = torch.jit.load("{file}")', "outputs = program(pixels)"),

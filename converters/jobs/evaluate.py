@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,10 @@ from converters.jobs.predict import (
     BATCH_SIZE,
     NotRunHereError,
     classifier_folder,
-    logits_of,
     open_runtime,
     present_runtimes,
+    probabilities_of,
+    scores_of,
 )
 from converters.progress import SILENT
 
@@ -78,7 +79,7 @@ class Agreement:
     Attributes:
         images: How many both have seen.
         same: For how many they name the same best class.
-        largest: Largest difference of any logit; not finite if a logit is not.
+        largest: Largest difference of any logit, or probability; not finite if one is not.
     """
 
     images: int = 0
@@ -117,10 +118,13 @@ class Evaluation:
     Attributes:
         scores: Key of a runtime to its score.
         agreements: Keys of two runtimes, in the order of the scores, to their agreement.
+        compared: What runtimes were compared by: ``logits``, or ``probabilities`` where one of them
+            gives no others.
     """
 
     scores: Mapping[str, Score]
     agreements: Mapping[tuple[str, str], Agreement] = field(default_factory=dict)
+    compared: str = "logits"
 
     @classmethod
     def of(cls, runtimes: Sequence[str]) -> Evaluation:
@@ -159,6 +163,7 @@ class Evaluation:
                 {"runtimes": list(pair), **agreement.to_dict()}
                 for pair, agreement in self.agreements.items()
             ],
+            **({"compared": self.compared} if self.compared != "logits" else {}),
         }
 
 
@@ -177,8 +182,12 @@ def count(
     """
     evaluation = Evaluation.of(list(runtimes))
     for pixels, truth in batches:
-        logits = {name: logits_of(network, pixels) for name, network in runtimes.items()}
-        evaluation.add(logits, truth)
+        scores = {name: scores_of(network, pixels) for name, network in runtimes.items()}
+        if any(each.are_probabilities for each in scores.values()):
+            evaluation = replace(evaluation, compared="probabilities")
+            evaluation.add({n: probabilities_of(each) for n, each in scores.items()}, truth)
+        else:
+            evaluation.add({name: each.values for name, each in scores.items()}, truth)
     return evaluation
 
 

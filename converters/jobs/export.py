@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from converters.errors import InputError, require_torch
 from converters.folder.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
+from converters.folder.interface import PIXEL_RANGES, Interface
 from converters.folder.record import Record
 from converters.formats.format import ExportOptions
 from converters.formats.onnx.form import DEFAULT_FORM, with_sizes
@@ -26,6 +27,7 @@ from converters.staging.staged import staged_update
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from converters.folder.interface import Largest
     from converters.parity.report import Report
     from converters.progress import Progress
     from converters.published.located import Place
@@ -44,6 +46,8 @@ def export(  # noqa: PLR0913 -- one keyword per option
     calibration_images: Place | Iterable[Place] = (),
     largest_loss: float | None = None,
     symmetric: bool = False,
+    normalize: Largest | None = None,
+    softmax: bool = False,
     verify: bool = True,
     progress: Progress = SILENT,
 ) -> Report | None:
@@ -67,6 +71,9 @@ def export(  # noqa: PLR0913 -- one keyword per option
         calibration_images: What int8 is calibrated on: files, folders, patterns.
         largest_loss: How much of top-1 int8 may be expected to cost, 0 to 1; None for half a point.
         symmetric: Whether int8 has zero points of 0 and biases in floats, as TensorRT asks for.
+        normalize: Which value white has in images that artefacts are to take and normalise
+            themselves, 255 or 1; None if they take normalised ones.
+        softmax: Whether artefacts give probabilities instead of logits.
         verify: Whether to verify first; if one artefact fails, none is replaced.
         progress: Who wants to know how far it is.
 
@@ -78,6 +85,8 @@ def export(  # noqa: PLR0913 -- one keyword per option
         StorageError: If a package is missing or a file cannot be written.
         VerificationError: If a verdict is fail.
     """
+    if normalize not in {None, *PIXEL_RANGES}:
+        raise InputError(f"--normalize {normalize} is no range of pixels; give 255 or 1.")
     form = DEFAULT_FORM if opset is None else replace(DEFAULT_FORM, opset=opset)
     if dynamic is not None or shape is not None:
         form = with_sizes(form, ConvertedFolder(folder), dynamic, shape)
@@ -90,6 +99,7 @@ def export(  # noqa: PLR0913 -- one keyword per option
         calibration_images=paths(calibration_images),
         largest_loss=largest_loss,
         symmetric=symmetric,
+        interface=Interface(normalize, softmax),
     )
     require_writable(formats, options)
     if verify:

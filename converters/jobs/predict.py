@@ -17,11 +17,19 @@ from converters.errors import (
 )
 from converters.folder.folder import ConvertedFolder
 from converters.folder.images import UnreadableImagesError, find_images, read_in_batches
+from converters.folder.interface import unnormalised
 from converters.formats.confined.runtime import ConfinedRuntime
 from converters.formats.memory import MemoryShortError
-from converters.formats.registry import FORMATS, OTHER_RUNTIMES, artefacts_in, run_by
-from converters.formats.runtime import softmax
+from converters.formats.registry import (
+    FORMATS,
+    OTHER_RUNTIMES,
+    artefacts_in,
+    offered_by,
+    run_by,
+)
+from converters.formats.runtime import ArtefactRuntime, softmax
 from converters.parity.contents.tensors import is_ours
+from regnet.architecture import PROBABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.formats.runtime import ArtefactRuntime, Runtime
+    from converters.formats.runtime import Runtime
     from converters.published.located import Place
 
 EAGER = "torch"
@@ -120,7 +128,7 @@ def predict_each(  # noqa: PLR0913, PLR0917 -- as many as :func:`predict` has
     network = open_runtime(folder, runtime)
     reading = read_in_batches(images, folder.processor, batch_size, unreadable)
     for files, pixels in reading:
-        probabilities = softmax(logits_of(network, pixels))
+        probabilities = probabilities_of(scores_of(network, pixels))
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
         for file, scores, ranking in zip(files, probabilities, best, strict=True):
             classes = ((folder.config.id2label[int(i)], float(scores[i])) for i in ranking)
@@ -146,6 +154,8 @@ def present_runtimes(folder: ConvertedFolder) -> list[str]:
 
 def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> ArtefactRuntime:
     """Open a folder's artefact, or the reference model for ``torch``.
+
+    All take normalised pixels; an artefact that normalises itself is given what it makes them of.
 
     Args:
         folder: A converted folder.
@@ -173,11 +183,14 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Artefa
             f"{folder.path} has no {kind.file_name}; write it with "
             f"`regnet export --format {kind.name}`."
         )
+    folder = offered_by(folder, kind.name, path)
     try:
         if name in FORMATS and is_ours(folder, name, path):
             runtime: ArtefactRuntime = FORMATS[name].load(path, folder.output_names, threads)
         else:
             runtime = ConfinedRuntime(folder, name, path, threads)
+        if folder.statistics:
+            runtime = _TakingNormalised(runtime, folder.statistics)
     except MemoryShortError as error:
         raise StorageError(
             f"{path.name} cannot be run: {error}; take another --runtime or a larger machine."
@@ -209,24 +222,59 @@ def require_known(name: str) -> None:
         raise InputError(f"--runtime {name} is not known; choose one of {', '.join(known)}.")
 
 
-def logits_of(network: Runtime, pixels: NDArray[np.float32]) -> NDArray[np.floating]:
+class _TakingNormalised(ArtefactRuntime):
+    """An artefact that normalises images itself, of images that are normalised."""
+
+    def __init__(
+        self, runtime: ArtefactRuntime, statistics: tuple[tuple[float, ...], tuple[float, ...]]
+    ) -> None:
+        self._runtime, self._statistics = runtime, statistics
+        self.name, self.precision = runtime.name, runtime.precision
+        self.sizes, self.not_run = runtime.sizes, runtime.not_run
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
+        return self._runtime(unnormalised(pixel_values, self._statistics))
+
+    def seconds(self, pixel_values: NDArray[np.float32], calls: int) -> list[float]:
+        return self._runtime.seconds(unnormalised(pixel_values, self._statistics), calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a classifier gives for a batch, (N, classes).
+
+    Attributes:
+        values: Logits or probabilities.
+        are_probabilities: Which of them.
+    """
+
+    values: NDArray[np.floating]
+    are_probabilities: bool = False
+
+
+def scores_of(network: Runtime, pixels: NDArray[np.float32]) -> Scores:
     """Run a classifier on a batch.
 
     Args:
         network: What runs it.
         pixels: (N, num_channels, H, W), normalised.
 
-    Returns:
-        (N, classes).
-
     Raises:
         InputError: If it cannot run such a batch, as one of a fixed shape cannot.
     """
     try:
-        return network(pixels)["logits"]
+        outputs = network(pixels)
+        if PROBABILITIES in outputs:
+            return Scores(outputs[PROBABILITIES], are_probabilities=True)
+        return Scores(outputs["logits"])
     except Exception as error:
         shape = " x ".join(map(str, pixels.shape))
         raise InputError(
             f"{network.name} cannot run a batch of {shape} ({in_words(error)}); try "
             "another --batch-size."
         ) from error
+
+
+def probabilities_of(scores: Scores) -> NDArray[np.floating]:
+    """The same as probabilities."""
+    return scores.values if scores.are_probabilities else softmax(scores.values)

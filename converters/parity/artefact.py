@@ -15,7 +15,7 @@ from converters.errors import (
 )
 from converters.formats.confined.runtime import ConfinedRuntime
 from converters.formats.memory import MemoryShortError
-from converters.formats.registry import FORMATS
+from converters.formats.registry import FORMATS, offered_by, run_by
 from converters.formats.runtime import ArtefactRuntime
 from converters.parity.compare.foreign import ONNX, TORCHSCRIPT, ConfinedForeign
 from converters.parity.compare.sides import kind_of
@@ -114,6 +114,8 @@ def judge_artefact(  # noqa: PLR0913 -- what is known of it already is an option
         ConversionError: If the folder cannot be used, or what was found is unsafe.
     """
     kind = FORMATS[name]
+    folder = offered_by(folder, name, path)
+    truth = truth.offering(folder)
     proof = Proof(None)
     if kind.certificate is not None:
         proof = (
@@ -180,6 +182,8 @@ def judge_in_other(  # noqa: PLR0913 -- as many as what it follows has
     Raises:
         ConversionError: If a package is missing, or what was found is unsafe.
     """
+    folder = offered_by(folder, run_by(other.name).name, path)
+    truth = truth.offering(folder)
     judged = replace(
         verdict,
         artefact=f"{verdict.artefact} ({other.name})",

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from converters.folder.inputs import SEED
 from converters.formats.lockstep import Arithmetic
-from converters.formats.operations import EXACT, tensors_of
+from converters.formats.operations import EXACT, normalised, tensors_of
 from regnet.architecture import Conv
 from regnet.layers import group_deviation
 
@@ -192,6 +192,28 @@ class Injection:
         relative = self._channels(result.shape[:2]) * (_UNIT * math.sqrt(2 * _ROUNDING))
         return self._normed(result, hidden, scale, bias, mean[None], relative, torch.zeros(()))
 
+    def _normalisation(self, pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Of an image: as of a norm, whose scale and shift are rounded numbers too."""
+        result = normalised(pixels, mean, std)
+        shape = (1, result.shape[1])
+        relative = self._channels(result.shape[:2]) * (_UNIT * math.sqrt(_ROUNDING))
+        scale, bias = (1 / std).view(shape), torch.zeros(shape[1])
+        none = torch.zeros(())
+        return self._normed(result, pixels, scale, bias, mean.view(shape), relative, none)
+
+    def _softmax(self, logits: Tensor, axis: int) -> Tensor:
+        """Each class errs by its exponent, which is rounded, and by the function; all by the sum.
+
+        The rounding of an exponent ``x`` is a part of ``exp(x)`` as large as ``x``. Three more are
+        those of the function, which errs by one or two, and of the quotient.
+        """
+        result = torch.softmax(logits, axis)
+        below = logits.amax(axis, keepdim=True) - logits
+        one = _UNIT * math.sqrt(_ROUNDING)
+        of_sum = self._noise(len(logits))[:, None] * (one * math.sqrt(logits.shape[1] / 3 + 1))
+        result = result * (1 + of_sum)
+        return self._scattered(result, (result * (below.square() + 3).sqrt()).contiguous(), one)
+
     def _normed(  # noqa: PLR0913, PLR0917 -- the parts of a norm
         self,
         result: Tensor,
@@ -298,6 +320,8 @@ _OWN_ERRORS: dict[Call, Callable[..., Tensor]] = {
     functional.group_norm: Injection._group_norm,  # noqa: SLF001
     functional.batch_norm: Injection._batch_norm,  # noqa: SLF001
     group_deviation: Injection._deviation,  # noqa: SLF001
+    normalised: Injection._normalisation,  # noqa: SLF001
+    torch.softmax: Injection._softmax,  # noqa: SLF001
 }
 """Functions of which one factor does not tell the error."""
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.digests import sha256_of
+from converters.checkpoint.graph import INTERFACE
 from converters.errors import DISTRIBUTION, __version__, release
 from converters.folder.folder import GOLDEN_NAME, REPORT_NAME
+from converters.folder.interface import NETWORK
 from converters.folder.record import NOT_VERIFIED, SCHEMA, Record, planned_record
-from converters.formats.registry import FORMATS, OTHER_RUNTIMES
+from converters.formats.registry import FORMATS, OTHER_RUNTIMES, interface_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -101,9 +103,11 @@ def with_files(record: Record, folder: Path, names: Iterable[str]) -> Record:
 
 def file_record(folder: Path, name: str, sha256: str | None = None) -> dict[str, Any]:
     """What is recorded of a folder's file; pass its sha256 if it is known already."""
-    path = folder / name
-    details = next((k.details for k in FORMATS.values() if k.file_name == name), None)
-    own = details(path) if details else {}
+    path, own = folder / name, {}
+    if kind := next((kind for kind in FORMATS.values() if kind.file_name == name), None):
+        own = kind.details(path) if kind.details else {}
+        interface = interface_of(kind.name, path)
+        own |= {} if interface == NETWORK else {INTERFACE: interface.to_dict()}
     return {"sha256": sha256 or sha256_of(path), "size": path.stat().st_size} | own
 
 

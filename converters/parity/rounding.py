@@ -18,7 +18,7 @@ from converters.formats.lockstep import Arithmetic
 from converters.formats.onnx.form import INT8, SYMMETRIC_INT8
 from converters.formats.operations import EXACT, LINEAR
 from converters.parity.injection import noise_pool
-from regnet.architecture import Conv, Linear
+from regnet.architecture import Conv, Linear, Normalise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,7 +126,10 @@ class _Half(_Rounded):
         self._rounded_to = rounded_to
 
     def held(self, operation: Operation, stored: Mapping[str, Tensor]) -> list[Tensor]:
-        return [self._nearest(tensor) for tensor in super().held(operation, stored)]
+        held = super().held(operation, stored)
+        if isinstance(operation, Normalise):  # before anything is rounded
+            return held
+        return [self._nearest(tensor) for tensor in held]
 
     def call(self, batch: int, function: Call, *arguments: Any) -> Tensor:
         result = super().call(batch, function, *arguments)

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from converters.folder.inputs import EXTREMES, NATURAL, fitted
+from converters.folder.interface import unnormalised
 from converters.formats.lockstep import EAGER, ORACLE, run_in_lockstep
 from converters.formats.onnx.form import INT8, SYMMETRIC_INT8
 from converters.formats.reference import torch_name
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from converters.folder.folder import ConvertedFolder
+    from converters.folder.interface import Interface
     from converters.formats.runtime import Runtime
     from converters.parity.metrics import Batches, Inputs, Outputs, Units
 
@@ -27,7 +29,7 @@ class Truth:
 
     Args:
         folder: Whose network it is.
-        inputs: Batch to pixels, (N, num_channels, H, W), normalised.
+        inputs: Batch to pixels, (N, num_channels, H, W), as the folder's interface takes them.
 
     Attributes:
         inputs: As given.
@@ -41,6 +43,7 @@ class Truth:
         self.oracle = run_in_lockstep(folder, inputs, ORACLE)
         self.runtime = torch_name()
         self._fitted: dict[tuple[int | None, ...], Truth] = {}
+        self._offering: dict[Interface, Truth] = {}
         self._units: dict[str, Units] = {}
 
     @cached_property
@@ -77,6 +80,27 @@ class Truth:
         if key not in self._fitted:
             self._fitted[key] = Truth(self._folder, inputs)
         return self._fitted[key]
+
+    def offering(self, folder: ConvertedFolder) -> Truth:
+        """The truth for an artefact that takes or gives something else.
+
+        Probabilities are not judged on the extremes: of images a million times brighter than
+        photographs one class has all of it, whatever the others are.
+
+        Args:
+            folder: The same, with the interface of that.
+        """
+        if folder.interface == self._folder.interface:
+            return self
+        if folder.interface not in self._offering:
+            statistics = folder.statistics
+            inputs = {
+                name: unnormalised(pixels, statistics)
+                for name, pixels in self.inputs.items()
+                if not (folder.interface.softmax and name == EXTREMES)
+            }
+            self._offering[folder.interface] = Truth(folder, inputs)
+        return self._offering[folder.interface]
 
     def units(self, precision: str = FLOAT32) -> Units:
         """What an honest computation in a precision gets wrong.

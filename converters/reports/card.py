@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, printable
 from converters.folder.folder import CARD_NAME, ConvertedFolder
+from converters.folder.interface import NETWORK
 from converters.folder.record import outcome_of
-from converters.formats.registry import FORMATS, artefacts_in
+from converters.formats.registry import FORMATS, artefacts_in, interface_of
 from converters.parity.recording import unverified
 from regnet.files.reading import read_text
 
@@ -37,6 +38,13 @@ for each.
 Texts: https://spdx.org/licenses. Not in here is ``seer-license``, which is for research only: who
 publishes under it must have read it.
 """
+
+_PIXELS = (
+    'pixels = AutoImageProcessor.from_pretrained(".")(image, return_tensors="pt", {left_out})'
+    '["pixel_values"].float()'
+)
+_LEFT_OUT = {255: "do_rescale=False, do_normalize=False", 1: "do_normalize=False"}
+"""What an image processor is not to do for an artefact that does it, by what white is then."""
 
 _TAGS = re.compile(r"^tags: (\[.*\])$", re.MULTILINE)
 _VERIFICATION = "\n## Verification\n"
@@ -201,8 +209,14 @@ def usage_section(folder: ConvertedFolder) -> str:
     ]
     for name in artefacts_in(folder.path):
         artefact = FORMATS[name]
-        code = (line.format(file=artefact.file_name) for line in artefact.usage)
-        lines += _block(f"{artefact.title}, `{artefact.file_name}`", artefact.language, *code)
+        interface = interface_of(name, folder.path / artefact.file_name)
+        code = [line.format(file=artefact.file_name) for line in artefact.usage]
+        if interface.pixels is not None and artefact.language == "python":
+            code.insert(-1, _PIXELS.format(left_out=_LEFT_OUT[interface.pixels]))
+        title = f"{artefact.title}, `{artefact.file_name}`"
+        if interface != NETWORK:
+            title += f", pixels {interface.takes}, gives {interface.gives}"
+        lines += _block(title, artefact.language, *code)
     return "\n".join(lines) + "\n"
 
 

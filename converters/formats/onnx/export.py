@@ -90,7 +90,13 @@ def self_contained(folder: ConvertedFolder, form: GraphForm) -> OnnxFile:
     Raises:
         InputError: If the folder cannot be used.
     """
-    graph = build_graph(folder.config, classifier=folder.has_classifier, fold_norms=True, form=form)
+    graph = build_graph(
+        folder.config,
+        classifier=folder.has_classifier,
+        fold_norms=True,
+        form=form,
+        network=folder.architecture,
+    )
     weights = tuple(folded_weights(folder, form.precision))
     return OnnxFile(_model(folder, form), graph, weights)
 
@@ -105,7 +111,12 @@ def _sharing(
         )
     classifier, casts = folder.has_classifier, cast_names(folder)
     graph = build_graph(
-        folder.config, classifier=classifier, fold_norms=False, casts=casts, form=form
+        folder.config,
+        classifier=classifier,
+        fold_norms=False,
+        casts=casts,
+        form=form,
+        network=folder.architecture,
     )
     graph.initializer.extend(shared_weights(folder))
     digests = {
@@ -135,14 +146,15 @@ def _model(
 
 def stated_metadata(folder: ConvertedFolder, form: GraphForm) -> dict[str, str]:
     """What a file says of itself: what it is, its classes, and how images are prepared for it."""
-    config, image = folder.config, f"{form.io_precision} RGB image, normalised,"
+    config = folder.config
+    image = f"{form.io_precision} RGB image, {folder.interface.takes},"
     metadata = {
         "architecture": config.architecture_name(classifier=folder.has_classifier),
         "description": f"RegNet trunk: {image} to features.",
         "model_type": config.model_type,
     }
     if folder.has_classifier:
-        metadata["description"] = f"RegNet classifier: {image} to logits."
+        metadata["description"] = f"RegNet classifier: {image} to {folder.interface.gives}."
     if form.precision != COMPUTED:
         metadata[PRECISION_KEY] = form.precision
     if form.fixed:

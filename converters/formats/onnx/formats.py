@@ -9,23 +9,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 from converters.folder.folder import ONNX_NAME
-from converters.formats.format import Format, OtherRuntime
+from converters.formats.format import INTERFACE_OPTIONS, Format, OtherRuntime
+from converters.formats.stated import stated_in_onnx
 from regnet.files.late import lazily
 
 _ONNX = "converters.formats.onnx"
 _PARITY = "converters.parity"
 _GRAPH = frozenset({"opset", "sizes"})
+_NETWORK = _GRAPH | INTERFACE_OPTIONS
 _SESSION = ("import onnxruntime", 'session = onnxruntime.InferenceSession("{file}")')
 
 _PLAIN = Format(
     name="onnx",
     title="ONNX",
     file_name=ONNX_NAME,
-    options=_GRAPH | {"share_weights"},
+    options=_NETWORK | {"share_weights"},
     export=lazily(f"{_ONNX}.export:export_onnx"),
     load=lazily(f"{_ONNX}.runtime:OnnxRuntime"),
     certificate=f"{_PARITY}.contents.onnx:read_onnx",
     intermediates=f"{_PARITY}.locate.intermediates_onnx:run_onnx",
+    states=stated_in_onnx,
     usage=(*_SESSION, 'outputs = session.run(None, {{"pixel_values": pixels.numpy()}})'),
 )
 
@@ -48,7 +51,7 @@ ONNX_WEB = replace(
     file_name="onnx/model.onnx",
     companions=("model.onnx_data",),
     may_equal="onnx",
-    options=_GRAPH | {"external_data"},
+    options=_NETWORK | {"external_data"},
     export=lazily(f"{_ONNX}.export:export_onnx_alone"),
     language="js",
     usage=(
@@ -65,7 +68,7 @@ ONNX_FP16 = replace(
     file_name="onnx/model_fp16.onnx",
     companions=("model_fp16.onnx_data",),
     precision="float16",
-    options=_GRAPH | {"external_data", "io_float16"},
+    options=_NETWORK | {"external_data", "io_float16"},
     export=lazily(f"{_ONNX}.export:export_float16"),
     intermediates=None,
 )

@@ -20,6 +20,7 @@ from onnx import GraphProto, NodeProto, helper, numpy_helper
 from converters.formats.onnx.file import ONNX_TYPES
 from converters.formats.onnx.form import DEFAULT_FORM, FOLDED_BIAS, FOLDED_WEIGHT, PER_CHANNEL
 from regnet.architecture import (
+    NORMALISED,
     PIXELS,
     Act,
     Add,
@@ -31,11 +32,14 @@ from regnet.architecture import (
     GroupNorm,
     Linear,
     Norm,
+    Normalise,
     Pool,
     Scale,
+    Softmax,
     extents,
     folded,
 )
+from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -49,13 +53,14 @@ FEATURES = "last_hidden_state"
 POOLED = "pooler_output"
 
 
-def build_graph(
+def build_graph(  # noqa: PLR0913 -- one for each thing that graphs differ in
     config: RegNetConfig,
     *,
     classifier: bool,
     fold_norms: bool,
     casts: Collection[str] = (),
     form: GraphForm = DEFAULT_FORM,
+    network: Architecture | None = None,
 ) -> GraphProto:
     """Lay out nodes, input and outputs; the initialisers are left to the caller.
 
@@ -74,18 +79,23 @@ def build_graph(
         casts: Names of initialisers of another type. Before such a one is used a Cast node makes
             ``<name>.float32`` of it, once; runtimes fold it away when they load the file.
         form: Sizes and precision.
+        network: What is computed, where that is more than the configuration says
+            (:func:`regnet.architecture.deployed`).
     """
-    operations = Architecture.of(config, classifier=classifier).operations
+    operations = (network or Architecture.of(config, classifier=classifier)).operations
     if fold_norms:
         operations = folded(operations)
-    if form.io_precision != form.precision:
+    if isinstance(operations[0], Normalise):  # in float32, whatever follows
+        casts = (*casts, NORMALISED) if form.precision != COMPUTED else casts
+    elif form.io_precision != form.precision:
         casts = (*casts, PIXELS)
     writer = _NodeWriter(casts, form)
     for operation in operations:
         writer.write(operation)
     batch, channels = form.dim("batch"), config.feature_size
     if classifier:
-        shapes: dict[str, list[int | str]] = {LOGITS: [batch, config.num_labels or channels]}
+        output = operations[-1].output
+        shapes: dict[str, list[int | str]] = {output: [batch, config.num_labels or channels]}
     else:
         sizes = [_feature_size(operations, form, axis) for axis in ("height", "width")]
         shapes = {FEATURES: [batch, channels, *sizes], POOLED: [batch, channels, 1, 1]}
@@ -121,7 +131,7 @@ class _NodeWriter:
     def write(self, operation: Operation) -> None:
         """Spell an operation; the last node of those that it takes makes its value."""
         _SPELLINGS[type(operation)](self, operation)
-        if operation.output != operation.name:
+        if self.nodes[-1].output[0] != operation.output:
             self.finish(operation.output)
 
     def add(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
@@ -138,6 +148,11 @@ class _NodeWriter:
         value = f"{name}.{precision}"
         self.nodes.append(named_node("Cast", value, name, to=ONNX_TYPES[precision]))
         return value
+
+    def outside(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
+        """A node before or behind the network, which computes in what the graph takes and gives."""
+        self.nodes.append(named_node(operator, name, *inputs, **attributes))
+        return name
 
     def constant(self, name: str, value: float) -> str:
         """One node for each scalar, however many read it."""
@@ -253,6 +268,25 @@ def _average_pool(writer: _NodeWriter, operation: AveragePool) -> None:
     writer.add("AveragePool", operation.name, *operation.inputs, **geometry)
 
 
+def _normalise(writer: _NodeWriter, operation: Normalise) -> None:
+    """In float32: of a half, means of bytes have six bits behind the point."""
+    name, (value,) = operation.name, operation.inputs
+    if writer.form.io_precision != COMPUTED:
+        float32 = ONNX_TYPES[COMPUTED]
+        value = writer.outside("Cast", f"{name}.{COMPUTED}", value, to=float32)
+    for operator, what in (("Sub", "mean"), ("Div", "std")):
+        numbers = np.array(getattr(operation, what), np.float32).reshape(-1, 1, 1)
+        constant = numpy_helper.from_array(numbers)
+        held = writer.outside("Constant", f"{name}.{what}", value=constant)
+        made = name if what == "std" else f"{name}.centred"
+        value = writer.outside(operator, made, value, held)
+
+
+def _softmax(writer: _NodeWriter, operation: Softmax) -> None:
+    writer.outside("Softmax", operation.name, *operation.inputs, axis=1)
+    writer.nodes[-1].output[0] = operation.output
+
+
 def _plain(operator: str, **attributes: float) -> Callable[[_NodeWriter, Operation], None]:
     """One node, which reads the operation's values and tensors."""
 
@@ -275,6 +309,8 @@ _SPELLINGS: dict[type[Operation], Callable[[_NodeWriter, Any], None]] = {
     Add: _plain("Add"),
     Flatten: _plain("Flatten", axis=1),
     Linear: _plain("Gemm", transB=1),
+    Normalise: _normalise,
+    Softmax: _softmax,
 }
 
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from converters.checkpoint.sniff import HEAD_SIZE, describe_wrong_file
 from converters.checkpoint.source_file import SourceFile
 from converters.checkpoint.zip_directory import ZIP_START, ZipDirectory
-from converters.errors import ConversionError, StorageError, in_words
+from converters.errors import ConversionError, InputError, StorageError, in_words
 from converters.folder.folder import REPORT_NAME, ConvertedFolder
+from converters.folder.interface import NETWORK
 from converters.formats.reference import ReferenceRuntime
+from converters.formats.registry import interface_of
 from converters.parity.compare.foreign import ONNX, TORCHSCRIPT, ConfinedForeign
 
 if TYPE_CHECKING:
@@ -122,6 +124,11 @@ def opened(path: Path, options: SourceOptions) -> Iterator[Side]:
     if kind == "folder":
         yield WeightsSide(path, kind, None, ConvertedFolder(path))
     elif kind != "checkpoint":
+        if interface_of(kind, path) != NETWORK:
+            raise InputError(
+                f"{path.name} was written with --normalize or --softmax, and is compared with no "
+                "network; judge it with `regnet verify FOLDER --artefact`."
+            )
         yield ArtefactSide(path, kind, None)
     else:
         with TemporaryDirectory(prefix="regnet-compare-") as temporary:

@@ -76,6 +76,7 @@ def _expected(
         classifier=folder.has_classifier,
         fold_norms=True,
         form=form_of(model, model.graph),
+        network=folder.architecture,
     )
     left = stated_quantisation(model).float_layers
     plan = Int8Plan(graph, layer_names(folder), left, symmetric=symmetric)

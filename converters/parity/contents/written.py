@@ -130,6 +130,7 @@ def _written(folder: ConvertedFolder, graph: GraphProto, form: GraphForm) -> Gra
         fold_norms=folded,
         casts=() if folded else cast_names(folder),
         form=form,
+        network=folder.architecture,
     )
     prepares = any(value.name == IMAGE for value in graph.input)
     return with_preprocessing(folder, written, form) if prepares else written

@@ -31,7 +31,18 @@ import torch
 from converters.formats.operations import tensors_of
 from converters.parity.injection import LANES_OF_GROUPS, spread_of_orders
 from converters.parity.locate.walk import Output
-from regnet.architecture import Act, Conv, EvoNorm, Flatten, GroupNorm, Linear, Norm, Pool
+from regnet.architecture import (
+    Act,
+    Conv,
+    EvoNorm,
+    Flatten,
+    GroupNorm,
+    Linear,
+    Norm,
+    Normalise,
+    Pool,
+    Softmax,
+)
 from regnet.layers import group_deviation
 
 if TYPE_CHECKING:
@@ -48,7 +59,7 @@ _LEAST = float(np.finfo(np.float32).tiny)
 _LANES = 16
 
 
-def honest_error(  # noqa: PLR0911 -- one for each kind
+def honest_error(  # noqa: C901, PLR0911 -- one for each kind
     operation: Operation, inputs: Sequence[Tensor], truth: Tensor, stored: Mapping[str, Tensor]
 ) -> Tensor:
     """The RMS error by channel to expect of one float32 evaluation of an operation.
@@ -77,6 +88,12 @@ def honest_error(  # noqa: PLR0911 -- one for each kind
             return _U * (scale * _rms(inputs[0]) + terms + size / 2)
         case GroupNorm() | EvoNorm():
             return _grouped_error(operation, inputs[0], held, size)
+        case Normalise():
+            mean, std = (each.flatten() for each in held)
+            return _U * (mean.abs() / std + _rms(inputs[0]) / std + size)
+        case Softmax():
+            below = inputs[0].amax(1, keepdim=True) - inputs[0]
+            return _U * _rms(truth * (below + math.sqrt(truth.shape[1] / 3) + 3)) + _LEAST
         case Pool():
             return _mean_error(inputs[0], truth)
         case Act(function="sigmoid"):

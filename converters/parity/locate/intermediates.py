@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import ConversionError, InputError, in_words
 from converters.folder.folder import ConvertedFolder
 from converters.formats.confined import Allowance, ConfinedProgram
-from converters.formats.registry import FORMATS
+from converters.formats.registry import FORMATS, offered_by
 from converters.parity.contents.tensors import is_ours
 from regnet.files.late import imported
 
@@ -56,7 +56,7 @@ def run_with_intermediates(
         folder: Whose artefact it is.
         kind: Key of :data:`converters.formats.registry.FORMATS`.
         path: The artefact; one that shares weights lies beside them.
-        pixels: (N, num_channels, H, W), normalised.
+        pixels: (N, num_channels, H, W), as it takes them.
 
     Raises:
         InputError: If it is of a kind whose values cannot be had, cannot be opened, or does not
@@ -87,7 +87,8 @@ def served(folder: str, kind: str, path: str) -> Callable[[NDArray[np.float32]],
     """Give what stands in a process of its own: from pixels to values by name and all facts."""
 
     def run(pixels: NDArray[np.float32]) -> dict[str, Any]:
-        found = _run(ConvertedFolder(Path(folder)), kind, Path(path), pixels)
+        own = offered_by(ConvertedFolder(Path(folder)), kind, Path(path))
+        found = _run(own, kind, Path(path), pixels)
         return {**found.values, **{name: getattr(found, name) for name in _FACTS}}
 
     return run

@@ -95,7 +95,12 @@ def _differences(
     folded: bool,
 ) -> Iterator[tuple[str, str]]:
     """What nodes say otherwise than the exporter's, by the value they take part in."""
-    graph = build_graph(folder.config, classifier=folder.has_classifier, fold_norms=folded)
+    graph = build_graph(
+        folder.config,
+        classifier=folder.has_classifier,
+        fold_norms=folded,
+        network=folder.architecture,
+    )
     for expected in reversed(graph.node):  # of several parts of a value the first counts
         found = nodes.get(expected.name)
         difference = _difference(found, expected) if found else "its node is missing"

@@ -35,6 +35,9 @@ _TENSOR = "Tensor"
 _FUNCTION = "UNKNOWN_INSTANCE"
 """Last in the path of an operator inside a function: ours has but one, the activation."""
 
+_OF_NORMALISATION = ("aten::tensor", "aten::view", "aten::sub")
+"""What the whole network computes on the way to normalised images."""
+
 _MODULE = re.compile(r"([^.()]+)\(")
 """Name of a module; its class follows."""
 
@@ -104,6 +107,8 @@ def _values(graph: Any, folder: ConvertedFolder) -> dict[str, Any]:
             name = ".".join((*path[:-1], _ACTIVATION))
             name = name if name in modules else ".".join((*path[:-1], _HEAD, _ACTIVATION))
             found[name] = node  # the last operator of several
+            continue
+        if not path and node.kind() in _OF_NORMALISATION:
             continue
         module = ".".join(path)
         names = own.get(module)

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
+from converters.folder.interface import unnormalised
+from converters.formats.registry import offered_by
 from converters.parity.contents.tensors import certify
 from converters.parity.locate.intermediates import run_with_intermediates
 from converters.parity.locate.module_errors import measure
@@ -78,6 +80,8 @@ def locate(folder: ConvertedFolder, kind: str, path: Path, pixels: NDArray[np.fl
         InputError: If the artefact is of a kind that shows no values inside, was not written by
             this project, or cannot be run for no reason that can be seen.
     """
+    folder = offered_by(folder, kind, path)
+    pixels = unnormalised(pixels, folder.statistics)
     computed = run_with_intermediates(folder, kind, path, pixels)
     operations = values_of(folder, folded=computed.folded)
     seen = _seen_faults(folder, kind, path, operations)

@@ -9,6 +9,7 @@ import pytest
 
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
+from converters.folder.interface import Interface
 from converters.formats.format import SPELLED, ExportOptions
 from converters.formats.onnx.form import GraphForm
 from converters.formats.registry import FORMATS
@@ -98,6 +99,8 @@ SET = {
     "calibration_images": ExportOptions(calibration_images=[Path("a.png")]),
     "largest_loss": ExportOptions(largest_loss=0.1),
     "symmetric": ExportOptions(symmetric=True),
+    "normalize": ExportOptions(interface=Interface(255)),
+    "softmax": ExportOptions(interface=Interface(softmax=True)),
 }
 GIVEN: dict[str, dict[str, Any]] = {
     "share_weights": {"share_weights": True},
@@ -108,6 +111,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     "calibration_images": {"calibration_images": "a.png"},
     "largest_loss": {"largest_loss": 0.1},
     "symmetric": {"symmetric": True},
+    "normalize": {"normalize": 255},
+    "softmax": {"softmax": True},
 }
 
 

@@ -206,11 +206,11 @@ def test_unreadable_images_are_left_out_and_told(demo_folder: Path, tmp_path: Pa
 
 
 def test_a_batch_that_cannot_be_run_is_told(demo_folder: Path) -> None:
-    from converters.jobs.predict import logits_of
+    from converters.jobs.predict import scores_of
 
     network = open_runtime(ConvertedFolder(demo_folder), "onnx")
     with pytest.raises(InputError, match=r"cannot run a batch of 2 x 5 x 48 x 48 .* --batch-size"):
-        logits_of(network, np.zeros((2, 5, 48, 48), np.float32))
+        scores_of(network, np.zeros((2, 5, 48, 48), np.float32))
 
 
 def test_thousands_of_threads_are_refused(demo_folder: Path) -> None:
