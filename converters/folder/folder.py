@@ -153,13 +153,14 @@ class ConvertedFolder:
 
     @property
     def normalisation(self) -> tuple[list[float], list[float]] | None:
-        """Mean and deviation of each channel that images are normalised by, in steps of a byte.
+        """Mean and deviation of each channel that an artefact's images are normalised by before it.
 
-        None if it has no image processor, or one of images with other channels.
+        In steps of a byte; None if it has no image processor, or one of images with other channels.
         """
         if not self.preprocessing:
             return None
-        own = self._processor(size=DEFAULT_IMAGE_SIZE)  # another class's size is none of ours
+        sized = {"size": DEFAULT_IMAGE_SIZE}  # another class's size is none of ours
+        own = self._processor(**sized, **self.interface.settings)
         channels, step = len(own.image_mean), own.rescale_factor if own.do_rescale else 1.0
         if channels != self.config.num_channels or not step:
             return None

@@ -198,8 +198,9 @@ def _channels_last(weight: Weight) -> Held:
 
 def _described(folder: ConvertedFolder) -> str:
     """For people."""
-    outputs = "logits" if folder.has_classifier else "features"
+    outputs = folder.interface.gives if folder.has_classifier else "features"
     return (
         f"{folder.config.architecture_name(classifier=folder.has_classifier)}: RGB image, "
-        f"normalised, (batch, height, width, channels), to {outputs}; written by {DISTRIBUTION}"
+        f"{folder.interface.takes}, (batch, height, width, channels), to {outputs}; written by "
+        f"{DISTRIBUTION}"
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 from converters.formats.litert.flatbuffer import FlatBuffer, Table
 from converters.formats.onnx.graph import LOGITS
-from regnet.architecture import PIXELS
+from regnet.architecture import PIXELS, PROBABILITIES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +43,9 @@ _NORMALIZATION, _THRESHOLDING = np.uint8(1), np.uint8(3)
 
 _LEAST_SCORE = np.finfo(np.float32).min
 """Logits may be negative, and the Task Library leaves out what is below 0 unless it is told."""
+
+_SCORES = {LOGITS: _LEAST_SCORE, PROBABILITIES: np.float32(0)}
+"""Outputs that have a number for each class, and the least of them that counts."""
 
 _COLOURS = {1: np.int8(2), 3: np.int8(1)}
 """``ColorSpaceType`` by the number of channels."""
@@ -100,21 +103,21 @@ def _image(folder: ConvertedFolder) -> Table:
     """``TensorMetadata`` of the input."""
     channels, side = folder.config.num_channels, np.uint32(folder.image_size)
     properties = Table((_COLOURS.get(channels), Table((side, side))))
-    content = Table((_IMAGE, properties))
+    content, takes = Table((_IMAGE, properties)), f"an image, {folder.interface.takes}"
     if folder.normalisation is None:
-        return Table((PIXELS, "an image, normalised", None, content))
+        return Table((PIXELS, takes, None, content))
     mean, std = (np.array(each, np.float32) for each in folder.normalisation)
     units = [Table((_NORMALIZATION, Table((mean, std))))]
     ends = np.sort([(byte - mean) / std for byte in (0, _LARGEST_BYTE)], axis=0)
     least, most = ends.astype(np.float32)
-    return Table((PIXELS, "an image, normalised", None, content, units, Table((most, least))))
+    return Table((PIXELS, takes, None, content, units, Table((most, least))))
 
 
 def _output(folder: ConvertedFolder, name: str) -> Table:
     """``TensorMetadata`` of an output."""
     content = Table((_FEATURE, Table(())))
-    if name != LOGITS or not labels_of(folder):
+    if name not in _SCORES or not labels_of(folder):
         return Table((name, None, None, content))
-    units = [Table((_THRESHOLDING, Table((_LEAST_SCORE,))))]
+    units = [Table((_THRESHOLDING, Table((_SCORES[name],))))]
     files = [Table((LABELS_NAME, "names of the classes", _AXIS_LABELS))]
     return Table((name, None, None, content, units, None, files))

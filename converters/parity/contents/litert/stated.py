@@ -17,13 +17,13 @@ from converters.checkpoint.zip_directory import STORED, ZipDirectory
 from converters.errors import printable
 from converters.parity.contents.litert.flatbuffer import Table
 from converters.parity.contents.written import metadata_faults
-from regnet.architecture import PIXELS
+from regnet.architecture import PIXELS, PROBABILITIES
 from regnet.config import CONFIG_NAME
 from regnet.files.json_file import PREPROCESSOR_NAME
 from regnet.image_processor import RegNetImageProcessor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -179,7 +179,7 @@ def _described_faults(
         units = [kind for kind, _ in _units(table)]
         if units != [_THRESHOLDING] * bool(labels):
             yield f"its metadata change {table.text(0)}"
-        least = np.finfo(np.float32).min
+        least = 0 if table.text(0) == PROBABILITIES else np.finfo(np.float32).min
         if any(options.number(0, "<f4") != least for _, options in _units(table)):
             yield f"its metadata leave out some of {table.text(0)}"
 
@@ -221,7 +221,7 @@ def _units(table: Table) -> list[tuple[int, Table]]:
     return [(kind, options or table) for kind, options in units]
 
 
-def _equal(found: list[NDArray[np.floating]], due: NDArray[np.floating]) -> bool:
+def _equal(found: Sequence[NDArray[np.floating]], due: NDArray[np.floating]) -> bool:
     shapes = {each.shape for each in found}
     return shapes == {due.shape[1:]} and np.allclose(found, due, _CLOSE, _CLOSE)
 
@@ -230,7 +230,8 @@ def _black_and_white(folder: ConvertedFolder) -> NDArray[np.floating] | None:
     """What the image processor makes of a black and of a white pixel, (2, channels)."""
     if not folder.preprocessing:
         return None
-    own = RegNetImageProcessor.from_pretrained(folder.path, size=1, do_resize=False)
+    settings = {"size": 1, "do_resize": False, **folder.interface.settings}
+    own = RegNetImageProcessor.from_pretrained(folder.path, **settings)
     channels = len(own.image_mean)
     if channels != folder.config.num_channels or (own.do_rescale and not own.rescale_factor):
         return None
