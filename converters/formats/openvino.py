@@ -9,14 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
+from converters.checkpoint.graph import INTERFACE
 from converters.errors import require_extra
-from converters.formats.format import DEFAULTS, ExportOptions, Format
+from converters.formats.format import DEFAULTS, INTERFACE_OPTIONS, ExportOptions, Format
 from converters.formats.memory import require_memory
 from converters.formats.runtime import ArtefactRuntime
+from converters.formats.stated import stated_in
+from regnet.architecture import NORMALISED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -36,6 +40,12 @@ _BATCH_NORM_INPUTS = ("value", "weight", "bias", "running_mean", "running_var")
 _NORM = ".normalization"
 _OF_NORMS = {f"{_NORM}.scaled": "weight", _NORM: "bias", f"{_NORM}.sloped": "v"}
 """How the names of nodes end that read the tensors of other norms, and which."""
+
+_OF_NORMALISATION = {f"{NORMALISED}.centred": "mean", NORMALISED: "std"}
+"""Nodes that read the numbers by which images are normalised, and which."""
+
+_STATED = "regnet"
+"""What holds what we state in the ``rt_info`` of a model."""
 
 _DEVICE = "CPU"
 _HINT = "INFERENCE_PRECISION_HINT"
@@ -66,7 +76,30 @@ def export_openvino(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFA
         passes.register_pass(ConstantFolding())  # how weights and biases are reshaped
         passes.run_passes(model)
         _name_nodes(model)
+        for key, text in stated_in(folder).items():
+            if key == INTERFACE:
+                model.set_rt_info(text, [_STATED, key])
         openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def stated_in_xml(path: Path) -> Mapping[str, str]:
+    """What an ``.xml`` states beside the network.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it declares entities.
+        xml.etree.ElementTree.ParseError: If it is no XML.
+    """
+    stated = parsed_xml(path).findall(f"rt_info/{_STATED}/*")
+    return {each.tag: each.get("value", "") for each in stated}
+
+
+def parsed_xml(path: Path) -> ET.Element:
+    """The root of an ``.xml``, which may be anybody's; raises as :func:`stated_in_xml` does."""
+    text = path.read_bytes()
+    if b"<!" in text:
+        raise ValueError("it declares what XML may expand without end")
+    return ET.fromstring(text)  # noqa: S314 -- entities are refused above
 
 
 def _name_nodes(model: Model) -> None:
@@ -87,6 +120,9 @@ def _tensor_name(constant: Node) -> str | None:
     from converters.formats.onnx.graph import folded_names
 
     readers = list(constant.output(0).get_target_inputs())
+    name = readers[0].get_node().get_friendly_name()
+    if name in _OF_NORMALISATION:
+        return f"{NORMALISED}.{_OF_NORMALISATION[name]}"
     if len(readers) > 1:  # the numbers of an activation
         return None
     product, is_weight = readers[0].get_node(), True
@@ -177,6 +213,8 @@ OPENVINO = Format(
     file_name="openvino_model.xml",
     companions=("openvino_model.bin",),
     extra="openvino",
+    options=INTERFACE_OPTIONS,
+    states=stated_in_xml,
     export=export_openvino,
     load=OpenVinoRuntime,
     certificate="converters.parity.contents.openvino:read_openvino",
