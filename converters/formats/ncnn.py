@@ -13,13 +13,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.graph import INTERFACE
 from converters.errors import InputError, require_extra
-from converters.formats.format import DEFAULTS, Format, OtherRuntime
+from converters.formats.format import DEFAULTS, INTERFACE_OPTIONS, Format, OtherRuntime
 from converters.formats.memory import require_memory
 from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
 from converters.formats.runtime import ArtefactRuntime
+from converters.formats.stated import stated_in
 from regnet.architecture import (
     PIXELS,
     Act,
@@ -31,8 +34,10 @@ from regnet.architecture import (
     GroupNorm,
     Linear,
     Norm,
+    Normalise,
     Pool,
     Scale,
+    Softmax,
     folded,
 )
 from regnet.config import TRUNK_OUTPUTS
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
 
     from converters.folder.folder import ConvertedFolder
     from converters.formats.format import ExportOptions
+    from converters.formats.onnx.file import Weight
     from regnet.architecture import Function, Operation
 
     _Settings = Mapping[int, int | float]
@@ -63,6 +69,9 @@ _MEAN, _VALID, _REPLICATE = 1, 1, 1
 _ADD, _SUB, _MUL, _DIV = range(4)
 _SQUARE, _SQRT = 4, 5
 """What settings of `Pooling`, `Padding`, `BinaryOp` and `UnaryOp` mean."""
+
+_STATED = f"#{INTERFACE}="
+"""How the line begins that says what the network takes and gives."""
 
 _AFTER_FLAG = ("Convolution", "ConvolutionDepthWise", "InnerProduct")
 """Layers before whose first tensor it says how that is stored."""
@@ -128,14 +137,41 @@ def export_ncnn(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAULTS
     layers = list(_with_splits(layers))
     values = sum(len(layer.outputs) for layer in layers)
     head = f"{_MAGIC}\n{len(layers)} {values}\n"
-    path.write_text(head + "".join(layer.line for layer in layers), encoding="utf-8")
+    stated = stated_in(folder).get(INTERFACE)
+    end = f"{_STATED}{stated}\n" if stated else ""  # where ncnn, which counts layers, does not read
+    text = head + "".join(layer.line for layer in layers) + end
+    path.write_text(text, encoding="utf-8")
     weights = {weight.name: weight for weight in folded_weights(folder)}
+    weights |= {weight.name: weight for weight in _statistics(operations[0])}
     with path.with_suffix(".bin").open("wb") as file:
         for layer in layers:
             if layer.kind in _AFTER_FLAG:
                 file.write(_FLOAT32)
             for name in layer.tensors:
                 file.write(weights[name].computed().data)
+
+
+def _statistics(first: Operation) -> Iterator[Weight]:
+    """The numbers by which images are normalised, if the network begins with that."""
+    import numpy as np
+
+    from converters.formats.onnx.file import Weight
+
+    if isinstance(first, Normalise):
+        for leaf in ("mean", "std"):
+            numbers = getattr(first, leaf)
+            yield Weight(f"{first.name}.{leaf}", (len(numbers),), partial(np.array, numbers))
+
+
+def stated_in_param(path: Path) -> Mapping[str, str]:
+    """What a ``.param`` states behind its layers.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is no text.
+    """
+    last = path.read_text(encoding="utf-8").rstrip("\n").rpartition("\n")[2]
+    return {INTERFACE: last.removeprefix(_STATED)} if last.startswith(_STATED) else {}
 
 
 def _with_splits(layers: Sequence[_Layer]) -> Iterator[_Layer]:
@@ -256,6 +292,16 @@ class _Parts:
         return self.add("Reshape", part, (value,), {0: channels})
 
 
+def _normalise(operation: Normalise) -> Iterator[_Layer]:
+    """Of each channel, along which ncnn broadcasts a tensor of one pixel."""
+    name, (value,), channels = operation.name, operation.inputs, len(operation.mean)
+    for what, leaf, made in ((_SUB, "mean", f"{name}.centred"), (_DIV, "std", operation.output)):
+        held = f"{name}.{leaf}"
+        yield _Layer("MemoryData", held, (), (held,), {0: 1, 1: 1, 2: channels}, (held,))
+        yield _Layer("BinaryOp", made, (value, held), (made,), {0: what})
+        value = made
+
+
 def _average_pool(operation: AveragePool) -> Iterator[_Layer]:
     """Behind the last row and column these are repeated: the mean of what is there stays."""
     padded = f"{operation.name}.padded"
@@ -298,6 +344,8 @@ _SPELLINGS: dict[type[Operation], Callable[[Any], Iterator[_Layer]]] = {
     Add: _plain("BinaryOp", {0: _ADD}),
     Flatten: _plain("Flatten"),
     Linear: _linear,
+    Normalise: _normalise,
+    Softmax: _plain("Softmax", {0: 0, 1: 1}),
 }
 
 _ACTIVATIONS: dict[Function, tuple[str, _Settings]] = {
@@ -414,6 +462,8 @@ NCNN = Format(
     file_name="model.ncnn.param",
     companions=("model.ncnn.bin",),
     extra="ncnn",
+    options=INTERFACE_OPTIONS,
+    states=stated_in_param,
     export=export_ncnn,
     load=NcnnRuntime,
     certificate="converters.parity.contents.ncnn:read_ncnn",

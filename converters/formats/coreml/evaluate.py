@@ -66,6 +66,9 @@ def evaluate(package: Package, values: Mapping[str, Tensor]) -> Iterator[tuple[s
 
 
 def _constant(package: Package, step: Step) -> Any:
+    if isinstance(step.constant, tuple) and step.made.element == "float32":
+        sizes = [size or 0 for size in step.made.sizes]
+        return torch.tensor(step.constant, dtype=torch.float64).reshape(sizes)
     if not isinstance(step.constant, Place):
         return step.constant
     element, data = package.elements(step)
@@ -157,6 +160,7 @@ _OPERATIONS: dict[str, Callable[[Inputs], Tensor]] = {
     "reshape": lambda of: of["x"].reshape(of["shape"]),
     "sigmoid": _of_one(torch.sigmoid),
     "silu": lambda of: of["x"] * torch.sigmoid(of["x"]),
+    "softmax": lambda of: torch.softmax(of["x"], of["axis"]),
     "sqrt": _of_one(torch.sqrt),
     "squeeze": lambda of: of["x"].squeeze(of["axes"]),
     "sub": _of_two(torch.sub),

@@ -68,6 +68,12 @@ def value(content: Scalar | Sequence[int], element: Element = "float32") -> byte
     return message((2, tensor_type(kind, dims)), (3, message((1, message(tensor)))))
 
 
+def numbers(content: Sequence[float], dims: Dims) -> bytes:
+    """Numbers in float32, in some sizes."""
+    tensor = (1, message((1, pack(f"<{len(content)}f", *content))))
+    return message((2, tensor_type("float32", dims)), (3, message((1, message(tensor)))))
+
+
 def stored(element: Element, dims: Dims, offset: int) -> bytes:
     """A tensor in the file of the weights, described there at an offset in bytes."""
     place = message((1, WEIGHTS_FILE), (2, offset))

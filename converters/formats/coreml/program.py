@@ -26,8 +26,10 @@ from regnet.architecture import (
     GroupNorm,
     Linear,
     Norm,
+    Normalise,
     Pool,
     Scale,
+    Softmax,
     folded,
 )
 
@@ -77,12 +79,24 @@ def build_program(
     Raises:
         InputError: If it pads by sizes that are open.
     """
+    operations = folded(architecture.operations)
+    outside = [each for each in operations if isinstance(each, Normalise | Softmax)]
+    image = next((each.output for each in outside if isinstance(each, Normalise)), PIXELS)
+    results = next((each.inputs for each in outside if isinstance(each, Softmax)), tuple(outputs))
     writer = _Writer(form.precision, offsets, {PIXELS: pixels})
     inside: dict[str, str] = {}
     if form.io_precision != form.precision:
-        inside = {name: f"{name}.{form.precision}" for name in (PIXELS, *outputs)}
-        writer.cast(inside[PIXELS], PIXELS, form.precision)
-    for operation in folded(architecture.operations):
+        inside = {name: f"{name}.{form.precision}" for name in (image, *results)}
+        if image == PIXELS:
+            writer.cast(inside[PIXELS], PIXELS, form.precision)
+    for operation in operations:
+        if operation in outside:
+            writer.element = form.io_precision
+            _SPELLINGS[type(operation)](writer, operation)
+            writer.element = form.precision
+            if operation.output in inside:
+                writer.cast(inside[image], image, form.precision)
+            continue
         reads = tuple(inside.get(value, value) for value in operation.inputs)
         name = inside.get(operation.output, operation.output)
         _SPELLINGS[type(operation)](writer, replace(operation, inputs=reads, output=name))
@@ -152,6 +166,13 @@ class _Writer:
     def per_channel(self, slot: Slot) -> str:
         """A tensor of (C,) as (1, C, 1, 1)."""
         return self.weight(slot.name, (1, *slot.shape, 1, 1))
+
+    def per_image(self, name: str, content: Sequence[float]) -> str:
+        """Append a float32 of each channel, (1, C, 1, 1)."""
+        sizes = (1, len(content), 1, 1)
+        kind = mil.named_type(identifier(name), "float32", sizes)
+        self.operations.append(mil.constant(identifier(name), kind, mil.numbers(content, sizes)))
+        return name
 
     def _constant(self, name: str, content: Scalar | list[int]) -> None:
         scalar = content[0] if isinstance(content, list) else content
@@ -335,6 +356,19 @@ def _linear(writer: _Writer, operation: Linear) -> None:
     writer.add("linear", operation.output, (batch, matrix.shape[0]), {"x": value, **held})
 
 
+def _normalise(writer: _Writer, operation: Normalise) -> None:
+    (value,), name = operation.inputs, operation.name
+    sizes = writer.sizes[value]
+    mean = writer.per_image(f"{name}.mean", operation.mean)
+    value = writer.add("sub", f"{name}.centred", sizes, {"x": value, "y": mean})
+    std = writer.per_image(f"{name}.std", operation.std)
+    writer.add("real_div", operation.output, sizes, {"x": value, "y": std})
+
+
+def _softmax(writer: _Writer, operation: Softmax) -> None:
+    _one(writer, "softmax", operation, {}, axis=1)
+
+
 def _one(
     writer: _Writer, kind: str, operation: Operation, held: Mapping[str, str], **says: Any
 ) -> None:
@@ -360,6 +394,8 @@ _SPELLINGS: dict[type[Operation], Callable[[_Writer, Any], None]] = {
     Add: _of_two("add"),
     Flatten: _flatten,
     Linear: _linear,
+    Normalise: _normalise,
+    Softmax: _softmax,
 }
 
 _ACTIVATIONS: dict[Function, tuple[str, dict[str, str]]] = {

@@ -55,7 +55,7 @@ class Place:
     offset: int
 
 
-Constant = bool | int | float | str | tuple[int, ...] | Place
+Constant = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | Place
 """What a program holds of itself: numbers, texts, and places of tensors."""
 
 
@@ -125,6 +125,11 @@ def read_package(path: Path) -> Package:
     return read_model((path / MODEL).read_bytes(), _mapped(path / WEIGHTS))
 
 
+def stated_in_package(path: Path) -> Mapping[str, str]:
+    """What a package states of itself; raises as :func:`read_package` does."""
+    return read_package(path).metadata
+
+
 def read_model(model: bytes, weights: memoryview) -> Package:
     """The same of a ``model.mlmodel`` and the file of its weights."""
     fields = _fields(memoryview(model))
@@ -179,7 +184,7 @@ def _size(dimension: Fields) -> int | None:
 
 
 def _constant(value: Fields) -> Constant:
-    """What a value is: a number, a text, a row of whole numbers, or where a tensor lies."""
+    """What a value is: a number, a text, a row of numbers, or where a tensor lies."""
     kind = _kind(_message(value, 2))
     if _IN_A_FILE in value:
         place = _message(value, _IN_A_FILE)
@@ -189,8 +194,9 @@ def _constant(value: Fields) -> Constant:
     content = _single(_fields(contents[-1]), 1)
     match number, kind.element:
         case 1, "float32":
-            (real,) = unpack("<f", _view(content))
-            return float(real)
+            view = _view(content)
+            reals: tuple[float, ...] = unpack(f"<{len(view) // 4}f", view)
+            return reals if kind.sizes else reals[0]
         case 7, "float16":
             (real,) = unpack("<e", _view(content))
             return float(real)

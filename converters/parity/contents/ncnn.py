@@ -16,7 +16,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from converters.checkpoint.graph import INTERFACE
 from converters.errors import printable
+from converters.folder.interface import Interface
 from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
 from converters.parity.contents.held import Contents, HeldTensor, mapped, part
 from regnet.architecture import (
@@ -30,8 +32,11 @@ from regnet.architecture import (
     GroupNorm,
     Linear,
     Norm,
+    Normalise,
     Pool,
     Scale,
+    Slot,
+    Softmax,
     folded,
 )
 
@@ -40,7 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
-    from regnet.architecture import Operation, Slot
+    from regnet.architecture import Operation
 
 _MAGIC = "7767517"
 """The first line of every ``.param``."""
@@ -181,7 +186,8 @@ def read_ncnn(folder: ConvertedFolder, path: Path) -> Contents:
         OSError: If a file cannot be opened.
         ValueError: If the ``.param`` cannot be read, or the ``.bin`` ends too early.
     """
-    lines = _lines(path.read_text(encoding="ascii"))
+    layers, _, interface = path.read_text(encoding="ascii").partition(f"\n#{INTERFACE}=")
+    lines = _lines(layers)
     copied = {
         copy: line.inputs[0] for line in lines if line.kind == "Split" for copy in line.outputs
     }
@@ -189,6 +195,8 @@ def read_ncnn(folder: ConvertedFolder, path: Path) -> Contents:
     weights, at = mapped(path.with_suffix(".bin")), 0
     tensors: list[HeldTensor] = []
     faults = [*_wiring_faults(lines)]
+    if Interface.stated({INTERFACE: interface or "{}"}) != folder.interface:
+        faults.append("it states another interface")
     for line in lines:
         if line.kind == "Split":
             continue
@@ -338,6 +346,17 @@ def _scale(settings: _Settings) -> _Meaning:
     return _Meaning("a product with each channel's number", {}, (_Taken("weight", shape), *bias))
 
 
+def _memory(settings: _Settings) -> _Meaning:
+    width, height, channels = (settings.integer(key, 0) for key in range(3))
+    facts = {"height": height, "width": width}
+    return _Meaning("a tensor", facts, (_Taken("numbers", (channels,)),))
+
+
+def _softmax(settings: _Settings) -> _Meaning:
+    axis, mended = settings.integer(0, 0), settings.integer(1, 0)
+    return _Meaning("probabilities", {"axis": axis, "of a version": mended})
+
+
 def _pooling(settings: _Settings) -> _Meaning:
     mean = "mean" if settings.integer(0, 0) == 1 else "largest value"
     if settings.integer(4, 0):
@@ -407,6 +426,8 @@ _MEANINGS: dict[str, Callable[[_Settings], _Meaning]] = {
     "Swish": _no_setting("silu"),
     "SELU": _no_setting("selu"),
     "GELU": _gelu,
+    "MemoryData": _memory,
+    "Softmax": _softmax,
 }
 """What a layer's kind and settings say; those left out by name are none that a RegNet needs."""
 
@@ -450,7 +471,7 @@ class _Step(NamedTuple):
     name: str = ""
 
 
-def _steps(operation: Operation) -> Iterator[_Step]:  # noqa: C901 -- one for each kind
+def _steps(operation: Operation) -> Iterator[_Step]:  # noqa: C901, PLR0912 -- one for each kind
     """The layers that an operation takes, in order."""
     inputs = operation.inputs
     held = {slot.leaf: slot for slot in operation.slots if not slot.is_counter}
@@ -484,6 +505,21 @@ def _steps(operation: Operation) -> Iterator[_Step]:  # noqa: C901 -- one for ea
             yield _Step("a sum", inputs)
         case Flatten():
             yield _Step("a flat shape", inputs)
+        case Normalise():
+            yield from _normalise_steps(operation)
+        case Softmax():
+            yield _Step("probabilities", inputs, {"axis": 0, "of a version": 1})
+
+
+def _normalise_steps(operation: Normalise) -> Iterator[_Step]:
+    """The pixels less their mean, divided by their deviation."""
+    (value,) = operation.inputs
+    for what, leaf in (("a difference", "mean"), ("a quotient", "std")):
+        held = f"{operation.name}.{leaf}"
+        slot = Slot(held, (len(operation.mean),), "", {})
+        yield _Step("a tensor", (), {"height": 1, "width": 1}, {"numbers": slot}, leaf)
+        yield _Step(what, (value, held), name="centred")
+        value = f"{operation.name}.centred"
 
 
 def _evonorm_steps(operation: EvoNorm, held: Mapping[str, Slot]) -> Iterator[_Step]:

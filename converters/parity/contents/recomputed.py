@@ -87,6 +87,27 @@ class Cast(Recomputed):
 
 
 @dataclass(frozen=True)
+class Given(Recomputed):
+    """Numbers that are in no tensor of the folder, such as an image's mean.
+
+    Attributes:
+        numbers: One for each index of the first axis.
+    """
+
+    numbers: tuple[float, ...]
+
+    what = "that of the image processor"
+
+    def exact(self, rows: slice) -> Float64:
+        """Some of them, (rows,)."""
+        return np.array(self.numbers[rows])
+
+    def reach(self, rows: slice) -> Float64:
+        """Zero: rounding once leaves no choice."""
+        return np.zeros(len(self.numbers[rows]))
+
+
+@dataclass(frozen=True)
 class _Fold(Recomputed):
     """A convolution and the batch norm behind it, or such a norm alone.
 

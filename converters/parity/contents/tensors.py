@@ -19,13 +19,13 @@ from converters.errors import in_words, printable
 from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
 from converters.formats.registry import FORMATS
 from converters.parity.contents.elements import compare_bits, compare_steps, compare_values
-from converters.parity.contents.recomputed import Cast, FoldedBias, FoldedKernel, NormScale
-from regnet.architecture import COUNTER, KERNEL, Conv, Norm, folded
+from converters.parity.contents.recomputed import Cast, FoldedBias, FoldedKernel, Given, NormScale
+from regnet.architecture import COUNTER, KERNEL, Conv, Norm, Normalise, folded
 from regnet.files.dtypes import COMPUTED, DTYPES, item_size
 from regnet.files.late import imported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
@@ -225,7 +225,7 @@ def _misfit(tensor: HeldTensor, dtype: str, precision: str) -> str | None:
 
 
 def _expected(
-    folder: ConvertedFolder, held: Iterable[str], contents: Contents
+    folder: ConvertedFolder, held: Collection[str], contents: Contents
 ) -> Iterator[tuple[str, Expected]]:
     """The state dict, in which folded tensors stand for those of a convolution and its norm."""
     owners = {name.rpartition(".")[0] for name in held if name.endswith(_FOLDED)}
@@ -248,6 +248,11 @@ def _expected(
             yield owner + FOLDED_BIAS, (shape[:1], FoldedBias(*fold))
         elif name not in gone and (contents.counters or not name.endswith(COUNTER)):
             yield name, (shape, None)
+    if isinstance(first := folder.architecture.operations[0], Normalise):
+        for leaf in ("mean", "std"):
+            if (name := f"{first.name}.{leaf}") in held:
+                numbers = getattr(first, leaf)
+                yield name, ((len(numbers),), Given(folder, name, numbers))
     for owner, norm in alone.items():
         fold, shape = (folder, owner, norm, contents.folded_in), norm.slots[0].shape
         yield owner + FOLDED_WEIGHT, (shape, NormScale(*fold))

@@ -13,7 +13,7 @@ from converters.errors import in_words
 from converters.formats.ncnn import open_net, values_of
 from converters.parity.locate.intermediates import Intermediates
 from converters.parity.locate.walk import values_of as named
-from regnet.architecture import Flatten, Linear, folded
+from regnet.architecture import Flatten, Linear, Softmax, folded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def run_ncnn(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -
     values = {}
     for called, operation in zip(named(folder, folded=True), operations, strict=False):
         value = np.stack([image[operation.output] for image in images])
-        if value.ndim == _FLAT and not isinstance(operation, Flatten | Linear):
+        if value.ndim == _FLAT and not isinstance(operation, Flatten | Linear | Softmax):
             value = value[:, :, None, None]
         values[called.name] = value
         if operation.output in folder.output_names:

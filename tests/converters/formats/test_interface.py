@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from converters.parity.locate.location import locate
 from converters.parity.truth import Truth
 from converters.parity.verify import fresh_inputs
 from converters.reports.card import usage_section
-from regnet.architecture import deployed
+from regnet.architecture import PROBABILITIES, deployed
 from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor
 from regnet.model import RegNetForImageClassification
@@ -120,7 +121,8 @@ def test_a_wrong_artefact_fails_by_its_numbers_and_by_its_certificate(  # noqa: 
 ) -> None:
     def wrongly(operations: Any, statistics: Any, *, softmax: bool) -> Any:
         statistics, softmax = FAULTS[fault](*statistics)
-        return deployed(operations, statistics, softmax=softmax)
+        *others, last = deployed(operations, statistics, softmax=softmax)
+        return (*others, replace(last, output=PROBABILITIES))
 
     with monkeypatch.context() as patched:
         patched.setattr(folder_module, "deployed", wrongly)
