@@ -11,7 +11,7 @@ from converters.checkpoint import open_checkpoint
 from converters.checkpoint.beside import read_json
 from converters.errors import InputError
 from converters.families.recognise import tensors_of
-from converters.folder.interface import NETWORK, Interface
+from converters.folder.interface import LARGEST_BYTE, NETWORK, Interface
 from regnet.architecture import COUNTER, PROBABILITIES, Architecture, deployed
 from regnet.config import (
     CLASSIFIER_ARCHITECTURE,
@@ -124,13 +124,15 @@ class ConvertedFolder:
         """What an artefact normalises with, in its pixels' scale; None if it does not."""
         if self.interface.pixels is None:
             return None
-        own, channels = self._processor(), self.config.num_channels
-        if len(own.image_mean) != channels:
+        of_bytes = ConvertedFolder(self.path).normalisation
+        if of_bytes is None:
             raise InputError(
-                f"{self.path} prepares {len(own.image_mean)} channels where its network takes "
-                f"{channels}; mend its {PREPROCESSOR_NAME}."
+                f"{self.path} does not say how images of {self.config.num_channels} channels are "
+                f"normalised; mend its {PREPROCESSOR_NAME}."
             )
-        return self.interface.statistics(own)
+        scale = self.interface.pixels / LARGEST_BYTE
+        mean, std = (tuple(each * scale for each in numbers) for numbers in of_bytes)
+        return mean, std
 
     @cached_property
     def preprocessing(self) -> dict[str, Any]:

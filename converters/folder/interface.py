@@ -19,14 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from regnet.image_processor import RegNetImageProcessor
-
 Largest = Literal[255, 1]
 
 PIXEL_RANGES: tuple[Largest, ...] = get_args(Largest)
 """What white may be in an image that an artefact takes; black is 0."""
 
-_BYTE = 255
+LARGEST_BYTE = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,29 +68,10 @@ class Interface:
         if self.pixels is None:
             return {}
         return {
-            "do_rescale": self.pixels != _BYTE,
-            "rescale_factor": self.pixels / _BYTE,
+            "do_rescale": self.pixels != LARGEST_BYTE,
+            "rescale_factor": self.pixels / LARGEST_BYTE,
             "do_normalize": False,
         }
-
-    def statistics(
-        self, processor: RegNetImageProcessor
-    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation of each channel by which pixels become what a processor makes.
-
-        Args:
-            processor: Of the network.
-
-        Returns:
-            Both in the scale of :attr:`pixels`, which is not None.
-        """
-        factor = processor.rescale_factor if processor.do_rescale else 1.0
-        scale = factor * (_BYTE / (self.pixels or _BYTE))
-        channels = len(processor.image_mean)
-        mean, std = (0.0,) * channels, (1.0,) * channels
-        if processor.do_normalize:
-            mean, std = processor.image_mean, processor.image_std
-        return tuple(each / scale for each in mean), tuple(each / scale for each in std)
 
     @property
     def takes(self) -> str:
