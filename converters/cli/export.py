@@ -57,6 +57,10 @@ def export_command(
     softmax: Annotated[
         bool, typer.Option("--softmax", help="Give probabilities instead of logits.")
     ] = False,
+    image_input: Annotated[
+        bool,
+        typer.Option("--image-input", help="Core ML: take pictures, and name the classes."),
+    ] = False,
     verify: Verify = True,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -85,6 +89,7 @@ def export_command(
             symmetric=symmetric,
             normalize=cast("Largest | None", normalize),
             softmax=softmax,
+            image_input=image_input,
             verify=verify,
             progress=progress,
         )

@@ -104,3 +104,8 @@ def unnormalised(
     mean, std = (np.array(each)[:, None, None] for each in statistics)
     taken: NDArray[np.float32] = (pixels * std + mean).astype(np.float32)
     return taken
+
+
+def in_bytes(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Images as a picture can have them: whole numbers from 0 to 255."""
+    return pixels.round().clip(0, _BYTE)

@@ -37,6 +37,8 @@ class ExportOptions:
             floats, as TensorRT asks for.
         interface: What artefacts take and give. Exporters find it in the folder that they are
             given.
+        image_input: Whether Core ML packages take pictures and name classes; then the interface has
+            pixels up to 255, and probabilities where there are classes.
     """
 
     share_weights: bool = False
@@ -49,6 +51,7 @@ class ExportOptions:
     largest_loss: float | None = None
     symmetric: bool = False
     interface: Interface = NETWORK
+    image_input: bool = False
 
     @property
     def given(self) -> frozenset[str]:
@@ -64,9 +67,13 @@ class ExportOptions:
             "symmetric": self.symmetric,
             "normalize": self.interface.pixels is not None,
             "softmax": self.interface.softmax,
+            "image_input": self.image_input,
         }
         return frozenset(name for name, is_given in given.items() if is_given)
 
+
+IMAGE_INPUT = "image_input"
+"""That of :data:`SPELLED` that makes an input a picture, with an interface of its own."""
 
 SPELLED = {
     "share_weights": "--share-weights",
@@ -79,6 +86,7 @@ SPELLED = {
     "symmetric": "--symmetric",
     "normalize": "--normalize",
     "softmax": "--softmax",
+    IMAGE_INPUT: "--image-input",
 }
 """What formats may be asked for: its name in :attr:`Format.options` to the command line's."""
 

@@ -10,7 +10,7 @@ from converters.folder.interface import NETWORK, Interface
 from converters.formats.aotinductor import AOTINDUCTOR
 from converters.formats.coreml.formats import COREML, COREML_FP16
 from converters.formats.executorch import EXECUTORCH
-from converters.formats.format import INTERFACE_OPTIONS, SPELLED
+from converters.formats.format import IMAGE_INPUT, INTERFACE_OPTIONS, SPELLED
 from converters.formats.litert.formats import LITERT, LITERT_FP16, LITERT_INT8
 from converters.formats.ncnn import NCNN
 from converters.formats.onnx.formats import (
@@ -154,7 +154,7 @@ def require_writable(formats: Sequence[str], options: ExportOptions) -> None:
     _require_known(formats)
     for option in sorted(options.given):
         heed = takers(option, formats)
-        if option in INTERFACE_OPTIONS and 0 < len(heed) < len(formats):
+        if option in {*INTERFACE_OPTIONS, IMAGE_INPUT} and 0 < len(heed) < len(formats):
             others = [name for name in formats if name not in heed]
             raise InputError(
                 f"{SPELLED[option]} says how {', '.join(takers(option))} is written, and not how "

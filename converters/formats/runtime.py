@@ -44,11 +44,13 @@ class ArtefactRuntime(Runtime, Protocol):
         sizes: (batch, height, width) that it says it fixes; None is open.
         not_run: Of what cannot be run here and is only evaluated: why, as words that follow
             "not run: "; None of everything that is run.
+        takes_bytes: Whether pixels can be nothing but whole numbers from 0 to 255.
     """
 
     precision: str = "float32"
     sizes: Sequence[int | None] = (None, None, None)
     not_run: str | None = None
+    takes_bytes: bool = False
 
     def seconds(self, pixel_values: NDArray[np.float32], calls: int) -> list[float]:
         """Time calls, after one that is not timed.

@@ -48,6 +48,7 @@ def export(  # noqa: PLR0913 -- one keyword per option
     symmetric: bool = False,
     normalize: Largest | None = None,
     softmax: bool = False,
+    image_input: bool = False,
     verify: bool = True,
     progress: Progress = SILENT,
 ) -> Report | None:
@@ -74,6 +75,8 @@ def export(  # noqa: PLR0913 -- one keyword per option
         normalize: Which value white has in images that artefacts are to take and normalise
             themselves, 255 or 1; None if they take normalised ones.
         softmax: Whether artefacts give probabilities instead of logits.
+        image_input: Whether Core ML packages take pictures, as with ``normalize`` 255, and name
+            the classes that they give probabilities of.
         verify: Whether to verify first; if one artefact fails, none is replaced.
         progress: Who wants to know how far it is.
 
@@ -87,6 +90,8 @@ def export(  # noqa: PLR0913 -- one keyword per option
     """
     if normalize not in {None, *PIXEL_RANGES}:
         raise InputError(f"--normalize {normalize} is no range of pixels; give 255 or 1.")
+    if image_input and normalize == 1:
+        raise InputError("--image-input takes pixels from 0 to 255; leave out --normalize 1.")
     form = DEFAULT_FORM if opset is None else replace(DEFAULT_FORM, opset=opset)
     if dynamic is not None or shape is not None:
         form = with_sizes(form, ConvertedFolder(folder), dynamic, shape)
@@ -100,13 +105,18 @@ def export(  # noqa: PLR0913 -- one keyword per option
         largest_loss=largest_loss,
         symmetric=symmetric,
         interface=Interface(normalize, softmax),
+        image_input=image_input,
     )
     require_writable(formats, options)
     if verify:
         require_torch()
     if not Path(folder).is_dir():
         raise InputError(f"{folder} is not a folder; convert a checkpoint with `regnet convert`.")
-    return _export(ConvertedFolder(folder), formats, options, progress, verify=verify)
+    opened = ConvertedFolder(folder)
+    if image_input:
+        has_classes = opened.has_classifier and opened.config.num_labels > 0
+        options = replace(options, interface=Interface(255, softmax or has_classes))
+    return _export(opened, formats, options, progress, verify=verify)
 
 
 def _export(

@@ -212,6 +212,8 @@ def judge_in_other(  # noqa: PLR0913 -- as many as what it follows has
 def _measured(truth: Truth, runtime: ArtefactRuntime, *, partly: bool) -> tuple[Measurement, ...]:
     """Run and judge; ``partly`` is on those outputs alone that there are."""
     truth = truth.fitted(runtime.sizes)
+    if runtime.takes_bytes:
+        truth = truth.in_bytes
     units = truth.units(runtime.precision)
     outputs = run(runtime, truth.inputs_for(runtime.precision))
     if partly:

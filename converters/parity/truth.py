@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from converters.folder.inputs import EXTREMES, NATURAL, fitted
-from converters.folder.interface import unnormalised
+from converters.folder.interface import in_bytes, unnormalised
 from converters.formats.lockstep import EAGER, ORACLE, run_in_lockstep
 from converters.formats.onnx.form import INT8, SYMMETRIC_INT8
 from converters.formats.reference import torch_name
@@ -25,7 +25,7 @@ FLOAT16 = "float16"
 
 
 class Truth:
-    """The oracle's outputs on some inputs, and the unit of each precision there.
+    """The oracle's outputs on some inputs, and the unit of each precision there; computed once.
 
     Args:
         folder: Whose network it is.
@@ -33,18 +33,21 @@ class Truth:
 
     Attributes:
         inputs: As given.
-        oracle: Outputs in float64: batch to output name to array.
         runtime: What float32 PyTorch calls itself.
     """
 
     def __init__(self, folder: ConvertedFolder, inputs: Inputs) -> None:
         self._folder = folder
         self.inputs = inputs
-        self.oracle = run_in_lockstep(folder, inputs, ORACLE)
         self.runtime = torch_name()
         self._fitted: dict[tuple[int | None, ...], Truth] = {}
         self._offering: dict[Interface, Truth] = {}
         self._units: dict[str, Units] = {}
+
+    @cached_property
+    def oracle(self) -> Batches:
+        """Outputs in float64: batch to output name to array."""
+        return run_in_lockstep(self._folder, self.inputs, ORACLE)
 
     @cached_property
     def eager(self) -> Batches:
@@ -101,6 +104,11 @@ class Truth:
             }
             self._offering[folder.interface] = Truth(folder, inputs)
         return self._offering[folder.interface]
+
+    @cached_property
+    def in_bytes(self) -> Truth:
+        """The truth for an artefact that takes pictures, on the same pixels rounded to bytes."""
+        return Truth(self._folder, {name: in_bytes(own) for name, own in self.inputs.items()})
 
     def units(self, precision: str = FLOAT32) -> Units:
         """What an honest computation in a precision gets wrong.

@@ -43,7 +43,7 @@ class ConfinedRuntime(ArtefactRuntime):
         self._program = ConfinedProgram(
             f"{__name__}:load",
             (runtime, str(path), folder.output_names, threads),
-            ("name", "precision", "sizes", "not_run"),
+            ("name", "precision", "sizes", "not_run", "takes_bytes"),
             Allowance.of([*run_by(runtime).at(path), *folder.weight_files]),
         )
         stated = self._program.attributes
@@ -51,6 +51,7 @@ class ConfinedRuntime(ArtefactRuntime):
         self.precision = printable(str(stated["precision"]))
         self.sizes = stated["sizes"]
         self.not_run = stated["not_run"] and printable(str(stated["not_run"]))
+        self.takes_bytes = bool(stated["takes_bytes"])
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
         """Compute every output."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from converters.formats.format import INTERFACE_OPTIONS, Format
+from converters.formats.format import IMAGE_INPUT, INTERFACE_OPTIONS, Format
 from regnet.files.late import lazily
 
 MANIFEST = "Manifest.json"
@@ -22,7 +22,7 @@ COREML = Format(
     title="Core ML",
     file_name="model.mlpackage",
     members=(MANIFEST, MODEL, WEIGHTS),
-    options=frozenset({"sizes"}) | INTERFACE_OPTIONS,
+    options=frozenset({"sizes", IMAGE_INPUT}) | INTERFACE_OPTIONS,
     states=lazily(f"{_COREML}.reading:stated_in_package"),
     export=lazily(f"{_COREML}.package:export_coreml"),
     load=lazily(f"{_COREML}.runtime:open_coreml"),

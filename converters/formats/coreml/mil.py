@@ -25,7 +25,10 @@ OPSET = "CoreML5"
 WEIGHTS_FILE = "@model_path/weights/weight.bin"
 """How a program calls the file of its weights."""
 
-_TYPES = {"bool": 1, "string": 2, "float16": 10, "float32": 11, "int32": 23}
+CLASSIFY = "classify"
+"""MIL's name of the operation that names classes."""
+
+_TYPES = {"bool": 1, "string": 2, "float16": 10, "float32": 11, "float64": 12, "int32": 23}
 
 
 def identifier(name: str) -> str:
@@ -104,6 +107,29 @@ def operation(kind: str, name: str, reads: Mapping[str, str], made: bytes) -> by
     inputs = {key: message((1, message((1, read)))) for key, read in reads.items()}
     says = {"name": value(name)}
     return message((1, kind), *entries(2, inputs), (3, made), *entries(5, says))
+
+
+def classification(label: str, scores: str, reads: str, classes: Sequence[str]) -> bytes:
+    """The operation that gives classes their names: the best one's, and a score under each.
+
+    Args:
+        label: Name of the text that it makes.
+        scores: Of the dictionary.
+        reads: Name of the values, (1, classes).
+        classes: Names, none of them twice.
+    """
+    text, double = tensor_type("string", ()), tensor_type("float64", ())
+    length = message((1, message((1, len(classes)))))
+    texts = message(*repeated(1, map(value, classes)))
+    held = message((2, message((2, message((1, text), (2, length))))), (3, message((3, texts))))
+    inputs = {
+        "classes": message((1, message((2, held)))),
+        "probabilities": message((1, message((1, reads)))),
+    }
+    named = message((1, scores), (2, message((4, message((1, text), (2, double))))))
+    outputs = [named_type(label, "string", ()), named]
+    says = {"name": value("classify")}
+    return message((1, CLASSIFY), *entries(2, inputs), *repeated(3, outputs), *entries(5, says))
 
 
 def program(inputs: Sequence[bytes], operations: Sequence[bytes], outputs: Sequence[str]) -> bytes:

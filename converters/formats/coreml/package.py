@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, uuid5
 
+from converters.errors import InputError
 from converters.formats.coreml.formats import MANIFEST, MODEL, WEIGHTS
-from converters.formats.coreml.program import build_program
+from converters.formats.coreml.program import CLASS_LABEL, CLASS_SCORES, build_program
 from converters.formats.coreml.weights import places, write_weights
 from converters.formats.coreml.wire import entries, message, packed, repeated
 from converters.formats.format import DEFAULTS
@@ -41,6 +43,9 @@ LARGEST_SIDE = 2048
 _ARRAY_TYPES = {"float32": 65568, "float16": 65552}
 """Core ML's numbers of element types of inputs and outputs."""
 
+_COLOURS = {1: 10, 3: 20}
+"""Its numbers of greyscale and RGB, by channels."""
+
 _AUTHOR = "com.apple.CoreML"
 _FORMAT_VERSION = "1.0.0"
 
@@ -58,7 +63,7 @@ def export_coreml(folder: ConvertedFolder, path: Path, options: ExportOptions = 
     for place in (MODEL, WEIGHTS):
         (path / place).parent.mkdir(parents=True, exist_ok=True)
     write_weights(path / WEIGHTS, weights)
-    model = specification(folder, form, places(weights))
+    model = specification(folder, form, places(weights), image_input=options.image_input)
     (path / MODEL).write_bytes(model)
     (path / MANIFEST).write_text(manifest(model), encoding="utf-8")
 
@@ -76,35 +81,70 @@ def export_float16(folder: ConvertedFolder, path: Path, options: ExportOptions) 
 
 
 def form_of(folder: ConvertedFolder, options: ExportOptions) -> GraphForm:
-    """The sizes that are written: those asked for, else one image of the network's own size."""
+    """The sizes that are written: those asked for, else one image of the network's own size.
+
+    Raises:
+        InputError: If pictures are to be taken, and others than one of one size.
+    """
     if options.open_sizes or options.form.fixed:
+        fixed = (options.form.batch, options.form.height, options.form.width)
+        if options.image_input and (None in fixed or options.form.batch != 1):
+            raise InputError(
+                "--image-input takes one picture of one size; leave out --dynamic, and let --shape "
+                "begin with 1."
+            )
         return options.form
     side = folder.image_size
     return replace(options.form, batch=1, height=side, width=side)
 
 
-def specification(folder: ConvertedFolder, form: GraphForm, offsets: Mapping[str, int]) -> bytes:
+def specification(
+    folder: ConvertedFolder,
+    form: GraphForm,
+    offsets: Mapping[str, int],
+    *,
+    image_input: bool = False,
+) -> bytes:
     """The package's ``model.mlmodel``: what the model takes and gives, and its program.
 
     Args:
         folder: Whose network.
         form: Sizes and precision.
         offsets: Where in the file of the weights each tensor is described, by its name in ONNX.
+        image_input: Whether it takes a picture, of which the program has the bytes, and names
+            classes where it has probabilities.
 
     Raises:
         InputError: If the network cannot be said in Core ML's words.
     """
     pixels = (form.batch, folder.config.num_channels, form.height, form.width)
-    program = build_program(folder.architecture, folder.output_names, pixels, form, offsets)
-    outputs = (
-        _feature(name, _array(form.io_precision, sizes)) for name, sizes in program.outputs.items()
+    classes = class_names(folder) if image_input and folder.interface.softmax else ()
+    program = build_program(
+        folder.architecture, folder.output_names, pixels, form, offsets, classes
     )
+    taken = _picture(folder, pixels) if image_input else (5, _input(folder, pixels, form))
+    given = [
+        _feature(name, (5, _array(form.io_precision, sizes)))
+        for name, sizes in program.outputs.items()
+    ]
+    named: list[Field] = []
+    if classes:
+        dictionary = message((2, b""))  # whose keys are texts
+        given = [_feature(CLASS_LABEL, (3, b"")), _feature(CLASS_SCORES, (6, dictionary))]
+        named = [(11, CLASS_LABEL), (12, CLASS_SCORES)]
     description = message(
-        (1, _feature(PIXELS, _input(folder, pixels, form))),
-        *repeated(10, outputs),
-        (100, _metadata(folder, form)),
+        (1, _feature(PIXELS, taken)), *repeated(10, given), *named, (100, _metadata(folder, form))
     )
     return message((1, SPECIFICATION), (2, description), (502, program.content))
+
+
+def class_names(folder: ConvertedFolder) -> tuple[str, ...]:
+    """What classes are called where no two may be called alike: their number follows such names."""
+    names = [name for _, name in sorted(folder.config.id2label.items())]
+    numbered = [f"{name} ({index})" for index, name in enumerate(names)]
+    often = Counter(names)
+    told = [own if often[name] > 1 else name for name, own in zip(names, numbered, strict=True)]
+    return tuple(told if len({*told}) == len(told) else numbered)
 
 
 def manifest(model: bytes) -> str:
@@ -134,9 +174,20 @@ def manifest(model: bytes) -> str:
     return json.dumps(text, indent=4) + "\n"
 
 
-def _feature(name: str, kind: bytes) -> bytes:
-    """An input or output: ``FeatureDescription``."""
-    return message((1, name), (3, message((5, kind))))
+def _feature(name: str, kind: Field) -> bytes:
+    """An input or output: ``FeatureDescription``, with the field of its type."""
+    return message((1, name), (3, message(kind)))
+
+
+def _picture(folder: ConvertedFolder, pixels: Dims) -> Field:
+    """``ImageFeatureType``."""
+    _, channels, height, width = pixels
+    if channels not in _COLOURS:
+        raise InputError(
+            f"{folder.path} takes {channels} channels, which no picture of Core ML has; leave out "
+            "--image-input."
+        )
+    return 4, message((1, width or 0), (2, height or 0), (3, _COLOURS[channels]))
 
 
 def _array(element: str, sizes: Dims, *more: Field) -> bytes:

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from converters.formats.onnx.form import Element, GraphForm
     from regnet.architecture import Architecture, Function, Operation, Slot
 
+CLASS_LABEL, CLASS_SCORES = "classLabel", "classLabel_probs"
+"""What coremltools calls the outputs of a classifier: the best class, and a score for each."""
+
 _PIXEL_AXES = [2, 3]
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 """Source: Klambauer et al., "Self-Normalizing Neural Networks", arXiv 1706.02515."""
@@ -51,19 +54,20 @@ class Program:
 
     Attributes:
         content: The program, as a message.
-        outputs: What it returns: name to sizes, None where open.
+        outputs: What the network gives: name to sizes, None where open.
     """
 
     content: bytes
     outputs: Mapping[str, Dims]
 
 
-def build_program(
+def build_program(  # noqa: PLR0913, PLR0917 -- what there is to say
     architecture: Architecture,
     outputs: Sequence[str],
     pixels: Dims,
     form: GraphForm,
     offsets: Mapping[str, int],
+    classes: Sequence[str] = (),
 ) -> Program:
     """Spell a network's operations.
 
@@ -75,6 +79,8 @@ def build_program(
         form: Its ``precision`` is that of all values, its ``io_precision`` that of those which the
             program takes and returns; where they differ these are cast.
         offsets: Where in the file of the weights each tensor is described, by its name in ONNX.
+        classes: Names that it gives instead of the one output, (1, classes): :data:`CLASS_LABEL`
+            and :data:`CLASS_SCORES`.
 
     Raises:
         InputError: If it pads by sizes that are open.
@@ -103,8 +109,13 @@ def build_program(
         if name != operation.output:
             writer.cast(operation.output, name, form.io_precision)
     inputs = [mil.named_type(PIXELS, form.io_precision, pixels)]
-    content = mil.program(inputs, writer.operations, outputs)
-    return Program(content, {name: writer.sizes[name] for name in outputs})
+    made = {name: writer.sizes[name] for name in outputs}
+    if classes:
+        (scores,) = outputs
+        named = mil.classification(CLASS_LABEL, CLASS_SCORES, scores, classes)
+        writer.operations.append(named)
+        outputs = (CLASS_LABEL, CLASS_SCORES)
+    return Program(mil.program(inputs, writer.operations, outputs), made)
 
 
 @dataclass

@@ -32,6 +32,12 @@ _ELEMENTS = {1: "bool", 2: "string", 10: "float16", 11: "float32", 23: "int32"}
 _IN_A_FILE = 5
 """Field of a value whose numbers lie in a file."""
 
+_IMAGE = 4
+"""Field of the type of an input that is an image."""
+
+CLASSIFY = "classify"
+"""MIL's name of the operation that gives classes their names."""
+
 _BLOB = Struct("<IIQQ")
 _BLOB_MARK = 0xDEADBEEF
 _BLOB_ELEMENTS = {1: "float16", 2: "float32"}
@@ -55,7 +61,7 @@ class Place:
     offset: int
 
 
-Constant = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | Place
+Constant = bool | int | float | str | tuple[float, ...] | tuple[str, ...] | Place
 """What a program holds of itself: numbers, texts, and places of tensors."""
 
 
@@ -65,10 +71,10 @@ class Step:
 
     Attributes:
         kind: MIL's name, ``const`` of those that make a value of nothing.
-        name: Of the value that it makes.
+        name: Of the value that it makes; of several the first.
         made: Type of that value.
         reads: Names of its inputs to names of values.
-        constant: What a ``const`` holds.
+        constant: What a ``const`` holds; of ``classify`` the names of the classes.
         message: The whole operation as it lies in the file.
     """
 
@@ -91,6 +97,7 @@ class Package:
         steps: In the order of the file.
         outputs: Names of the values that it returns.
         weights: The file of the weights, mapped.
+        takes_images: Whether its input is described as an image, of which bytes are taken.
     """
 
     model: bytes
@@ -99,6 +106,13 @@ class Package:
     steps: tuple[Step, ...]
     outputs: tuple[str, ...]
     weights: memoryview
+    takes_images: bool
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names that it gives its classes; empty if it gives none."""
+        found = (step.constant for step in self.steps if step.kind == CLASSIFY)
+        return next((each for each in found if isinstance(each, tuple)), ())
 
     def elements(self, step: Step) -> tuple[str, memoryview]:
         """The element type and the bytes of a tensor that lies in the file of the weights.
@@ -143,6 +157,7 @@ def read_model(model: bytes, weights: memoryview) -> Package:
         tuple(_step(content) for content in block.get(3, [])),
         tuple(_text(name) for name in block.get(2, [])),
         weights,
+        any(_IMAGE in _message(feature, 3) for feature in _messages(description, 1)),
     )
 
 
@@ -156,11 +171,22 @@ def _step(content: Content) -> Step:
     kind = _text(_single(fields, 1))
     if fields.get(4):
         raise ValueError(f"an operation {kind} has blocks of its own")
+    if kind == CLASSIFY:
+        return _classification(fields, content)
     name, made = _named(_message(fields, 3))
     says = _map(fields, 5)
     reads = {key: _read(entry) for key, entry in _map(fields, 2).items()}
     constant = _constant(says["val"]) if kind == "const" else None
     return Step(kind, name, made, reads, constant, bytes(_view(content)))
+
+
+def _classification(fields: Fields, content: Content) -> Step:
+    name, made = _named(_messages(fields, 3)[0])
+    inputs = _map(fields, 2)
+    texts = _message(_message(_message(_message(inputs["classes"], 1), 2), 3), 3)
+    classes = tuple(str(_constant(each)) for each in _messages(texts, 1))
+    reads = {"probabilities": _read(inputs["probabilities"])}
+    return Step(CLASSIFY, name, made, reads, classes, bytes(_view(content)))
 
 
 def _read(argument: Fields) -> str:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.errors import require_extra
+from converters.folder.interface import in_bytes
 from converters.formats.coreml.formats import WEIGHTS
+from converters.formats.coreml.program import CLASS_SCORES
 from converters.formats.coreml.reading import read_package
 from converters.formats.memory import require_memory
 from converters.formats.reference import torch_name, torch_threads
 from converters.formats.runtime import ArtefactRuntime
 from regnet.architecture import PIXELS
+from regnet.images import picture_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,6 +40,7 @@ class _PackageRuntime(ArtefactRuntime):
         self.package = read_package(path)
         batch, _, height, width = self.package.inputs[PIXELS].sizes
         self.sizes = (batch, height, width)
+        self.takes_bytes = self.package.takes_images
         elements = {step.made.element for step in self.package.steps}
         self.precision = "float16" if "float16" in elements else "float32"
         self.threads = threads
@@ -57,8 +61,15 @@ class AppleRuntime(_PackageRuntime):
         self._model = coremltools.models.MLModel(str(path), compute_units=unit)
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
-        """Compute every output."""
-        outputs = self._model.predict({PIXELS: pixel_values})
+        """Compute every output; of what takes pictures the pixels are rounded to bytes."""
+        if not self.takes_bytes:
+            outputs = self._model.predict({PIXELS: pixel_values})
+            return {name: np.asarray(outputs[name]) for name in self._output_names}
+        (image,) = in_bytes(pixel_values).astype(np.uint8)
+        outputs = self._model.predict({PIXELS: picture_of(image)})
+        if classes := self.package.classes:
+            scores = [[outputs[CLASS_SCORES][name] for name in classes]]
+            return {name: np.array(scores, np.float32) for name in self._output_names}
         return {name: np.asarray(outputs[name]) for name in self._output_names}
 
 

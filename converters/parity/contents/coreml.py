@@ -64,7 +64,9 @@ def written_model(folder: ConvertedFolder, package: Package) -> Package:
     """What is written today for a folder, in the form that a package is in."""
     form = _form_of(package)
     weights = tuple(folded_weights(folder, form.precision))
-    return read_model(specification(folder, form, places(weights)), package.weights)
+    image_input = package.takes_images
+    model = specification(folder, form, places(weights), image_input=image_input)
+    return read_model(model, package.weights)
 
 
 def _names(folder: ConvertedFolder) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,115 @@
+"""What exporting for phones costs, verdicts included, beside the export of ONNX.
+
+``python -m benchmarks.mobile_exports [--network RegNetY-4.0GF]`` makes a checkpoint by the real
+pycls, converts it, and runs `regnet export` once for each format in turn, as whole processes on
+one thread. It prints the table of processor times and writes it into ``docs/benchmarks.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.measure import interleaved
+from benchmarks.tables import (
+    Target,
+    in_words,
+    installed,
+    machine,
+    markdown,
+    replace_measured,
+    targets_table,
+)
+from converters.parity.preprocessing import sample_pictures
+
+if TYPE_CHECKING:
+    from benchmarks.measure import Summary
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+FORMATS = {
+    "onnx": "onnx",
+    "ncnn": "onnx",
+    "litert": "onnx",
+    "litert-fp16": "onnx",
+    "coreml": "onnx",
+    "coreml-fp16": "onnx",
+    "onnx-int8": "onnx-int8",
+    "litert-int8": "onnx-int8",
+}
+"""What is exported, and what it is held against."""
+
+LIMIT = 2.0
+"""How many times as long as ONNX each may take."""
+
+_PICTURES, _SIDE = 8, 256
+"""To calibrate int8 on; more would take longer in both formats."""
+
+
+def main() -> None:
+    """Prepare, measure, print, and write the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--network", default="RegNetY-4.0GF")
+    parser.add_argument("--runs", type=int, default=3, help="rounds that count, after a warm-up")
+    arguments = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+    conditions = (
+        f"{arguments.network}, one thread. {machine()} "
+        f"{installed('torch', 'onnxruntime', 'ncnn', 'ai-edge-litert')}. {arguments.runs} "
+        "interleaved runs after a warm-up; median (smallest to largest)."
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
+        commands = _prepare(arguments.network, work)
+        summaries = interleaved(commands, arguments.runs, work, _say)
+    text = "\n\n".join([conditions, *_tables(summaries)])
+    sys.stdout.write(f"{text}\n")
+    replace_measured("mobile_exports", text)
+
+
+def _prepare(network: str, work: Path) -> dict[str, list[str]]:
+    """Make a folder and pictures; the command of each format."""
+    python, program = sys.executable, str(Path(sys.executable).parent / "regnet")
+    for index, pixels in enumerate(sample_pictures(_PICTURES, _SIDE, _SIDE, 3)):
+        (work / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(work / "pictures" / f"{index}.png")
+    for command in (
+        [python, "-m", "benchmarks.make_checkpoint", network, str(work / "net.pyth")],
+        [program, "convert", str(work / "net.pyth"), str(work / "out"), "--no-verify"],
+    ):
+        subprocess.run(command, cwd=CHECKOUT, check=True, stdout=sys.stderr)  # noqa: S603 -- ours
+    calibrated = ["--calibration-images", "pictures"]
+    return {
+        name: [program, "export", "out", "--format", name, *calibrated * name.endswith("int8")]
+        for name in FORMATS
+    }
+
+
+def _tables(summaries: dict[str, Summary]) -> list[str]:
+    """Processor time of each format, and which promises are kept."""
+    rows = [["`--format`", "CPU, s", "of the time of"]]
+    targets = []
+    for name, other in FORMATS.items():
+        own = summaries[name]
+        ratio = own.cpu.median / summaries[other].cpu.median
+        rows.append([f"`{name}`", in_words(own.cpu), f"`{other}`: {ratio:.2f}"])
+        if name != other:
+            title = f"`{name}` in at most {LIMIT:.0f} times the processor time of `{other}`"
+            targets.append(Target(title, ratio, LIMIT, "times", at_least=False))
+    return [markdown(rows), targets_table(targets)]
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()
