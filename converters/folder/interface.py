@@ -108,4 +108,4 @@ def unnormalised(
 
 def in_bytes(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Images as a picture can have them: whole numbers from 0 to 255."""
-    return pixels.round().clip(0, _BYTE)
+    return pixels.round().clip(0, LARGEST_BYTE)
