@@ -111,8 +111,8 @@ class Package:
     @property
     def classes(self) -> tuple[str, ...]:
         """The names that it gives its classes; empty if it gives none."""
-        found = (step.constant for step in self.steps if step.kind == CLASSIFY)
-        return next((each for each in found if isinstance(each, tuple)), ())
+        found = [step.constant for step in self.steps if step.kind == CLASSIFY]
+        return tuple(map(str, found[0])) if found and isinstance(found[0], tuple) else ()
 
     def elements(self, step: Step) -> tuple[str, memoryview]:
         """The element type and the bytes of a tensor that lies in the file of the weights.

@@ -101,6 +101,7 @@ SET = {
     "symmetric": ExportOptions(symmetric=True),
     "normalize": ExportOptions(interface=Interface(255)),
     "softmax": ExportOptions(interface=Interface(softmax=True)),
+    "image_input": ExportOptions(image_input=True),
 }
 GIVEN: dict[str, dict[str, Any]] = {
     "share_weights": {"share_weights": True},
@@ -113,6 +114,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "symmetric": {"symmetric": True},
     "normalize": {"normalize": 255},
     "softmax": {"softmax": True},
+    "image_input": {"image_input": True},
 }
 
 
