@@ -66,13 +66,21 @@ def export_float16(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAU
 
 
 def _export(folder: ConvertedFolder, path: Path, element: Element) -> None:
-    graph = build_graph(
-        folder.config, classifier=folder.has_classifier, image_size=folder.image_size
-    )
+    graph = graph_of(folder)
     weights = held_weights(folder, element)
     if element == "float16":
         graph = widened(graph, {name: held.shape for name, held in weights.items()})
     write(folder, path, graph, weights)
+
+
+def graph_of(folder: ConvertedFolder) -> Graph:
+    """The graph of a folder's network, in float32."""
+    return build_graph(
+        folder.config,
+        classifier=folder.has_classifier,
+        image_size=folder.image_size,
+        network=folder.architecture,
+    )
 
 
 def write(

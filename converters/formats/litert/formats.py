@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from converters.formats.format import Format
+from converters.formats.format import INTERFACE_OPTIONS, Format
 from regnet.files.late import lazily
 
 _LITERT = "converters.formats.litert"
@@ -18,6 +18,8 @@ LITERT = Format(
     file_name="model.tflite",
     extra="litert",
     package="ai_edge_litert",
+    options=INTERFACE_OPTIONS,
+    states=lazily("converters.parity.contents.litert.model:stated_in_model"),
     export=lazily(f"{_LITERT}.export:export_litert"),
     load=lazily(f"{_LITERT}.runtime:LiteRtRuntime"),
     certificate="converters.parity.contents.litert.certificate:read_litert",
@@ -46,7 +48,7 @@ LITERT_INT8 = replace(
     title="LiteRT in int8",
     file_name="model_int8.tflite",
     precision="int8",
-    options=frozenset({"calibration_images", "largest_loss"}),
+    options=frozenset({"calibration_images", "largest_loss"}) | INTERFACE_OPTIONS,
     export=lazily(f"{_LITERT}.int8:export_int8"),
     certificate="converters.parity.contents.litert.certificate:read_int8",
     intermediates=None,

@@ -28,8 +28,10 @@ from regnet.architecture import (
     GroupNorm,
     Linear,
     Norm,
+    Normalise,
     Pool,
     Scale,
+    Softmax,
     extents,
     folded,
 )
@@ -121,7 +123,9 @@ class Graph:
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
-def build_graph(config: RegNetConfig, *, classifier: bool, image_size: int) -> Graph:
+def build_graph(
+    config: RegNetConfig, *, classifier: bool, image_size: int, network: Architecture | None = None
+) -> Graph:
     """Lay out operators, values and constants; the weights are left to the caller.
 
     The input is ``pixel_values`` (batch, height, width, num_channels). With a classifier the output
@@ -133,8 +137,10 @@ def build_graph(config: RegNetConfig, *, classifier: bool, image_size: int) -> G
         config: The network.
         classifier: Whether of `RegNetForImageClassification` or of `RegNetModel`.
         image_size: Height and width that memory is first planned for, in pixels.
+        network: What is computed, where that is more than the configuration says
+            (:func:`regnet.architecture.deployed`).
     """
-    operations = folded(Architecture.of(config, classifier=classifier).operations)
+    operations = folded((network or Architecture.of(config, classifier=classifier)).operations)
     pixels = Value((1, image_size, image_size, config.num_channels), _MOST_OPEN)
     writer = _Writer(operations, pixels)
     for operation in operations:
@@ -352,6 +358,21 @@ def _linear(writer: _Writer, operation: Linear) -> None:
     writer.add(schema.FULLY_CONNECTED, operation.output, shape, *inputs, options=options)
 
 
+def _normalise(writer: _Writer, operation: Normalise) -> None:
+    (value,), name = operation.inputs, operation.name
+    shape = writer.shaped(value)
+    for kind, leaf in ((schema.SUB, "mean"), (schema.DIV, "std")):
+        made = operation.output if leaf == "std" else f"{name}.centred"
+        numbers = writer.constant(f"{name}_{leaf}", getattr(operation, leaf))
+        value = writer.add(kind, made, shape, value, numbers, options=_NO_ACTIVATION)
+
+
+def _softmax(writer: _Writer, operation: Softmax) -> None:
+    (value,) = operation.inputs
+    shape = writer.shaped(value)
+    writer.add(schema.SOFTMAX, operation.output, shape, value, options=(np.float32(1),))
+
+
 def _act(writer: _Writer, operation: Act) -> None:
     _ACTIVATIONS[operation.function](writer, operation)
 
@@ -368,6 +389,8 @@ _SPELLINGS: dict[type[Operation], Callable[[_Writer, Any], None]] = {
     Add: _add,
     Flatten: _flatten,
     Linear: _linear,
+    Normalise: _normalise,
+    Softmax: _softmax,
 }
 
 

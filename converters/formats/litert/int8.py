@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.formats.litert.export import held_weights, write
-from converters.formats.litert.graph import build_graph
+from converters.formats.litert.export import graph_of, held_weights, write
 from converters.formats.litert.int8_graph import quantised
 from converters.formats.onnx.quantised import QUANTISATION_KEY, QuantisedNetwork
 
@@ -27,10 +26,7 @@ def export_int8(folder: ConvertedFolder, path: Path, options: ExportOptions) -> 
     """
     network = QuantisedNetwork(folder, options, instead="litert-fp16")
     quantisation = network.fewest_in_float()
-    graph = build_graph(
-        folder.config, classifier=folder.has_classifier, image_size=folder.image_size
-    )
     chosen = network.plan(quantisation.float_layers).computed
-    graph, integers = quantised(graph, chosen, network.grids, network.weights)
+    graph, integers = quantised(graph_of(folder), chosen, network.grids, network.weights)
     weights = held_weights(folder) | integers
     write(folder, path, graph, weights, {QUANTISATION_KEY: quantisation.text})

@@ -21,7 +21,7 @@ from converters.parity.contents.litert.model import LiteRtModel
 from converters.parity.contents.litert.operations import called, read_operation
 from converters.parity.contents.litert.stated import faults_in
 from converters.parity.contents.litert.walk import Walk
-from regnet.architecture import PIXELS, Conv, Flatten, Linear, Pool, extents, folded
+from regnet.architecture import PIXELS, Conv, Flatten, Linear, Pool, Softmax, extents, folded
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _shapes(folder: ConvertedFolder) -> Shapes:
             channels = operation.slots[0].shape[0]
         if isinstance(operation, Pool):
             open_axes = 1
-        flat = isinstance(operation, Flatten | Linear)
+        flat = isinstance(operation, Flatten | Linear | Softmax)
         size = sizes[operation.output]
         shape = (1, channels) if flat else (1, size, size, channels)
         shapes[operation.output] = shape, open_axes

@@ -21,6 +21,7 @@ class Code(IntEnum):
     MUL = 18
     RELU = 19
     RESHAPE = 22
+    SOFTMAX = 25
     PAD = 34
     MEAN = 40
     SUB = 41

@@ -8,11 +8,8 @@ from converters.errors import printable
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.int8_graph import Int8Plan, layer_names
 from converters.formats.onnx.quantised import Quantisation
-from converters.parity.contents.held import mapped
 from converters.parity.contents.litert.codes import Code
-from converters.parity.contents.litert.flatbuffer import Table
-from converters.parity.contents.litert.model import IDENTIFIER
-from converters.parity.contents.litert.stated import texts_in
+from converters.parity.contents.litert.model import stated_in_model
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -28,7 +25,7 @@ def details(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it is damaged, or states nothing.
     """
-    return Quantisation.stated(texts_in(Table.root(mapped(path), IDENTIFIER))).details
+    return Quantisation.stated(stated_in_model(path)).details
 
 
 def computed_in_integers(folder: ConvertedFolder, left: Collection[str]) -> set[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from converters.errors import printable
 from converters.parity.contents.held import mapped
 from converters.parity.contents.litert.flatbuffer import Table
-from converters.parity.contents.litert.stated import Stated, stated_by
+from converters.parity.contents.litert.stated import Stated, stated_by, texts_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,6 +165,16 @@ class LiteRtModel:
             (named[0], named[1]),
             stated_by(root, path),
         )
+
+
+def stated_in_model(path: Path) -> dict[str, str]:
+    """Texts that a file states beside its network, by name.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If it is damaged.
+    """
+    return texts_in(Table.root(mapped(path), IDENTIFIER))
 
 
 def _one(tables: list[Table], what: str) -> list[Table]:

@@ -24,8 +24,10 @@ from regnet.architecture import (
     GroupNorm,
     Linear,
     Norm,
+    Normalise,
     Pool,
     Scale,
+    Softmax,
 )
 
 if TYPE_CHECKING:
@@ -261,6 +263,23 @@ def _linear(reading: Reading) -> None:
     reading.value(value)
 
 
+def _normalise(reading: Reading) -> None:
+    centred, std = reading.step(Code.DIV).inputs
+    value, mean = reading.inner(centred, Code.SUB)
+    reading.constant(mean, [float(each) for each in reading.operation.mean])
+    reading.constant(std, [float(each) for each in reading.operation.std])
+    reading.value(value)
+
+
+def _softmax(reading: Reading) -> None:
+    step = reading.step(Code.SOFTMAX)
+    beta = step.options and float(step.options.number(0, "<f4"))
+    if beta != 1:
+        raise OtherOperatorError(f"the slope of {reading.name} is {beta} where 1 belongs")
+    (value,) = step.inputs
+    reading.value(value)
+
+
 def _act(reading: Reading) -> None:
     _FUNCTIONS[reading.operation.function](reading)
 
@@ -325,4 +344,6 @@ _READERS: dict[type[Operation], Callable[[Reading], None]] = {
     Add: _of_two(Code.ADD),
     Flatten: _flatten,
     Linear: _linear,
+    Normalise: _normalise,
+    Softmax: _softmax,
 }

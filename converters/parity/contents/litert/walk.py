@@ -41,6 +41,7 @@ _OPTIONS = {
     Code.CONV_2D: 1,
     Code.AVERAGE_POOL_2D: 5,
     Code.MEAN: 27,
+    Code.SOFTMAX: 9,
     Code.GELU: 116,
 }
 """``BuiltinOptions`` of operators whose options count: others are not looked at."""
