@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, require_extra
-from converters.formats.format import DEFAULTS, Format
+from converters.formats.format import DEFAULTS, INTERFACE_OPTIONS, Format
 from converters.formats.memory import require_memory
 from converters.formats.runtime import ArtefactRuntime
+from converters.formats.stated import state_behind, stated_behind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,7 @@ def export_stablehlo(folder: ConvertedFolder, path: Path, _: ExportOptions = DEF
         trace = export.export(jax.jit(_network(folder)), platforms=_PLATFORMS)
         program = trace(jax.ShapeDtypeStruct(shape, "float32"))
         path.write_bytes(program.serialize())
+        state_behind(folder, path)
 
 
 @contextmanager
@@ -112,9 +114,12 @@ def _spellings() -> dict[Callable[..., Any], Spelling]:
     from jax import numpy as jnp
     from torch.nn import functional
 
+    from converters.formats.operations import normalised
     from regnet.layers import group_deviation, same_padded
 
     return {
+        normalised: lambda pixels, mean, std: (pixels - mean) / std,
+        torch.softmax: nn.softmax,
         torch.conv2d: _conv2d,
         same_padded: _same_padded,
         functional.linear: lambda value, weight, bias: value @ weight.T + bias,
@@ -250,6 +255,8 @@ STABLEHLO = Format(
     title="StableHLO",
     file_name="model.stablehlo",
     extra="jax",
+    options=INTERFACE_OPTIONS,
+    states=stated_behind,
     export=export_stablehlo,
     load=StableHloRuntime,
     usage=(

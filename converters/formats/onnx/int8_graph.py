@@ -145,6 +145,7 @@ class Int8Plan:
         ours = [node for node in graph.node if chosen[_layer_of(node, layers)]]
         self.nodes = {node.name for node in ours}
         outputs = {value.name for value in graph.output}
+        outputs |= {node.input[0] for node in graph.node if node.op_type == "Softmax"}
         relu = _sole_relus(graph)
         made = [relu.get(node.output[0], node.output[0]) for node in ours]
         self.handed_on = {value for value in made if value not in outputs}

@@ -23,6 +23,7 @@ import numpy as np
 from onnx import ModelProto, numpy_helper
 
 from converters.errors import InputError, first
+from converters.folder.interface import NETWORK
 from converters.formats.onnx.calibration import (
     calibration_pixels,
     measured,
@@ -31,6 +32,7 @@ from converters.formats.onnx.calibration import (
 from converters.formats.onnx.export import SELF_CONTAINED_LIMIT, self_contained
 from converters.formats.onnx.int8_graph import Grid, Int8Plan, layer_names
 from converters.formats.runtime import softmax
+from regnet.architecture import NORMALISED, PIXELS
 from regnet.files.reading import parse_json
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from converters.folder.folder import ConvertedFolder
     from converters.formats.format import ExportOptions
+    from converters.formats.onnx.file import OnnxFile
     from converters.formats.onnx.form import GraphForm
 
     Batches = Sequence[NDArray[np.float32]]
@@ -120,6 +123,8 @@ def details_in_words(details: Mapping[str, Any]) -> str:
 class QuantisedNetwork:
     """A network, to be quantised in part and tried on the calibration images; all in memory.
 
+    It is tried as it is; only what :meth:`in_int8` writes in a form has the folder's interface.
+
     Args:
         folder: Whose.
         options: What it is calibrated on, and how much it may cost.
@@ -142,14 +147,15 @@ class QuantisedNetwork:
         loss = options.largest_loss
         self._largest_loss = LARGEST_LOSS if loss is None else loss
         form = replace(options.form, batch=None, height=None, width=None)
-        self._file = self_contained(folder, form)
+        network = folder.offering(NETWORK)
+        self._file = self_contained(network, form)
         if self._file.nbytes > SELF_CONTAINED_LIMIT:
             raise InputError(
                 f"{folder.path} is larger than the 2 GB that can be quantised here; export it as "
                 f"{instead}."
             )
         self.weights = {weight.name: weight.computed() for weight in self._file.weights}
-        self._batches = calibration_pixels(folder, options.calibration_images)
+        self._batches = calibration_pixels(network, options.calibration_images)
         seen = [*self._batches, *verification_pixels(folder)]
         graph = self._file.graph
         values = Int8Plan(graph, self._layers).values
@@ -159,6 +165,8 @@ class QuantisedNetwork:
         ranges = {first: (float(ends[0]), float(ends[1]))} | ranges
         grid = Grid.around_zero if options.symmetric else Grid.spanning
         self.grids = {name: grid(*range_) for name, range_ in ranges.items()}
+        if PIXELS in self.grids:  # which an artefact may make itself
+            self.grids[NORMALISED] = self.grids[PIXELS]
         self._truth = outputs[: len(self._batches)]
 
     def fewest_in_float(self) -> Quantisation:
@@ -182,9 +190,10 @@ class QuantisedNetwork:
 
     def in_int8(self, left: Collection[str], form: GraphForm | None = None) -> ModelProto:
         """The quantised model but for some layers; with all sizes open unless a form fixes them."""
-        graph = self_contained(self._folder, form).graph if form else self._file.graph
-        plan = self._plan(graph, left)
-        return self._model(plan.quantised(), plan.initialisers(self.grids, self.weights))
+        file = self_contained(self._folder, form) if form else self._file
+        plan = self._plan(file.graph, left)
+        tensors = plan.initialisers(self.grids, self.weights)
+        return self._model(plan.quantised(), tensors, file)
 
     def plan(self, left: Collection[str]) -> Int8Plan:
         """What is computed in integers if some layers are not."""
@@ -193,9 +202,11 @@ class QuantisedNetwork:
     def _plan(self, graph: GraphProto, left: Collection[str]) -> Int8Plan:
         return Int8Plan(graph, self._layers, left, symmetric=self._symmetric)
 
-    def _model(self, graph: GraphProto, tensors: Mapping[str, NDArray[Any]]) -> ModelProto:
+    def _model(
+        self, graph: GraphProto, tensors: Mapping[str, NDArray[Any]], file: OnnxFile | None = None
+    ) -> ModelProto:
         model = ModelProto()
-        model.CopyFrom(self._file.model)
+        model.CopyFrom((file or self._file).model)
         model.graph.CopyFrom(graph)
         model.graph.initializer.extend(
             numpy_helper.from_array(tensor, name) for name, tensor in tensors.items()
