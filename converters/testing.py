@@ -43,6 +43,7 @@ def assert_parity(
     from converters.reports.findings import Findings
     from converters.reports.row import as_text
 
+    __tracebackhide__ = True
     path = Path(folder).resolve()
     before = None if baseline is None else read_baseline(Path(baseline))
     report = verify(path, images=images)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from converters.cli.console import Output
 from converters.cli.options import Folder, Json, Quiet, Runtimes
-from converters.cli.tables import human_size
+from converters.cli.tables import human_size, to_verify
 
 if TYPE_CHECKING:
     from converters.jobs.bench import Bench
@@ -74,7 +74,7 @@ def bench_command(
     output.result(*(Text(f"{name}: {reason}", "yellow") for name, reason in result.absent.items()))
     output.result(*map(_advice, result.choices))
     if not result.choices:
-        output.result(f"Nothing here has a recorded pass; run: regnet verify {folder}")
+        output.result(f"Nothing here has a recorded pass; run: {to_verify(folder)}")
     output.record(result.to_dict())
 
 

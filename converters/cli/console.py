@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
@@ -16,7 +17,6 @@ from converters.errors import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from rich.console import RenderableType
     from rich.progress import Progress, TaskID
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Of what ``--json`` prints; it grows when a key changes its meaning."""
 
-_PIPE_WIDTH = 120
+_NO_LIMIT = 10_000
+"""Columns of a log, which breaks no lines of its own."""
+
 _SHOW_AFTER = 1.0
 """Seconds of work before a progress bar appears."""
 
@@ -48,12 +50,20 @@ class Output:
         """Print tables for people, unless JSON or silence was asked for."""
         if self.as_json or self.quiet:
             return
-        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        limited = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
         # Of its own accord rich would keep bold type under NO_COLOR.
         colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
-        console = Console(highlight=False, width=width, color_system=colours)
-        for table in tables:
-            console.print(table)
+        console = Console(
+            highlight=False,
+            markup=False,
+            emoji=False,
+            width=None if limited else _NO_LIMIT,
+            color_system=colours,
+        )
+        with console.capture() as capture:
+            for table in tables:
+                console.print(table)
+        write_out("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
 
     def warn(self, decisions: Iterable[Decision]) -> None:
         """Say on stderr what of a checkpoint was not understood, unless silence was asked for."""
@@ -68,7 +78,7 @@ class Output:
         """Print the JSON object, if JSON was asked for; :data:`SCHEMA`, if it states none."""
         if self.as_json:
             stated = {"schema": SCHEMA} | record
-            sys.stdout.write(json.dumps(stated, indent=2, ensure_ascii=False) + "\n")
+            write_out(json.dumps(stated, indent=2, ensure_ascii=False) + "\n")
 
     @contextmanager
     def progress(self, unit: Literal["bytes", "items"] = "bytes") -> Iterator[Steps]:
@@ -141,6 +151,16 @@ class Steps:
             self._bar.start()
 
 
+def write_out(text: str) -> None:
+    """Write to stdout; where its reader has gone (``| head``), the rest is for nobody."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
 def write_text(target: Path, text: str) -> None:
     """Write a text whole or not at all; ``-`` is stdout.
 
@@ -150,7 +170,7 @@ def write_text(target: Path, text: str) -> None:
     from converters.staging.staged import staged_file, storage_errors
 
     if str(target) == "-":
-        sys.stdout.write(text)
+        write_out(text)
     elif target.is_symlink() or (target.exists() and not target.is_file()):
         with storage_errors(target):  # /dev/stdout or a pipe is written into, never replaced
             target.write_text(text, encoding="utf-8")

@@ -26,8 +26,8 @@ from converters.cli.options import (
     Weights,
     read_labels,
 )
-from converters.cli.tables import files_table, report_table
-from converters.errors import InputError
+from converters.cli.tables import files_table, outcome_line, report_table, to_verify
+from converters.errors import InputError, escaped
 from regnet.files.dtypes import DType
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def convert_command(
         try:
             conversion = convert(source, target, to=to, dry_run=dry_run, **keywords)
         except VerificationError as error:
-            output.result(report_table(error.report))
+            output.result(report_table(error.report), outcome_line(error.report))
             output.record({"verification": error.report.to_dict()})
             raise
     if dry_run:
@@ -150,8 +150,12 @@ def _print_converted(conversion: Conversion, out: Path, output: Output) -> None:
 
     if conversion.report:
         output.result(report_table(conversion.report))
-    state = "ready; check it anywhere with" if conversion.report else "not verified; run"
-    output.result(files_table(out), f"\n{out} is {state}: regnet verify {out}")
+    output.result(files_table(out), "")
+    if conversion.report:
+        ready = f"; {out} is ready, check it anywhere with: {to_verify(out)}"
+        output.result(outcome_line(conversion.report, ready))
+    else:
+        output.result(escaped(f"{out} is not verified; run: {to_verify(out)}"))
     output.record(dict(Record.required(out).fields))
 
 
@@ -160,9 +164,13 @@ def _print_written(written: WrittenBack, output: Output, *, verify: bool) -> Non
     out, framework, report = written.path, written.framework, written.report
     if report:
         output.result(report_table(report))
+        output.result("", outcome_line(report))
     output.result(
-        f"\n{out} is ready for {framework}; read back, its {written.tensors} tensors are those of "
-        "the converted network"
+        "",
+        escaped(
+            f"{out} is ready for {framework}; read back, its {written.tensors} tensors are those "
+            "of the converted network"
+        ),
     )
     if written.unsaid:
         output.result(f"a {framework} file does not say how to evaluate it: {written.unsaid}")

@@ -36,8 +36,10 @@ def run_app(application: Callable[..., Any], name: str, arguments: list[str] | N
         status: int = application(arguments, prog_name=name, standalone_mode=False) or 0
     except ConversionError as error:
         return _failed(str(error), error.exit_status)
-    except SystemExit as end:  # how typer ends completion; or the reader of a pipe has gone
-        return _INTERNAL_ERROR if end.code else 0
+    except SystemExit as end:  # how typer ends completion, and rich without a reader of its pipe
+        return (
+            _INTERNAL_ERROR if end.code and not isinstance(end.__context__, BrokenPipeError) else 0
+        )
     except Exception as error:  # noqa: BLE001 -- of usage, of the system, or a bug
         if any(kind.__name__ == "UsageError" for kind in type(error).__mro__):  # click's
             return _failed_usage(error, name)

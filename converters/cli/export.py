@@ -8,7 +8,7 @@ import typer
 
 from converters.cli.console import Output
 from converters.cli.options import CalibrationImages, Folder, Formats, Json, Quiet, Share, Verify
-from converters.cli.tables import files_table, report_table
+from converters.cli.tables import files_table, outcome_line, report_table, to_verify
 from converters.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,8 +102,10 @@ def export_command(
             details[kind.name] = own
             if kind.details_in_words:
                 output.result(kind.details_in_words(own))
-    if not report:
-        output.result(f"\nNot verified yet; do it with: regnet verify {folder}")
+    if report:
+        output.result("", outcome_line(report))
+    else:
+        output.result("", f"Not verified yet; do it with: {to_verify(folder)}")
     record = {"folder": folder.name, "formats": list(chosen)}
     output.record(
         record

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from rich.cells import cell_len
 from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -13,13 +16,14 @@ from converters.errors import escaped
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from converters.parity.report import Report
     from converters.parity.verdict import Verdict
+    from converters.reports.findings import Findings
     from converters.weights.inspection import Inspection
 
 
@@ -96,46 +100,105 @@ def plan_table(inspection: Inspection) -> Table:
     return table
 
 
+_SHOWN = ("file", "runtime", "RMS ratio", "top-1", "proven", "tensors", "verdict")
+"""Columns of the table of verdicts."""
+
+_NUMBERS = {"RMS ratio", "top-1", "proven", "tensors"}
+
+_BELOW_THE_NAME = ("tensors", "runtime", "proven", "top-1")
+"""Those that go there where the screen is too narrow for all, the first ones first."""
+
+
 def report_table(report: Report) -> Group:
     """One row per artefact: its errors in units of an honest computation's, and the verdict.
 
-    Below it the number that decided each.
+    Below it the number that decided each, and what the words mean.
     """
-    from converters.reports.row import decided_by
+    from converters.reports.row import MEANING, decided_by
 
-    title = "Verification against the float64 oracle"
-    table = Table("file", "runtime", title=title, title_justify="left")
-    for column in ("RMS ratio", "top-1", "proven", "tensors"):
-        table.add_column(column, justify="right")
-    table.add_column("verdict")
-    for verdict in report.verdicts:
-        table.add_row(*_report_row(verdict))
     reasons = (f"{verdict.artefact}, {decided_by(verdict)}" for verdict in report.verdicts)
     clauses = [f"{clause}." for clause in report.not_run]
     clauses += (f"Not checked: {clause}." for clause in report.unchecked)
     return Group(
-        table,
+        _Verdicts(report.verdicts),
         *(Text(reason, style="dim") for reason in reasons),
+        *([Text(MEANING, style="dim")] if report.verdicts else []),
         *(Text(escaped(clause), "yellow") for clause in clauses),
     )
 
 
-def _report_row(verdict: Verdict) -> list[RenderableType]:
+def outcome_line(findings: Report | Findings, then: str = "") -> Text:
+    """How many verdicts are what, for example ``3 of 3 pass``, and what to do with that."""
+    style = "bold green" if findings.passed else "bold red"
+    return Text.assemble((escaped(findings.tally), style), escaped(then))
+
+
+class _Verdicts:
+    """The table of verdicts: as many columns as leave room for whole file names."""
+
+    def __init__(self, verdicts: Iterable[Verdict]) -> None:
+        self._rows = [(_cells(verdict), _style(verdict)) for verdict in verdicts]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = list(_SHOWN)
+        for name in _BELOW_THE_NAME:
+            if self._width(columns) > options.max_width:
+                columns.remove(name)
+        yield self._table(columns)
+
+    def _width(self, columns: Sequence[str]) -> int:
+        rows = [dict.fromkeys(_SHOWN, ""), *(cells for cells, _ in self._rows)]
+        widest = (
+            max(cell_len(text) for text in (name, *(r[name] for r in rows))) for name in columns
+        )
+        return sum(widest) + 3 * len(columns) + 1
+
+    def _table(self, columns: Sequence[str]) -> Table:
+        title = "Verification against the float64 oracle"
+        table = Table(title=title, title_justify="left")
+        for name in columns:
+            side: Literal["left", "right"] = "right" if name in _NUMBERS else "left"
+            table.add_column(name, justify=side, overflow="fold", no_wrap=name != "file")
+        for cells, style in self._rows:
+            shown: dict[str, RenderableType] = {name: Text(cells[name]) for name in columns}
+            below = (Padding(Text(line), (0, 0, 0, 2)) for line in _below(cells, columns))
+            shown |= {"file": Group(Text(cells["file"]), *below)}
+            shown |= {"verdict": Text(cells["verdict"], style)}
+            table.add_row(*shown.values())
+        return table
+
+
+def _cells(verdict: Verdict) -> dict[str, str]:
     from converters.reports.row import Row, best_class
 
     row = Row.of(verdict)
-    style = (
-        {"pass": "green", "not run": "yellow"}[verdict.outcome] if verdict.passed else "bold red"
-    )
-    return [
-        Text(row.artefact),
-        Text(row.runtime.removesuffix(f", {COMPUTED}")),
-        row.rms_ratio,
-        best_class(verdict, "agree"),
-        best_class(verdict, "proven"),
-        Text(row.tensors),
-        Text(row.outcome, style=style),
-    ]
+    return {
+        "file": row.artefact,
+        "runtime": row.runtime.removesuffix(f", {COMPUTED}"),
+        "RMS ratio": row.rms_ratio,
+        "top-1": best_class(verdict, "agree"),
+        "proven": best_class(verdict, "proven"),
+        "tensors": row.tensors,
+        "verdict": row.outcome,
+    }
+
+
+def _style(verdict: Verdict) -> str:
+    if not verdict.passed:
+        return "bold red"
+    return "yellow" if verdict.not_run is not None else "green"
+
+
+def _below(cells: Mapping[str, str], columns: Sequence[str]) -> list[str]:
+    """The lines below a file's name: what has no column of its own."""
+    rest = {name: cells[name] for name in _SHOWN if name not in columns and cells[name] != "-"}
+    classes = [f"{name} {rest.pop(name)}" for name in ("top-1", "proven") if name in rest]
+    return [*rest.values(), *([", ".join(classes)] if classes else [])]
+
+
+def to_verify(folder: Path) -> str:
+    """The command that gives the verdict again, for a shell."""
+    return f"regnet verify {shlex.quote(str(folder))}"
 
 
 def files_table(folder: Path) -> Table:

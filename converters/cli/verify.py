@@ -12,7 +12,7 @@ from rich.text import Text
 
 from converters.cli.console import Output, write_text
 from converters.cli.options import Folder, From, Head, Images, Json, Order, Quiet
-from converters.cli.tables import report_table
+from converters.cli.tables import outcome_line, report_table
 from converters.errors import StorageError
 from converters.reports.baseline import FACTOR, read_baseline, regressions
 from converters.reports.findings import Findings
@@ -163,6 +163,7 @@ def _print(findings: Findings, locations: Sequence[Location], output: Output) ->
     output.result(*map(location_table, locations))
     if findings.signature is not None and findings.signature.passed:
         output.result(f"The signature holds for all {findings.signature.files} files.")
+    output.result(outcome_line(findings))
     record = findings.to_dict()
     if locations:
         record["locations"] = [location.to_dict() for location in locations]
@@ -196,7 +197,14 @@ def location_table(location: Location) -> Table:
 
     Without a culprit, the modules whose errors are the largest given their own input.
     """
-    table = Table(title=_title(location), title_justify="left")
+    from converters.parity.locate.module_errors import BAND
+
+    meaning = (
+        "x PyTorch: the error in units of float32 PyTorch's at this depth; x, own input: what the "
+        f"module itself adds, in units of honest rounding, to {BAND:g} if right (docs/parity.md)"
+    )
+    table = Table(title=_title(location), caption=meaning, title_justify="left")
+    table.caption_justify = "left"
     table.add_column("depth", justify="right")
     table.add_column("module", overflow="fold")
     for column in ("RMS error", "x PyTorch", "x, own input"):

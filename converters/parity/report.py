@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,21 @@ class Report:
         """Artefacts that lie elsewhere and do not pass, where all of the folder does; else none."""
         failed = [verdict.artefact for verdict in self.verdicts if not verdict.passed]
         return [] if self.changed_files or not set(failed) <= set(self.elsewhere) else failed
+
+    @property
+    def tally(self) -> str:
+        """How many verdicts are what: ``3 of 3 pass``, or ``2 of 3 pass, 1 fails``."""
+        counts = Counter((verdict.outcome, verdict.passed) for verdict in self.verdicts)
+        failed, changed = counts["FAIL", False], len(self.changed_files)
+        unproven, not_run = counts["not run", False], counts["not run", True]
+        clauses = [
+            f"{counts['pass', True]} of {len(self.verdicts)} pass" if self.verdicts else "",
+            f"{failed} {'fails' if failed == 1 else 'fail'}" if failed else "",
+            f"{unproven} could not be judged here" if unproven else "",
+            f"{not_run} not run" if not_run else "",
+            f"{changed} {'file' if changed == 1 else 'files'} changed" if changed else "",
+        ]
+        return ", ".join(filter(None, clauses))
 
     def require_pass(self, outcome: str) -> None:
         """Do nothing if every verdict is pass.

@@ -7,7 +7,6 @@ them depends on time, place or machine.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,29 +73,25 @@ class Findings:
         return () if self.signature is None else self.signature.problems
 
     @property
-    def headline(self) -> str:
-        """The outcome in a line, for example ``FAIL: 1 of 4 verdicts, 1 file changed``.
+    def outcome(self) -> str:
+        """``pass``, ``FAIL``, or ``not verified``, where what is not wrong could not be judged."""
+        return "pass" if self.passed else "FAIL" if self.is_wrong else "not verified"
 
-        Before the colon stands ``pass``, ``FAIL``, or ``not verified``, where nothing is wrong but
-        something could not be judged.
-        """
-        verdicts, changed = self.report.verdicts, len(self.report.changed_files)
-        outcomes = Counter(verdict.outcome for verdict in verdicts)
-        if self.passed:
-            not_run = f", {outcomes['not run']} not run" if outcomes["not run"] else ""
-            signed = "" if self.signature is None else ", signed"
-            return f"pass: {outcomes['pass']} of {len(verdicts)} verdicts{not_run}{signed}"
-        unproven = sum(verdict.unproven is not None for verdict in verdicts)
-        if not self.is_wrong:
-            return f"not verified: {unproven} of {len(verdicts)} could not be judged here"
-        counts = [
-            "the signature" if self.unsigned else "",
-            f"{outcomes['FAIL']} of {len(verdicts)} verdicts" if outcomes["FAIL"] else "",
-            f"{unproven} could not be judged" if unproven else "",
-            f"{changed} {'file' if changed == 1 else 'files'} changed" if changed else "",
-            f"worse than the baseline in {len(self.regressions)}" if self.regressions else "",
+    @property
+    def tally(self) -> str:
+        """How many of what, for example ``3 of 4 pass, 1 fails, 1 file changed``."""
+        clauses = [
+            "the signature does not hold" if self.unsigned else "",
+            self.report.tally,
+            f"{len(self.regressions)} worse than in the baseline" if self.regressions else "",
+            "signed" if self.signature is not None and not self.unsigned else "",
         ]
-        return f"FAIL: {', '.join(filter(None, counts))}"
+        return ", ".join(filter(None, clauses))
+
+    @property
+    def headline(self) -> str:
+        """Both in a line: ``3 of 3 pass``, or ``FAIL: 3 of 4 pass, 1 fails``."""
+        return self.tally if self.passed else f"{self.outcome}: {self.tally}"
 
     def require_pass(self, outcome: str) -> None:
         """Do nothing if the findings are a pass.

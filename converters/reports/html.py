@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from converters.errors import escaped
 from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT
-from converters.reports.row import Row, decided_by, number
+from converters.reports.row import COLUMNS, MEANING, Row, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,30 +56,26 @@ def html(findings: Findings) -> str:
 
 
 def _outcome(findings: Findings) -> Markup:
-    word, _, rest = findings.headline.partition(": ")
     return tag(
         "header",
         tag("p", "regnet verify", class_="eyebrow"),
-        tag("h1", findings.folder, " ", _badge(word, passed=findings.passed)),
-        tag("p", rest, class_="lead"),
+        tag("h1", findings.folder, " ", _badge(findings.outcome, passed=findings.passed)),
+        tag("p", findings.tally, class_="lead"),
         _list(findings.failures),
         _list(findings.remarks, "open"),
     )
 
 
 def _summary(findings: Findings) -> Markup:
-    rows = [
-        tag(
-            "tr",
-            tag("th", verdict.artefact, scope="row"),
-            tag("td", verdict.ran),
-            tag("td", _verdict_badge(verdict)),
-            tag("td", decided_by(verdict), class_="reason"),
-        )
-        for verdict in findings.report.verdicts
-    ]
-    columns = ("file", "runtime", "verdict", "decided by")
-    return tag("section", tag("h2", "Verdicts"), _table("summary", columns, rows))
+    rows = (_row(verdict) for verdict in findings.report.verdicts)
+    return tag("section", tag("h2", "Verdicts"), _table("summary", COLUMNS, rows))
+
+
+def _row(verdict: Verdict) -> Markup:
+    cells = dict(zip(COLUMNS, Row.of(verdict), strict=True))
+    cells["verdict"] = _verdict_badge(verdict)
+    file = tag("th", cells.pop("file"), scope="row")
+    return tag("tr", file, *(tag("td", cell, data_label=name) for name, cell in cells.items()))
 
 
 def _has_details(verdict: Verdict) -> bool:
@@ -95,9 +91,6 @@ def _artefact(verdict: Verdict) -> Markup:
         facts.append(("not compared", verdict.not_compared))
     if verdict.graph:
         facts.append(("graph", verdict.graph.removeprefix("graph ")))
-    row = Row.of(verdict)
-    classes = (("classes kept", row.kept), ("classes proven", row.proven))
-    facts += [(name, shown) for name, shown in classes if shown != "-"]
     return tag(
         "section",
         tag("h2", verdict.artefact, " ", _verdict_badge(verdict)),
@@ -177,12 +170,7 @@ def _plots(findings: Findings) -> Markup:
 
 
 def _legend() -> Markup:
-    return tag(
-        "footer",
-        "Ratios are errors against the float64 oracle, in units of what an honest computation in "
-        "the artefact's own precision gets wrong on the same input; the line in each bar is the "
-        "limit. A class is proven where no error of the measured size could have changed it.",
-    )
+    return tag("footer", f"{MEANING} The line in each bar is the limit.")
 
 
 def _verdict_badge(verdict: Verdict) -> Markup:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 from converters.errors import escaped
 from converters.parity.verdict import PROVEN
-from converters.reports.row import number
+from converters.reports.row import as_text, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +26,8 @@ def junit(findings: Findings) -> str:
 
     Further cases stand for the tensors of an artefact, the signature, the recorded files, and the
     baseline. Outputs of what was not run are one case: skipped where its tensors are proven, else
-    failed. What was compared with nothing or could not be checked is skipped as well.
+    failed. What was compared with nothing or could not be checked is skipped as well. The table of
+    verdicts is the suite's output.
     """
     cases = list(_cases(findings))
     outcomes = Counter(outcome.tag for case in cases for outcome in case)
@@ -39,6 +40,7 @@ def junit(findings: Findings) -> str:
     if properties:  # the schema wants at least one
         ET.SubElement(suite, "properties").extend(properties)
     suite.extend(cases)
+    ET.SubElement(suite, "system-out").text = as_text(findings)
     ET.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 

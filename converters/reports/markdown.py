@@ -7,8 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from converters import errors
-from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT
-from converters.reports.row import COLUMNS, Row, number
+from converters.reports.row import COLUMNS, MEANING, Row, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,10 +40,7 @@ def markdown(findings: Findings) -> str:
     if verdicts:
         blocks += [
             _table(COLUMNS, map(Row.of, verdicts)),
-            (
-                "Ratios are errors against the float64 oracle in units of an honest computation's "
-                f"own; limits {RMS_LIMIT:g} (RMS) and {MAX_LIMIT:g} (largest)."
-            ),
+            MEANING,
         ]
     blocks += [_details(verdict) for verdict in verdicts if not verdict.passed]
     return "\n\n".join(blocks) + "\n"

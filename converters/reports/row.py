@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from converters.errors import escaped
-from converters.parity.verdict import PROVEN
+from converters.parity.verdict import MAX_LIMIT, PROVEN, RMS_LIMIT
 
 if TYPE_CHECKING:
     from converters.parity.verdict import Verdict
@@ -20,6 +20,13 @@ COLUMNS = (
     *("classes kept", "classes proven", "tensors", "decided by"),
 )
 """What the fields of a row are called."""
+
+
+MEANING = (
+    f"RMS ratio: the error in units of an honest computation's own, limit {RMS_LIMIT:g} (largest: "
+    f"{MAX_LIMIT:g}); proven: images whose class no such error can change (docs/parity.md)."
+)
+"""What tables of verdicts say below them."""
 
 
 class Row(NamedTuple):
@@ -74,6 +81,7 @@ def as_text(findings: Findings) -> str:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
+        lines.append(MEANING)
     clauses = (*findings.failures, *findings.remarks)
     lines += [f"- {escaped(clause)}" for clause in clauses]
     return "\n".join(lines)

@@ -166,7 +166,7 @@ def test_findings_with_a_regression_are_no_pass(passing: Findings) -> None:
     assert passing.passed
     assert not worse.passed
     assert worse.failures == ("model.onnx of the baseline is gone",)
-    assert worse.headline == "FAIL: worse than the baseline in 1"
+    assert worse.headline == "FAIL: 4 of 4 pass, 1 worse than in the baseline"
     with pytest.raises(VerificationError, match=r"^It is not, for .*: model\.onnx .* is gone\.$"):
         worse.require_pass("It is not")
     dataclasses.replace(passing, regressions=()).require_pass("It is not")

@@ -39,7 +39,7 @@ def test_a_wrong_folder_fails_with_a_table(damaged_folder: Path) -> None:
     with pytest.raises(AssertionError) as caught:
         assert_parity(str(damaged_folder))
     head, *lines = str(caught.value).splitlines()
-    assert head == "out: FAIL: 1 of 4 verdicts, 1 file changed"
+    assert head == "out: FAIL: 3 of 4 pass, 1 fails, 1 file changed"
     assert any(line.split()[0] == "model.onnx" and "FAIL" in line for line in lines)
     assert str(damaged_folder.parent) not in str(caught.value)
 
