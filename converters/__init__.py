@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from converters.jobs.bench import bench
     from converters.jobs.compare import compare
     from converters.jobs.convert import convert
+    from converters.jobs.doctor import doctor
     from converters.jobs.evaluate import evaluate
     from converters.jobs.export import export
     from converters.jobs.inspect import inspect
@@ -54,6 +55,7 @@ __all__ = [
     "bench",
     "compare",
     "convert",
+    "doctor",
     "evaluate",
     "export",
     "inspect",
@@ -61,7 +63,10 @@ __all__ = [
     "verify",
 ]
 
-_JOBS = ("bench", "compare", "convert", "evaluate", "export", "inspect", "predict", "verify")
+_JOBS = (
+    *("bench", "compare", "convert", "doctor", "evaluate", "export", "inspect", "predict"),
+    "verify",
+)
 """A function each, in a module called like it."""
 
 _HOMES = {

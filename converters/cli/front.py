@@ -40,6 +40,10 @@ COMMANDS = {
         "Verify a converted folder and put it on the Hugging Face Hub, private unless told "
         "otherwise."
     ),
+    "doctor": (
+        "Say what is installed, what can be read, written and run here, and how to install the "
+        "rest."
+    ),
 }
 """Each is ``NAME_command`` of ``converters/cli/NAME.py``; the first sentence of its own page."""
 

@@ -77,7 +77,8 @@ class Family:
         shortcut_last: Whether a block's shortcut follows its layers in the state dict.
         lacks: The layer type that it has not, if there is one, to how it comes that it has not.
         dtypes: What its file can store weights in.
-        needs: The package without which its file cannot be written, and the extra that brings it.
+        needs: The package without which its file is neither read nor written, as it is imported,
+            and the extra that brings it.
         squeeze: How many channels a block of so many input channels squeezes to.
         always_squeezes_with_relu: Whether squeeze-and-excitation has ReLU whatever the network has.
         stem_width: How wide its stem always is; None if it can be told.
@@ -125,6 +126,11 @@ class Family:
     dialect: Callable[[RegNetConfig], Keymap] | None = None
     knows: Callable[[RegNetConfig], str | None] = lambda _: None
     otherwise: Callable[[RegNetConfig], Iterable[str]] = lambda _: ()
+
+    @property
+    def how_to_install(self) -> str:
+        """The command that brings its own networks."""
+        return f"pip install {self.package.replace('_', '-')}"
 
     def require_expressible(
         self, config: RegNetConfig, where: str, dtype: str = DEFAULT, *, has_classifier: bool

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
-from shutil import copyfile
+from shutil import copyfile, which
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -73,12 +75,19 @@ class AotInductorRuntime(TorchRuntime):
             return aoti_load_package(str(path))
 
 
+def _lacks() -> str | None:
+    """What Inductor takes for its compiler, unless there is one; it builds with no other."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    return None if which(compiler) else f"there is no C++ compiler ({compiler})"
+
+
 AOTINDUCTOR = Format(
     name="aotinductor",
     title="AOTInductor",
     file_name="model.aoti.pt2",
     export=export_aotinductor,
     load=AotInductorRuntime,
+    lacks=_lacks,
     usage=(
         "import torch",
         'program = torch._inductor.aoti_load_package("{file}")',

@@ -151,12 +151,15 @@ class OtherRuntime:
         load: Opens the files; but for what is `always` judged, in a process of its own.
         always: Whether no verdict is given on the format without one in this runtime, because it is
             what most will run the files with.
+        needs: The package that must be there, as it is imported, and the extra that brings it; None
+            if it is the format's own.
     """
 
     name: str
     title: str
     load: Load
     always: bool = False
+    needs: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +196,8 @@ class Format:
         may_equal: Another format whose file may have the very same bytes, and be the same file.
         language: Of ``usage``.
         others: What else its files are run and judged with.
+        lacks: Says, as a clause, what else than a package is not on this machine that it is written
+            or run with; None if all is.
         states: Reads what a file states beside the network, as :mod:`converters.formats.stated`
             has it, and does not run it; None of those that cannot state anything.
     """
@@ -217,6 +222,7 @@ class Format:
     may_equal: str | None = None
     language: str = "python"
     others: tuple[OtherRuntime, ...] = ()
+    lacks: Callable[[], str | None] = lambda: None
     states: Callable[[Path], Mapping[str, str]] | None = None
 
     @property

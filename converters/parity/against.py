@@ -133,7 +133,7 @@ def _built(source: Source, checkpoint: Checkpoint) -> RealNetwork:
     if family.build is None:
         raise NotRunError(f"nothing here builds the networks of {family.title}")
     if find_spec(package) is None:
-        raise NotRunError(f"{package} is not installed (pip install {package.replace('_', '-')})")
+        raise NotRunError(f"{package} is not installed ({family.how_to_install})")
     try:
         with warnings.catch_warnings(action="ignore"):  # of what old frameworks still use
             return family.build(source, checkpoint)

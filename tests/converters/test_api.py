@@ -19,7 +19,10 @@ from converters.folder.record import Record
 from tests.converters.demo import CHECKPOINT, LABELS, sample_images
 
 ROOT = Path(__file__).parents[2]
-JOBS = ("bench", "compare", "convert", "evaluate", "export", "inspect", "predict", "verify")
+JOBS = (
+    *("bench", "compare", "convert", "doctor", "evaluate", "export", "inspect", "predict"),
+    "verify",
+)
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ What writes and evaluates them is beside this file and imported when it is used.
 
 from __future__ import annotations
 
+import platform
 from dataclasses import replace
+from importlib.util import find_spec
 
 from converters.formats.format import IMAGE_INPUT, INTERFACE_OPTIONS, Format
 from regnet.files.late import lazily
@@ -17,6 +19,24 @@ WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
 _COREML = "converters.formats.coreml"
 _PARITY = "converters.parity"
 
+LIBRARY = "coremltools"
+"""What Apple's runtime is reached by."""
+
+ELSEWHERE = "Apple's runtime is on macOS alone"
+
+
+def why_not_run() -> str | None:
+    """Why Apple's runtime runs no package here, as a clause; None if it does."""
+    if platform.system() != "Darwin":
+        return ELSEWHERE
+    return None if find_spec(LIBRARY) else f"{LIBRARY} is not installed"
+
+
+def _lacks() -> str | None:
+    why = why_not_run()
+    return why and f"written and evaluated here, not run ({why})"
+
+
 COREML = Format(
     name="coreml",
     title="Core ML",
@@ -26,6 +46,7 @@ COREML = Format(
     states=lazily(f"{_COREML}.reading:stated_in_package"),
     export=lazily(f"{_COREML}.package:export_coreml"),
     load=lazily(f"{_COREML}.runtime:open_coreml"),
+    lacks=_lacks,
     certificate=f"{_PARITY}.contents.coreml:read_coreml",
     intermediates=f"{_PARITY}.locate.intermediates_coreml:run_coreml",
     usage=(

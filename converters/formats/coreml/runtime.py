@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import platform
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters.errors import require_extra
 from converters.folder.interface import in_bytes
-from converters.formats.coreml.formats import WEIGHTS
+from converters.formats.coreml.formats import ELSEWHERE, LIBRARY, WEIGHTS, why_not_run
 from converters.formats.coreml.program import CLASS_SCORES
 from converters.formats.coreml.reading import read_package
 from converters.formats.memory import require_memory
@@ -25,12 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_LIBRARY, _EXTRA = "coremltools", "coreml"
 _COPIES = 3
 """How many times the weights' size Core ML takes: mapped, compiled, and in passing."""
-
-_ELSEWHERE = "Apple's runtime is on macOS alone"
-_WITHOUT_LIBRARY = f"{_LIBRARY} is not installed"
 
 
 class _PackageRuntime(ArtefactRuntime):
@@ -51,12 +46,12 @@ class AppleRuntime(_PackageRuntime):
     """Runs a package on macOS, on the processor: other units compute in float16 where they can."""
 
     def __init__(self, path: Path, output_names: Sequence[str], threads: int = 1) -> None:
-        version = require_extra(_LIBRARY, _EXTRA)
+        version = require_extra(LIBRARY, "coreml")
         super().__init__(path, output_names, threads)
         require_memory(_COPIES * (path / WEIGHTS).stat().st_size)
         import coremltools
 
-        self.name = f"Core ML of macOS {platform.mac_ver()[0]}, {_LIBRARY} {version}"
+        self.name = f"Core ML of macOS {platform.mac_ver()[0]}, {LIBRARY} {version}"
         unit = coremltools.ComputeUnit.CPU_ONLY
         self._model = coremltools.models.MLModel(str(path), compute_units=unit)
 
@@ -81,7 +76,7 @@ class EvaluatedProgram(_PackageRuntime):
     """
 
     def __init__(
-        self, path: Path, output_names: Sequence[str], threads: int = 1, why: str = _ELSEWHERE
+        self, path: Path, output_names: Sequence[str], threads: int = 1, why: str = ELSEWHERE
     ) -> None:
         super().__init__(path, output_names, threads)
         self.name = f"evaluated by {torch_name()}"
@@ -108,8 +103,6 @@ class EvaluatedProgram(_PackageRuntime):
 
 def open_coreml(path: Path, output_names: Sequence[str], threads: int = 1) -> ArtefactRuntime:
     """Open a package for Apple's runtime where that is, and else for evaluation."""
-    if platform.system() != "Darwin":
-        return EvaluatedProgram(path, output_names, threads)
-    if find_spec(_LIBRARY) is None:
-        return EvaluatedProgram(path, output_names, threads, _WITHOUT_LIBRARY)
+    if why := why_not_run():
+        return EvaluatedProgram(path, output_names, threads, why)
     return AppleRuntime(path, output_names, threads)

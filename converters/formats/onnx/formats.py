@@ -37,9 +37,11 @@ _OTHERS = f"{_ONNX}.other_runtimes"
 ONNX = replace(
     _PLAIN,
     others=(
-        OtherRuntime("tract", "tract", lazily(f"{_OTHERS}:TractRuntime")),
-        OtherRuntime("mnn", "MNN", lazily(f"{_OTHERS}:MnnRuntime")),
-        OtherRuntime("opencv", "OpenCV", lazily(f"{_OTHERS}:OpenCvRuntime")),
+        OtherRuntime("tract", "tract", lazily(f"{_OTHERS}:TractRuntime"), needs=("tract", "tract")),
+        OtherRuntime("mnn", "MNN", lazily(f"{_OTHERS}:MnnRuntime"), needs=("MNN", "mnn")),
+        OtherRuntime(
+            "opencv", "OpenCV", lazily(f"{_OTHERS}:OpenCvRuntime"), needs=("cv2", "opencv")
+        ),
         OtherRuntime("ort", "ONNX Runtime's .ort", lazily(f"{_OTHERS}:OrtFileRuntime")),
     ),
 )
