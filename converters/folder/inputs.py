@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from converters.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -27,6 +28,10 @@ _DENORMAL = 1e-40
 
 PHOTOGRAPHS = "photographs"
 EXTREMES = "extremes"
+
+TILES = "tiles"
+_TOGETHER = ("checkerboards", "impulses", "constant", "denormals")
+"""Small batches, which find what they are there for in any part of an image."""
 
 NATURAL = ("native", "odd", PHOTOGRAPHS)
 """Batches with the spread of normalised photographs."""
@@ -74,6 +79,38 @@ def verification_inputs(num_channels: int, image_size: int) -> dict[str, NDArray
     noise = random.standard_normal((1, *shape))
     batches["denormals"] = noise * random.choice([_DENORMAL, 1], size=shape)
     return {name: batch.astype(np.float32) for name, batch in batches.items()}
+
+
+def fitted_batches(
+    inputs: Mapping[str, NDArray[np.float32]], sizes: Sequence[int | None]
+) -> dict[str, NDArray[np.float32]]:
+    """Every batch for an artefact that fixes sizes.
+
+    Where it fixes all of them, those of :data:`_TOGETHER` are one batch, their images side by side:
+    each by itself, repeated to the size of the others, would cost as much as they all and show no
+    more.
+
+    Args:
+        inputs: Batch to (N, num_channels, H, W).
+        sizes: As of :func:`fitted`.
+    """
+    small = {name: inputs[name] for name in _TOGETHER if name in inputs}
+    images = [image for batch in small.values() for image in batch]
+    shapes = {image.shape for image in images}
+    if None in sizes or len(shapes) != 1:
+        return {name: fitted(pixels, sizes) for name, pixels in inputs.items()}
+    count, height, width = (size or 0 for size in sizes)
+    ((_, rows, columns),) = shapes
+    if (height // rows) * (width // columns) < len(images):
+        return {name: fitted(pixels, sizes) for name, pixels in inputs.items()}
+    down, across = -(-height // rows), -(-width // columns)
+    made = []
+    for first in range(count):  # so that no two are equal
+        order = itertools.cycle(images[first % len(images) :] + images[: first % len(images)])
+        tiled = np.block([[next(order) for _ in range(across)] for _ in range(down)])
+        made.append(np.roll(tiled[:, :height, :width], first // len(images), axis=-1))
+    others = {name: fitted(each, sizes) for name, each in inputs.items() if name not in small}
+    return others | {TILES: np.stack(made)}
 
 
 def fitted(pixels: NDArray[np.float32], sizes: Sequence[int | None]) -> NDArray[np.float32]:

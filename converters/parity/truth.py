@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from converters.folder.inputs import EXTREMES, NATURAL, fitted
+from converters.folder.inputs import EXTREMES, NATURAL, fitted, fitted_batches
 from converters.folder.interface import in_bytes, unnormalised
 from converters.formats.lockstep import EAGER, ORACLE, run_in_lockstep
 from converters.formats.onnx.form import INT8, SYMMETRIC_INT8
@@ -74,14 +74,13 @@ class Truth:
             sizes: Batch, height and width; None is open.
 
         Returns:
-            Itself, if all batches have these sizes; else one on batches cut or repeated to them.
+            Itself, if all batches have these sizes; else one on those of `fitted_batches`.
         """
-        inputs = {name: fitted(pixels, sizes) for name, pixels in self.inputs.items()}
-        if all(inputs[name] is pixels for name, pixels in self.inputs.items()):
+        if all(fitted(pixels, sizes) is pixels for pixels in self.inputs.values()):
             return self
         key = tuple(sizes)
         if key not in self._fitted:
-            self._fitted[key] = Truth(self._folder, inputs)
+            self._fitted[key] = Truth(self._folder, fitted_batches(self.inputs, sizes))
         return self._fitted[key]
 
     def offering(self, folder: ConvertedFolder) -> Truth:

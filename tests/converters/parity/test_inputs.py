@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from converters.folder.inputs import fitted, verification_inputs
+from converters.folder.inputs import fitted, fitted_batches, verification_inputs
 
 BATCHES = ("native", "odd", "checkerboards", "impulses", "constant", "extremes", "denormals")
 
@@ -78,3 +78,24 @@ def test_fitting_a_batch_leaves_the_inputs_as_they_are(count: int, side: int | N
         assert len({image.tobytes() for image in made}) == count
         assert np.array_equal(pixels, before[name])
         assert (made is pixels) == (made.shape == pixels.shape)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_small_batches_share_images_of_one_size(count: int) -> None:
+    inputs = verification_inputs(3, 224)
+    made = fitted_batches(inputs, (count, 224, 224))
+    assert made.keys() == {"native", "odd", "extremes", "tiles"}
+    assert {batch.shape for batch in made.values()} == {(count, 3, 224, 224)}
+    assert len({image.tobytes() for image in made["tiles"]}) == count
+    _, _, height, width = inputs["impulses"].shape
+    places = [(row * height, column * width) for row in range(4) for column in range(3)]
+    for image in made["tiles"][:7]:
+        tiles = {image[:, y : y + height, x : x + width].tobytes() for y, x in places}
+        for name in ("checkerboards", "impulses", "constant", "denormals"):
+            assert tiles.issuperset(each.tobytes() for each in inputs[name]), name
+
+
+def test_where_a_size_is_open_or_small_every_batch_stays_by_itself() -> None:
+    inputs = verification_inputs(3, 224)
+    for sizes in ((None, 224, 224), (1, None, 224), (1, 96, 96)):
+        assert tuple(fitted_batches(inputs, sizes)) == BATCHES
