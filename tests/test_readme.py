@@ -34,7 +34,9 @@ def test_the_python_example_runs_as_written(tmp_path: Path) -> None:
 def test_every_command_and_option_named_in_the_readme_exists() -> None:
     text = (ROOT / "README.md").read_text()
     commands = set(re.findall(r"^regnet (\w+)", text, re.MULTILINE))
-    expected = "convert list inspect export verify compare predict evaluate bench sign push doctor"
+    expected = (
+        "convert list inspect export tune verify compare predict evaluate bench sign push doctor"
+    )
     assert commands == set(expected.split())
     program = Path(sys.executable).parent / "regnet"
     pages = "".join(

@@ -25,6 +25,10 @@ INTERFACE = "interface"
 """Key of what they take and give, where that is more than the network does: an object whose keys
 are called like the options ``--normalize`` and ``--softmax``."""
 
+BLOCKS = "blocks"
+"""Key of what this project's files state whose groups of channels lie in blocks: JSON, for each
+stage how many channels each group of the network takes and how many groups are one, or null."""
+
 
 @dataclass(frozen=True, slots=True)
 class Constant:

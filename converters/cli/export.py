@@ -7,12 +7,28 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from converters.cli.console import Output
-from converters.cli.options import CalibrationImages, Folder, Formats, Json, Quiet, Share, Verify
+from converters.cli.options import (
+    Block,
+    CalibrationImages,
+    Dynamic,
+    Folder,
+    Formats,
+    Json,
+    Opset,
+    Quiet,
+    Shape,
+    Share,
+    Verify,
+)
 from converters.cli.tables import files_table, outcome_line, report_table, to_verify
 from converters.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from converters.folder.interface import Largest
+    from converters.parity.report import Report
 
 
 def export_command(
@@ -20,26 +36,17 @@ def export_command(
     formats: Formats = None,
     share_weights: Share = False,
     with_preprocessing: Annotated[bool, typer.Option("--with-preprocessing", hidden=True)] = False,
-    dynamic: Annotated[
-        str | None,
-        typer.Option(
-            help="ONNX: axes whose size stays open; the others are fixed.",
-            show_default="batch,height,width",
-        ),
-    ] = None,
-    shape: Annotated[
-        str | None,
-        typer.Option(help="ONNX: fixed sizes, for example 1,3,224,224.", show_default=False),
-    ] = None,
-    opset: Annotated[
-        int | None, typer.Option(help="ONNX: version of the operators.", show_default="18")
-    ] = None,
+    dynamic: Dynamic = None,
+    shape: Shape = None,
+    opset: Opset = None,
     io_fp16: Annotated[
         bool, typer.Option("--io-fp16", help="onnx-fp16: float16 input and outputs too.")
     ] = False,
     external_data: Annotated[
         bool,
-        typer.Option("--external-data", help="onnx-web, onnx-fp16: weights in a file beside it."),
+        typer.Option(
+            "--external-data", help="onnx-web, onnx-fp16, onnx-tuned: weights in a file beside it."
+        ),
     ] = False,
     calibration_images: CalibrationImages = None,
     symmetric: Annotated[
@@ -61,6 +68,11 @@ def export_command(
         bool,
         typer.Option("--image-input", help="Core ML: take pictures, and name the classes."),
     ] = False,
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="Write onnx-tuned too, and onnx-int8-tuned beside onnx-int8."),
+    ] = False,
+    block: Block = None,
     verify: Verify = True,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -69,11 +81,15 @@ def export_command(
 
     Example: regnet export out/ --format onnx-fp16
     """
+    from converters.formats.onnx.formats import ONNX_INT8, ONNX_INT8_TUNED, ONNX_TUNED
     from converters.formats.registry import FORMATS, named_formats
     from converters.jobs.export import export
 
     preparing = [name for name, kind in FORMATS.items() if kind.prepares_images]
     chosen = named_formats([*(formats or ()), *(preparing if with_preprocessing else ())])
+    if tune:
+        in_int8 = [ONNX_INT8_TUNED.name] if ONNX_INT8.name in chosen else []
+        chosen = tuple(dict.fromkeys([*chosen, ONNX_TUNED.name, *in_int8]))
     output = Output(as_json, quiet)
     with output.progress() as progress:
         report = export(
@@ -81,8 +97,8 @@ def export_command(
             chosen,
             share_weights=share_weights,
             opset=opset,
-            dynamic=None if dynamic is None else _listed(dynamic),
-            shape=None if shape is None else _numbers(shape),
+            dynamic=listed(dynamic),
+            shape=numbers(shape),
             io_float16=io_fp16,
             external_data=external_data,
             calibration_images=calibration_images or (),
@@ -90,9 +106,26 @@ def export_command(
             normalize=cast("Largest | None", normalize),
             softmax=softmax,
             image_input=image_input,
+            block=block,
             verify=verify,
             progress=progress,
         )
+    show_exported(output, folder, chosen, report)
+
+
+def show_exported(
+    output: Output, folder: Path, chosen: Sequence[str], report: Report | None
+) -> None:
+    """Say what was written, and how it was judged.
+
+    Args:
+        output: Where to.
+        folder: The converted folder.
+        chosen: Keys of the formats.
+        report: The verdicts, if there are any.
+    """
+    from converters.formats.registry import FORMATS
+
     if report:
         output.result(report_table(report))
     output.result(files_table(folder))
@@ -114,13 +147,19 @@ def export_command(
     )
 
 
-def _listed(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+def listed(text: str | None) -> list[str] | None:
+    """Words between commas; None where nobody gave any."""
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def numbers(text: str | None) -> tuple[int, ...] | None:
+    """The sizes of ``--shape``; None where nobody gave any.
+
+    Raises:
+        InputError: If they are no numbers.
+    """
     try:
-        return tuple(int(word) for word in _listed(text))
+        return None if text is None else tuple(int(word) for word in listed(text) or ())
     except ValueError:
         raise InputError(
             f"--shape {text} is no list of numbers; give for example 1,3,224,224."

@@ -21,6 +21,9 @@ COMMANDS = {
     ),
     "list": "List the published checkpoints that can be converted by name.",
     "export": "Write artefacts of a converted folder, again or in another form.",
+    "tune": (
+        "Write ONNX that ONNX Runtime runs faster on this machine, and that computes the same."
+    ),
     "verify": ("Give the verdict again, from nothing but the folder; exit status 1 if it is fail."),
     "compare": (
         "Say whether two networks are the same, whatever each is; exit status 1 if they are not."

@@ -75,9 +75,31 @@ CalibrationImages = Annotated[
     list[Path] | None,
     typer.Option(
         "--calibration-images",
-        help="onnx-int8, litert-int8: images to set ranges by: a file, folder or pattern; "
-        "repeatable. Of a converted folder, by default, those in its calibration/.",
+        help="onnx-int8, onnx-int8-tuned, litert-int8: images to set ranges by: a file, folder or "
+        "pattern; repeatable. Of a converted folder, by default, those in its calibration/.",
         show_default=False,
+    ),
+]
+Dynamic = Annotated[
+    str | None,
+    typer.Option(
+        help="ONNX: axes whose size stays open; the others are fixed.",
+        show_default="batch,height,width",
+    ),
+]
+Shape = Annotated[
+    str | None,
+    typer.Option(help="ONNX: fixed sizes, for example 1,3,224,224.", show_default=False),
+]
+Opset = Annotated[
+    int | None, typer.Option(help="ONNX: version of the operators.", show_default="18")
+]
+Block = Annotated[
+    int | None,
+    typer.Option(
+        help="onnx-tuned, onnx-int8-tuned: channels that the runtime computes together, 16 with "
+        "AVX-512, 8 with AVX2; nothing is timed then.",
+        show_default="timed on this machine",
     ),
 ]
 Share = Annotated[

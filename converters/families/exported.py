@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import StoredTensor
-from converters.checkpoint.graph import LABELS, PREPROCESSING
+from converters.checkpoint.graph import BLOCKS, LABELS, PREPROCESSING
 from converters.errors import InputError, first
 from converters.families.graph_network import network_of
 from converters.families.reading import choose_state, source_of
@@ -42,10 +42,15 @@ def graph_state(checkpoint: Checkpoint) -> StateDict:
     Its framework is the kind of the file.
 
     Raises:
-        InputError: If the graph is no RegNet.
+        InputError: If the graph is no RegNet, or one whose channels lie among zeros.
     """
     if checkpoint.graph is None:
         raise AssertionError(checkpoint.path)
+    if BLOCKS in checkpoint.metadata:
+        raise InputError(
+            f"{checkpoint.path.name} has its channels among zeros, as `regnet tune` lays them; "
+            "convert the weights that it was made of, or their model.onnx."
+        )
     network = network_of(checkpoint.graph, checkpoint.path.name)
     tensors = _with_counters(checkpoint, network)
     return StateDict(checkpoint.container, (), "", tensors, order=tuple(tensors))

@@ -39,6 +39,8 @@ class ExportOptions:
             given.
         image_input: Whether Core ML packages take pictures and name classes; then the interface has
             pixels up to 255, and probabilities where there are classes.
+        block: How many channels the runtime computes together, for ``onnx-tuned``; None to time
+            what is fastest on this machine.
     """
 
     share_weights: bool = False
@@ -52,6 +54,7 @@ class ExportOptions:
     symmetric: bool = False
     interface: Interface = NETWORK
     image_input: bool = False
+    block: int | None = None
 
     @property
     def given(self) -> frozenset[str]:
@@ -68,6 +71,7 @@ class ExportOptions:
             "normalize": self.interface.pixels is not None,
             "softmax": self.interface.softmax,
             "image_input": self.image_input,
+            "block": self.block is not None,
         }
         return frozenset(name for name, is_given in given.items() if is_given)
 
@@ -87,6 +91,7 @@ SPELLED = {
     "normalize": "--normalize",
     "softmax": "--softmax",
     IMAGE_INPUT: "--image-input",
+    "block": "--block",
 }
 """What formats may be asked for: its name in :attr:`Format.options` to the command line's."""
 

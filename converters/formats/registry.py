@@ -17,7 +17,9 @@ from converters.formats.onnx.formats import (
     ONNX,
     ONNX_FP16,
     ONNX_INT8,
+    ONNX_INT8_TUNED,
     ONNX_PREPROCESSING,
+    ONNX_TUNED,
     ONNX_WEB,
 )
 from converters.formats.openvino import OPENVINO
@@ -40,6 +42,8 @@ FORMATS: dict[str, Format] = {
         ONNX,
         ONNX_FP16,
         ONNX_INT8,
+        ONNX_TUNED,
+        ONNX_INT8_TUNED,
         ONNX_WEB,
         ONNX_PREPROCESSING,
         TORCHSCRIPT,

@@ -49,6 +49,7 @@ def export(  # noqa: PLR0913 -- one keyword per option
     normalize: Largest | None = None,
     softmax: bool = False,
     image_input: bool = False,
+    block: int | None = None,
     verify: bool = True,
     progress: Progress = SILENT,
 ) -> Report | None:
@@ -77,6 +78,8 @@ def export(  # noqa: PLR0913 -- one keyword per option
         softmax: Whether artefacts give probabilities instead of logits.
         image_input: Whether Core ML packages take pictures, as with ``normalize`` 255, and name
             the classes that they give probabilities of.
+        block: How many channels the runtime of ``onnx-tuned`` computes together; None to time what
+            is fastest on this machine.
         verify: Whether to verify first; if one artefact fails, none is replaced.
         progress: Who wants to know how far it is.
 
@@ -106,6 +109,7 @@ def export(  # noqa: PLR0913 -- one keyword per option
         symmetric=symmetric,
         interface=Interface(normalize, softmax),
         image_input=image_input,
+        block=block,
     )
     require_writable(formats, options)
     if verify:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from onnx import ModelProto, OperatorSetIdProto, helper
 
 from converters.checkpoint.digests import sha256_of
+from converters.checkpoint.graph import BLOCKS
 from converters.errors import DISTRIBUTION, InputError
 from converters.formats.format import DEFAULTS
 from converters.formats.onnx.file import OnnxFile
-from converters.formats.onnx.form import PRECISION_KEY, SIZES_KEY
+from converters.formats.onnx.form import PRECISION_KEY, SIZES_KEY, stages_text
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.weights import cast_names, folded_weights, shared_weights
 from converters.formats.stated import as_json, stated_in
@@ -77,15 +78,21 @@ def export_onnx_alone(folder: ConvertedFolder, path: Path, options: ExportOption
     Raises:
         InputError: Also if float16 cannot hold its weights.
     """
-    file = self_contained(folder, options.form)
-    if options.external_data or file.nbytes > SELF_CONTAINED_LIMIT:
+    write_alone(self_contained(folder, options.form), path, external_data=options.external_data)
+
+
+def write_alone(file: OnnxFile, path: Path, *, external_data: bool = False) -> None:
+    """Write one file, or two where that is asked for or protobuf's limit wants it."""
+    if external_data or file.nbytes > SELF_CONTAINED_LIMIT:
         file.write_pair(path)
     else:
         file.write(path)
 
 
-def self_contained(folder: ConvertedFolder, form: GraphForm) -> OnnxFile:
-    """The network with folded weights.
+def self_contained(
+    folder: ConvertedFolder, form: GraphForm, more: Mapping[str, str] | None = None
+) -> OnnxFile:
+    """The network with folded weights; ``more`` is what else its metadata states.
 
     Raises:
         InputError: If the folder cannot be used.
@@ -97,8 +104,8 @@ def self_contained(folder: ConvertedFolder, form: GraphForm) -> OnnxFile:
         form=form,
         network=folder.architecture,
     )
-    weights = tuple(folded_weights(folder, form.precision))
-    return OnnxFile(_model(folder, form), graph, weights)
+    weights = tuple(folded_weights(folder, form.precision, form.stages))
+    return OnnxFile(_model(folder, form, more), graph, weights)
 
 
 def _sharing(
@@ -159,4 +166,6 @@ def stated_metadata(folder: ConvertedFolder, form: GraphForm) -> dict[str, str]:
         metadata[PRECISION_KEY] = form.precision
     if form.fixed:
         metadata[SIZES_KEY] = as_json(form.fixed)
+    if form.stages:
+        metadata[BLOCKS] = stages_text(form.stages)
     return metadata | stated_in(folder)

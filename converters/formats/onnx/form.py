@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from converters.checkpoint.graph import BLOCKS
 from converters.errors import InputError
 from regnet.files.reading import parse_json
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from converters.folder.folder import ConvertedFolder
+    from converters.formats.blocks import Stages
 
 Element = Literal["float32", "float16"]
 
@@ -63,6 +66,7 @@ class GraphForm:
         width: Likewise.
         precision: Of the weights, and of what passes between the layers.
         io_precision: Of input and outputs; where it is not ``precision``, they are cast.
+        stages: How the groups of each stage lie in blocks; empty if they are the network's.
 
     Raises:
         InputError: If there is no such opset, or a size is below 1.
@@ -74,6 +78,7 @@ class GraphForm:
     width: int | None = None
     precision: Element = "float32"
     io_precision: Element = "float32"
+    stages: Stages = ()
 
     def __post_init__(self) -> None:
         if not OLDEST_OPSET <= self.opset <= NEWEST_OPSET:
@@ -110,6 +115,9 @@ _NONE_STATED = (None,) * len(AXES)
 _OPEN = (1, 224, 224)
 """What is reckoned with where a size is open."""
 
+_WIDEST = 4096
+"""Channels of a group that a file can have laid out, or groups that it can have merged."""
+
 _MOST_STATED = 1 << 27
 """Pixels of a batch that a file can fix: more than there is memory for, so that it cannot have been
 run."""
@@ -125,6 +133,30 @@ def stated_sizes(metadata: Mapping[str, str]) -> tuple[int | None, ...]:
     taken = [open_ if size is None else size for size, open_ in zip(sizes, _OPEN, strict=True)]
     possible = all(type(size) is int and size > 0 for size in taken)
     return sizes if possible and math.prod(taken) <= _MOST_STATED else _NONE_STATED
+
+
+def stages_text(stages: Stages) -> str:
+    """How groups lie in blocks, as files state it."""
+    return json.dumps([blocks and [blocks.pitch, blocks.merged] for blocks in stages])
+
+
+def stated_stages(metadata: Mapping[str, str]) -> Stages:
+    """How a file says that its groups lie in blocks; as the network's, where it says nothing.
+
+    Raises:
+        ValueError: If what it says cannot be.
+    """
+    from converters.formats.blocks import Blocks
+
+    try:
+        stated = parse_json(metadata.get(BLOCKS, "[]"))
+        stages = tuple(None if each is None else Blocks(*each) for each in stated)
+    except TypeError as error:
+        raise ValueError("it does not state how its channels lie") from error
+    numbers = [number for each in stages if each for number in (each.pitch, each.merged)]
+    if not all(type(number) is int and 0 < number <= _WIDEST for number in numbers):
+        raise ValueError(f"it states channels in blocks of none, or of more than {_WIDEST}")
+    return stages
 
 
 def with_sizes(

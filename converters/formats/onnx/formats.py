@@ -1,4 +1,4 @@
-"""The formats that are ONNX files: one graph, for five kinds of users.
+"""The formats that are ONNX files: one graph, for seven kinds of users.
 
 What writes and runs them is beside this file and imported when it is used, since ``onnx`` and
 ``onnxruntime`` take their time.
@@ -87,6 +87,29 @@ ONNX_INT8 = replace(
     intermediates=None,
     details=lazily(f"{_ONNX}.int8:details"),
     details_in_words=lazily(f"{_ONNX}.quantised:details_in_words"),
+)
+
+ONNX_TUNED = replace(
+    _PLAIN,
+    name="onnx-tuned",
+    title="ONNX, tuned",
+    file_name="onnx/model_tuned.onnx",
+    companions=("model_tuned.onnx_data",),
+    options=_NETWORK | {"external_data", "block"},
+    export=lazily(f"{_ONNX}.tuned:export_tuned"),
+    details=lazily(f"{_ONNX}.tuned:details"),
+    details_in_words=lazily(f"{_ONNX}.tuned:details_in_words"),
+)
+
+ONNX_INT8_TUNED = replace(
+    ONNX_INT8,
+    name="onnx-int8-tuned",
+    title="ONNX in int8, tuned",
+    file_name="onnx/model_tuned_quantized.onnx",
+    options=ONNX_INT8.options | {"block"},
+    export=lazily(f"{_ONNX}.tuned:export_tuned_int8"),
+    details=lazily(f"{_ONNX}.tuned:details_of_int8"),
+    details_in_words=lazily(f"{_ONNX}.tuned:details_of_int8_in_words"),
 )
 
 ONNX_PREPROCESSING = replace(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
+from converters.formats.blocks import reblocked
 from converters.formats.onnx.file import ONNX_TYPES
 from converters.formats.onnx.form import DEFAULT_FORM, FOLDED_BIAS, FOLDED_WEIGHT, PER_CHANNEL
 from regnet.architecture import (
@@ -42,7 +43,7 @@ from regnet.architecture import (
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from converters.formats.onnx.form import Element, GraphForm
     from regnet.architecture import Function, Operation, Operations
@@ -85,13 +86,12 @@ def build_graph(  # noqa: PLR0913 -- one for each thing that graphs differ in
     operations = (network or Architecture.of(config, classifier=classifier)).operations
     if fold_norms:
         operations = folded(operations)
+    operations = reblocked(operations, form.stages)
     if isinstance(operations[0], Normalise):  # in float32, whatever follows
         casts = (*casts, NORMALISED) if form.precision != COMPUTED else casts
     elif form.io_precision != form.precision:
         casts = (*casts, PIXELS)
-    writer = _NodeWriter(casts, form)
-    for operation in operations:
-        writer.write(operation)
+    nodes = spelled(operations, form, casts)
     batch, channels = form.dim("batch"), config.feature_size
     if classifier:
         output = operations[-1].output
@@ -104,7 +104,17 @@ def build_graph(  # noqa: PLR0913 -- one for each thing that graphs differ in
     *outputs, pixels = (
         helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()
     )
-    return helper.make_graph(writer.nodes, config.model_type, [pixels], outputs)
+    return helper.make_graph(nodes, config.model_type, [pixels], outputs)
+
+
+def spelled(
+    operations: Iterable[Operation], form: GraphForm, casts: Collection[str] = ()
+) -> list[NodeProto]:
+    """The nodes of some operations, in their order; ``casts`` as :func:`build_graph` takes them."""
+    writer = _NodeWriter(casts, form)
+    for operation in operations:
+        writer.write(operation)
+    return writer.nodes
 
 
 def _feature_size(operations: Operations, form: GraphForm, axis: str) -> int | str:

@@ -13,14 +13,22 @@ from converters.formats.onnx.form import INT8, PRECISION_KEY, SIZES_KEY, SYMMETR
 from converters.formats.onnx.quantised import QUANTISATION_KEY, Quantisation, QuantisedNetwork
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
     from converters.formats.format import ExportOptions
 
 
-def export_int8(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:
+def export_int8(
+    folder: ConvertedFolder,
+    path: Path,
+    options: ExportOptions,
+    more: Mapping[str, str] | None = None,
+) -> None:
     """Write the folder's network as ONNX in int8; two exports on a machine give the same bytes.
+
+    ``more`` is what else its metadata states.
 
     Input and outputs are float32. What it is calibrated on says
     :func:`converters.formats.onnx.calibration.calibration_images`.
@@ -33,7 +41,7 @@ def export_int8(folder: ConvertedFolder, path: Path, options: ExportOptions) -> 
     quantisation = network.fewest_in_float()
     model = network.in_int8(quantisation.float_layers, form)
     precision = SYMMETRIC_INT8 if options.symmetric else INT8
-    stated = {PRECISION_KEY: precision, QUANTISATION_KEY: quantisation.text}
+    stated = {PRECISION_KEY: precision, QUANTISATION_KEY: quantisation.text, **(more or {})}
     if form.fixed:
         stated[SIZES_KEY] = json.dumps(form.fixed, sort_keys=True)
     model.metadata_props.extend(

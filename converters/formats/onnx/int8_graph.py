@@ -21,7 +21,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, helper
 
 from converters.formats.onnx.graph import named_node
-from regnet.architecture import PIXELS, Add, Conv, Linear, Scale
+from regnet.architecture import Add, Conv, Linear, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -151,7 +151,8 @@ class Int8Plan:
         self.handed_on = {value for value in made if value not in outputs}
         self.computed = self.handed_on | {node.output[0] for node in ours} & outputs
         read = {value for node in ours for value in _activations(node)}
-        order = [PIXELS, *(value for node in graph.node for value in node.output)]
+        inputs = (value.name for value in graph.input)
+        order = [*inputs, *(value for node in graph.node for value in node.output)]
         self.values = [value for value in order if value in read | self.handed_on]
 
     def read(self, value: str, *, ours: bool) -> str:
@@ -161,7 +162,8 @@ class Int8Plan:
 
     def quantised(self) -> GraphProto:
         """Write the graph anew with what is planned in integers, without initialisers."""
-        nodes = self._pair(PIXELS) if PIXELS in self.values else []
+        read = (value.name for value in self.graph.input if value.name in self.values)
+        nodes = [node for value in read for node in self._pair(value)]
         for node in self.graph.node:
             ours = node.name in self.nodes
             copy = NodeProto()

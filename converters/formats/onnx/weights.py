@@ -8,6 +8,7 @@ differs.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,22 +16,26 @@ import numpy as np
 from onnx import TensorProto
 
 from converters.errors import InputError
+from converters.formats.blocks import placed, placed_shape, spreads
 from converters.formats.onnx.file import ONNX_TYPES, Weight, external
 from converters.formats.onnx.graph import folded_names
 from regnet.architecture import Conv, folded
 from regnet.files.dtypes import COMPUTED, widened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from converters.folder.folder import ConvertedFolder
+    from converters.formats.blocks import Spread, Stages
     from converters.formats.onnx.form import Element
-    from regnet.architecture import Norm, Slot
+    from regnet.architecture import Norm, Operation, Slot
 
 
-def folded_weights(folder: ConvertedFolder, element: Element = "float32") -> Iterator[Weight]:
+def folded_weights(
+    folder: ConvertedFolder, element: Element = "float32", stages: Stages = ()
+) -> Iterator[Weight]:
     """List the initialisers of a self-contained file, in the order of the state dict.
 
     Kernels and biases are folded in float64 and rounded once; what belongs to no batch norm keeps
@@ -39,22 +44,37 @@ def folded_weights(folder: ConvertedFolder, element: Element = "float32") -> Ite
     Args:
         folder: Whose weights.
         element: What to round to. A weight that float16 cannot hold is refused when it is computed.
+        stages: How the groups of each stage lie.
 
     Raises:
-        InputError: If a tensor is no float of 16 bits or more.
+        InputError: If a tensor is no float of 16 bits or more, or groups cannot lie so.
     """
     _parameters(folder)  # refuses what is no float
-    for operation in folded(folder.architecture.operations):
-        if isinstance(operation, Conv) and operation.norm:
-            (kernel,), norm = operation.slots, operation.norm
-            weight, bias = folded_names(operation.around)
-            scaled = partial(_folded_kernel, folder, kernel, norm, element)
-            yield Weight(weight, kernel.shape, scaled, element)
-            yield Weight(bias, kernel.shape[:1], partial(_folded_bias, folder, norm), element)
-        else:
-            for slot in operation.slots:
-                if not slot.is_counter:  # of a batch norm that no convolution can take in
-                    yield Weight(slot.name, slot.shape, partial(_readable, folder, slot), element)
+    operations = folded(folder.architecture.operations)
+    found = spreads(operations, stages)
+    for operation in operations:
+        for weight in _folded(folder, operation, element):
+            yield _among_zeros(weight, operation, found) if found else weight
+
+
+def _folded(folder: ConvertedFolder, operation: Operation, element: Element) -> Iterator[Weight]:
+    """The initialisers of an operation."""
+    if isinstance(operation, Conv) and operation.norm:
+        (kernel,), norm = operation.slots, operation.norm
+        weight, bias = folded_names(operation.around)
+        scaled = partial(_folded_kernel, folder, kernel, norm, element)
+        yield Weight(weight, kernel.shape, scaled, element)
+        yield Weight(bias, kernel.shape[:1], partial(_folded_bias, folder, norm), element)
+        return
+    for slot in operation.slots:
+        if not slot.is_counter:  # of a batch norm that no convolution can take in
+            yield Weight(slot.name, slot.shape, partial(_readable, folder, slot), element)
+
+
+def _among_zeros(weight: Weight, operation: Operation, found: Mapping[str, Spread]) -> Weight:
+    """The same where it lies in blocks."""
+    shape = placed_shape(weight.shape, operation, found)
+    return replace(weight, shape=shape, compute=lambda: placed(weight.compute(), operation, found))
 
 
 def shared_weights(folder: ConvertedFolder) -> Iterator[TensorProto]:

@@ -19,7 +19,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_help
 from converters.errors import printable
 from converters.formats.onnx.export import PRODUCER, WEIGHTS_KEY
 from converters.formats.onnx.file import DATA_SUFFIX
-from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT, PER_CHANNEL
+from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT, PER_CHANNEL, stated_stages
+from converters.parity.contents.blocks import out_of_blocks
 from converters.parity.contents.held import Contents, HeldTensor, mapped, part
 from converters.parity.contents.written import (
     graph_faults,
@@ -80,8 +81,9 @@ def read_onnx(folder: ConvertedFolder, path: Path) -> Contents:
     compared = graph_is_ours(model)
     if compared and not wiring and not faults:  # where nothing more precise is wrong
         faults += graph_faults(folder, model, graph)
+    held = [_held(tensor, raw, places, wiring.get(tensor.name)) for tensor, raw in initialisers]
     return Contents(
-        tuple(_held(tensor, raw, places, wiring.get(tensor.name)) for tensor, raw in initialisers),
+        out_of_blocks(folder, stated_stages(stated_by(model)), held),
         weights_sha256=_weights_sha256(model) if places.used else None,
         faults=(*faults, *metadata_faults(folder, stated_by(model))),
         precision=stated_precision(model),

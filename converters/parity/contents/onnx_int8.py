@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from converters.checkpoint.onnx_places import open_onnx
-from converters.formats.onnx.form import PRECISION_KEY, SYMMETRIC_INT8
+from converters.formats.onnx.form import PRECISION_KEY, SYMMETRIC_INT8, stated_stages
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.int8 import stated_quantisation
 from converters.formats.onnx.int8_graph import (
@@ -24,6 +24,7 @@ from converters.formats.onnx.int8_graph import (
     Int8Plan,
     layer_names,
 )
+from converters.parity.contents.blocks import out_of_blocks
 from converters.parity.contents.held import Contents, HeldTensor
 from converters.parity.contents.written import differences, form_of, metadata_faults, stated_by
 
@@ -62,8 +63,11 @@ def read_onnx_int8(folder: ConvertedFolder, path: Path) -> Contents:
     ]
     grids = {value + ending for value in plan.values for ending in (SCALE, ZERO_POINT)}
     held = [_held(name, tensors) for name in tensors if name not in grids]
+    stages = stated_stages(stated_by(model))
     return Contents(
-        tuple(tensor for tensor in held if tensor), faults=tuple(faults), graph_compared=True
+        out_of_blocks(folder, stages, [tensor for tensor in held if tensor]),
+        faults=tuple(faults),
+        graph_compared=True,
     )
 
 

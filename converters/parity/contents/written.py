@@ -21,6 +21,7 @@ from converters.formats.onnx.form import (
     OPSET,
     PRECISION_KEY,
     GraphForm,
+    stated_stages,
 )
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.preprocessing import IMAGE, with_preprocessing
@@ -96,7 +97,11 @@ def graph_is_ours(model: ModelProto) -> bool:
 
 
 def form_of(model: ModelProto, graph: GraphProto) -> GraphForm:
-    """In which form a file is: of its opset, sizes and types those that a form can have."""
+    """In which form a file is: of its opset, sizes and types those that a form can have.
+
+    Raises:
+        ValueError: If it states blocks that cannot be.
+    """
     opsets = {opset.version for opset in model.opset_import if not opset.domain}
     opset = max(opsets & set(range(OLDEST_OPSET, NEWEST_OPSET + 1)), default=OPSET)
     if not graph.input:
@@ -113,6 +118,7 @@ def form_of(model: ModelProto, graph: GraphProto) -> GraphForm:
         width,
         precision="float16" if stated_precision(model) == "float16" else "float32",
         io_precision="float16" if half else "float32",
+        stages=stated_stages(stated_by(model)),
     )
 
 

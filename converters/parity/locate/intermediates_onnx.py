@@ -12,12 +12,14 @@ from onnx import helper
 
 from converters.checkpoint.onnx_places import open_onnx
 from converters.errors import InputError, in_words
-from converters.formats.onnx.form import FOLDED_WEIGHT
+from converters.formats.blocks import spreads
+from converters.formats.onnx.form import FOLDED_WEIGHT, GraphForm, stated_stages
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.runtime import open_session, run_session, session_options
 from converters.parity.locate.intermediates import Intermediates
 from converters.parity.locate.walk import values_of
 from regnet.architecture import PIXELS
+from regnet.architecture import folded as taken_in
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
@@ -53,11 +55,16 @@ def run_onnx(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -
             f"{path.name} calls its nodes otherwise than this project's exporter, so that none can "
             "be told; export it with `regnet export`."
         )
-    differences = dict(_differences(folder, nodes, modules, folded=folded))
+    stages = stated_stages({entry.key: entry.value for entry in model.metadata_props})
+    form = GraphForm(stages=stages)
+    differences = dict(_differences(folder, nodes, modules, form, folded=folded))
     try:
         computed = _run(model, path.parent, pixels)
     except Exception as error:  # noqa: BLE001 -- ONNX Runtime raises classes of its own
         return Intermediates({}, folded, differences, failure=in_words(error))
+    for value, spread in spreads(taken_in(folder.architecture.operations), stages).items():
+        if value in computed:
+            computed[value] = computed[value][:, spread.positions]
     values = {name: computed[value] for name, value in names.items() if value in computed}
     return Intermediates(values, folded, differences)
 
@@ -91,6 +98,7 @@ def _differences(
     folder: ConvertedFolder,
     nodes: Mapping[str, NodeProto],
     modules: Container[str],
+    form: GraphForm,
     *,
     folded: bool,
 ) -> Iterator[tuple[str, str]]:
@@ -99,6 +107,7 @@ def _differences(
         folder.config,
         classifier=folder.has_classifier,
         fold_norms=folded,
+        form=form,
         network=folder.architecture,
     )
     for expected in reversed(graph.node):  # of several parts of a value the first counts

@@ -71,14 +71,15 @@ def least_format(opset: int) -> int:
     return next(ir for _, ir, *versions in rows if versions[0] == opset)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ONNX_FORMATS if kind != "onnx-int8"])
+@pytest.mark.parametrize("kind", [kind for kind in ONNX_FORMATS if "int8" not in kind])
 def test_the_format_is_the_oldest_that_the_opset_allows(kind: str, tmp_path: Path) -> None:
     folder = random_folder(tmp_path / "folder", RegNetConfig(**SMALL))
     RegNetImageProcessor(size=SIZE).save_pretrained(folder.path)
     oldest = 18 if kind == "onnx-preprocessing" else OLDEST_OPSET
+    block = 16 if "block" in FORMATS[kind].options else None  # or it would be timed each time
     found = {}
     for opset in range(oldest, min(NEWEST_OPSET, onnx.helper.VERSION_TABLE[-1][2]) + 1):
-        path = exported(folder, kind, ExportOptions(form=GraphForm(opset)))
+        path = exported(folder, kind, ExportOptions(form=GraphForm(opset), block=block))
         found[opset] = onnx.load(path, load_external_data=False).ir_version
     assert found == {opset: least_format(opset) for opset in found}
     assert found[18] == 8
