@@ -151,6 +151,7 @@ false-alarms: $(VENV)/.installed-test
 
 benchmarks: $(VENV)/.installed-benchmarks
 	$(BIN)/python -m benchmarks.export_and_convert
+	$(BIN)/python -m benchmarks.mobile_exports
 	$(BIN)/python -m benchmarks.verify
 	$(BIN)/python -m benchmarks.locate
 	$(BIN)/python -m benchmarks.loading

@@ -145,15 +145,6 @@ def test_the_package_in_float16_is_none_in_float32(small: Network, tmp_path: Pat
     assert 1e-5 < np.abs(numbers - exact).max() < 1e-1
 
 
-def test_the_bytes_are_the_same_each_time_and_name_no_path(small: Network, tmp_path: Path) -> None:
-    first, again = (written(small, tmp_path / name) for name in ("first", "again"))
-    assert files_of(first) == files_of(again)
-    assert set(files_of(first)) == {MANIFEST, MODEL, WEIGHTS}
-    for content in files_of(first).values():
-        assert b"site-packages" not in content
-        assert str(small.folder.path).encode() not in content
-
-
 def test_the_package_of_another_network_fails(small: Network, tmp_path: Path) -> None:
     other = random_network(tmp_path / "other", "Y", seed=1)
     verdict = judged(other, written(small, tmp_path))

@@ -22,6 +22,8 @@ from converters.formats.coreml.formats import MODEL
 from converters.formats.coreml.package import class_names
 from converters.formats.coreml.reading import read_package
 from converters.formats.coreml.runtime import EvaluatedProgram
+from converters.formats.format import ExportOptions
+from converters.formats.registry import FORMATS
 from converters.formats.runtime import softmax
 from converters.jobs.export import export
 from converters.jobs.verify import verify
@@ -83,6 +85,14 @@ def test_it_is_judged_with_pixels_in_and_whoever_finds_it_knows_what_it_takes(
         assert {each.output for each in verdict.measurements} == {"probabilities"}
         assert verdict.tensors
         assert verdict.tensors.graph_compared
+
+
+def test_two_exports_give_the_same_bytes(folder: ConvertedFolder, tmp_path: Path) -> None:
+    pictured, path = folder.offering(Interface(255, softmax=True)), tmp_path / "model.mlpackage"
+    FORMATS["coreml"].export(pictured, path, ExportOptions(image_input=True))
+    for file in FORMATS["coreml"].at(path):
+        first = folder.path / file.relative_to(tmp_path)
+        assert file.read_bytes() == first.read_bytes()
 
 
 def changed(path: Path, old: bytes, new: bytes) -> None:

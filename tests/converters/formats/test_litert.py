@@ -112,12 +112,6 @@ def test_any_program_finds_the_names_of_its_classes(tmp_path: Path) -> None:
     assert certify(ConvertedFolder(tmp_path), "litert", path).wrong == ()
 
 
-def test_the_same_bytes_each_time_and_no_path(network: ConvertedFolder) -> None:
-    first = (network.path / LITERT.file_name).read_bytes()
-    assert written(network).read_bytes() == first
-    assert str(network.path).encode() not in first
-
-
 @pytest.mark.parametrize("reference", [False, True], ids=["XNNPACK", "reference kernels"])
 @pytest.mark.parametrize("name", BOTH_KERNELS)
 def test_both_kinds_of_kernels_are_within_float32(
