@@ -104,7 +104,7 @@ def main() -> None:
     for name in names:
         places = 1 if arguments.quick or name not in SMALL else 2
         with tempfile.TemporaryDirectory() as path, _quiet():
-            subject = Subject.build(name, Path(path) / "folder")
+            subject = Subject.build(name, Path(path) / "folder", forms=arguments.forms)
             findings.add(
                 subject,
                 arguments.forms,
@@ -115,7 +115,7 @@ def main() -> None:
         print(f"{name}: {len(findings.mutants)} mutants", file=sys.stderr, flush=True)
     for seed in range(0 if arguments.quick else arguments.alarms):
         with tempfile.TemporaryDirectory() as path:
-            subject = Subject.build(ALARMS, Path(path) / "folder", seed)
+            subject = Subject.build(ALARMS, Path(path) / "folder", seed, arguments.forms)
             right = ((form, subject.right[form]) for form in arguments.forms)
             findings.right += [judged(subject, form, path, "none", "") for form, path in right]
     print_tables(findings)

@@ -40,15 +40,15 @@ class OnnxArtefact:
     """An ONNX file.
 
     Args:
-        content: Of the file.
+        path: The file.
         folder: Where it lies.
 
     Attributes:
         model: To be changed in place.
     """
 
-    def __init__(self, content: bytes, folder: ConvertedFolder) -> None:
-        self.model = ModelProto.FromString(content)
+    def __init__(self, path: Path, folder: ConvertedFolder) -> None:
+        self.model = ModelProto.FromString(path.read_bytes())
         self._folder = folder
         self._tensors = {tensor.name: tensor for tensor in self.model.graph.initializer}
 

@@ -23,7 +23,7 @@ from benchmarks.mutation.graphs import (
     model_of,
     nodes_where,
 )
-from benchmarks.mutation.judging import reasons
+from benchmarks.mutation.judging import content_of, reasons, same_bits
 from benchmarks.mutation.scripts import replace_code
 from converters.formats.torchscript import CODE, MARK
 from regnet.architecture import BASE_PREFIX
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from benchmarks.mutation.artefact import Artefact
     from benchmarks.mutation.graphs import NodeFault
     from benchmarks.mutation.subjects import Subject
-    from converters.parity.metrics import Outputs
 
     Plant = Callable[[Artefact, Subject], None]
 
@@ -101,14 +100,14 @@ def shown(subject: Subject, form: str) -> Iterator[Shown]:
     """Plant every equivalent that the artefact has a place for, and judge it."""
     path = subject.planted(form)
     subject.artefact(form).save(path)
-    right, outputs = path.read_bytes(), subject.outputs(form, path)
+    right, outputs = content_of(path), subject.outputs(form, path)
     for title, equivalent in EQUIVALENTS.items():
         if form not in equivalent.forms:
             continue
         artefact = subject.artefact(form)
         equivalent.plant(artefact, subject)
         artefact.save(path)
-        if path.read_bytes() == right:
+        if content_of(path) == right:
             continue
         verdict = subject.verdict(form, path)
         yield Shown(
@@ -116,20 +115,12 @@ def shown(subject: Subject, form: str) -> Iterator[Shown]:
             subject.name,
             form,
             equivalent.reason,
-            _same_bits(subject.outputs(form, path), outputs),
+            same_bits(subject.outputs(form, path), outputs),
             not reasons(verdict)[0],
             verdict.passed,
             equivalent.holds,
             verdict.reason,
         )
-
-
-def _same_bits(outputs: dict[str, Outputs], others: dict[str, Outputs]) -> bool:
-    return all(
-        array.tobytes() == others[batch][name].tobytes()
-        for batch, named in outputs.items()
-        for name, array in named.items()
-    )
 
 
 def _rewritten(where: str, *faults: NodeFault) -> Plant:
@@ -305,7 +296,7 @@ EQUIVALENTS: dict[str, Equivalent] = {
         ("TorchScript",), "1e-05 is 0.00001", _recoded("1e-05", "0.00001")
     ),
     "weights doubled before a ReLU, halved behind it": Equivalent(
-        (*_ONNX, "TorchScript", "LiteRT"),
+        (*_ONNX, "TorchScript", "LiteRT", "ncnn", "Core ML"),
         "ReLU(2 x) / 2 is ReLU(x), and powers of two are exact",
         _scaled_around_relu,
         holds=False,

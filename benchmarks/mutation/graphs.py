@@ -293,6 +293,10 @@ def _model_mutants(folder: ConvertedFolder) -> Iterator[Mutant]:
         if kind != "outputs exchanged" or not folder.has_classifier:
             plant = partial(_plant_in_model, fault=fault)
             yield Mutant(kind, "everywhere", plant)
+
+
+def configuration_mutants(folder: ConvertedFolder) -> Iterator[Mutant]:
+    """The nodes of other configurations, around the same weights."""
     for fields in other_configurations(folder):
         plant = partial(_plant_nodes, folder=folder, fields=fields)
         (kind,) = fields

@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.mutation.artefact import OnnxArtefact, ScriptArtefact
-from benchmarks.mutation.graphs import graph_mutants
+from benchmarks.mutation.coreml import CoreMlArtefact, coreml_mutants
+from benchmarks.mutation.graphs import configuration_mutants, graph_mutants
+from benchmarks.mutation.int8 import Int8, int8_mutants
 from benchmarks.mutation.litert import LiteRtArtefact, litert_mutants
+from benchmarks.mutation.ncnn import NcnnArtefact, ncnn_mutants
 from benchmarks.mutation.scripts import script_mutants
 from benchmarks.mutation.subjects import kind_of
 from benchmarks.mutation.weights import Weights, weight_mutants
 from converters.parity.contents.written import NOT_WRITTEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
     from pathlib import Path
 
     from benchmarks.mutation.contenders import Notice
     from benchmarks.mutation.mutant import Mutant
     from benchmarks.mutation.subjects import Subject
+    from converters.parity.metrics import Outputs
     from converters.parity.verdict import Verdict
 
 
@@ -63,28 +67,75 @@ def mutants(
     subject: Subject, form: str, count: int, random: np.random.Generator
 ) -> Iterator[Mutant]:
     """All that is planted in an artefact, ``count`` times each kind where it has a place."""
-    artefact = subject.artefact(form)
-    yield from weight_mutants(Weights(artefact, subject.folder), count, random)
-    if isinstance(artefact, OnnxArtefact):
-        yield from graph_mutants(artefact.model, subject.folder, count, random)
-    elif isinstance(artefact, ScriptArtefact):
-        yield from script_mutants(artefact, subject.folder)
-    elif isinstance(artefact, LiteRtArtefact):
-        yield from litert_mutants(artefact, count, random)
+    artefact, folder = subject.artefact(form), subject.folder
+    yield from weight_mutants(Weights(artefact, folder), count, random)
+    if isinstance(artefact, Int8):
+        yield from int8_mutants(artefact, folder, count, random)
+    match artefact:
+        case OnnxArtefact():
+            yield from graph_mutants(artefact.model, folder, count, random)
+            if not isinstance(artefact, Int8):
+                yield from configuration_mutants(folder)
+        case ScriptArtefact():
+            yield from script_mutants(artefact, folder)
+        case LiteRtArtefact():
+            yield from litert_mutants(artefact, count, random)
+        case NcnnArtefact():
+            yield from ncnn_mutants(artefact, folder, count, random)
+        case CoreMlArtefact():
+            yield from coreml_mutants(artefact, folder, count, random)
 
 
-def outcomes(subject: Subject, form: str, count: int, seed: int) -> Iterator[Outcome]:
-    """Plant and judge; what turns out to be the right artefact again is no mutant."""
+def outcomes(
+    subject: Subject, form: str, count: int, seed: int, kinds: Container[str] | None = None
+) -> Iterator[Outcome]:
+    """Plant and judge; what turns out to change nothing is no mutant.
+
+    That is what gives the right file again, and what is not in weights and leaves every output of
+    every batch, those too that the form is not judged on, as it is to the last bit.
+
+    Args:
+        subject: The network.
+        form: Of artefact.
+        count: In how many places each kind of fault is planted.
+        seed: Of the places.
+        kinds: Those that are planted; all if None.
+    """
     random = np.random.default_rng(seed)
     path = subject.planted(form)
     subject.artefact(form).save(path)
-    right = path.read_bytes()
+    right, outputs = content_of(path), subject.outputs(form, path)
     for mutant in mutants(subject, form, count, random):
+        if kinds is not None and mutant.kind not in kinds:
+            continue
         artefact = subject.artefact(form)
         mutant.plant(artefact)
         artefact.save(path)
-        if path.read_bytes() != right:
-            yield judged(subject, form, path, mutant.kind, mutant.place)
+        if content_of(path) == right:
+            continue
+        outcome = judged(subject, form, path, mutant.kind, mutant.place)
+        if (
+            outcome.numbers
+            or mutant.in_weights
+            or not same_bits(subject.outputs(form, path), outputs)
+        ):
+            yield outcome
+
+
+def content_of(path: Path) -> dict[str, bytes]:
+    """All that was saved of an artefact: the file, what lies beside it, or what is in it."""
+    beside = path.with_suffix(".bin")
+    files = sorted(path.rglob("*")) if path.is_dir() else [path, beside]
+    return {file.name: file.read_bytes() for file in files if file.is_file()}
+
+
+def same_bits(outputs: dict[str, Outputs], others: dict[str, Outputs]) -> bool:
+    """Whether two artefacts gave the same, by batch and output."""
+    return all(
+        array.tobytes() == others[batch][name].tobytes()
+        for batch, named in outputs.items()
+        for name, array in named.items()
+    )
 
 
 def judged(subject: Subject, form: str, path: Path, kind: str, place: str) -> Outcome:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.mutation.artefact import Artefact
+    from converters.folder.folder import ConvertedFolder
 
     Array = NDArray[Any]
     Fault = Callable[["LiteRtArtefact", Any], None]
@@ -34,19 +34,19 @@ class LiteRtArtefact:
     """A ``.tflite`` file.
 
     Args:
-        content: Of the file.
+        path: The file.
 
     Attributes:
         model: To be changed in place: ``ModelT`` of LiteRT's schema.
         graph: Its one network, ``SubGraphT``.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, path: Path, _: ConvertedFolder) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
-        self.model = schema.ModelT.InitFromPackedBuf(content, 0)
+        self.model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
         (self.graph,) = self.model.subgraphs
-        with ZipFile(BytesIO(content)) as archive:  # behind the network
+        with ZipFile(path) as archive:  # behind the network
             self._files = {name: archive.read(name) for name in archive.namelist()}
         self._tensors = {tensor.name.decode(): tensor for tensor in self.graph.tensors}
 

@@ -24,11 +24,14 @@ class Mutant:
         kind: What the table counts it under.
         place: The tensor, module or node.
         plant: Changes the right artefact.
+        in_weights: Whether it is in numbers that the file promises to hold, so that it is a fault
+            whatever comes of it. Any other is one if it changes an output.
     """
 
     kind: str
     place: str
     plant: Callable[[Artefact], None]
+    in_weights: bool = False
 
 
 def spread(candidates: Sequence[T], count: int, random: np.random.Generator) -> list[T]:

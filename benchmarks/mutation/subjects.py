@@ -4,40 +4,69 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.mutation.artefact import OnnxArtefact, ScriptArtefact
 from benchmarks.mutation.contenders import Contenders
+from benchmarks.mutation.coreml import CoreMlArtefact
+from benchmarks.mutation.int8 import OPENED as OPENED_INT8
 from benchmarks.mutation.litert import LiteRtArtefact
+from benchmarks.mutation.ncnn import NcnnArtefact
 from benchmarks.parity_ratios import FORMS as COMPARED
 from converters.checkpoint.digests import sha256_of
 from converters.folder.folder import ONNX_NAME, ConvertedFolder
 from converters.folder.inputs import verification_inputs
-from converters.formats.format import DEFAULTS
+from converters.formats.format import DEFAULTS, ExportOptions
+from converters.formats.onnx.calibration import CALIBRATION_FOLDER
 from converters.formats.registry import FORMATS
+from converters.parity.artefact import judge_artefact
 from converters.parity.golden import write_golden
 from converters.parity.truth import Truth, run
-from converters.parity.verify import verify_artefacts
 from regnet import RegNetForImageClassification, RegNetImageProcessor
 from regnet.config import RegNetConfig
 from regnet.design_space import NETWORKS
 from regnet.files.safetensors_file import WEIGHTS_NAME
+from tests.converters.demo import sample_images
 from tests.converters.formats.random_folder import random_folder
 from tests.converters.parity.networks import _SMALL
 from tests.converters.parity.networks import WIDER as ALL_WIDER
 from tests.oracles.statistics import randomise
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Collection
 
     from benchmarks.mutation.artefact import Artefact
     from converters.parity.metrics import Outputs
     from converters.parity.verdict import Verdict
 
-FORMS = {**COMPARED, "LiteRT": ("litert", DEFAULTS)}
+_IN_INT8 = ExportOptions(largest_loss=1.0)
+"""No layer stays in float."""
+
+FORMS = {
+    **COMPARED,
+    "LiteRT": ("litert", DEFAULTS),
+    "ncnn": ("ncnn", DEFAULTS),
+    "Core ML": ("coreml", ExportOptions(open_sizes=True)),
+    "ONNX, int8": ("onnx-int8", _IN_INT8),
+    "LiteRT, int8": ("litert-int8", _IN_INT8),
+}
 """What faults are planted in: key of the list of formats, and how it is written."""
+
+_OPENED: dict[str, Callable[[Path, ConvertedFolder], Artefact]] = {
+    "onnx": OnnxArtefact,
+    "torchscript": ScriptArtefact,
+    "litert": LiteRtArtefact,
+    "ncnn": NcnnArtefact,
+    "coreml": CoreMlArtefact,
+    **OPENED_INT8,
+}
+"""What takes an artefact of each kind apart."""
+
+_PICTURES = 12
+"""How many int8's ranges are measured on, beside the natural batches of verification."""
 
 WIDER = ("V, averaged shortcut", "Z of EvoNorm")
 """Small networks that transformers does not have, with norms that no convolution takes in."""
@@ -84,47 +113,47 @@ class Subject:
     digests: dict[str, str]
 
     @classmethod
-    def build(cls, name: str, path: Path, seed: int = 0) -> Subject:
+    def build(cls, name: str, path: Path, seed: int = 0, forms: Collection[str] = FORMS) -> Subject:
         """Make the network, its truth and its right artefacts.
 
         Args:
             name: Of :data:`SUBJECTS`, or of a published network.
             path: Of its folder; created.
             seed: Of the weights.
+            forms: Of :data:`FORMS` those that are written.
         """
         folder, size = _saved(name, path, seed)
         RegNetImageProcessor(size={"shortest_edge": size}).save_pretrained(path)
         inputs = verification_inputs(folder.config.num_channels, size)
         truth = Truth(folder, inputs)
         write_golden(path, inputs, truth.oracle)
+        sample_images(path / CALIBRATION_FOLDER, _PICTURES)
+        folder = ConvertedFolder(path)  # with its image processor
         right = {}
-        for form, (kind, options) in FORMS.items():
-            right[form] = path / f"{form}, {FORMATS[kind].file_name}"
+        for form in forms:
+            kind, options = FORMS[form]
+            right[form] = path / f"{form}, {Path(FORMATS[kind].file_name).name}"
             FORMATS[kind].export(folder, right[form], options)
         digests = {file.name: sha256_of(file) for file in folder.weight_files}
         return cls(name, folder, truth, Contenders(folder), right, digests)
 
     def artefact(self, form: str) -> Artefact:
         """The right artefact, taken apart."""
-        if kind_of(form) == "onnx":
-            return OnnxArtefact(self.right[form].read_bytes(), self.folder)
-        if kind_of(form) == "litert":
-            return LiteRtArtefact(self.right[form].read_bytes())
-        return ScriptArtefact(self.right[form], self.folder)
+        return _OPENED[kind_of(form)](self.right[form], self.folder)
 
     def planted(self, form: str) -> Path:
         """Where an artefact with a fault is written: beside the weights that it may share."""
-        return self.folder.path / f"mutant-{FORMATS[kind_of(form)].file_name}"
+        return self.folder.path / f"mutant-{Path(FORMATS[kind_of(form)].file_name).name}"
 
     def verdict(self, form: str, path: Path) -> Verdict:
         """Judge an artefact as a folder's verification does, without any checksum."""
-        return verify_artefacts(
-            self.folder, self.truth, {kind_of(form): path}, weights_sha256=self.digests
-        ).verdicts[-1]
+        kind = kind_of(form)
+        return judge_artefact(self.folder, self.truth, kind, path, self.digests, found=False)
 
     def outputs(self, form: str, path: Path) -> dict[str, Outputs]:
         """What an artefact computes on every batch."""
-        return run(FORMATS[kind_of(form)].load(path, self.folder.output_names), self.truth.inputs)
+        runtime = FORMATS[kind_of(form)].load(path, self.folder.output_names)
+        return run(runtime, self.truth.fitted(runtime.sizes).inputs)
 
     def copy(self, path: Path) -> None:
         """A whole folder with golden vectors and an ONNX file, but no record of checksums."""

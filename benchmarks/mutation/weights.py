@@ -151,7 +151,7 @@ def _mutant(kind: str, place: str, changed: Changed) -> Mutant:
         for name, array in changed.items():
             artefact.replace(name, array)
 
-    return Mutant(kind, place, plant)
+    return Mutant(kind, place, plant, in_weights=True)
 
 
 def _bias(kernel: str) -> str:

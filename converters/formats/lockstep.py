@@ -19,7 +19,7 @@ from converters.formats.reference import reference_model, torch_threads
 from regnet.architecture import PIXELS, Conv, Normalise, folded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -74,7 +74,10 @@ EAGER = Arithmetic(torch.float32)
 
 
 def run_in_lockstep(
-    folder: ConvertedFolder, inputs: Mapping[str, NDArray[np.float32]], arithmetic: Arithmetic
+    folder: ConvertedFolder,
+    inputs: Mapping[str, NDArray[np.float32]],
+    arithmetic: Arithmetic,
+    seen: Callable[[str, Sequence[Tensor]], None] | None = None,
 ) -> dict[str, dict[str, NDArray[np.floating]]]:
     """Run the reference model with a folder's weights on every batch.
 
@@ -85,6 +88,7 @@ def run_in_lockstep(
         folder: A converted folder.
         inputs: Batch to pixels, (N, num_channels, H, W), as the folder's interface takes them.
         arithmetic: How.
+        seen: Is shown each value on the way: its name, and what it is for each batch.
 
     Returns:
         Batch to output name to array, in the arithmetic's dtype.
@@ -101,6 +105,8 @@ def run_in_lockstep(
         for operation in operations:
             made = _computed(operation, [values[v] for v in operation.inputs], stored, arithmetic)
             values[operation.output] = made
+            if seen:
+                seen(operation.output, made)
             for name in operation.inputs:
                 if last_reader[name] is operation:
                     del values[name]

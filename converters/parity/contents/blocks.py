@@ -129,7 +129,7 @@ class _Sparse:
                 own[:, channels] = array[:, there]
         return own
 
-    def steps(self, steps: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    def steps(self, steps: NDArray[Any] | None) -> NDArray[Any] | None:
         """What integers are worth, for each of the network's own along the first axis."""
         if steps is None or not self.makes:
             return steps
@@ -202,5 +202,6 @@ def _taken_out(tensor: HeldTensor, sparse: _Sparse) -> HeldTensor:
         shape=sparse.shape,
         data=memoryview(own.tobytes()),
         steps=sparse.steps(tensor.steps),
+        least_steps=sparse.steps(tensor.least_steps),
         fault=f"has {strangers} numbers where zeros belong" if strangers else None,
     )

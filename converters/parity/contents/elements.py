@@ -18,8 +18,16 @@ if TYPE_CHECKING:
 _FLOAT32 = 2.0**-24
 """What rounding to float32 shifts a number by, relative to it."""
 
+_TINY = float(np.finfo(np.float32).tiny)
+
 _HALF_A_STEP = 0.5 + 255 * _FLOAT32
 """An integer is the nearest one, but for the rounding of up to 127 steps and of the step."""
+
+_LARGEST = 127
+"""Of the integers of a weight."""
+
+_ROUNDED = 8 * _FLOAT32
+"""Relative: a step is a quotient of rounded numbers."""
 
 _BLOCK = 1 << 18
 """Elements compared at a time: what is computed on the way fits into the processor's cache."""
@@ -75,7 +83,10 @@ def compare_values(
 
 
 def compare_steps(
-    held: NDArray[np.integer], steps: NDArray[np.float32], truth: Recomputed
+    held: NDArray[np.integer],
+    steps: NDArray[np.float32],
+    truth: Recomputed,
+    least: NDArray[np.float64] | None = None,
 ) -> Difference:
     """Compare integers with the numbers that they stand for: half a step away at most.
 
@@ -85,6 +96,8 @@ def compare_steps(
         held: Elements of a tensor of one axis or more.
         steps: What one is worth, (rows,).
         truth: What they stand for.
+        least: What a step must be worth at least, (rows,), of what has steps of its own choice:
+            then these are as small as that and the largest number of a row let them be.
     """
 
     def judge(rows: slice) -> tuple[NDArray[np.bool_], int]:
@@ -93,6 +106,12 @@ def compare_steps(
         away = np.abs(held[rows] * step - exact)
         allowed = step * _HALF_A_STEP + np.abs(exact) * _FLOAT32 + truth.reach(rows)
         near = away <= allowed
+        if least is not None:
+            largest = np.abs(exact).reshape(len(exact), -1).max(1, initial=0)
+            reach = truth.reach(rows).reshape(len(exact), -1).max(1, initial=0)
+            due = np.maximum(largest / _LARGEST, least[rows])
+            fits = np.abs(step.ravel() - due) <= due * _ROUNDED + reach
+            near &= (fits | (due < _TINY)).reshape(step.shape)
         return ~near, 0
 
     return _by_blocks(held.shape, judge)

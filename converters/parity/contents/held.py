@@ -10,7 +10,7 @@ until they are compared, one tensor after another.
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from regnet.files.dtypes import DType
 
 
+LARGEST_BIAS = 2**30
+"""In steps: what is added to a product of integers leaves a bit to the sum."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeldTensor:
     """A tensor of an artefact.
@@ -38,6 +42,8 @@ class HeldTensor:
         fault: What is wrong with the way it is held, as a clause that follows its name; then the
             elements do not matter.
         steps: Of integers: what one is worth, for each index of the first axis; None for floats.
+        least_steps: What one must be worth at least, of kernels in integers, (rows,), so that what
+            is added to their products can be said in steps as well.
         axes: Where each axis of the shape is in the data, if they lie in another order.
     """
 
@@ -47,6 +53,7 @@ class HeldTensor:
     data: memoryview
     fault: str | None = None
     steps: NDArray[np.float32] | None = None
+    least_steps: NDArray[np.float64] | None = None
     axes: tuple[int, ...] = ()
 
     @property
@@ -76,6 +83,8 @@ class Contents:
             what is written for the folder; what differed is among the faults.
         folded_in: The type that folds were computed in before they were rounded to ``precision``:
             ours in float64, those of other exporters in float32.
+        grids: Of activations in integers the least and the largest number that each can be, by
+            the name of the value.
         marked: Of ONNX, whether it says that this project wrote it, in whatever revision.
     """
 
@@ -87,6 +96,7 @@ class Contents:
     graph_compared: bool = False
     folded_in: DType = "float64"
     marked: bool = False
+    grids: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def mapped(path: Path) -> memoryview:

@@ -1,8 +1,9 @@
 """What an int8 ONNX file holds: integers, and what each is worth.
 
-Which number a weight should be follows from the folder and its own steps, so every weight is proven
-to be the integer nearest to it. The grids of activations come from images that nobody has here: the
-numbers that come out judge those.
+Which number a weight should be follows from the folder and its own steps, which follow from the
+largest weight, so every weight is proven to be the integer nearest to it. The grids of activations
+come from images that nobody has here. They must hold what natural images of verification make of
+the network (:mod:`converters.parity.contents.grids`); the numbers that come out judge the rest.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from converters.formats.onnx.int8_graph import (
     layer_names,
 )
 from converters.parity.contents.blocks import out_of_blocks
-from converters.parity.contents.held import Contents, HeldTensor
+from converters.parity.contents.held import LARGEST_BIAS, Contents, HeldTensor
 from converters.parity.contents.written import differences, form_of, metadata_faults, stated_by
 
 if TYPE_CHECKING:
@@ -61,14 +62,26 @@ def read_onnx_int8(folder: ConvertedFolder, path: Path) -> Contents:
         *_step_faults(expected, tensors),
         *metadata_faults(folder, stated_by(model)),
     ]
-    grids = {value + ending for value in plan.values for ending in (SCALE, ZERO_POINT)}
-    held = [_held(name, tensors) for name in tensors if name not in grids]
+    numbers = {value + ending for value in plan.values for ending in (SCALE, ZERO_POINT)}
+    least = dict(_least_steps(expected, tensors))
+    held = [_held(name, tensors, least) for name in tensors if name not in numbers]
     stages = stated_stages(stated_by(model))
     return Contents(
         out_of_blocks(folder, stages, [tensor for tensor in held if tensor]),
         faults=tuple(faults),
         graph_compared=True,
+        grids=dict(_grids(plan, tensors)),
     )
+
+
+def written_int8(folder: ConvertedFolder, model: ModelProto) -> GraphProto:
+    """The graph that is written today for what a file states of itself.
+
+    Raises:
+        ValueError: If it does not state how it was quantised.
+    """
+    symmetric = stated_by(model).get(PRECISION_KEY) == SYMMETRIC_INT8
+    return _expected(folder, model, symmetric=symmetric)[0]
 
 
 def _expected(
@@ -87,7 +100,37 @@ def _expected(
     return plan.quantised(), plan
 
 
-def _held(name: str, tensors: Tensors) -> HeldTensor | None:
+def _grids(plan: Int8Plan, tensors: Tensors) -> Iterator[tuple[str, tuple[float, float]]]:
+    """The ends of each grid, where it has some."""
+    for value in plan.values:
+        scale, zero_point = tensors.get(value + SCALE), tensors.get(value + ZERO_POINT)
+        if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:
+            continue
+        limits = np.iinfo(zero_point.dtype) if zero_point.dtype.kind in "iu" else None
+        if limits:
+            zero, step = int(zero_point.item()), float(scale.item())
+            yield value, ((limits.min - zero) * step, (limits.max - zero) * step)
+
+
+def _least_steps(
+    expected: GraphProto, tensors: Tensors
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """What a step of each channel of a kernel is worth at least, for its bias to fit."""
+    for node in expected.node:
+        held = [name.removesuffix(".float32") for name in node.input[1:]]
+        if node.op_type not in {"Conv", "Gemm"} or not held[0].endswith(WEIGHT):
+            continue
+        steps = tensors.get(held[0] + SCALE)
+        biases = [tensors[name] for name in held[1:] if name.endswith(BIAS) and name in tensors]
+        if steps is not None and all(bias.shape == steps.shape for bias in biases):
+            needed = (np.abs(bias.astype(np.float64)) / LARGEST_BIAS for bias in biases)
+            with np.errstate(invalid="ignore"):  # of steps that are no sizes, which is said
+                yield held[0], next(needed, np.zeros(steps.shape)) * steps
+
+
+def _held(
+    name: str, tensors: Tensors, least: Mapping[str, NDArray[np.float64]]
+) -> HeldTensor | None:
     """A tensor of the network; None for what only says what others are worth."""
     for ending in (WEIGHT, BIAS):
         if name.endswith((ending + SCALE, ending + ZERO_POINT)):
@@ -99,7 +142,7 @@ def _held(name: str, tensors: Tensors) -> HeldTensor | None:
     fault = None
     if own != name and (steps is None or steps.shape != array.shape[:1]):
         fault = "does not say what each channel's integers are worth"
-    return HeldTensor(own, str(array.dtype), array.shape, data, fault, steps)
+    return HeldTensor(own, str(array.dtype), array.shape, data, fault, steps, least.get(name))
 
 
 def _node_faults(expected: GraphProto, graph: GraphProto) -> Iterator[str]:

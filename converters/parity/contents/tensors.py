@@ -112,10 +112,21 @@ def _certified(
         *audit.faults(contents),
         *_digest_faults(folder, contents.weights_sha256, weights_sha256),
         *contents.faults,
+        *_grid_faults(folder, contents.grids),
     )
     return TensorCertificate(
         audit.identical, audit.recomputed, audit.ulps, wrong, contents.graph_compared
     )
+
+
+def _grid_faults(
+    folder: ConvertedFolder, grids: Mapping[str, tuple[float, float]]
+) -> Iterator[str]:
+    """Activations in integers that clip what they should hold."""
+    if grids:
+        from converters.parity.contents.grids import clipping
+
+        yield from clipping(folder, grids)
 
 
 def contents_of(folder: ConvertedFolder, kind: str, path: Path) -> Contents:
@@ -191,7 +202,7 @@ class _Audit:
         if truth and tensor.steps is not None:
             how = "is not the nearest to"
             integers = np.frombuffer(tensor.row_major, tensor.dtype).reshape(tensor.shape)
-            difference = compare_steps(integers, tensor.steps, truth)
+            difference = compare_steps(integers, tensor.steps, truth, tensor.least_steps)
         elif fault := _misfit(tensor, dtype, precision):
             return fault
         elif truth:

@@ -16,7 +16,7 @@ from converters.formats.onnx.quantised import Quantisation
 from converters.parity.contents.held import Contents, HeldTensor
 from converters.parity.contents.litert.codes import OtherOperatorError
 from converters.parity.contents.litert.int8 import computed_in_integers, other_values
-from converters.parity.contents.litert.integers import INTEGERS, own_name
+from converters.parity.contents.litert.integers import INTEGERS, least_steps, own_name
 from converters.parity.contents.litert.model import LiteRtModel
 from converters.parity.contents.litert.operations import called, read_operation
 from converters.parity.contents.litert.stated import faults_in
@@ -25,8 +25,10 @@ from regnet.architecture import PIXELS, Conv, Flatten, Linear, Pool, Softmax, ex
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from converters.folder.folder import ConvertedFolder
     from converters.parity.contents.litert.model import Tensor
@@ -84,6 +86,8 @@ def _contents(
         *_order_faults(model),
         *_caller_faults(folder, model),
     ]
+    grids: dict[str, tuple[float, float]] = {}
+    least: dict[str, NDArray[np.float64]] = {}
     if not faults:
         try:
             walk, wrong = _walked(folder, model, integers=computed is not None)
@@ -93,8 +97,12 @@ def _contents(
             faults = [*wrong.values()] or list(_left_over(folder, walk))
             if computed is not None and not faults:
                 faults = [*other_values(walk, computed)]
-    tensors, faults = tuple(map(_held, weights)), [*faults, *faults_in(folder, model.stated)]
-    return Contents(tensors, faults=tuple(faults), precision=precision, graph_compared=True)
+                grids, least = walk.grids(), least_steps(model)
+    tensors = tuple(_held(tensor, least) for tensor in weights)
+    faults = [*faults, *faults_in(folder, model.stated)]
+    return Contents(
+        tensors, faults=tuple(faults), precision=precision, graph_compared=True, grids=grids
+    )
 
 
 def _opened(folder: ConvertedFolder, path: Path) -> LiteRtModel:
@@ -112,7 +120,7 @@ def _may_be_weight(tensor: Tensor) -> bool:
     return tensor.data is not None and "." in tensor.name
 
 
-def _held(tensor: Tensor) -> HeldTensor:
+def _held(tensor: Tensor, least: Mapping[str, NDArray[np.float64]]) -> HeldTensor:
     """A weight with the axes that the folder's has."""
     axes = _KERNEL_AXES if len(tensor.shape) == len(_KERNEL_AXES) else ()
     shape = tuple(tensor.shape[axis] for axis in axes) or tensor.shape
@@ -122,7 +130,8 @@ def _held(tensor: Tensor) -> HeldTensor:
         steps = tensor.grid.scale if tensor.grid else np.ones(0, np.float32)
         if steps.shape != shape[:1]:
             fault = "does not say what each channel's integers are worth"
-    return HeldTensor(own_name(tensor), tensor.dtype, shape, data, fault, steps, axes)
+    needed = least.get(tensor.name)
+    return HeldTensor(own_name(tensor), tensor.dtype, shape, data, fault, steps, needed, axes)
 
 
 def _tensor_faults(model: LiteRtModel) -> Iterator[str]:
@@ -167,7 +176,9 @@ def graph_differences(folder: ConvertedFolder, path: Path) -> dict[str, str]:
         OSError: If the file cannot be opened.
         ValueError: If it is damaged.
     """
-    return _walked(folder, _opened(folder, path))[1]
+    model = _opened(folder, path)
+    integers = any(tensor.dtype == "int8" for tensor in model.tensors)
+    return _walked(folder, model, integers=integers)[1]
 
 
 def _walked(

@@ -11,15 +11,18 @@ import numpy as np
 
 from converters.errors import printable
 from converters.formats.onnx.int8_graph import BIAS, WEIGHT
+from converters.parity.contents.held import LARGEST_BIAS
 from converters.parity.contents.litert.codes import Code, OtherOperatorError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from converters.parity.contents.litert.model import Grid, LiteRtModel, Step, Tensor
 
 INTEGERS = {"int8": WEIGHT, "int32": BIAS}
 """Types of weights in integers, and what follows their names."""
 
-_LEAST, _MOST = -128, 127
+LEAST, MOST = -128, 127
 
 _SIGMOID = 1 / 256
 """Steps of the one grid that LiteRT's sigmoid gives."""
@@ -40,6 +43,18 @@ def own_name(tensor: Tensor) -> str:
     return tensor.name.removesuffix(INTEGERS.get(tensor.dtype, ""))
 
 
+def least_steps(model: LiteRtModel) -> dict[str, NDArray[np.float64]]:
+    """What a step of each channel of a kernel is worth at least, for its bias to fit, by name."""
+    found = {}
+    for step in model.steps:
+        weight, *biases = (model.tensors[place] for place in step.inputs[1:] or step.inputs)
+        if step.code in _MULTIPLYING and weight.dtype == "int8" and weight.grid:
+            (bias,) = biases
+            numbers = np.abs(bias.elements().astype(np.float64))
+            found[weight.name] = numbers / LARGEST_BIAS * weight.grid.scale
+    return found
+
+
 def check_grid(model: LiteRtModel, place: int) -> Grid:
     """The grid of an activation.
 
@@ -52,7 +67,7 @@ def check_grid(model: LiteRtModel, place: int) -> Grid:
         raise OtherOperatorError(f"{name} has no grid of 256 steps")
     if not (np.isfinite(grid.scale[0]) and grid.scale[0] > 0):
         raise OtherOperatorError(f"{name} has steps of {grid.scale[0]:g}")
-    if not _LEAST <= grid.zero[0] <= _MOST:
+    if not LEAST <= grid.zero[0] <= MOST:
         raise OtherOperatorError(f"{name} has a zero that is none of its steps")
     return grid
 
@@ -83,7 +98,7 @@ def check_step(model: LiteRtModel, step: Step, what: str) -> None:
     never_negative = step.code == Code.LOGISTIC or any(
         step.code == code and step.option(field) == _RELU for code, field in _FUSED.items()
     )
-    if never_negative and made.zero[0] != _LEAST:
+    if never_negative and made.zero[0] != LEAST:
         raise OtherOperatorError(f"{what} has a zero that is not step -128, though never negative")
 
 

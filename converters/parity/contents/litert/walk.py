@@ -13,7 +13,13 @@ import numpy as np
 
 from converters.errors import printable
 from converters.parity.contents.litert.codes import Code, OtherOperatorError
-from converters.parity.contents.litert.integers import check_grid, check_step, own_name
+from converters.parity.contents.litert.integers import (
+    LEAST,
+    MOST,
+    check_grid,
+    check_step,
+    own_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,6 +113,20 @@ class Walk:
         check_grid(self.model, made if step.code == Code.DEQUANTIZE else tensor)
         self.met.update((made, tensor))
         return made
+
+    def grids(self) -> dict[str, tuple[float, float]]:
+        """The least and the largest number of each value that is in integers."""
+        found = {}
+        for name, (place, after) in self.found.items():
+            if after != NOTHING:  # what is there is another value
+                continue
+            tensor = self.model.tensors[place]
+            if tensor.dtype != "int8" and place in self._moved:
+                tensor = self.model.tensors[self._moved[place]]
+            if tensor.dtype == "int8" and tensor.grid:
+                (scale,), (zero,) = tensor.grid.scale.tolist(), tensor.grid.zero.tolist()
+                found[name] = ((LEAST - zero) * scale, (MOST - zero) * scale)
+        return found
 
     def step(self, tensor: int, code: Code, what: str, after: int = NOTHING) -> Step:
         """The operator that makes a tensor.
