@@ -63,5 +63,4 @@ COREML_FP16 = replace(
     file_name="model_fp16.mlpackage",
     precision="float16",
     export=lazily(f"{_COREML}.package:export_float16"),
-    intermediates=None,
 )

@@ -39,7 +39,6 @@ LITERT_FP16 = replace(
     precision="float16",
     export=lazily(f"{_LITERT}.export:export_float16"),
     certificate="converters.parity.contents.litert.certificate:read_float16",
-    intermediates=None,
 )
 
 LITERT_INT8 = replace(
@@ -51,7 +50,6 @@ LITERT_INT8 = replace(
     options=frozenset({"calibration_images", "largest_loss"}) | INTERFACE_OPTIONS,
     export=lazily(f"{_LITERT}.int8:export_int8"),
     certificate="converters.parity.contents.litert.certificate:read_int8",
-    intermediates=None,
     details=lazily("converters.parity.contents.litert.int8:details"),
     details_in_words=lazily("converters.formats.onnx.quantised:details_in_words"),
 )

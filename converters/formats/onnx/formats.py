@@ -72,7 +72,6 @@ ONNX_FP16 = replace(
     precision="float16",
     options=_NETWORK | {"external_data", "io_float16"},
     export=lazily(f"{_ONNX}.export:export_float16"),
-    intermediates=None,
 )
 
 ONNX_INT8 = replace(
@@ -84,7 +83,6 @@ ONNX_INT8 = replace(
     options=_NETWORK | {"calibration_images", "largest_loss", "symmetric"},
     export=lazily(f"{_ONNX}.int8:export_int8"),
     certificate=f"{_PARITY}.contents.onnx_int8:read_onnx_int8",
-    intermediates=None,
     details=lazily(f"{_ONNX}.int8:details"),
     details_in_words=lazily(f"{_ONNX}.quantised:details_in_words"),
 )

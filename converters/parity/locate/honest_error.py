@@ -1,4 +1,4 @@
-"""What one honest float32 evaluation of a module gets wrong: computed, not sampled.
+"""What one honest evaluation of a module gets wrong: computed, not sampled.
 
 What float32 PyTorch happens to get wrong is one draw. Where a value is saturated, zero or constant
 the draw is often 0 or nearly so (``sigmoid(40)`` is exactly 1), and whoever computes it by another
@@ -18,11 +18,16 @@ With u = 2**-24, the largest relative error of one rounding:
   makes in its mean and in that of the squares;
 - a mean of n: ``u * sqrt(n / 3 + 1)`` times the mean of the magnitudes, and how far a float32 sum
   of one term after the other is off, because equal terms are all rounded the same way.
+
+In float16 weights, results, and inputs, which a runtime may hand on before they are rounded, err by
+the spread of one rounding, 0.42 * 2**-11; sums are float32's. In int8 a weight and a value are off
+by an even part of their step, which has the spread of a step over the root of 12.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +48,7 @@ from regnet.architecture import (
     Pool,
     Softmax,
 )
+from regnet.files.dtypes import COMPUTED
 from regnet.layers import group_deviation
 
 if TYPE_CHECKING:
@@ -52,27 +58,138 @@ if TYPE_CHECKING:
 
     from regnet.architecture import Operation
 
+    Ends = Mapping[str, tuple[float, float]]
+
 _U = float(np.finfo(np.float32).eps) / 2
 _LEAST = float(np.finfo(np.float32).tiny)
 """Below it float32 has fewer digits, or a runtime takes numbers for 0."""
 
 _LANES = 16
 
+_HALF = 0.42 * 2.0**-11
+_LEAST_HALF = 2.0**-24
+"""Of float16 as of float32 above."""
 
-def honest_error(  # noqa: C901, PLR0911 -- one for each kind
-    operation: Operation, inputs: Sequence[Tensor], truth: Tensor, stored: Mapping[str, Tensor]
+_NORM_ROUNDINGS = 4
+"""Of a value on its way through such a norm: less its mean, squared, divided, scaled."""
+
+_STEPS = 255
+_UNIFORM = 12**-0.5
+_LARGEST, _LARGEST_BIAS = 127, 2.0**30
+"""Steps of a weight, and of what is added to a product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """What an artefact rounds weights and values to.
+
+    Attributes:
+        precision: ``float32``, ``float16`` or ``int8``.
+        grids: Of values in integers the least and the largest that each can be, by its name.
+        limits: Between which numbers such a value must be right: its grid's ends, or those of what
+            natural images make of it, whichever lie further out.
+    """
+
+    precision: str = COMPUTED
+    grids: Ends = field(default_factory=dict)
+    limits: Ends = field(default_factory=dict)
+
+    def step(self, name: str) -> float:
+        """What an integer of a value is worth; 0 of floats."""
+        least, most = self.grids.get(name, (0.0, 0.0))
+        return (most - least) / _STEPS
+
+
+def honest_error(
+    operation: Operation,
+    inputs: Sequence[Tensor],
+    truth: Tensor,
+    stored: Mapping[str, Tensor],
+    rounding: Rounding,
 ) -> Tensor:
-    """The RMS error by channel to expect of one float32 evaluation of an operation.
+    """The RMS error by channel to expect of one evaluation of an operation.
 
     Args:
         operation: Which.
         inputs: What it reads, float64, (N, C, H, W) or (N, C).
         truth: Its value, float64, with channels as the second axis.
         stored: The state dict.
+        rounding: What the artefact rounds to.
 
     Returns:
         (channels,), float64; 0 where nothing is rounded.
     """
+    error = _float32_error(operation, inputs, truth, stored)
+    exact = isinstance(operation, Act) and operation.function == "relu"
+    if rounding.precision == "float16" and not (exact or isinstance(operation, Flatten | Output)):
+        return error + _float16_error(operation, inputs, truth, stored)
+    if rounding.precision == "int8":
+        read = [rounding.step(name) for name in operation.inputs]
+        own = rounding.step(operation.name)
+        multiplies = isinstance(operation, Conv | Linear) and read[0] > 0
+        of_inputs = _of_steps(operation, inputs, stored, read[0]) if multiplies else sum(read)
+        return error + _UNIFORM * (of_inputs + own)
+    return error
+
+
+def _float16_error(
+    operation: Operation, inputs: Sequence[Tensor], truth: Tensor, stored: Mapping[str, Tensor]
+) -> Tensor:
+    """Of what is rounded once: weights and inputs relative to the terms, and the result."""
+    size, held = _rms(truth), tensors_of(operation, stored, truth.dtype)
+    match operation:
+        case Conv() | Linear():
+            terms = 2 * _root_of_squares(operation, held[0], inputs[0])
+            if isinstance(operation, Conv) and operation.norm:
+                scale, shift = _norm_terms(operation.norm, stored)
+                terms = terms * scale + shift
+            elif len(held) > 1:
+                terms = terms + held[1].abs()
+        case Norm():
+            scale, shift = _norm_terms(operation, stored)
+            terms = 2 * scale * _rms(inputs[0]) + shift
+        case GroupNorm() | EvoNorm():
+            weight, bias = (tensor.abs() for tensor in held[:2])
+            deviation = group_deviation(inputs[0], operation.groups, operation.eps)
+            terms = _NORM_ROUNDINGS * weight * _rms(inputs[0] / deviation) + bias
+        case Normalise():
+            mean, std = (each.flatten() for each in held)
+            terms = (mean.abs() + _rms(inputs[0])) / std
+        case Softmax():  # of which each term errs as its exponent does
+            terms = _rms(truth * inputs[0].abs().amax(1, keepdim=True)) + size
+        case Pool():
+            terms = inputs[0].abs().mean(dim=(0, 2, 3))
+        case Act(function="sigmoid"):
+            terms = torch.ones_like(size)
+        case _:
+            terms = sum((_rms(value) for value in inputs), torch.zeros_like(size))
+    return _HALF * (terms + size) + _LEAST_HALF
+
+
+def _of_steps(
+    operation: Operation, inputs: Sequence[Tensor], stored: Mapping[str, Tensor], read: float
+) -> Tensor:
+    """What steps of weights make, and of what they multiply, which may be read before it has any.
+
+    ``read`` is the size of a step of that.
+    """
+    weight, *biases = tensors_of(operation, stored, torch.float64)
+    bias = biases[0] if biases else torch.zeros(len(weight), dtype=torch.float64)
+    if isinstance(operation, Conv) and operation.norm:
+        norm = operation.norm
+        gamma, beta, mean, variance = tensors_of(norm, stored, torch.float64)
+        scale = gamma * (variance + norm.eps).rsqrt()
+        weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        bias = beta - mean * scale
+    largest = weight.abs().flatten(1).amax(1) / _LARGEST
+    steps = torch.maximum(largest, bias.abs() / (_LARGEST_BIAS * read))
+    by_weights = steps * _root_of_squares(operation, torch.ones_like(weight), inputs[0])
+    return by_weights + read * weight.square().flatten(1).sum(1).sqrt()
+
+
+def _float32_error(  # noqa: C901, PLR0911 -- one for each kind
+    operation: Operation, inputs: Sequence[Tensor], truth: Tensor, stored: Mapping[str, Tensor]
+) -> Tensor:
     size, held = _rms(truth), tensors_of(operation, stored, truth.dtype)
     match operation:
         case Conv(norm=Norm() as norm):

@@ -5,7 +5,7 @@ Values are called as in :mod:`converters.parity.locate.walk`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,16 @@ from converters.folder.folder import ConvertedFolder
 from converters.formats.confined import Allowance, ConfinedProgram
 from converters.formats.registry import FORMATS, offered_by
 from converters.parity.contents.tensors import is_ours
+from regnet.files.dtypes import COMPUTED
 from regnet.files.late import imported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-_FACTS = ("folded", "differences", "failure")
+_FACTS = ("folded", "differences", "failure", "precision", "grids", "hidden")
 """Of `Intermediates`, beside the values; no module is called so."""
 
 
@@ -37,12 +38,19 @@ class Intermediates:
         differences: What the file says to do otherwise than it should, a clause by the name of the
             value; not everything can be seen this way.
         failure: Why it cannot be run, in the runtime's words; None if it was.
+        precision: What weights and values are rounded to: ``float32``, ``float16`` or ``int8``.
+        grids: Of values in integers the least and the largest that each can be, by its name.
+        hidden: Names of values that the artefact does not show, since the operator that makes one
+            goes on to the next.
     """
 
     values: Mapping[str, NDArray[np.float32]]
     folded: bool
     differences: Mapping[str, str]
     failure: str | None = None
+    precision: str = COMPUTED
+    grids: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    hidden: Sequence[str] = ()
 
 
 def run_with_intermediates(
@@ -59,8 +67,7 @@ def run_with_intermediates(
         pixels: (N, num_channels, H, W), as it takes them.
 
     Raises:
-        InputError: If it is of a kind whose values cannot be had, cannot be opened, or does not
-            compute in float32.
+        InputError: If it is of a kind whose values cannot be had, or cannot be opened.
     """
     if FORMATS[kind].intermediates is None:
         others = " or ".join(name for name, form in FORMATS.items() if form.intermediates)

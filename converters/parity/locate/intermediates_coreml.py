@@ -11,7 +11,6 @@ from converters.parity.contents.coreml import written_model
 from converters.parity.locate.intermediates import Intermediates
 from converters.parity.locate.walk import values_of
 from regnet.architecture import PIXELS, folded
-from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,14 +29,9 @@ def run_coreml(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32])
     Arguments are those of `run_with_intermediates`.
 
     Raises:
-        InputError: If this project's exporter did not write it, or it does not compute in float32.
+        InputError: If this project's exporter did not write it.
     """
     program = EvaluatedProgram(path, folder.output_names)
-    if program.precision != COMPUTED:
-        raise InputError(
-            f"{path.name} computes in {program.precision}, whose rounding would be taken for "
-            "faults; locate them in one that computes in float32."
-        )
     modules = _modules(folder)
     steps = {step.name for step in program.package.steps}
     if 2 * len(steps & modules.keys()) < len(modules):
@@ -53,7 +47,7 @@ def run_coreml(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32])
             values |= dict.fromkeys([modules.get(step, step), step], value)
     except Exception as error:  # noqa: BLE001 -- what a damaged program leads to has any class
         return Intermediates({}, True, differences, failure=in_words(error))
-    return Intermediates(values, True, differences)
+    return Intermediates(values, True, differences, precision=program.precision)
 
 
 def _modules(folder: ConvertedFolder) -> dict[str, str]:

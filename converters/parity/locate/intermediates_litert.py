@@ -1,7 +1,8 @@
 """Every value inside a ``.tflite`` file: a copy in memory that keeps them all.
 
 A ReLU that is part of the operator before it hides what that operator makes, so in the copy it is
-one of its own. The reference kernels compute it, operator by operator.
+one of its own; but in integers, whose grid has no place for what it hides. The reference kernels
+compute it, operator by operator.
 """
 
 from __future__ import annotations
@@ -9,22 +10,28 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from converters.errors import InputError, in_words, require_extra
+from converters.formats.litert.runtime import LiteRtRuntime
 from converters.parity.contents.litert.certificate import graph_differences
+from converters.parity.contents.litert.integers import LEAST, MOST
 from converters.parity.locate.intermediates import Intermediates
 from converters.parity.locate.walk import values_of
-from regnet.architecture import Act, folded
+from regnet.architecture import PIXELS, Act, folded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from converters.folder.folder import ConvertedFolder
 
 _IDENTIFIER = b"TFL3"
+_ON_GRID = ".int8"
+"""What follows the name of a value in that of its integers."""
+
 _CHANNELS_LAST, _CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 _AXES_OF_MAPS = 4
 
@@ -48,7 +55,7 @@ def run_litert(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32])
     wrong = graph_differences(folder, path).items()
     differences = {called[value]: clause for value, clause in wrong}
     try:
-        computed = _run(_with_relus(path.read_bytes(), before), pixels)
+        computed, grids = _run(_with_relus(path.read_bytes(), before), pixels)
     except Exception as error:  # noqa: BLE001 -- whatever the library raises
         return Intermediates({}, folded=True, differences=differences, failure=in_words(error))
     values = {name: computed[value] for value, name in called.items() if value in computed}
@@ -57,8 +64,17 @@ def run_litert(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32])
             f"{path.name} calls its values otherwise than this project's exporter, so that none "
             "can be told; export it with `regnet export`."
         )
+    hidden = [
+        called[value]
+        for made, value in before.items()
+        if value not in computed and made in computed
+    ]
     values |= {name: computed[name] for name in folder.output_names if name in computed}
-    return Intermediates(values, folded=True, differences=differences)
+    called[PIXELS] = PIXELS
+    grids = {name: grids[value] for value, name in called.items() if value in grids}
+    values |= {name: computed[name] for name in (PIXELS,) if name in grids}
+    precision = LiteRtRuntime(path, folder.output_names).precision
+    return Intermediates(values, True, differences, precision=precision, grids=grids, hidden=hidden)
 
 
 def _with_relus(content: bytes, before: Mapping[str, str]) -> bytes:
@@ -82,6 +98,8 @@ def _with_relus(content: bytes, before: Mapping[str, str]) -> bytes:
         fused = getattr(operator.builtinOptions, "fusedActivationFunction", None)
         if fused != schema.ActivationFunctionType.RELU:
             continue
+        if graph.tensors[operator.outputs[0]].type == schema.TensorType.INT8:
+            continue
         made = copy(graph.tensors[operator.outputs[0]])
         made.name = before.get(made.name.decode(), made.name)
         activation = schema.OperatorT()
@@ -97,8 +115,10 @@ def _with_relus(content: bytes, before: Mapping[str, str]) -> bytes:
     return bytes(builder.Output())
 
 
-def _run(content: bytes, pixels: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """Every value of a file by its own name, channels first."""
+def _run(
+    content: bytes, pixels: NDArray[np.float32]
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, tuple[float, float]]]:
+    """Every value of a file by its own name, channels first; the ends of those in integers."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
@@ -113,8 +133,15 @@ def _run(content: bytes, pixels: NDArray[np.float32]) -> dict[str, NDArray[np.fl
     interpreter.set_tensor(first["index"], images)
     interpreter.invoke()
     values: dict[str, NDArray[np.float32]] = {}
+    grids: dict[str, tuple[float, float]] = {}
     for tensor in interpreter.get_tensor_details():
-        array = interpreter.get_tensor(tensor["index"])
+        name, array = tensor["name"], interpreter.get_tensor(tensor["index"])
+        numbers = tensor["quantization_parameters"]
+        if len(numbers["scales"]) == 1 and array.dtype == np.int8:
+            step, zero = float(numbers["scales"][0]), int(numbers["zero_points"][0])
+            name = name.removesuffix(_ON_GRID)
+            grids[name] = ((LEAST - zero) * step, (MOST - zero) * step)
+            array = (array.astype(np.float32) - zero) * step
         is_map = array.ndim == _AXES_OF_MAPS
-        values[tensor["name"]] = array.transpose(_CHANNELS_FIRST) if is_map else array
-    return values
+        values[name] = array.transpose(_CHANNELS_FIRST) if is_map else array
+    return values, grids

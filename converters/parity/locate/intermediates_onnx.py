@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnx import helper
+import numpy as np
+from onnx import helper, numpy_helper
 
 from converters.checkpoint.onnx_places import open_onnx
 from converters.errors import InputError, in_words
 from converters.formats.blocks import spreads
-from converters.formats.onnx.form import FOLDED_WEIGHT, GraphForm, stated_stages
+from converters.formats.onnx.form import FOLDED_WEIGHT, INT8, SYMMETRIC_INT8
 from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.runtime import open_session, run_session, session_options
+from converters.parity.contents.onnx_int8 import written_int8
+from converters.parity.contents.written import form_of, stated_precision
 from converters.parity.locate.intermediates import Intermediates
 from converters.parity.locate.walk import values_of
 from regnet.architecture import PIXELS
@@ -25,13 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
-    from onnx import ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
     from converters.folder.folder import ConvertedFolder
 
 _CONVOLUTION = ".convolution"
+_OFF_GRID = ".float32"
+"""What follows the name of a value in that of what its grid leaves of it."""
+
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -46,7 +51,7 @@ def run_onnx(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -
     model = open_onnx(path)
     nodes = {node.name: node for node in model.graph.node}
     read = (name for node in model.graph.node for name in node.input)
-    folded = any(name.endswith(FOLDED_WEIGHT) for name in read)
+    folded = any(FOLDED_WEIGHT in name for name in read)
     modules = {operation.name for operation in values_of(folder, folded=folded)}
     names = {_module(name, modules): node.output[0] for name, node in nodes.items()}
     names |= {output.name: output.name for output in model.graph.output}
@@ -55,18 +60,52 @@ def run_onnx(folder: ConvertedFolder, path: Path, pixels: NDArray[np.float32]) -
             f"{path.name} calls its nodes otherwise than this project's exporter, so that none can "
             "be told; export it with `regnet export`."
         )
-    stages = stated_stages({entry.key: entry.value for entry in model.metadata_props})
-    form = GraphForm(stages=stages)
-    differences = dict(_differences(folder, nodes, modules, form, folded=folded))
+    precision = stated_precision(model).partition("-")[0]
+    expected, grids = _written(folder, model, folded=folded), _grids(model)
+    differences = dict(_differences(expected, nodes, modules))
     try:
         computed = _run(model, path.parent, pixels)
     except Exception as error:  # noqa: BLE001 -- ONNX Runtime raises classes of its own
         return Intermediates({}, folded, differences, failure=in_words(error))
-    for value, spread in spreads(taken_in(folder.architecture.operations), stages).items():
-        if value in computed:
-            computed[value] = computed[value][:, spread.positions]
-    values = {name: computed[value] for name, value in names.items() if value in computed}
-    return Intermediates(values, folded, differences)
+    on_grid = {value: computed.get(value + _OFF_GRID, made) for value, made in computed.items()}
+    spread = spreads(taken_in(folder.architecture.operations), form_of(model, model.graph).stages)
+    for value in spread.keys() & on_grid.keys():
+        on_grid[value] = on_grid[value][:, spread[value].positions]
+    if PIXELS in grids:
+        names[PIXELS], on_grid[PIXELS] = PIXELS, computed[PIXELS + _OFF_GRID]
+    values = {
+        name: on_grid[value].astype(np.float32) for name, value in names.items() if value in on_grid
+    }
+    grids = {name: grids[value] for name, value in names.items() if value in grids}
+    return Intermediates(values, folded, differences, precision=precision, grids=grids)
+
+
+def _written(folder: ConvertedFolder, model: ModelProto, *, folded: bool) -> GraphProto:
+    """What is written today in the form that a file is in."""
+    if stated_precision(model) in {INT8, SYMMETRIC_INT8}:
+        return written_int8(folder, model)
+    return build_graph(
+        folder.config,
+        classifier=folder.has_classifier,
+        fold_norms=folded,
+        form=form_of(model, model.graph),
+        network=folder.architecture,
+    )
+
+
+def _grids(model: ModelProto) -> dict[str, tuple[float, float]]:
+    """Of values that are put on a grid its least and its largest number."""
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear":
+            continue
+        numbers = [numpy_helper.to_array(held[name]) for name in node.input[1:] if name in held]
+        if [array.size for array in numbers] == [1, 1]:
+            step, zero = (array.item() for array in numbers)
+            limits = np.iinfo(numbers[1].dtype)
+            found[node.input[0]] = (limits.min - zero) * step, (limits.max - zero) * step
+    return found
 
 
 def _run(
@@ -95,21 +134,9 @@ def _owner(node: str, modules: Container[str]) -> str:
 
 
 def _differences(
-    folder: ConvertedFolder,
-    nodes: Mapping[str, NodeProto],
-    modules: Container[str],
-    form: GraphForm,
-    *,
-    folded: bool,
+    graph: GraphProto, nodes: Mapping[str, NodeProto], modules: Container[str]
 ) -> Iterator[tuple[str, str]]:
     """What nodes say otherwise than the exporter's, by the value they take part in."""
-    graph = build_graph(
-        folder.config,
-        classifier=folder.has_classifier,
-        fold_norms=folded,
-        form=form,
-        network=folder.architecture,
-    )
     for expected in reversed(graph.node):  # of several parts of a value the first counts
         found = nodes.get(expected.name)
         difference = _difference(found, expected) if found else "its node is missing"

@@ -20,7 +20,7 @@ from converters.parity.contents.tensors import certify
 from converters.parity.locate.intermediates import run_with_intermediates
 from converters.parity.locate.module_errors import measure
 from converters.parity.locate.walk import values_of
-from regnet.architecture import COUNTER, PIXELS
+from regnet.architecture import COUNTER
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -87,7 +87,7 @@ def locate(folder: ConvertedFolder, kind: str, path: Path, pixels: NDArray[np.fl
     seen = _seen_faults(folder, kind, path, operations)
     if computed.failure is not None:
         return _unrunnable(path, operations, seen, computed)
-    measured = measure(folder, operations, {PIXELS: pixels, **computed.values})
+    measured = measure(folder, operations, pixels, computed)
     modules = tuple(module for module, _ in measured)
     channels = {module.module: channel for module, channel in measured if module.at_fault}
     proven = seen.keys() | computed.differences.keys()

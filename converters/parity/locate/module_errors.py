@@ -10,7 +10,7 @@ one module's rounding: see :mod:`converters.parity.locate.honest_error`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,18 +18,20 @@ import torch
 
 from converters.formats.operations import called, computed, tensors_of
 from converters.formats.reference import reference_model, torch_threads
-from converters.parity.locate.honest_error import honest_error
-from converters.parity.locate.walk import Output
+from converters.parity.contents.grids import natural_ranges
+from converters.parity.locate.honest_error import Rounding, honest_error
+from converters.parity.locate.walk import Output, values_of
 from converters.parity.metrics import Errors, rms
-from regnet.architecture import PIXELS, Conv
+from regnet.architecture import PIXELS, Conv, folded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from converters.folder.folder import ConvertedFolder
+    from converters.parity.locate.intermediates import Intermediates
     from regnet.architecture import Operation, Operations
 
     Values = Mapping[str, NDArray[np.float32]]
@@ -74,35 +76,66 @@ class ModuleError:
 
 
 def measure(
-    folder: ConvertedFolder, operations: Operations, values: Values
+    folder: ConvertedFolder,
+    operations: Operations,
+    pixels: NDArray[np.float32],
+    artefact: Intermediates,
 ) -> list[tuple[ModuleError, int | None]]:
     """Measure every value of an artefact.
+
+    A hidden value's error is that of the next, which the same operator makes.
 
     Args:
         folder: Whose weights are the truth.
         operations: What makes the values, as :func:`~converters.parity.locate.walk.values_of` has
             them.
-        values: Of the artefact by name, ``pixel_values`` among them.
+        pixels: What the artefact was run on, if its values do not say otherwise.
+        artefact: What it computed.
 
     Returns:
         For each operation its errors, and the channel in which the module itself errs most.
     """
+    values = {PIXELS: pixels, **artefact.values}
     last_reader = {name: operation for operation in operations for name in operation.inputs}
-    pixels = torch.tensor(values[PIXELS])
-    pairs: dict[str, tuple[Tensor, ...]] = {PIXELS: (pixels.double(), pixels)}
-    measured = []
+    given = torch.tensor(values[PIXELS])
+    pairs: dict[str, tuple[Tensor, ...]] = {PIXELS: (given.double(), given)}
+    limits = dict(_limits(folder, artefact.grids))
+    rounding = Rounding(artefact.precision, artefact.grids, limits)
+    hidden: dict[str, tuple[int, _Given]] = {}
+    measured: list[tuple[ModuleError, int | None]] = []
     with torch.inference_mode(), torch_threads():
         stored = reference_model(folder).state_dict()
         for depth, operation in enumerate(operations):
             both = zip(*(pairs[name] for name in operation.inputs), strict=True)
             pair = tuple(compute(operation, inputs, stored) for inputs in both)
             pairs[operation.name] = pair
-            own = _given(operation, values, stored)
+            own = _given(operation, values, stored, rounding, hidden)
             measured.append(_module_error(operation, depth, values, pair, own))
+            if operation.name in artefact.hidden:
+                hidden[operation.name] = depth, own
+            for name in hidden.keys() & set(operation.inputs):
+                of_both, channel = measured[depth]
+                first = hidden[name][0]
+                measured[first] = replace(of_both, module=name, depth=first), channel
+                measured[depth] = replace(of_both, local=None), None
             for name in operation.inputs:
                 if last_reader[name] is operation:  # memory for what is still to be read
                     del pairs[name]
     return measured
+
+
+def _limits(
+    folder: ConvertedFolder, grids: Mapping[str, tuple[float, float]]
+) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Of values in integers the ends of the grid, or of natural images where these lie beyond."""
+    if not grids:
+        return
+    natural = natural_ranges(folder)
+    made = folded(folder.architecture.operations)
+    for operation, value in zip(made, values_of(folder, folded=True), strict=False):
+        if value.name in grids:
+            ends = [natural.get(operation.output, (0.0, 0.0)), grids[value.name]]
+            yield value.name, (min(least for least, _ in ends), max(most for _, most in ends))
 
 
 def compute(operation: Operation, inputs: Sequence[Tensor], stored: Mapping[str, Tensor]) -> Tensor:
@@ -123,18 +156,37 @@ def compute(operation: Operation, inputs: Sequence[Tensor], stored: Mapping[str,
     return compute(norm, [value], stored) if norm else value
 
 
-def _given(operation: Operation, values: Values, stored: Mapping[str, Tensor]) -> _Given:
-    """A value and its honest error on the artefact's own input; None if that is of no use."""
-    found = [values.get(name) for name in operation.inputs]
-    given = [value for value in found if value is not None and np.isfinite(value).all()]
-    if len(given) < len(found):
-        return None
-    inputs = [torch.tensor(value, dtype=torch.float64) for value in given]
+def _given(
+    operation: Operation,
+    values: Values,
+    stored: Mapping[str, Tensor],
+    rounding: Rounding,
+    hidden: Mapping[str, tuple[int, _Given]],
+) -> _Given:
+    """A value and its honest error on the artefact's own input; None if that is of no use.
+
+    In place of a hidden input is what the reference makes of its own, with the error of that: only
+    a ReLU follows it, which makes no error larger.
+    """
+    inputs: list[Tensor] = []
+    before: Tensor | float = 0.0
+    for name in operation.inputs:
+        value = values.get(name)
+        if name in hidden and (own := hidden[name][1]) is not None:
+            inputs.append(own[0])
+            before = own[1]
+        elif value is not None and np.isfinite(value).all():
+            inputs.append(torch.tensor(value, dtype=torch.float64))
+        else:
+            return None
     try:
         truth = compute(operation, inputs, stored)
     except RuntimeError:  # shapes that do not fit, after an earlier fault
         return None
-    return truth, honest_error(operation, inputs, truth, stored)
+    unit = honest_error(operation, inputs, truth, stored, rounding) + before
+    if ends := rounding.limits.get(operation.name):  # a little beyond them it is cut off
+        truth = truth.clamp(*ends)
+    return truth, unit
 
 
 def _module_error(
