@@ -95,13 +95,13 @@ def is_short_of_memory(error: BaseException) -> bool:
         said = str(cause).lower()
         if isinstance(cause, MemoryError) or any(words in said for words in _SHORT):
             return True
-        if isinstance(cause, SystemError) and said.endswith(_LOST) and _is_limited():
+        if isinstance(cause, SystemError) and said.endswith(_LOST) and is_limited():
             return True
         cause = cause.__cause__ or cause.__context__
     return False
 
 
-def _is_limited() -> bool:
+def is_limited() -> bool:
     """Whether somebody has limited the memory of this process (``ulimit -v`` or ``-d``)."""
     try:
         import resource

@@ -10,7 +10,7 @@ import os
 import pickle  # for the names of its opcodes; nothing is unpickled
 import pickletools
 import re
-import warnings
+from contextlib import nullcontext
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from converters.checkpoint.pickle_machine import (
@@ -20,6 +20,7 @@ from converters.checkpoint.pickle_machine import (
     fault_of,
     no_storage,
 )
+from converters.checkpoint.quiet import ignoring
 from converters.checkpoint.source_file import damaged, stream_of
 from converters.checkpoint.values import Storage
 
@@ -48,6 +49,9 @@ _LENGTHS = {
     "SHORT_BINUNICODE": 1, "BINUNICODE": 4, "BINUNICODE8": 8,
 }  # fmt: skip
 """Strings of bytes and texts with their length before them, and how many bytes that has."""
+
+_ESCAPED = {"GLOBAL", "INST", "PERSID", "STRING"}
+"""What has texts with escapes; pickletools warns of those that Python will refuse one day."""
 
 _PLAIN_LINES = {
     "INT": rb"0[01]|-?(0|[1-9][0-9]*)",
@@ -200,24 +204,22 @@ def instructions(
     Raises:
         ValueError: It is none.
     """
-    with warnings.catch_warnings():
-        # pickletools warns of escapes in names that Python will refuse one day.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        code = b""
-        while code != pickle.STOP:
-            at = source.tell()
-            code = source.read(1)
-            opcode = _OPCODES.get(code)
-            if opcode is None:
-                what = f"at position {at}, opcode {code!r} unknown"
-                raise ValueError(what if code else "pickle exhausted before seeing STOP")
-            argument = None
-            if opcode.name in _LENGTHS and is_content():
-                size = int.from_bytes(source.read(_LENGTHS[opcode.name]), "little")
-                argument = source.pass_over(size, is_text="UNICODE" in opcode.name)
-            elif opcode.arg is not None:
+    code = b""
+    while code != pickle.STOP:
+        at = source.tell()
+        code = source.read(1)
+        opcode = _OPCODES.get(code)
+        if opcode is None:
+            what = f"at position {at}, opcode {code!r} unknown"
+            raise ValueError(what if code else "pickle exhausted before seeing STOP")
+        argument = None
+        if opcode.name in _LENGTHS and is_content():
+            size = int.from_bytes(source.read(_LENGTHS[opcode.name]), "little")
+            argument = source.pass_over(size, is_text="UNICODE" in opcode.name)
+        elif opcode.arg is not None:
+            with ignoring(DeprecationWarning) if opcode.name in _ESCAPED else nullcontext():
                 argument = opcode.arg.reader(cast("IO[bytes]", source))
-            yield opcode.name, argument, at
+        yield opcode.name, argument, at
 
 
 def _plain_instructions(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import os
-import warnings
+
+from converters.checkpoint.quiet import ignoring
 
 
 def parsed(text: str | bytes) -> ast.Module:
@@ -19,5 +20,5 @@ def parsed(text: str | bytes) -> ast.Module:
         ValueError: It has a zero byte.
         MemoryError, RecursionError: It is nested too deep.
     """
-    with warnings.catch_warnings(action="ignore"):  # of escapes in its strings
+    with ignoring():  # of escapes in its strings
         return ast.parse(text, os.devnull)

@@ -57,7 +57,8 @@ def bench_command(
 
     Example: regnet bench out/ --batch-size 1 --batch-size 32 --threads 4
     """
-    from converters.jobs.bench import bench, usable_cores
+    from converters.formats.beside import usable_cores
+    from converters.jobs.bench import bench
 
     output = Output(as_json, quiet)
     with output.progress("items") as progress:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import glob
 import math
 import struct
-import warnings
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from converters.checkpoint.quiet import ignoring
 from converters.errors import InputError
 from converters.published.located import paths
 from regnet.config import MAX_SIDE
@@ -180,12 +180,14 @@ def open_image(path: Path) -> Image.Image:
         InputError: If it is none, or damaged.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damage that has no consequence, for instance
-            with open_regular(path) as file, Image.open(file, formats=_formats()) as image:
-                _require_bounded(path, image)
-                image.load()
-                return image
+        with (
+            ignoring(),  # of damage that has no consequence, for instance
+            open_regular(path) as file,
+            Image.open(file, formats=_formats()) as image,
+        ):
+            _require_bounded(path, image)
+            image.load()
+            return image
     except UnidentifiedImageError as error:
         names = ", ".join(_formats())
         raise InputError(f"{path} is not an image of a known format ({names}).") from error

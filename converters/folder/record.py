@@ -8,6 +8,7 @@ folder may have written anything into it: names that leave the folder are refuse
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -21,7 +22,7 @@ from regnet.files.json_file import as_text, write_json
 from regnet.files.reading import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from converters.weights.inspection import Inspection
@@ -163,8 +164,14 @@ class Record:
             )
         return path
 
-    def changed_files(self, folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    def changed_files(
+        self, folder: Path, begin: Callable[..., Callable[[], str | None]] = partial
+    ) -> tuple[tuple[str, ...], dict[str, str]]:
         """Compare files with what is recorded of them.
+
+        Args:
+            folder: Where they lie.
+            begin: Called with a function and its argument, gives what calls it or has done so.
 
         Returns:
             Names of those that are missing or have another sha256 than recorded, and the sha256 of
@@ -175,14 +182,18 @@ class Record:
         """
         changed: list[str] = []
         unchanged: dict[str, str] = {}
-        for name, entry in sorted(self.files.items()):
-            path = self.path_of(folder, name)
-            digest = sha256_of(path) if path.is_file() else None
-            if digest is None or digest != entry["sha256"]:
+        begun = {name: begin(_digest_of, self.path_of(folder, name)) for name in sorted(self.files)}
+        for name, found in begun.items():
+            digest = found()
+            if digest is None or digest != self.files[name]["sha256"]:
                 changed.append(name)
             else:
                 unchanged[name] = digest
         return tuple(changed), unchanged
+
+
+def _digest_of(path: Path) -> str | None:
+    return sha256_of(path) if path.is_file() else None
 
 
 def outcome_of(verdict: Mapping[str, Any]) -> Outcome:

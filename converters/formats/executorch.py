@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
+from converters.checkpoint.quiet import ignoring
 from converters.errors import require_extra
 from converters.formats.format import DEFAULTS, Format
 from converters.formats.torch_program import TorchRuntime, exported_program
@@ -35,9 +35,7 @@ def export_executorch(folder: ConvertedFolder, path: Path, _: ExportOptions = DE
     size. The same versions of torch and ExecuTorch write the same bytes.
     """
     require_extra("executorch", "executorch")
-    with warnings.catch_warnings():
-        # ExecuTorch 1.5 and torchao 0.18 use what torch 2.13 renames.
-        warnings.simplefilter("ignore")
+    with ignoring():  # ExecuTorch 1.5 and torchao 0.18 use what torch 2.13 renames
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
         from executorch.exir.passes import MemoryPlanningPass
@@ -67,8 +65,7 @@ class ExecuTorchRuntime(TorchRuntime):
     def _loaded(self, path: Path) -> Program:
         import torch
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torchao's, of what torch 2.13 renames
+        with ignoring():  # torchao's, of what torch 2.13 renames
             from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
             from executorch.runtime import Runtime as Library
 

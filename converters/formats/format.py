@@ -205,6 +205,7 @@ class Format:
             or run with; None if all is.
         states: Reads what a file states beside the network, as :mod:`converters.formats.stated`
             has it, and does not run it; None of those that cannot state anything.
+        runs_beside: Whether it may be loaded and run by a thread of its own, beside others.
     """
 
     name: str
@@ -229,6 +230,7 @@ class Format:
     others: tuple[OtherRuntime, ...] = ()
     lacks: Callable[[], str | None] = lambda: None
     states: Callable[[Path], Mapping[str, str]] | None = None
+    runs_beside: bool = False
 
     @property
     def needs(self) -> tuple[str, str] | None:

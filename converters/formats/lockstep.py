@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from converters.formats.beside import stop_if_told
 from converters.formats.operations import computed, tensors_of
 from converters.formats.reference import reference_model, torch_threads
 from regnet.architecture import PIXELS, Conv, Normalise, folded
@@ -103,6 +104,7 @@ def run_in_lockstep(
         normalises = isinstance(operations[0], Normalise)  # and rounds what comes out of that
         values = {PIXELS: [b if normalises else arithmetic.pixels(b) for b in pixels]}
         for operation in operations:
+            stop_if_told()
             made = _computed(operation, [values[v] for v in operation.inputs], stored, arithmetic)
             values[operation.output] = made
             if seen:

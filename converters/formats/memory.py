@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regnet.design_space import complexity
+
+if TYPE_CHECKING:
+    from regnet.config import RegNetConfig
 
 _MEMINFO = Path("/proc/meminfo")
 _CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
 _GB = 10**9
+
+_BYTES_PER_WEIGHT = 32
+"""Those of the file, three in ONNX Runtime, two in TorchScript, and those of the largest module."""
+
+_BYTES_PER_VALUE = 100
+"""Of all that convolutions make of one native image, though few of them are there at a time: small
+ones come to as much again, and float64, float32 and several draws may be computed at once."""
 
 
 class MemoryShortError(Exception):
@@ -45,3 +58,14 @@ def require_memory(needed: int) -> None:
         raise MemoryShortError(
             f"it needs about {max(needed / _GB, 0.1):.1f} GB of memory, more than is free here"
         )
+
+
+def memory_of_all(config: RegNetConfig, size: int) -> int:
+    """Bytes that suffice to do everything at once that verifying a network takes.
+
+    Args:
+        config: Of the network.
+        size: Of its images, in pixels.
+    """
+    cost = complexity(config, size)
+    return cost.parameters * _BYTES_PER_WEIGHT + cost.activations * _BYTES_PER_VALUE

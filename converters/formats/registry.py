@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.digests import sha256_of
-from converters.errors import InputError, require_extra
+from converters.errors import ConversionError, InputError, require_extra
 from converters.folder.interface import NETWORK, Interface
 from converters.formats.aotinductor import AOTINDUCTOR
+from converters.formats.beside import Beside, beside
 from converters.formats.coreml.formats import COREML, COREML_FP16
 from converters.formats.executorch import EXECUTORCH
 from converters.formats.format import IMAGE_INPUT, INTERFACE_OPTIONS, SPELLED
 from converters.formats.litert.formats import LITERT, LITERT_FP16, LITERT_INT8
+from converters.formats.memory import memory_of_all
 from converters.formats.ncnn import NCNN
 from converters.formats.onnx.formats import (
     ONNX,
@@ -67,6 +69,9 @@ OTHER_RUNTIMES: dict[str, tuple[Format, OtherRuntime]] = {
 }
 """What else runs a format's files, by its name on the command line."""
 
+_COPIES = 3
+"""How often what an artefact holds is in memory at a time, roughly."""
+
 DEFAULT_FORMATS = (ONNX.name, TORCHSCRIPT.name)
 """What is written where nobody asks for others."""
 
@@ -80,6 +85,17 @@ def artefacts_in(folder: Path) -> dict[str, Path]:
     """The artefacts that lie in a converted folder: key of :data:`FORMATS` to the file."""
     present = {name: kind for name, kind in FORMATS.items() if kind.is_in(folder)}
     return {name: folder / kind.file_name for name, kind in present.items()}
+
+
+def beside_verifying(folder: ConvertedFolder) -> Beside:
+    """What verifies a folder side by side, if there is memory for all that it holds at once."""
+    try:
+        needed = memory_of_all(folder.config, folder.image_size)
+    except ConversionError:  # which is said where it is in the way
+        return Beside()
+    for name, path in artefacts_in(folder.path).items():
+        needed += _COPIES * sum(file.stat().st_size for file in FORMATS[name].at(path))
+    return beside(needed)
 
 
 def run_by(runtime: str) -> Format:

@@ -19,13 +19,13 @@ The file, a zip::
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from itertools import groupby
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import open_checkpoint
+from converters.checkpoint.quiet import ignoring
 from converters.checkpoint.torch_archive import TorchArchive, loadable
 from converters.checkpoint.torch_pickle import PickledTensor
 from converters.checkpoint.zip_container import EXTRA
@@ -418,10 +418,9 @@ class TorchScriptRuntime(TorchRuntime):
     def _loaded(self, path: Path) -> Any:
         import torch
 
-        with loadable(path), warnings.catch_warnings():
-            # TorchScript is deprecated, and written nevertheless because users' runtimes want it.
-            for category in (DeprecationWarning, FutureWarning):
-                warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", category)
+        # TorchScript is deprecated, and written nevertheless because users' runtimes want it.
+        said = ignoring(DeprecationWarning, FutureWarning, message=r"`torch\.jit\.load` is")
+        with loadable(path), said:
             module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
         return module.eval()
 
@@ -437,4 +436,5 @@ TORCHSCRIPT = Format(
     certificate="converters.parity.contents.torchscript:read_torchscript",
     intermediates="converters.parity.locate.intermediates_torchscript:run_torchscript",
     usage=("import torch", 'program = torch.jit.load("{file}")', "outputs = program(pixels)"),
+    runs_beside=True,
 )

@@ -12,6 +12,7 @@ from converters.checkpoint.digests import sha256_of
 from converters.errors import ConversionError, UnsafeInputError
 from converters.folder.folder import ConvertedFolder
 from converters.folder.record import Record
+from converters.formats.beside import usable_cores
 from converters.formats.registry import FORMATS, OTHER_RUNTIMES, run_by
 from converters.jobs.predict import EAGER, open_runtime, present_runtimes
 from converters.jobs.timing import Choice, Contender, Entry, choose, time_in_turn
@@ -215,10 +216,3 @@ def _verdict(
         if entry.get("sha256") != sha256_of(file):
             return "changed"
     return outcome
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux has it, macOS has not
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

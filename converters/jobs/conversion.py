@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.digests import sha256_of
 from converters.errors import InputError, require_torch
 from converters.families.manifest import require_published
 from converters.families.options import SourceOptions
 from converters.folder.folder import CARD_NAME, ConvertedFolder
+from converters.formats.beside import Beside, beside
 from converters.formats.format import ExportOptions
+from converters.formats.memory import memory_of_all
 from converters.formats.registry import (
     DEFAULT_FORMATS,
     FORMATS,
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 
     from converters.checkpoint import Checkpoint
     from converters.parity.report import Report
+    from converters.parity.truth import Truth
     from converters.progress import Progress
     from converters.weights.stream import Written
     from regnet.config import RegNetConfig
@@ -92,10 +98,20 @@ def run_conversion(
         config = inspection.output_config(options.labels)
         planned(inspection)
         require_space(folder, inspection.plan.nbytes, out)
-        report = _fill(folder, checkpoint, inspection, config, options, progress)
+        with _beside(config, inspection, options) as others:
+            report = _fill(folder, checkpoint, inspection, config, options, progress, others)
         if report:
             report.require_pass(f"{path.name} was converted but not published")
     return Conversion(inspection, report)
+
+
+def _beside(config: RegNetConfig, inspection: Inspection, options: ConvertOptions) -> Beside:
+    """What verifies side by side; torch is imported while the weights are written."""
+    if not options.verify:
+        return Beside()
+    others = beside(memory_of_all(config, inspection.source.transform.crop))
+    others.begin(import_module, "converters.parity.artefact")  # and torch
+    return others
 
 
 def plan_conversion(path: Path, out: Path, options: ConvertOptions) -> Inspection:
@@ -188,6 +204,7 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     config: RegNetConfig,
     options: ConvertOptions,
     progress: Progress,
+    others: Beside,
 ) -> Report | None:
     """Write everything into the staging folder and verify it."""
     from converters.parity.recording import record_of_conversion, with_files
@@ -211,29 +228,52 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     converted = ConvertedFolder(folder)
     export_options = _export_options(options, written)
     artefacts = {name: folder / FORMATS[name].file_name for name in options.formats}
+    truth = others.begin(_truth, converted, others)
     write_artefacts(converted, artefacts, export_options, progress)
-    report = _verify(converted, artefacts, written, progress) if options.verify else None
+    digests: dict[str, Callable[[], str]] = {
+        file.relative_to(folder).as_posix(): partial(sha256_of, file)
+        for name, path in artefacts.items()
+        for file in FORMATS[name].at(path)
+    }
+    report = None
+    if options.verify:
+        report = _verify(converted, truth, artefacts, written, digests, others, progress)
     progress.step("report")
     if report is None or report.passed:
         recorded = recorded_options(options, converted)
+        known = dict(written.weights) | {name: digest() for name, digest in digests.items()}
+        written = replace(written, weights=known)
         record = record_of_conversion(inspection, written, report, recorded, folder)
         write_card(folder, record)
         with_files(record, folder, [CARD_NAME]).write(folder)
     return report
 
 
-def _verify(
+def _truth(converted: ConvertedFolder, others: Beside) -> Truth:
+    """Run the oracle, and what the unit of error is made of."""
+    from converters.parity.truth import Truth
+    from converters.parity.verify import fresh_inputs
+
+    return Truth(converted, fresh_inputs(converted), others)
+
+
+def _verify(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     converted: ConvertedFolder,
+    truth: Callable[[], Truth],
     artefacts: Mapping[str, Path],
     written: Written,
+    digests: dict[str, Callable[[], str]],
+    others: Beside,
     progress: Progress,
 ) -> Report:
-    """Run the oracle, store the golden vectors, judge every artefact."""
+    """Store the golden vectors and judge every artefact, whose digests are taken meanwhile."""
     from converters.parity.golden import write_golden
-    from converters.parity.truth import Truth
-    from converters.parity.verify import fresh_inputs, verify_artefacts
+    from converters.parity.verify import Verification
 
+    verification = Verification(converted, truth, others, weights_sha256=written.weights)
+    for name, path in artefacts.items():
+        verification.begin(name, path)
+    digests.update((name, others.begin(digest)) for name, digest in digests.items())
     progress.step("the oracle in float64")
-    truth = Truth(converted, fresh_inputs(converted))
-    write_golden(converted.path, truth.inputs, truth.oracle)
-    return verify_artefacts(converted, truth, artefacts, progress, weights_sha256=written.weights)
+    write_golden(converted.path, truth().inputs, truth().oracle)
+    return verification.report(progress)

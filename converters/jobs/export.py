@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,13 @@ from converters.errors import InputError, require_torch
 from converters.folder.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
 from converters.folder.interface import PIXEL_RANGES, Interface
 from converters.folder.record import Record
+from converters.formats.beside import Beside
 from converters.formats.format import ExportOptions
 from converters.formats.onnx.form import DEFAULT_FORM, with_sizes
 from converters.formats.registry import (
     DEFAULT_FORMATS,
     FORMATS,
+    beside_verifying,
     require_writable,
     write_artefacts,
 )
@@ -140,10 +143,12 @@ def _export(
     kinds = [FORMATS[name] for name in formats]
     names = [name for kind in kinds for name in reversed(kind.files)]
     described = [CARD_NAME] * (card is not None) + [REPORT_NAME] * (record is not None)
-    with staged_update(path, [*names, *described]) as staging:
+    others = beside_verifying(folder) if verify else Beside()
+    with staged_update(path, [*names, *described]) as staging, others:
+        others.begin(import_module, "converters.parity.artefact")  # and torch
         staged = {name: staging / kind.file_name for name, kind in zip(formats, kinds, strict=True)}
         write_artefacts(ConvertedFolder(staging), staged, options, progress)
-        report = _verify(folder, record, staged, progress) if verify else None
+        report = _verify(folder, record, staged, others, progress) if verify else None
         if record is not None:
             verdicts = report.to_dict()["verdicts"] if report else []
             artefacts = [kind.file_name for kind in kinds]
@@ -160,6 +165,7 @@ def _verify(
     folder: ConvertedFolder,
     record: Record | None,
     staged: Mapping[str, Path],
+    others: Beside,
     progress: Progress,
 ) -> Report:
     """Judge artefacts by the network that was converted, unless another lies there now."""
@@ -168,13 +174,15 @@ def _verify(
     from converters.parity.verify import fresh_inputs, of_the_oracle, verify_artefacts
 
     progress.step("checksums")
-    changed, digests = record.changed_files(folder.path) if record else ((), {})
-    if others := of_the_oracle(changed):
-        report = Report((), others)
+    changed, digests = record.changed_files(folder.path, others.begin) if record else ((), {})
+    if changed := of_the_oracle(changed):
+        report = Report((), changed)
     else:
         progress.step("the oracle in float64")
-        truth = Truth(folder, fresh_inputs(folder))
-        report = verify_artefacts(folder, truth, staged, progress, weights_sha256=digests)
+        truth = Truth(folder, fresh_inputs(folder), others)
+        report = verify_artefacts(
+            folder, truth, staged, progress, beside=others, weights_sha256=digests
+        )
     report.require_pass(f"Nothing in {folder.path} was replaced")
     return report
 

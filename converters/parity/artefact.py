@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from converters.errors import (
@@ -25,7 +26,7 @@ from converters.parity.truth import FLOAT32, run
 from converters.parity.verdict import NOT_RUN, PROVEN, Measurement, Verdict, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -113,6 +114,23 @@ def judge_artefact(  # noqa: PLR0913 -- what is known of it already is an option
     Raises:
         ConversionError: If the folder cannot be used, or what was found is unsafe.
     """
+    return begin_artefact(folder, truth, name, path, weights_sha256, found, shown)()
+
+
+def begin_artefact(  # noqa: PLR0913, PLR0917 -- those of what it begins
+    folder: ConvertedFolder,
+    truth: Truth,
+    name: str,
+    path: Path,
+    weights_sha256: Mapping[str, str] | None,
+    found: bool,
+    shown: str | None = None,
+) -> Callable[[], Verdict]:
+    """Do of :func:`judge_artefact` what can be done beside other work.
+
+    Returns:
+        What gives the verdict; a stranger's program runs only then, in the caller's own time.
+    """
     kind = FORMATS[name]
     folder = offered_by(folder, name, path)
     truth = truth.offering(folder)
@@ -127,6 +145,34 @@ def judge_artefact(  # noqa: PLR0913 -- what is known of it already is an option
     is_known = tensors is not None and tensors.graph_compared and not tensors.wrong
     confined = found and not (is_known and proof.graph is None)
     is_foreign = confined and not (proof.is_ours or kind.prepares_images)
+
+    judged = partial(
+        _judged,
+        *(folder, truth, name, path, verdict, proof),
+        found=found,
+        confined=confined,
+        is_foreign=is_foreign,
+    )
+    if confined:
+        return judged
+    done = judged()
+    return lambda: done
+
+
+def _judged(  # noqa: PLR0913, PLR0917 -- what is known of it
+    folder: ConvertedFolder,
+    truth: Truth,
+    name: str,
+    path: Path,
+    verdict: Verdict,
+    proof: Proof,
+    *,
+    found: bool,
+    confined: bool,
+    is_foreign: bool,
+) -> Verdict:
+    """Complete a verdict on what an artefact holds by what it computes."""
+    kind = FORMATS[name]
     try:
         if is_foreign and kind.tag in {ONNX, TORCHSCRIPT}:
             runtime: ArtefactRuntime = _Foreign(folder, kind.tag, path)
@@ -214,8 +260,10 @@ def _measured(truth: Truth, runtime: ArtefactRuntime, *, partly: bool) -> tuple[
     truth = truth.fitted(runtime.sizes)
     if runtime.takes_bytes:
         truth = truth.in_bytes
-    units = truth.units(runtime.precision)
+    if runtime.precision != FLOAT32:
+        truth.units(runtime.precision)  # which may not be known
     outputs = run(runtime, truth.inputs_for(runtime.precision))
+    units = truth.units(runtime.precision)
     if partly:
         units = {
             batch: {name: unit for name, unit in by_output.items() if name in outputs[batch]}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from converters.folder.inputs import EXTREMES, NATURAL, fitted, fitted_batches
 from converters.folder.interface import in_bytes, unnormalised
+from converters.formats.beside import ALONE, stop_if_told
 from converters.formats.lockstep import EAGER, ORACLE, run_in_lockstep
 from converters.formats.onnx.form import INT8, SYMMETRIC_INT8
 from converters.formats.reference import torch_name
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from converters.folder.folder import ConvertedFolder
     from converters.folder.interface import Interface
+    from converters.formats.beside import Beside
     from converters.formats.runtime import Runtime
     from converters.parity.metrics import Batches, Inputs, Outputs, Units
 
@@ -30,29 +33,35 @@ class Truth:
     Args:
         folder: Whose network it is.
         inputs: Batch to pixels, (N, num_channels, H, W), as the folder's interface takes them.
+        beside: What computes; others than :data:`converters.formats.beside.ALONE` begin at once,
+            and errors are raised by who asks for what was computed.
 
     Attributes:
         inputs: As given.
         runtime: What float32 PyTorch calls itself.
     """
 
-    def __init__(self, folder: ConvertedFolder, inputs: Inputs) -> None:
+    def __init__(self, folder: ConvertedFolder, inputs: Inputs, beside: Beside = ALONE) -> None:
         self._folder = folder
         self.inputs = inputs
+        self._oracle = beside.begin(run_in_lockstep, folder, inputs, ORACLE)
         self.runtime = torch_name()
+        self._eager = beside.begin(run_in_lockstep, folder, inputs, EAGER)
+        self._float32 = beside.begin(self._float32_units)
+        self._lock = RLock()
         self._fitted: dict[tuple[int | None, ...], Truth] = {}
         self._offering: dict[Interface, Truth] = {}
-        self._units: dict[str, Units] = {}
+        self._reduced: dict[str, Units] = {}
 
-    @cached_property
+    @property
     def oracle(self) -> Batches:
         """Outputs in float64: batch to output name to array."""
-        return run_in_lockstep(self._folder, self.inputs, ORACLE)
+        return self._oracle()
 
-    @cached_property
+    @property
     def eager(self) -> Batches:
         """Outputs of float32 PyTorch: batch to output name to array."""
-        return run_in_lockstep(self._folder, self.inputs, EAGER)
+        return self._eager()
 
     def inputs_for(self, precision: str = FLOAT32) -> Inputs:
         """The batches that an artefact of a precision is judged on.
@@ -79,9 +88,10 @@ class Truth:
         if all(fitted(pixels, sizes) is pixels for pixels in self.inputs.values()):
             return self
         key = tuple(sizes)
-        if key not in self._fitted:
-            self._fitted[key] = Truth(self._folder, fitted_batches(self.inputs, sizes))
-        return self._fitted[key]
+        with self._lock:
+            if key not in self._fitted:
+                self._fitted[key] = Truth(self._folder, fitted_batches(self.inputs, sizes))
+            return self._fitted[key]
 
     def offering(self, folder: ConvertedFolder) -> Truth:
         """The truth for an artefact that takes or gives something else.
@@ -94,15 +104,16 @@ class Truth:
         """
         if folder.interface == self._folder.interface:
             return self
-        if folder.interface not in self._offering:
-            statistics = folder.statistics
-            inputs = {
-                name: unnormalised(pixels, statistics)
-                for name, pixels in self.inputs.items()
-                if not (folder.interface.softmax and name == EXTREMES)
-            }
-            self._offering[folder.interface] = Truth(folder, inputs)
-        return self._offering[folder.interface]
+        with self._lock:
+            if folder.interface not in self._offering:
+                statistics = folder.statistics
+                inputs = {
+                    name: unnormalised(pixels, statistics)
+                    for name, pixels in self.inputs.items()
+                    if not (folder.interface.softmax and name == EXTREMES)
+                }
+                self._offering[folder.interface] = Truth(folder, inputs)
+            return self._offering[folder.interface]
 
     @cached_property
     def in_bytes(self) -> Truth:
@@ -122,16 +133,23 @@ class Truth:
         Raises:
             InputError: If nothing is known of the precision.
         """
-        if precision not in self._units:
-            inputs = self.inputs_for(precision)
-            self._units[precision] = (
-                float32_units(self._folder, inputs, self.oracle)
-                if precision == FLOAT32
-                else reduced_units(self._folder, inputs, self.oracle, precision)
-            )
-        return self._units[precision]
+        if precision == FLOAT32:
+            return self._float32()
+        oracle = self.oracle
+        with self._lock:
+            if precision not in self._reduced:
+                inputs = self.inputs_for(precision)
+                self._reduced[precision] = reduced_units(self._folder, inputs, oracle, precision)
+            return self._reduced[precision]
+
+    def _float32_units(self) -> Units:
+        return float32_units(self._folder, self.inputs, self.oracle)
 
 
 def run(runtime: Runtime, inputs: Inputs) -> dict[str, Outputs]:
     """Every batch, (N, C, H, W), through a runtime; its outputs by batch and name."""
-    return {batch: runtime(pixels) for batch, pixels in inputs.items()}
+    outputs = {}
+    for batch, pixels in inputs.items():
+        stop_if_told()
+        outputs[batch] = runtime(pixels)
+    return outputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,22 +12,30 @@ from converters.errors import InputError, printable
 from converters.folder.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.folder.record import Record
-from converters.formats.registry import FORMATS, OTHER_RUNTIMES, artefact_names, artefacts_in
-from converters.parity.artefact import format_of, judge_artefact, judge_in_other
+from converters.formats.beside import ALONE
+from converters.formats.registry import (
+    FORMATS,
+    OTHER_RUNTIMES,
+    artefact_names,
+    artefacts_in,
+    beside_verifying,
+)
 from converters.parity.golden import judge_golden, read_golden
 from converters.parity.report import Report
-from converters.parity.truth import FLOAT32, Truth
 from converters.parity.verdict import Verdict, judge
 from converters.progress import SILENT
 from regnet.design_space import complexity
+from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from converters.families.options import SourceOptions
     from converters.folder.folder import ConvertedFolder
+    from converters.formats.beside import Beside
     from converters.parity.metrics import Inputs
+    from converters.parity.truth import Truth
     from converters.progress import Progress
 
 _PROGRAMS = {
@@ -69,42 +78,111 @@ def fresh_inputs(folder: ConvertedFolder) -> Inputs:
     return verification_inputs(folder.config.num_channels, size)
 
 
+class Verification:
+    """The verdicts on weights and artefacts: begun one by one, and given together.
+
+    Args:
+        folder: Whose network it is.
+        truth: Gives that of the folder.
+        beside: What else computes; it does what it can before the verdicts are asked for.
+        weights_sha256: Digests of the weights files by name, where they are known.
+        found: Whether the artefacts lay in the folder instead of having been written by this
+            process: then they may be anybody's programs, and those that are not what is written for
+            the folder run in a process of their own.
+        runtimes: Of :data:`converters.formats.registry.OTHER_RUNTIMES` those that the artefacts are
+            judged in as well, beside those that always are.
+    """
+
+    def __init__(  # noqa: PLR0913 -- what is known of them already is an option each
+        self,
+        folder: ConvertedFolder,
+        truth: Callable[[], Truth],
+        beside: Beside = ALONE,
+        *,
+        weights_sha256: Mapping[str, str] | None = None,
+        found: bool = False,
+        runtimes: Collection[str] = (),
+    ) -> None:
+        self._folder, self._truth, self._beside = folder, truth, beside
+        self._weights_sha256, self._found, self._runtimes = weights_sha256, found, runtimes
+        self._begun: dict[str, tuple[Path, Callable[[], Callable[[], Verdict]]]] = {}
+
+    def begin(self, name: str, path: Path) -> None:
+        """Judge one artefact more.
+
+        Args:
+            name: Key of :data:`converters.formats.registry.FORMATS`.
+            path: The file.
+        """
+        where = self._beside if FORMATS[name].runs_beside else ALONE
+        self._begun[name] = path, where.begin(self._started, name, path)
+
+    def report(self, progress: Progress = SILENT) -> Report:
+        """Judge the weights, and wait for the verdicts."""
+        from converters.parity.artefact import judge_in_other
+
+        truth = self._truth()
+        weights = ", ".join(path.name for path in self._folder.weight_files)
+        measured = judge(truth.eager, truth.units(), truth.oracle)
+        verdicts = [Verdict(weights, truth.runtime, COMPUTED, measured)]
+        for name, (path, started) in self._begun.items():
+            progress.step(f"verifying {FORMATS[name].title}")
+            own = started()()
+            if own.not_run is not None and self._beside:
+                self._beside.wait()  # it may have been for others that took the memory
+                own = self._started(name, path)()
+            verdicts.append(own)
+            for other in FORMATS[name].others:
+                if other.always or other.name in self._runtimes:
+                    progress.step(f"verifying {FORMATS[name].title} in {other.title}")
+                    found = self._found
+                    verdicts.append(
+                        judge_in_other(self._folder, truth, own, other, path, found=found)
+                    )
+        return Report(tuple(verdicts))
+
+    def _started(self, name: str, path: Path) -> Callable[[], Verdict]:
+        from converters.parity.artefact import begin_artefact
+
+        return begin_artefact(
+            self._folder, self._truth(), name, path, self._weights_sha256, self._found
+        )
+
+
 def verify_artefacts(  # noqa: PLR0913 -- what is known of them already is an option each
     folder: ConvertedFolder,
     truth: Truth,
     artefacts: Mapping[str, Path],
     progress: Progress = SILENT,
     *,
+    beside: Beside = ALONE,
     weights_sha256: Mapping[str, str] | None = None,
     found: bool = False,
     runtimes: Collection[str] = (),
 ) -> Report:
-    """Judge the weights and the named artefacts.
+    """Judge the weights and the named artefacts; see :class:`Verification`.
 
     Args:
         folder: Whose network it is.
         truth: Of the folder.
         artefacts: Key of :data:`converters.formats.registry.FORMATS` to the file.
         progress: Who wants to know how far it is.
-        weights_sha256: Digests of the weights files by name, where they are known.
-        found: Whether they lay in the folder instead of having been written by this process: then
-            they may be anybody's programs, and those that are not what is written for the folder
-            run in a process of their own.
-        runtimes: Of :data:`converters.formats.registry.OTHER_RUNTIMES` those that the artefacts are
-            judged in as well, beside those that always are.
+        beside: As of the class, like the rest.
+        weights_sha256: Likewise.
+        found: Likewise.
+        runtimes: Likewise.
     """
-    weights = ", ".join(path.name for path in folder.weight_files)
-    measured = judge(truth.eager, truth.units(), truth.oracle)
-    verdicts = [Verdict(weights, truth.runtime, FLOAT32, measured)]
+    verification = Verification(
+        folder,
+        lambda: truth,
+        beside,
+        weights_sha256=weights_sha256,
+        found=found,
+        runtimes=runtimes,
+    )
     for name, path in artefacts.items():
-        progress.step(f"verifying {FORMATS[name].title}")
-        own = judge_artefact(folder, truth, name, path, weights_sha256, found=found)
-        verdicts.append(own)
-        for other in FORMATS[name].others:
-            if other.always or other.name in runtimes:
-                progress.step(f"verifying {FORMATS[name].title} in {other.title}")
-                verdicts.append(judge_in_other(folder, truth, own, other, path, found=found))
-    return Report(tuple(verdicts))
+        verification.begin(name, path)
+    return verification.report(progress)
 
 
 def verify_folder(  # noqa: PLR0913 -- one argument per option
@@ -141,28 +219,35 @@ def verify_folder(  # noqa: PLR0913 -- one argument per option
         InputError: If a file is missing or cannot be read, the record is damaged, a runtime is not
             known, or the folder holds nothing that it runs.
     """
-    kinds = [format_of(path) for path in others]
+    kinds = _kinds(others)
     _require_artefacts(folder, runtimes)
-    progress.step("checksums")
-    record = Record.read(folder.path)
-    changed, digests = record.changed_files(folder.path) if record else ((), {})
-    if of_the_oracle(changed):
-        return Report((), changed)
-    progress.step("the oracle")
-    inputs = fresh_inputs(folder)
-    if images:
-        inputs = {**inputs, PHOTOGRAPHS: photographs(folder, images)}
-    truth = Truth(folder, inputs)
-    present = artefacts_in(folder.path)
-    report = verify_artefacts(
-        folder,
-        truth,
-        present,
-        progress,
-        weights_sha256=digests,
-        found=True,
-        runtimes=runtimes,
-    )
+    with beside_verifying(folder) as others_do:
+        others_do.begin(import_module, "converters.parity.artefact")  # and torch
+        progress.step("checksums")
+        record = Record.read(folder.path)
+        changed, digests = (
+            record.changed_files(folder.path, others_do.begin) if record else ((), {})
+        )
+        if of_the_oracle(changed):
+            return Report((), changed)
+        from converters.parity.artefact import judge_artefact
+        from converters.parity.truth import Truth
+
+        progress.step("the oracle")
+        inputs = fresh_inputs(folder)
+        if images:
+            inputs = {**inputs, PHOTOGRAPHS: photographs(folder, images)}
+        truth = Truth(folder, inputs, others_do)
+        report = verify_artefacts(
+            folder,
+            truth,
+            artefacts_in(folder.path),
+            progress,
+            beside=others_do,
+            weights_sha256=digests,
+            found=True,
+            runtimes=runtimes,
+        )
     verdicts = [*_golden_verdict(folder, truth), *report.verdicts]
     elsewhere: list[str] = []
     for path, name in zip(others, kinds, strict=True):
@@ -180,6 +265,15 @@ def verify_folder(  # noqa: PLR0913 -- one argument per option
             not_checked.extend(_taken_over(source_options))
         verdicts.append(judge_source(folder, truth, against, source_options))
     return Report(tuple(verdicts), changed, tuple(not_checked), tuple(elsewhere))
+
+
+def _kinds(paths: Iterable[Path]) -> list[str]:
+    """The formats of files that lie elsewhere."""
+    if not paths:
+        return []
+    from converters.parity.artefact import format_of
+
+    return [format_of(path) for path in paths]
 
 
 def _require_artefacts(folder: ConvertedFolder, runtimes: Iterable[str]) -> None:
@@ -216,6 +310,8 @@ def _golden_verdict(folder: ConvertedFolder, truth: Truth) -> Iterator[Verdict]:
     inputs, golden = read_golden(folder)
     own = truth.inputs
     if not all(name in own and np.array_equal(own[name], inputs[name]) for name in inputs):
+        from converters.parity.truth import Truth
+
         truth = Truth(folder, inputs)
     yield judge_golden(truth.oracle, golden, truth.units())
 

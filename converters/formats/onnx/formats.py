@@ -30,6 +30,7 @@ _PLAIN = Format(
     intermediates=f"{_PARITY}.locate.intermediates_onnx:run_onnx",
     states=stated_in_onnx,
     usage=(*_SESSION, 'outputs = session.run(None, {{"pixel_values": pixels.numpy()}})'),
+    runs_beside=True,
 )
 
 _OTHERS = f"{_ONNX}.other_runtimes"

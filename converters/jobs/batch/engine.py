@@ -34,13 +34,15 @@ class Engine(Protocol):
 
 def perform(job: Job) -> Outcome:
     """Convert one checkpoint, unless that is done; whatever is wrong with it is in the outcome."""
+    from converters.formats.beside import one_after_the_other
     from converters.jobs.batch.done import is_done
     from converters.jobs.conversion import run_conversion
 
     try:
         if is_done(job):
             return job.ended("already converted")
-        conversion = run_conversion(job.path, job.out, job.options)
+        with one_after_the_other():
+            conversion = run_conversion(job.path, job.out, job.options)
     except ConversionError as error:
         return job.failed(error.exit_status, str(error))
     except OSError as error:  # in looking at what is there; conversion has sentences of its own

@@ -1,0 +1,177 @@
+"""Work beside other work: on the cores that are there, or one after the other, with equal results.
+
+Every computation here runs on one thread, since the order of additions, and with it the last bits,
+depends on their number. But several can run at once, each on a thread of its own: torch, ONNX
+Runtime, NumPy and the digests let others go on while they compute.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from threading import Event, Lock, local
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from converters.errors import is_limited, is_short_of_memory
+from converters.formats.memory import available_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+T = TypeVar("T")
+
+_MOST = 8
+"""Threads; there is not more to do at once."""
+
+_SWITCH = 0.0005
+"""Seconds for which a thread of Python's may keep the others waiting that would go on computing."""
+
+_allowed: ContextVar[bool] = ContextVar("allowed", default=True)
+_own = local()
+
+
+class StoppedError(BaseException):
+    """Nobody waits any more for the result of what a thread does."""
+
+
+def stop_if_told() -> None:
+    """End the work of this thread, if nobody waits for it; called wherever that is possible.
+
+    Raises:
+        StoppedError: Then.
+    """
+    told: Event | None = getattr(_own, "told", None)
+    if told is not None and told.is_set():
+        raise StoppedError
+
+
+class _Work(Generic[T]):
+    """Something to be done once, by whoever comes to it first; others wait for that."""
+
+    def __init__(self, do: Callable[[], T]) -> None:
+        self._do = do
+        self._lock = Lock()
+        self._value: list[T] = []
+        self._error: BaseException | None = None
+
+    def done(self) -> None:
+        """Do it, unless that is done."""
+        with self._lock:
+            if self._value or self._error:
+                return
+            try:
+                self._value.append(self._do())
+            except BaseException as error:  # noqa: BLE001 -- which belongs to who asks for it
+                self._error = error
+
+    def result(self) -> T:
+        self.done()
+        if self._error:
+            raise self._error
+        return self._value[0]
+
+    def again(self) -> None:
+        """Forget how it ended."""
+        self._error = None
+
+
+class Beside:
+    """Does work on other threads; a context manager, which stops what is not done at its end.
+
+    What was not begun when its result is asked for is done by who asks.
+
+    Args:
+        threads: How many; with none, that is so of everything.
+    """
+
+    def __init__(self, threads: int = 0) -> None:
+        self._told = Event()
+        self._begun: list[Future[None]] = []
+        self._pool: ThreadPoolExecutor | None = None
+        if threads:
+            self._pool = ThreadPoolExecutor(threads, initializer=self._enter)
+        self._interval = sys.getswitchinterval()
+
+    def __bool__(self) -> bool:
+        """Whether work goes on beside other work."""
+        return self._pool is not None
+
+    def __enter__(self) -> Self:
+        if self._pool is not None:
+            sys.setswitchinterval(_SWITCH)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._told.set()
+            try:
+                self._pool.shutdown(cancel_futures=True)
+            finally:
+                sys.setswitchinterval(self._interval)
+
+    def begin(self, do: Callable[..., T], *arguments: Any) -> Callable[[], T]:
+        """Have work done.
+
+        Returns:
+            What waits for its result, and raises what it raised.
+        """
+        work = _Work(partial(do, *arguments))
+        if self._pool is None:
+            return work.result
+        self._begun.append(self._pool.submit(work.done))
+        return partial(self._result, work)
+
+    def wait(self) -> None:
+        """Wait until nothing is done beside the caller's work any more."""
+        wait(self._begun)
+
+    def _result(self, work: _Work[T]) -> T:
+        try:
+            return work.result()
+        except Exception as error:
+            if hasattr(_own, "told") or not is_short_of_memory(error):
+                raise
+        self.wait()
+        work.again()
+        return work.result()  # with all the memory for itself
+
+    def _enter(self) -> None:
+        _own.told = self._told
+
+
+ALONE = Beside()
+"""One after the other."""
+
+
+def beside(needed: int) -> Beside:
+    """What does work side by side, where there are cores for it, and memory for all of it.
+
+    Args:
+        needed: Bytes that all of it takes.
+    """
+    cores = usable_cores()
+    if cores == 1 or not _allowed.get() or is_limited() or needed > available_memory():
+        return Beside()
+    return Beside(min(cores, _MOST))
+
+
+@contextmanager
+def one_after_the_other() -> Iterator[None]:
+    """Let work in the block be done by one core, since others have work of their own."""
+    before = _allowed.set(False)
+    try:
+        yield
+    finally:
+        _allowed.reset(before)
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux has it, macOS has not
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
