@@ -19,7 +19,7 @@ from converters.families.graph_values import OtherNodeError
 from converters.formats.onnx.export import PRODUCER
 from converters.formats.registry import FORMATS
 from converters.parity.contents.graph import contents_of_graph
-from converters.parity.contents.tensors import TensorCertificate, audited, certify, contents_of
+from converters.parity.contents.tensors import TensorCertificate, audited, read_and_certified
 from converters.parity.contents.written import metadata_faults
 from converters.parity.verdict import PROVEN
 
@@ -70,8 +70,7 @@ def prove(
     Raises:
         InputError: If the folder itself cannot be used.
     """
-    named = certify(folder, kind, path, weights_sha256=weights_sha256)
-    contents = _by_name(folder, kind, path)
+    named, contents = read_and_certified(folder, kind, path, weights_sha256)
     shares = _shares_others(folder, path, contents)
     if FORMATS[kind].tag not in _READ or (named.graph_compared and not shares):
         return Proof(named)
@@ -104,14 +103,6 @@ def _by_graph(folder: ConvertedFolder, path: Path) -> tuple[TensorCertificate, b
         stated = metadata_faults(folder, checkpoint.metadata)
         whole = replace(contents, faults=(*contents.faults, *stated))
         return audited(folder, whole), not contents.faults
-
-
-def _by_name(folder: ConvertedFolder, kind: str, path: Path) -> Contents | None:
-    """What the kind's own reader finds; None if it gives up, of which the certificate speaks."""
-    try:
-        return contents_of(folder, kind, path)
-    except Exception:  # noqa: BLE001 -- what a damaged file leads to has any class
-        return None
 
 
 def _shares_others(folder: ConvertedFolder, path: Path, contents: Contents | None) -> bool:

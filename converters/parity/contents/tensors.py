@@ -89,12 +89,23 @@ def certify(
     Raises:
         InputError: If the folder itself cannot be used.
     """
+    return read_and_certified(folder, kind, path, weights_sha256)[0]
+
+
+def read_and_certified(
+    folder: ConvertedFolder,
+    kind: str,
+    path: Path,
+    weights_sha256: Mapping[str, str] | None = None,
+) -> tuple[TensorCertificate, Contents | None]:
+    """The same as :func:`certify`, and what was read; None if it could not be."""
     audit = _Audit(folder)
     try:
         contents = contents_of(folder, kind, path)
     except Exception as error:  # noqa: BLE001 -- what a damaged file leads to has any class
-        return TensorCertificate(0, 0, 0, (f"its tensors cannot be read ({in_words(error)})",))
-    return _certified(audit, folder, contents, weights_sha256 or {})
+        wrong = f"its tensors cannot be read ({in_words(error)})"
+        return TensorCertificate(0, 0, 0, (wrong,)), None
+    return _certified(audit, folder, contents, weights_sha256 or {}), contents
 
 
 def audited(folder: ConvertedFolder, contents: Contents) -> TensorCertificate:
