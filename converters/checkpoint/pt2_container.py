@@ -42,6 +42,9 @@ _SCHEMA = 8
 
 _OLD_GRAPH = "serialized_exported_program.json"
 _MODELS, _COMPILED = "models/", "data/aotinductor/"
+_MOST_NUMBERS = 4
+"""Elements of a constant whose numbers are read: as many as an image has channels."""
+
 _TABLES = ("data/weights/", "data/constants/")
 _READ = (*_TABLES, _MODELS, "archive_format", "archive_version", "byteorder", ".data/version")
 """Entries that hold no pickle, or one that is read."""
@@ -279,9 +282,10 @@ class _Pt2Reader:
 
     def _constant(self, tensor: StoredTensor) -> Constant:
         code, numbers = _NUMBERS.get(tensor.dtype), None
-        if tensor.numel == 1 and code is not None:
+        few = 0 < tensor.numel <= _MOST_NUMBERS and tensor.is_contiguous
+        if few and code is not None:
             start = tensor.storage.offset + tensor.storage_offset * tensor.itemsize
-            numbers = struct.unpack(f"<{code}", self.file.read(start, tensor.itemsize))
+            numbers = struct.unpack(f"<{tensor.numel}{code}", self.file.read(start, tensor.nbytes))
         return Constant(tensor.dtype, tensor.shape, tensor, numbers)
 
     def _outputs(self, specs: list[Mapping[str, Any]]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from converters.checkpoint.file_audit import audit_file
-from converters.checkpoint.graph import INTERFACE
+from converters.checkpoint.graph import require_bare
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
 from converters.checkpoint.mindspore_container import looks_like_mindspore, read_mindspore
 from converters.checkpoint.msgpack_container import looks_like_msgpack, read_msgpack
@@ -35,7 +35,7 @@ from converters.errors import InputError, UnsafeInputError, printable
 from regnet.files.dtypes import ELEMENT_TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     import numpy as np
@@ -445,27 +445,17 @@ def _zip_checkpoint(file: SourceFile) -> Checkpoint:
     from converters.checkpoint.script_container import read_script
 
     stated = archive.stated()
-    _require_bare(file, stated)
+    require_bare(file.name, stated)  # before its code is followed, which does not know more
     graph, tensors = read_script(archive)
     checkpoint = Checkpoint(file.path, "torchscript", tensors, file, stated)
     checkpoint.graph = graph
     return checkpoint
 
 
-def _require_bare(file: SourceFile, stated: Mapping[str, str]) -> None:
-    """Refuse what says that it normalises images itself, or gives probabilities."""
-    if INTERFACE in stated:
-        raise InputError(
-            f"{file.name}: was written with --normalize or --softmax and is more than a network; "
-            "name the folder or the checkpoint that it was made from."
-        )
-
-
 def _onnx_checkpoint(file: SourceFile) -> Checkpoint:
     from converters.checkpoint.onnx_container import read_onnx
 
     contents = read_onnx(file)
-    _require_bare(file, contents.metadata)
     checkpoint = Checkpoint(file.path, "onnx", contents.tree, file, contents.metadata)
     checkpoint.graph = contents.graph
     for beside in contents.beside:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import StoredTensor
-from converters.checkpoint.graph import BLOCKS, LABELS, PREPROCESSING
+from converters.checkpoint.graph import BLOCKS, LABELS, PREPROCESSING, require_bare
 from converters.errors import InputError, first
 from converters.families.graph_network import network_of
 from converters.families.reading import choose_state, source_of
@@ -46,6 +46,7 @@ def graph_state(checkpoint: Checkpoint) -> StateDict:
     """
     if checkpoint.graph is None:
         raise AssertionError(checkpoint.path)
+    require_bare(checkpoint.path.name, checkpoint.metadata)
     if BLOCKS in checkpoint.metadata:
         raise InputError(
             f"{checkpoint.path.name} has its channels among zeros, as `regnet tune` lays them; "

@@ -8,11 +8,15 @@ import warnings
 from shutil import copyfile, which
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile, ZipInfo
 
 from converters.checkpoint.torch_archive import loadable
+from converters.checkpoint.zip_container import EXTRA
 from converters.errors import StorageError
-from converters.formats.format import DEFAULTS, Format
+from converters.folder.interface import NETWORK
+from converters.formats.format import DEFAULTS, INTERFACE_OPTIONS, Format
 from converters.formats.reference import torch_threads
+from converters.formats.stated import stated_in, stated_in_archive
 from converters.formats.torch_program import TorchRuntime, exported_program
 
 if TYPE_CHECKING:
@@ -61,6 +65,17 @@ def export_aotinductor(folder: ConvertedFolder, path: Path, _: ExportOptions = D
                 "another with the variable CXX, or choose --format pt2, which needs none."
             ) from error
         copyfile(package, path)
+    _state(folder, path)
+
+
+def _state(folder: ConvertedFolder, path: Path) -> None:
+    """Put what a package states among its files, if it takes or gives more than the network."""
+    if folder.interface == NETWORK:
+        return
+    with ZipFile(path, "a") as archive:
+        root, _, _ = archive.namelist()[0].partition("/")
+        for key, text in stated_in(folder).items():
+            archive.writestr(ZipInfo(f"{root}/{EXTRA}{key}"), text)
 
 
 class AotInductorRuntime(TorchRuntime):
@@ -85,6 +100,8 @@ AOTINDUCTOR = Format(
     name="aotinductor",
     title="AOTInductor",
     file_name="model.aoti.pt2",
+    options=INTERFACE_OPTIONS,
+    states=stated_in_archive,
     export=export_aotinductor,
     load=AotInductorRuntime,
     lacks=_lacks,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from converters.checkpoint.quiet import ignoring
 from converters.errors import require_extra
-from converters.formats.format import DEFAULTS, Format
+from converters.formats.format import DEFAULTS, INTERFACE_OPTIONS, Format
+from converters.formats.stated import state_behind, stated_behind
 from converters.formats.torch_program import TorchRuntime, exported_program
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def export_executorch(folder: ConvertedFolder, path: Path, _: ExportOptions = DE
         lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=memory))
     with path.open("wb") as file:
         lowered.write_to_file(file)
+    state_behind(folder, path)
 
 
 class ExecuTorchRuntime(TorchRuntime):
@@ -90,6 +92,8 @@ EXECUTORCH = Format(
     title="ExecuTorch",
     file_name="model.pte",
     extra="executorch",
+    options=INTERFACE_OPTIONS,
+    states=stated_behind,
     export=export_executorch,
     load=ExecuTorchRuntime,
     usage=(

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.torch_archive import loadable
 from converters.errors import InputError, UnsafeInputError, printable
-from converters.formats.format import DEFAULTS, Format
-from converters.formats.stated import stated_in
+from converters.formats.format import DEFAULTS, INTERFACE_OPTIONS, Format
+from converters.formats.stated import stated_in, stated_in_archive
 from converters.formats.torch_program import TorchRuntime, exported_program
 from regnet.files.reading import parse_json
 
@@ -98,6 +98,8 @@ PT2 = Format(
     file_name="model.pt2",
     export=export_pt2,
     load=Pt2Runtime,
+    options=INTERFACE_OPTIONS,
+    states=stated_in_archive,
     certificate="converters.parity.contents.pt2:read_pt2",
     usage=(
         "import torch",

@@ -10,9 +10,11 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import release
+from converters.folder.interface import NETWORK
 from converters.formats.memory import require_memory
 from converters.formats.reference import reference_model, torch_threads
 from converters.formats.runtime import ArtefactRuntime
+from regnet.architecture import Normalise, Softmax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +53,7 @@ def exported_program(folder: ConvertedFolder, largest: Sizes | None = None) -> E
 
     model = reference_model(folder, torch.float32).eval().requires_grad_(requires_grad=False)
     _spell_out_ceilings(model)
-    model.__dict__["forward"] = _plain(model, folder.output_names)
+    model.__dict__["forward"] = _plain(model, folder)
     size = folder.image_size
     pixels = torch.zeros(2, folder.config.num_channels, size, size)
     batch, height, width = largest or (None, None, None)
@@ -84,13 +86,26 @@ def _spell_out_ceilings(model: torch.nn.Module) -> None:
             shortcut.pooler = nn.Sequential(repeated, pooled)
 
 
-def _plain(model: torch.nn.Module, names: tuple[str, ...]) -> Program:
-    """The model's forward with one argument and nothing but tensors returned."""
-    compute = model.forward
+def _plain(model: torch.nn.Module, folder: ConvertedFolder) -> Program:
+    """The model's forward with one argument and nothing but tensors returned.
+
+    It begins and ends as the folder's interface says.
+    """
+    import torch
+
+    from converters.formats.operations import normalised, tensors_of
+
+    compute, names = model.forward, folder.offering(NETWORK).output_names
+    first, *_, last = folder.architecture.operations
+    held = tensors_of(first, {}, torch.float32) if isinstance(first, Normalise) else None
 
     def forward(pixel_values: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        if held:
+            pixel_values = normalised(pixel_values, *held)
         outputs = compute(pixel_values, return_dict=True)
         tensors = tuple(outputs[name] for name in names)
+        if isinstance(last, Softmax):
+            return torch.softmax(tensors[0], 1)
         return tensors[0] if len(tensors) == 1 else tensors
 
     return forward

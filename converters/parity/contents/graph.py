@@ -11,12 +11,16 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from converters.checkpoint import open_checkpoint
 from converters.errors import InputError
+from converters.families.graph_ends import Ends, without_ends
 from converters.families.graph_network import network_of
+from converters.folder.interface import NETWORK
 from converters.formats.onnx.form import FOLDED_BIAS, FOLDED_WEIGHT
 from converters.parity.contents.held import Contents, HeldTensor, mapped, part
-from regnet.architecture import BASE_PREFIX, CLASSIFIER, KERNEL
+from regnet.architecture import BASE_PREFIX, CLASSIFIER, KERNEL, Normalise, Softmax
 from regnet.wider import WIDER_DEFAULTS
 
 if TYPE_CHECKING:
@@ -61,13 +65,28 @@ def contents_of_graph(folder: ConvertedFolder, checkpoint: Checkpoint) -> Conten
     name = checkpoint.path.name
     if checkpoint.graph is None:
         raise InputError(f"{name} holds no graph.")
-    network = network_of(checkpoint.graph, name)
+    graph, ends = checkpoint.graph, Ends()
+    if folder.interface != NETWORK:
+        graph, ends = without_ends(graph)
+    network = network_of(graph, name)
     return Contents(
         tuple(_held(checkpoint, network, prefixed=folder.has_classifier)),
-        faults=tuple(_faults(folder, network)),
+        faults=(*_end_faults(folder, ends), *_faults(folder, network)),
         graph_compared=True,
         folded_in="float32",
     )
+
+
+def _end_faults(folder: ConvertedFolder, ends: Ends) -> Iterator[str]:
+    """Where a graph normalises images, or ends, otherwise than its interface says."""
+    first, *_, last = folder.architecture.operations
+    due = (first.mean, first.std) if isinstance(first, Normalise) else ((), ())
+    for what, wanted, found in zip(("mean", "std"), due, (ends.mean, ends.std), strict=True):
+        if not np.array_equal(np.array(wanted, np.float32), np.array(found, np.float32)):
+            words = [", ".join(f"{each:g}" for each in numbers) for numbers in (found, wanted)]
+            yield f"its graph has the {what} {words[0] or 'of none'} where {words[1]} belongs"
+    if ends.softmax != isinstance(last, Softmax):
+        yield f"its graph gives {'probabilities' if ends.softmax else 'logits'}"
 
 
 def _faults(folder: ConvertedFolder, network: GraphNetwork) -> Iterator[str]:

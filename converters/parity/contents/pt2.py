@@ -10,11 +10,14 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from converters.checkpoint.values import contiguous_stride
 from converters.errors import printable
 from converters.parity.contents.archive import Archive
 from converters.parity.contents.held import Contents, HeldTensor
 from converters.parity.contents.written import metadata_faults
+from regnet.architecture import Normalise
 from regnet.files.dtypes import item_size
 from regnet.files.reading import parse_json
 
@@ -44,7 +47,7 @@ def read_pt2(folder: ConvertedFolder, path: Path) -> Contents:
     archive = Archive(path)
     table = _table(archive, _WEIGHTS_TABLE)
     tensors = tuple(_held(archive, name, entry) for name, entry in table.items())
-    faults = _faults(archive, {entry["path_name"] for entry in table.values()})
+    faults = _faults(folder, archive, {entry["path_name"] for entry in table.values()})
     stated = metadata_faults(folder, archive.stated())
     return Contents(tensors, counters=True, faults=(*faults, *stated))
 
@@ -54,11 +57,13 @@ def _table(archive: Archive, name: str) -> Mapping[str, Any]:
     return table
 
 
-def _held(archive: Archive, name: str, entry: Mapping[str, Any]) -> HeldTensor:
+def _held(
+    archive: Archive, name: str, entry: Mapping[str, Any], place: str = _WEIGHTS
+) -> HeldTensor:
     meta = entry["tensor_meta"]
     shape, strides = (tuple(int(n["as_int"]) for n in meta[key]) for key in ("sizes", "strides"))
     dtype = _DTYPES.get(meta["dtype"], f"of type {meta['dtype']}")
-    data = archive.entry(_WEIGHTS + entry["path_name"])
+    data = archive.entry(place + entry["path_name"])
     needed = prod(shape) * item_size(dtype) if meta["dtype"] in _DTYPES else data.nbytes
     fault = None
     if entry["use_pickle"]:
@@ -70,13 +75,23 @@ def _held(archive: Archive, name: str, entry: Mapping[str, Any]) -> HeldTensor:
     return HeldTensor(name, dtype, shape, data, fault)
 
 
-def _faults(archive: Archive, used: set[str]) -> Iterator[str]:
-    for name in _table(archive, _CONSTANTS_TABLE):
-        yield f"holds a constant {printable(name)}, which nothing needs"
+def _faults(folder: ConvertedFolder, archive: Archive, used: set[str]) -> Iterator[str]:
+    first = folder.architecture.operations[0]
+    due = [first.mean, first.std] if isinstance(first, Normalise) else []
+    for name, entry in _table(archive, _CONSTANTS_TABLE).items():
+        held = _held(archive, name, entry, _CONSTANTS)
+        wanted = np.array(due.pop(0), np.float32).tobytes() if due else None
+        if wanted is None:
+            yield f"holds a constant {printable(name)}, which nothing needs"
+        elif held.fault or held.dtype != "float32" or bytes(held.data) != wanted:
+            yield f"holds a constant {printable(name)}, which is not of the image processor"
+        used.add(entry["path_name"])
+    if due:
+        yield "lacks a number that images are normalised by"
     if _INPUTS in archive.names and archive.entry(_INPUTS):
         yield f"holds {_INPUTS}, a pickle, which nothing needs"
     for name in archive.names:
-        folder, slash, leaf = name.rpartition("/")
+        place, slash, leaf = name.rpartition("/")
         known = name in {_WEIGHTS_TABLE, _CONSTANTS_TABLE} or leaf in used
-        if folder + slash in {_WEIGHTS, _CONSTANTS} and not known:
+        if place + slash in {_WEIGHTS, _CONSTANTS} and not known:
             yield f"holds {printable(name)}, which nothing needs"

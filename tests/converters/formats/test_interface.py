@@ -23,6 +23,7 @@ from converters.formats.runtime import softmax
 from converters.parity.artefact import judge_artefact
 from converters.parity.locate.location import locate
 from converters.parity.truth import Truth
+from converters.parity.verdict import PROVEN
 from converters.parity.verify import fresh_inputs
 from converters.reports.card import usage_section
 from regnet.architecture import PROBABILITIES, deployed
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 PIXELS_TO_PROBABILITIES = Interface(255, softmax=True)
 SLOW = {
-    *("aotinductor", "executorch", "stablehlo", "onnx-int8", "litert-int8"),
+    *("pt2", "aotinductor", "executorch", "stablehlo", "onnx-int8", "litert-int8"),
     *("onnx-web", "coreml-fp16", "litert-fp16"),
 }
 """That take many seconds to write or to run, or are written as others are."""
@@ -92,7 +93,9 @@ def written(folder: ConvertedFolder, name: str, interface: Interface, place: Pat
 
 
 def judged(truth: Truth, folder: ConvertedFolder, name: str, path: Path) -> Verdict:
-    return judge_artefact(folder, truth, name, path, found=False)
+    return judge_artefact(
+        folder, truth, name, path, found=name == "pt2"
+    )  # whose graph is read then
 
 
 @pytest.mark.parametrize("interface", [PIXELS_TO_PROBABILITIES, Interface(1)], ids=str)
@@ -105,6 +108,7 @@ def test_a_right_artefact_passes_and_states_what_it_takes(
     verdict = judged(truth, folder, name, path)
 
     assert interface_of(name, path) == interface
+    assert verdict.graph in {None, PROVEN}
     assert verdict.wrong is None, verdict.wrong
     assert {m.output for m in verdict.measurements} == set(folder.offering(interface).output_names)
 
