@@ -143,7 +143,7 @@ def _targets(summaries: dict[str, Summary]) -> list[Target]:
         smaller("self-contained export in at most half of its memory", "export", 1 / 2),
         faster("sharing export at least 15 times as fast", "export-sharing", 15),
         smaller("sharing export in at most an eighth of its memory", "export-sharing", 1 / 8),
-        faster("whole conversion, verification included, in its time or less", "convert", 1),
+        faster("whole conversion, verification included, in half of its time", "convert", 2),
         answer("`regnet --help` within half a second", "help"),
         answer("`regnet inspect` of 1.16 GB within half a second", "inspect"),
     ]

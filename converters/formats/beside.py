@@ -50,6 +50,31 @@ def stop_if_told() -> None:
         raise StoppedError
 
 
+class _Switching:
+    """Python's interval of switching between threads, short while any work is done beside other."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._count = 0
+        self._before = 0.0
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(_SWITCH)
+            self._count += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                sys.setswitchinterval(self._before)
+
+
+_SWITCHING = _Switching()
+
+
 class _Work(Generic[T]):
     """Something to be done once, by whoever comes to it first; others wait for that."""
 
@@ -95,7 +120,6 @@ class Beside:
         self._pool: ThreadPoolExecutor | None = None
         if threads:
             self._pool = ThreadPoolExecutor(threads, initializer=self._enter)
-        self._interval = sys.getswitchinterval()
 
     def __bool__(self) -> bool:
         """Whether work goes on beside other work."""
@@ -103,7 +127,7 @@ class Beside:
 
     def __enter__(self) -> Self:
         if self._pool is not None:
-            sys.setswitchinterval(_SWITCH)
+            _SWITCHING.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,7 +136,7 @@ class Beside:
             try:
                 self._pool.shutdown(cancel_futures=True)
             finally:
-                sys.setswitchinterval(self._interval)
+                _SWITCHING.end()
 
     def begin(self, do: Callable[..., T], *arguments: Any) -> Callable[[], T]:
         """Have work done.

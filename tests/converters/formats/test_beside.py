@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import warnings
@@ -134,6 +135,18 @@ def test_memory_that_others_had_is_taken_alone() -> None:
             time.sleep(0.001)
         assert result()
     assert tries[0] != tries[1] == ident()
+
+
+def test_threads_are_switched_as_before_in_the_end() -> None:
+    before = sys.getswitchinterval()
+    one, other = Beside(1), Beside(1)
+    for step in (one.__enter__, other.__enter__):
+        step()
+        assert sys.getswitchinterval() < before
+    one.__exit__()
+    assert sys.getswitchinterval() < before
+    other.__exit__()
+    assert sys.getswitchinterval() == pytest.approx(before)
 
 
 def test_work_is_done_side_by_side_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
