@@ -58,12 +58,15 @@ def network(request: pytest.FixtureRequest, workspace: Path) -> Iterator[Network
 
 @pytest.fixture(scope="module")
 def options() -> ExportOptions:
-    """Of int8: all layers, whatever that costs of top-1, for random networks know no classes."""
+    """Of int8: all layers, whatever that costs of top-1, for random networks know no classes.
+
+    Blocks are named, so that nothing is timed.
+    """
     spec = find_spec("skimage")  # not imported: it asks for packages that pictures do not need
     assert spec
     assert spec.origin
     pictures = [Path(spec.origin).parent / "data" / name for name in PICTURES]
-    return ExportOptions(calibration_images=pictures, largest_loss=1.0)
+    return ExportOptions(calibration_images=pictures, largest_loss=1.0, block=16)
 
 
 def slow_unless(quick: Collection[str], names: Iterable[str]) -> list[Any]:

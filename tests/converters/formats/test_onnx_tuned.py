@@ -184,6 +184,15 @@ def test_in_int8_every_step_is_proven(tmp_path: Path) -> None:
     (clause,) = certify(folder, "onnx-int8-tuned", path).wrong
     assert clause == f"{GROUPED} has 1 numbers where zeros belong"
 
+    def no_number(steps: NDArray[np.float32]) -> None:
+        steps[8 * 3] = np.nan
+
+    export_int8(folder, path, options)
+    changed(path, f"{GROUPED}.int8.scale", no_number)
+
+    wrong = certify(folder, "onnx-int8-tuned", path).wrong
+    assert f"{GROUPED} has steps that are no numbers" in wrong
+
 
 def test_what_is_wrong_is_located_among_the_network_s_own_channels(
     networks: Callable[[str], Network], tmp_path: Path
