@@ -80,9 +80,10 @@ class ConvertedFolder:
         if interface == self.interface:
             return self
         other = ConvertedFolder(self.path, interface)
-        if interface.softmax and not (self.has_classifier and self.config.num_labels):
+        if interface.softmax and not (self.has_classifier and self.config.num_labels > 1):
             raise InputError(
-                f"{self.path} has no classifier, so there are no probabilities to give."
+                f"{self.path} has no classes to choose among, so there are no probabilities to "
+                "give; leave out --softmax."
             )
         other.architecture  # noqa: B018 -- which needs the image processor's numbers
         return other

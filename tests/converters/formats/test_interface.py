@@ -236,11 +236,13 @@ def test_what_cannot_be_asked_for_is_refused(
         export(folder.path, **options)
 
 
-def test_a_trunk_gives_no_probabilities(tmp_path: Path) -> None:
-    random_folder(tmp_path, RegNetConfig(**SMALL), classifier=False)
+@pytest.mark.parametrize("labels", [None, 0, 1], ids=lambda labels: f"{labels} classes")
+def test_what_has_no_two_classes_gives_no_probabilities(labels: int | None, tmp_path: Path) -> None:
+    config = RegNetConfig(**SMALL if labels is None else SMALL | {"num_labels": labels})
+    random_folder(tmp_path, config, classifier=labels is not None)
     RegNetImageProcessor(size=64).save_pretrained(tmp_path)
 
-    with pytest.raises(InputError, match="has no classifier"):
+    with pytest.raises(InputError, match="has no classes to choose among"):
         export(tmp_path, ["onnx"], softmax=True)
     assert export(tmp_path, ["onnx"], normalize=1)
 
