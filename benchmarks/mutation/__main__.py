@@ -15,18 +15,19 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from benchmarks.mutation import tables
+from benchmarks.mutation.contenders import Notice
 from benchmarks.mutation.equivalents import Shown, shown
 from benchmarks.mutation.folders import folder_outcomes
 from benchmarks.mutation.judging import Outcome, judged, outcomes
 from benchmarks.mutation.subjects import DEAD, FORMS, PUBLISHED, SMALL, SUBJECTS, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
 QUICK = ("Y",)
 ALARMS = "RegNetY-4.0GF"
@@ -49,6 +50,17 @@ class Findings:
     mutants: list[Outcome] = field(default_factory=list)
     equivalents: list[Shown] = field(default_factory=list)
     right: list[Outcome] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, files: Sequence[Path]) -> Findings:
+        """Put together what several runs wrote."""
+        findings = cls()
+        for file in files:
+            parts = json.loads(file.read_text())
+            findings.mutants += [_outcome(**each) for each in parts["mutants"]]
+            findings.equivalents += [Shown(**each) for each in parts["equivalents"]]
+            findings.right += [_outcome(**each) for each in parts["right"]]
+        return findings
 
     def add(
         self, subject: Subject, forms: Collection[str], *, places: int, seed: int, path: Path
@@ -87,22 +99,37 @@ class Findings:
         )
 
 
+def _outcome(**fields: Any) -> Outcome:
+    """From JSON, which knows no notices."""
+    for rule in ("optimum", "torch_onnx"):
+        fields[rule] = fields[rule] and Notice(fields[rule])
+    return Outcome(**fields)
+
+
 def main() -> None:
     """Plant, judge and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", choices=SUBJECTS, help="all if none is named")
+    names = (*SUBJECTS, DEAD)
+    parser.add_argument("--networks", nargs="+", choices=names, help="all if none is named")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="all if none is")
+    parser.add_argument("--places", type=int, help="of each kind; 2, of published networks 1")
     parser.add_argument("--quick", action="store_true", help="one small network, one place a kind")
     parser.add_argument("--seed", type=int, default=0, help="of the places")
     parser.add_argument("--alarms", type=int, default=3, help=f"draws of {ALARMS}'s weights")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every outcome as well")
+    parser.add_argument(
+        "--tables", nargs="+", type=Path, metavar="FILE", help="print what --json wrote in parts"
+    )
     arguments = parser.parse_args()
+    if arguments.tables:
+        print_tables(Findings.read(arguments.tables))
+        return
     torch.set_num_threads(1)
     begin = time.perf_counter()
     findings = Findings()
     names = arguments.networks or (QUICK if arguments.quick else (*SUBJECTS, DEAD))
     for name in names:
-        places = 1 if arguments.quick or name not in SMALL else 2
+        places = arguments.places or (1 if arguments.quick or name not in SMALL else 2)
         with tempfile.TemporaryDirectory() as path, _quiet():
             subject = Subject.build(name, Path(path) / "folder", forms=arguments.forms)
             findings.add(
