@@ -218,6 +218,7 @@ OPENVINO = Format(
     export=export_openvino,
     load=OpenVinoRuntime,
     certificate="converters.parity.contents.openvino:read_openvino",
+    intermediates="converters.parity.locate.intermediates_openvino:run_openvino",
     usage=(
         "import openvino",
         _COMPILE,

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
@@ -16,7 +17,10 @@ from converters.folder.inputs import verification_inputs
 from converters.formats.format import ExportOptions
 from converters.formats.onnx.calibration import CALIBRATION_FOLDER
 from converters.formats.registry import FORMATS
+from converters.parity.locate.intermediates_openvino import run_openvino
 from converters.parity.locate.location import Location, locate
+from converters.parity.locate.module_errors import measure
+from converters.parity.locate.walk import values_of
 from regnet import RegNetImageProcessor
 from regnet.config import RegNetConfig
 from tests.converters.demo import sample_images
@@ -26,8 +30,6 @@ from tests.converters.parity.networks import _SMALL, NETWORKS, WIDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import numpy as np
 
     Plant = Callable[[ConvertedFolder, Path], None]
 
@@ -180,3 +182,25 @@ def test_a_grid_that_is_too_narrow_is_named(folder: ConvertedFolder) -> None:
     assert location.culprit == value
     assert "it is cut to 0 to" in location.why
     assert at_fault(location) == [value]
+
+
+def test_openvino_shows_every_value(folder: ConvertedFolder) -> None:
+    pytest.importorskip("openvino")
+    path, pixels = exported(folder, "openvino"), verification_inputs(3, SIZE)["native"]
+    operations = values_of(folder, folded=True)
+    modules = [
+        module
+        for module, _ in measure(folder, operations, pixels, run_openvino(folder, path, pixels))
+    ]
+    assert len(modules) == len(operations)
+    assert max(np.inf if module.local is None else module.local for module in modules) < 8
+
+
+@pytest.mark.slow  # its graph is not compared, so it runs in a process of its own
+def test_a_wrong_operation_of_openvino_is_named(folder: ConvertedFolder) -> None:
+    pytest.importorskip("openvino")
+    path, gate = exported(folder, "openvino"), f"{BLOCK}.layer.2.attention.3"
+    text = path.read_text()
+    path.write_text(text.replace(f'name="{gate}" type="Sigmoid"', f'name="{gate}" type="Tanh"'))
+    location = located(folder, "openvino", path)
+    assert (location.culprit, at_fault(location)) == (gate, [gate])
