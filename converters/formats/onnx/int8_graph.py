@@ -142,7 +142,12 @@ class Int8Plan:
         self.graph = graph
         self._symmetric = symmetric
         chosen = {None: False} | {layer: layer not in left for layer in layers}
-        ours = [node for node in graph.node if chosen[_layer_of(node, layers)]]
+        among_floats = _sums_among_floats(graph)
+        ours = [
+            node
+            for node in graph.node
+            if node.name not in among_floats and chosen[_layer_of(node, layers)]
+        ]
         self.nodes = {node.name for node in ours}
         outputs = {value.name for value in graph.output}
         outputs |= {node.input[0] for node in graph.node if node.op_type == "Softmax"}
@@ -245,12 +250,32 @@ def _layer_of(node: NodeProto, layers: Collection[str]) -> str | None:
     Activation functions other than ReLU do: they bend most where integers are coarse. So do norms
     that no convolution takes in: they divide by what they see.
     """
-    if node.op_type not in _OPERATORS or any(part in node.name for part in _IN_FLOAT):
+    if node.op_type not in _OPERATORS or _is_in_float(node):
         return None
     owner = node.name
     while owner and owner not in layers:
         owner = owner.rpartition(".")[0]
     return owner or None
+
+
+def _is_in_float(node: NodeProto) -> bool:
+    """Whether it belongs to a norm or an activation function that integers cannot compute."""
+    return node.op_type != "Relu" and any(part in node.name for part in _IN_FLOAT)
+
+
+def _sums_among_floats(graph: GraphProto) -> set[str]:
+    """Names of the sums that a norm or an activation function in floats makes or reads.
+
+    Integers would gain nothing there, and lose much: what a preactivation network adds up from
+    block to block has the range of all its blocks together, and would be rounded to it in each.
+    """
+    floats = [node for node in graph.node if _is_in_float(node)]
+    beside = {value for node in floats for value in (*node.input, *node.output)}
+    return {
+        node.name
+        for node in graph.node
+        if node.op_type == "Add" and not beside.isdisjoint((*node.input, *node.output))
+    }
 
 
 def _sole_relus(graph: GraphProto) -> dict[str, str]:

@@ -18,8 +18,9 @@ from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inpu
 from converters.formats.format import ExportOptions
 from converters.formats.onnx.calibration import measured
 from converters.formats.onnx.form import GraphForm
+from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.int8 import details, export_int8
-from converters.formats.onnx.int8_graph import Grid, in_integers
+from converters.formats.onnx.int8_graph import Grid, Int8Plan, in_integers, layer_names
 from converters.formats.onnx.runtime import OnnxRuntime
 from converters.formats.registry import FORMATS
 from converters.jobs.export import export
@@ -30,6 +31,7 @@ from regnet.architecture import BASE_PREFIX
 from regnet.config import RegNetConfig
 from tests.converters.demo import sample_images
 from tests.converters.formats.random_folder import random_folder
+from tests.converters.parity.networks import random_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -335,6 +337,19 @@ def test_trunks_and_other_activations_pass(
     truth = Truth(folder, verification_inputs(3, 64))
     assert not failures(truth, tmp_path / "model.onnx")
     assert certify(folder, "onnx-int8", tmp_path / "model.onnx").failure is None
+
+
+def test_sums_beside_functions_in_floats_are_not_rounded(tmp_path: Path) -> None:
+    """A preactivation network's sums hold all its blocks, and nothing but norms reads them."""
+    sums = {}
+    for kind in ("Y", "Z", "V", "Y, silu", "group norm"):
+        random_network(tmp_path / kind, kind)
+        folder = ConvertedFolder(tmp_path / kind)
+        graph = build_graph(folder.config, classifier=True, fold_norms=True)
+        planned = Int8Plan(graph, layer_names(folder)).nodes
+        sums[kind] = {each.name in planned for each in graph.node if each.op_type == "Add"}
+    assert sums.pop("Y") == sums.pop("Z") == {True}
+    assert set(map(frozenset, sums.values())) == {frozenset({False})}
 
 
 def test_without_images_it_refuses(folder: Path) -> None:
