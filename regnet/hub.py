@@ -358,20 +358,32 @@ def _match_names(
     return {name: tensor for name, tensor in state.items() if name in expected}, unexpected
 
 
+_SHOWN = 3
+"""Names that a warning shows."""
+
+_OF_CALLER = 4
+"""Whose line a warning shows: whoever called ``from_pretrained``."""
+
+
 def _warn(folder: Path, missing: list[str], unexpected: list[str]) -> None:
     unexpected = [name for name in unexpected if not name.startswith(CLASSIFIER)]
     if missing:
         warnings.warn(
-            f"{folder} lacks {len(missing)} tensors ({', '.join(missing[:3])}, ...): they are "
-            "newly initialised and the model must be trained before it predicts anything.",
-            stacklevel=3,
+            f"{folder} lacks {len(missing)} tensors ({_first(missing)}) in this model's shapes: "
+            "they are newly initialised and the model must be trained before it predicts anything.",
+            stacklevel=_OF_CALLER,
         )
     if unexpected:
         warnings.warn(
             f"{folder} holds {len(unexpected)} tensors that the model has no place for "
-            f"({', '.join(unexpected[:3])}, ...); they were left out.",
-            stacklevel=3,
+            f"({_first(unexpected)}); they were left out.",
+            stacklevel=_OF_CALLER,
         )
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _raw_bytes(tensor: Tensor) -> bytes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from converters.cli.options import UsageError
+from converters.cli.options import UsageError, require_commas
 from converters.errors import ConversionError, InputError
 from converters.jobs.batch.job import Job
 
@@ -91,6 +91,7 @@ def target(
         if alone:
             raise InputError("--to and --dry-run take one checkpoint; leave out --out-dir.")
         return out_dir
+    require_commas(map(str, out[1:]))
     if len(out) > 1 or jobs or engine:
         raise UsageError("Several checkpoints need --out-dir, the folder for all results.")
     if not out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,13 @@ def _failed_usage(error: Exception, name: str) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed already
         return _USAGE_ERROR
     message = error.format_message()  # type: ignore[attr-defined]
+    if too_much := re.match(r"Got unexpected extra argument\S* \((.+)\)", message):
+        from converters.cli.options import require_commas
+
+        try:
+            require_commas(too_much[1].split())
+        except Exception as other:  # noqa: BLE001 -- click's, whose sentence says more
+            message = str(other)
     context = error.ctx  # type: ignore[attr-defined]
     command = context.command_path if context else name
     return _failed(f"{message.removesuffix('.')}; see `{command} --help`.", _USAGE_ERROR)

@@ -15,11 +15,27 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     Framework = str
     Target = str
 else:  # from which typer takes the choices
     Framework = Literal[*FAMILIES]
     Target = Literal[*written_back()]
+
+
+def require_commas(extra: Iterable[str]) -> None:
+    """Do nothing unless what is too much on a command line are formats or runtimes.
+
+    Raises:
+        UsageError: If they are, as of ``--format onnx pt2``.
+    """
+    from converters.formats.registry import FORMATS, OTHER_RUNTIMES
+
+    names = [name for name in extra if name in FORMATS or name in OTHER_RUNTIMES]
+    if names:
+        raise UsageError(f"{names[0]} stands alone; put commas between several: a,b,c.")
+
 
 Source = Annotated[
     Path,

@@ -13,7 +13,7 @@ from rich.text import Text
 from converters.cli.console import Output, write_text
 from converters.cli.options import Folder, From, Head, Images, Json, Order, Quiet
 from converters.cli.tables import outcome_line, report_table
-from converters.errors import StorageError
+from converters.errors import InputError, StorageError
 from converters.reports.baseline import FACTOR, read_baseline, regressions
 from converters.reports.findings import Findings
 
@@ -116,6 +116,7 @@ def verify_command(
     from converters.parity.report import Report
 
     output = Output(as_json, quiet)
+    _require_one_on_stdout(junit, markdown, html, as_json=as_json)
     name = folder.resolve().name
     before = None if baseline is None else read_baseline(baseline)
     signature = None if public_key is None else check_signature(folder, public_key)
@@ -157,13 +158,24 @@ def verify_command(
         )
 
 
+def _require_one_on_stdout(*targets: Path | None, as_json: bool) -> None:
+    """Do nothing unless two forms would run into each other.
+
+    Raises:
+        InputError: If they would.
+    """
+    if [*map(str, targets), "-" if as_json else ""].count("-") > 1:
+        raise InputError("Two reports would go to stdout; name a file for all but one.")
+
+
 def _print(findings: Findings, locations: Sequence[Location], output: Output) -> None:
     if findings.report.verdicts:
         output.result(report_table(findings.report))
     output.result(*map(location_table, locations))
     if findings.signature is not None and findings.signature.passed:
         output.result(f"The signature holds for all {findings.signature.files} files.")
-    output.result(outcome_line(findings))
+    if findings.report.verdicts:
+        output.result(outcome_line(findings))
     record = findings.to_dict()
     if locations:
         record["locations"] = [location.to_dict() for location in locations]

@@ -50,6 +50,23 @@ DEFAULT_IMAGE_SIZE = 224
 """What RegNets were trained on, in pixels, where a folder does not say."""
 
 
+def _require_folder(path: Path) -> None:
+    """Do nothing if a path is a folder with a configuration.
+
+    Raises:
+        InputError: If it is not, with what it is and what to do.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give a folder that `regnet convert` made.")
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder; convert a checkpoint with `regnet convert`.")
+    if not (path / CONFIG_NAME).exists():
+        raise InputError(
+            f"{path / CONFIG_NAME} does not exist; give a folder that `regnet convert` made, or "
+            "transformers."
+        )
+
+
 @dataclass(frozen=True, init=False)
 class ConvertedFolder:
     """Read access to a folder that `regnet convert` or transformers wrote.
@@ -91,6 +108,7 @@ class ConvertedFolder:
     @cached_property
     def config(self) -> RegNetConfig:
         """The folder's ``config.json``."""
+        _require_folder(self.path)
         try:
             return RegNetConfig.from_pretrained(self.path)
         except (FileNotFoundError, ValueError) as error:

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from converters.checkpoint.quiet import ignoring
 from converters.errors import InputError
 from converters.published.located import paths
-from regnet.config import MAX_SIDE
+from regnet.config import CONFIG_NAME, MAX_SIDE
 from regnet.files.reading import open_regular
 from regnet.images import MOST_PIXELS
 
@@ -74,6 +74,11 @@ def _images_at(place: Path) -> list[Path]:
     if place.is_dir():
         images = images_below(place)
         if not images:
+            if (place / CONFIG_NAME).is_file():
+                raise InputError(
+                    f"{place} is the folder of a network and holds no image that can be read; give "
+                    "it first, and images after it."
+                )
             raise InputError(f"{place} holds no image that can be read; name another folder.")
         return images
     if place.exists() or not glob.has_magic(str(place)):

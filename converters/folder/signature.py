@@ -232,7 +232,8 @@ def _files(folder: Path, *, links: bool) -> set[str]:
         StorageError: A folder in it cannot be read, so that nobody knows what is there.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder; check the path.")
+        what = "is a file and no folder" if folder.exists() else "does not exist"
+        raise InputError(f"{folder} {what}; name a folder to sign or to check.")
     names = set()
     try:
         for path in _walk(folder):
@@ -259,6 +260,8 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _bad_key(path: Path, kind: str, hint: str = "") -> InputError:
+    if not path.exists():
+        return InputError(f"{printable(str(path))} does not exist; name {_KEY_FILE}{hint}.")
     return InputError(
         f"{printable(path.name)}: cannot be used as {kind} key; name {_KEY_FILE}{hint}."
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError, require_torch
@@ -29,6 +28,7 @@ from converters.staging.staged import staged_update
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from converters.folder.interface import Largest
     from converters.parity.report import Report
@@ -117,9 +117,8 @@ def export(  # noqa: PLR0913 -- one keyword per option
     require_writable(formats, options)
     if verify:
         require_torch()
-    if not Path(folder).is_dir():
-        raise InputError(f"{folder} is not a folder; convert a checkpoint with `regnet convert`.")
     opened = ConvertedFolder(folder)
+    opened.config  # noqa: B018 -- a folder that is none is refused before anything is staged
     if image_input:
         has_classes = opened.has_classifier and opened.config.num_labels > 0
         options = replace(options, interface=Interface(255, softmax or has_classes))

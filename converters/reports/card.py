@@ -40,7 +40,8 @@ publishes under it must have read it.
 """
 
 _PIXELS = (
-    'pixels = AutoImageProcessor.from_pretrained(".")(image, return_tensors="pt", {left_out})'
+    'pixels = AutoImageProcessor.from_pretrained(".", backend="pil")('
+    'image, return_tensors="pt", {left_out})'
     '["pixel_values"].float()'
 )
 _LEFT_OUT = {255: "do_rescale=False, do_normalize=False", 1: "do_normalize=False"}
@@ -197,13 +198,15 @@ def usage_section(folder: ConvertedFolder) -> str:
     """
     kind = "RegNetForImageClassification" if folder.has_classifier else "RegNetModel"
     lines = [
-        "`pixels` is a float32 tensor (N, channels, height, width) of the image processor.",
+        "`pixels` is a float32 tensor (N, channels, height, width) of the image processor. Its",
+        "backend `pil` resizes as the network was evaluated; transformers' default, torchvision's,",
+        "makes slightly other pixels.",
         *_block(
             "Weights, `model.safetensors`",
             "python",
             f"from transformers import AutoImageProcessor, {kind}  # or: from regnet import {kind}",
-            'pixels = AutoImageProcessor.from_pretrained(".")(image, return_tensors="pt")'
-            '["pixel_values"]',
+            'pixels = AutoImageProcessor.from_pretrained(".", backend="pil")(image, '
+            'return_tensors="pt")["pixel_values"]',
             f'outputs = {kind}.from_pretrained(".")(pixels)',
         ),
     ]

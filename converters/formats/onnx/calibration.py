@@ -50,8 +50,8 @@ def calibration_images(folder: ConvertedFolder, places: Sequence[Path]) -> list[
     own = folder.path / CALIBRATION_FOLDER
     if not places and not own.is_dir():
         raise InputError(
-            f"{folder.path} has no folder {CALIBRATION_FOLDER}/ with images to set the ranges of "
-            "int8 by; name some with --calibration-images."
+            f"There is no folder {CALIBRATION_FOLDER}/ with images to set the ranges of int8 by; "
+            "name some with --calibration-images."
         )
     images = find_images(places or [own])
     chosen = np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).round().astype(int)

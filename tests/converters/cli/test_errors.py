@@ -201,7 +201,7 @@ def test_a_full_disk_leaves_everything_as_it_was(nbytes: int, existing: Path) ->
         (["inspect", CHECKPOINT, CHECKPOINT], "`regnet inspect --help`"),
         (["verify", "absent"], "absent"),
         (["verify", CHECKPOINT], "RegNetY-FashionMNIST.pyth"),
-        (["export", "absent"], "absent is not a folder"),
+        (["export", "absent"], "absent does not exist; give a folder"),
         (["predict", "absent", CHECKPOINT], "absent"),
         (["predict", "absent", CHECKPOINT, "--runtime", "abacus"], "--runtime"),
     ],
@@ -226,7 +226,8 @@ def test_a_changed_file_makes_verify_fail_and_is_named(folder: Path) -> None:
     (folder / "README.md").write_text("mine")
     finished = regnet("verify", folder.name, cwd=folder.parent)
     assert finished.status == 1
-    assert finished.out.count("pass") == 4  # the verdicts are given all the same
+    assert finished.out.count(" pass ") == 4  # the verdicts are given all the same
+    assert finished.out.splitlines()[-1] == "4 of 4 pass, 1 file changed"
     assert re.fullmatch(r"moved .*: README\.md was changed after it was written\.\n", finished.err)
 
     config = folder / "config.json"

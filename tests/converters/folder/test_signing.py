@@ -259,7 +259,7 @@ def test_a_name_that_no_signature_can_state_is_refused(small: Path, keys: Path) 
 
 
 def test_a_folder_that_is_none_is_refused(keys: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConversionError, match="there is no such folder"):
+    with pytest.raises(ConversionError, match="does not exist"):
         sign_folder(tmp_path / "nothing", keys / "key.pem")
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,6 @@ from converters.cli.endings import run_app
 from converters.errors import DISTRIBUTION, StorageError, require_extra
 from converters.families.known import FAMILIES, written_back
 from converters.formats.registry import FORMATS, OTHER_RUNTIMES
-from converters.jobs import doctor as module
 from converters.jobs.doctor import Diagnosis, Part, doctor
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def hide(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Lets packages be missing, as they are imported and as pip calls them."""
 
     def hidden(*packages: str) -> None:
-        find, version = module.find_spec, metadata.version
+        version = metadata.version
 
         def versions(name: str) -> str:
             if name.lower() in map(str.lower, packages):
@@ -39,7 +39,7 @@ def hide(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return version(name)
 
         def spec(name: str) -> object:
-            return None if name in packages else find(name)
+            return None if name in packages else find_spec(name)
 
         for place in ("converters.jobs.doctor", "converters.errors"):
             monkeypatch.setattr(f"{place}.find_spec", spec)
