@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from regnet.architecture import Operation, Operations
 
 _KEEPS_CHANNELS = (Act, Norm, Scale, Pool)
-"""What makes zeros of zero channels, for each channel alone."""
+"""What computes each channel alone."""
+
+_ZERO_AT_ZERO = frozenset({"relu", "gelu", "gelu_new", "selu", "silu"})
+"""Activations that keep zeros; what a gate is there does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +157,22 @@ def spreads(operations: Sequence[Operation], stages: Stages) -> dict[str, Spread
         for values in through:
             for value in set(values) & found.keys():
                 found |= dict.fromkeys(values, found[value])
+    gates = {value for op in operations if isinstance(op, Scale) for value in op.inputs[1:]}
     for operation in operations:
         touched = any(value in found for value in (*operation.inputs, operation.output))
-        if touched and not isinstance(operation, (Conv, *_KEEPS_CHANNELS)):
+        if touched and operation.output not in gates and not _keeps_zeros(operation):
             raise InputError(
-                f"{operation.name} sees several channels at once, so zero channels would change "
-                "it; leave the groups of its stage as they are."
+                f"{operation.name} would not keep zero channels zero, or sees several channels at "
+                "once; leave the groups of its stage as they are."
             )
     return found
+
+
+def _keeps_zeros(operation: Operation) -> bool:
+    """Whether zero channels stay zero, or are not seen where they should be."""
+    if isinstance(operation, Act):
+        return operation.function in _ZERO_AT_ZERO
+    return isinstance(operation, Conv | Norm | Scale | Pool)
 
 
 def _require_room(name: str, spread: Spread) -> None:

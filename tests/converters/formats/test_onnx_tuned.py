@@ -7,6 +7,7 @@ show whatever is fastest.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from converters.formats.onnx.int8 import export_int8
 from converters.formats.onnx.tuned import export_tuned, stated_tuning
 from converters.parity.contents.tensors import certify
 from converters.parity.locate.location import locate
+from regnet.architecture import Act
 from regnet.image_processor import RegNetImageProcessor
 from tests.converters.cli.running import assert_one_sentence, regnet
 from tests.converters.demo import sample_images
@@ -238,12 +240,23 @@ def test_the_ways_that_fit(own: int, block: int, ways: tuple[Blocks, ...]) -> No
 
 def test_a_norm_that_sees_several_channels_keeps_its_stage_as_it_is(tmp_path: Path) -> None:
     folder = random_network(tmp_path / "folder", "group norm").folder
-    with pytest.raises(InputError, match="sees several channels at once"):
+    with pytest.raises(InputError, match="or sees several channels at once"):
         reblocked(folder.architecture.operations, (Blocks(16), None, None))
 
     export_tuned(folder, tmp_path / "tuned.onnx", ExportOptions(block=16))
 
     assert stated_tuning(tmp_path / "tuned.onnx").groups == ((8, 8), (8, 8), (8, 8))
+
+
+def test_an_activation_that_makes_something_of_zero_is_refused(
+    networks: Callable[[str], Network],
+) -> None:
+    operations = [
+        replace(op, function="sigmoid") if isinstance(op, Act) else op
+        for op in networks("X").folder.architecture.operations
+    ]
+    with pytest.raises(InputError, match="would not keep zero channels zero"):
+        reblocked(operations, (Blocks(16), None, None))
 
 
 def test_a_named_block_is_reckoned_and_gives_the_same_bytes(
