@@ -14,12 +14,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.measure import interleaved
+from benchmarks.measure import Summary, Usage, measure
 from benchmarks.tables import (
     Target,
     in_words,
@@ -30,9 +29,6 @@ from benchmarks.tables import (
     targets_table,
 )
 from converters.parity.preprocessing import sample_pictures
-
-if TYPE_CHECKING:
-    from benchmarks.measure import Summary
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -74,18 +70,21 @@ def main() -> None:
     """Prepare, measure, print, and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--network", default="RegNetY-4.0GF")
-    parser.add_argument("--runs", type=int, default=3, help="rounds that count, after a warm-up")
+    parser.add_argument("--runs", type=int, default=3, help="rounds in which each is exported once")
+    parser.add_argument("--formats", nargs="+", default=FORMATS, help="beside those held against")
     arguments = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
     conditions = (
         f"{arguments.network}, one thread. {machine()} "
         f"{installed('torch', 'onnxruntime', 'ncnn', 'ai-edge-litert')}. {arguments.runs} "
-        "interleaved runs after a warm-up; median (smallest to largest)."
+        "rounds in turn; median (smallest to largest)."
     )
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         commands = _prepare(arguments.network, work)
-        summaries = interleaved(commands, arguments.runs, work, _say)
+        others = {FORMATS[name] for name in arguments.formats}
+        chosen = {key: commands[key] for key in FORMATS if key in {*arguments.formats, *others}}
+        summaries = _measured(chosen, arguments.runs, work)
     text = "\n\n".join([conditions, *_tables(summaries)])
     sys.stdout.write(f"{text}\n")
     replace_measured("mobile_exports", text)
@@ -110,11 +109,23 @@ def _prepare(network: str, work: Path) -> dict[str, list[str]]:
     }
 
 
+def _measured(commands: dict[str, list[str]], runs: int, work: Path) -> dict[str, Summary]:
+    """Run each command once a round; processor time needs no warm-up."""
+    usages: dict[str, list[Usage]] = {key: [] for key in commands}
+    for _ in range(runs):
+        for key, command in commands.items():
+            usages[key].append(measure(command, work, work / f"{key}.log"))
+            _say(f"{key} took {usages[key][-1].cpu:.2f} s")
+    return {key: Summary.of(of_key) for key, of_key in usages.items()}
+
+
 def _tables(summaries: dict[str, Summary]) -> list[str]:
     """Processor time of each format, and which promises are kept."""
     rows = [["`--format`", "CPU, s", "of the time of"]]
     targets = []
     for name, other in FORMATS.items():
+        if name not in summaries:
+            continue
         own = summaries[name]
         ratio = own.cpu.median / summaries[other].cpu.median
         rows.append([f"`{name}`", in_words(own.cpu), f"`{other}`: {ratio:.2f}"])
