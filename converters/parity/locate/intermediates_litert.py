@@ -2,7 +2,7 @@
 
 A ReLU that is part of the operator before it hides what that operator makes, so in the copy it is
 one of its own; but in integers, whose grid has no place for what it hides. The reference kernels
-compute it, operator by operator.
+compute it, operator by operator, or the others where these lack one.
 """
 
 from __future__ import annotations
@@ -121,11 +121,17 @@ def _run(
     """Every value of a file by its own name, channels first; the ends of those in integers."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
-        experimental_preserve_all_tensors=True,
-    )
+    def opened(kernels: OpResolverType) -> Interpreter:
+        return Interpreter(
+            model_content=content,
+            experimental_op_resolver_type=kernels,
+            experimental_preserve_all_tensors=True,
+        )
+
+    try:
+        interpreter = opened(OpResolverType.BUILTIN_REF)
+    except ValueError:  # which has no ELU
+        interpreter = opened(OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
     images = pixels.transpose(_CHANNELS_LAST)
     (first,) = interpreter.get_input_details()
     interpreter.resize_tensor_input(first["index"], images.shape, strict=True)
