@@ -169,6 +169,7 @@ def print_tables(findings: Findings) -> None:
     """The Markdown of docs/mutation.md."""
     parts = (
         tables.kinds_table(findings.mutants),
+        tables.forms_table(findings.mutants),
         tables.totals(findings.mutants, findings.right),
         ["Survivors:", *tables.survivors(findings.mutants)],
         tables.equivalents_table(findings.equivalents),

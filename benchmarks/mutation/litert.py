@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from zipfile import ZipFile
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
@@ -77,7 +77,7 @@ class LiteRtArtefact:
         path.write_bytes(bytes(builder.Output()))
         with ZipFile(path, "a") as archive:
             for name, data in self._files.items():
-                archive.writestr(name, data)
+                archive.writestr(ZipInfo(name), data)  # not dated now: what is equal must stay so
 
     def code(self, operator: Any) -> int:
         """Of which kind an operator is."""

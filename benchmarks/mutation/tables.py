@@ -46,6 +46,20 @@ def _row(title: str, outcomes: Sequence[Outcome]) -> str:
     return f"| {title} | {' | '.join(map(str, counts))} |"
 
 
+def forms_table(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """A row for each form of artefact and network."""
+    yield "| form | network | mutants | numbers | + tensors | + structure |"
+    yield "|---|---|---|---|---|---|"
+    by_place: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        by_place.setdefault((outcome.form, outcome.subject), []).append(outcome)
+    for (form, subject), found in by_place.items():
+        numbers = sum(outcome.numbers for outcome in found)
+        tensors = sum(outcome.numbers or outcome.tensors for outcome in found)
+        killed = sum(outcome.killed for outcome in found)
+        yield f"| {form} | {subject} | {len(found)} | {numbers} | {tensors} | {killed} |"
+
+
 def totals(outcomes: Sequence[Outcome], right: Sequence[Outcome]) -> Iterator[str]:
     """The kill rates in words, and whether the target is met.
 

@@ -314,6 +314,10 @@ def test_the_tables_count_what_was_found() -> None:
         "| a fault | 3 | 2 | 2 | 2 | 2 | 2 | 2 |",
         "| **all** | 3 | 2 | 2 | 2 | 2 | 2 | 2 |",
     ]
+    assert list(tables.forms_table(found))[2:] == [
+        "| ONNX | Y | 2 | 1 | 1 | 1 |",
+        "| TorchScript | Y | 1 | 1 | 1 | 1 |",
+    ]
     assert next(tables.totals(found, [])) == "2 of 3 mutants killed, 66.67%; target 99.5%: not met."
     other = tables.totals([*found, _outcome()], [_outcome(killed=False)])
     assert next(line for line in other if "optimum" in line) == (
