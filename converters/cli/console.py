@@ -33,6 +33,9 @@ _NO_LIMIT = 10_000
 _SHOW_AFTER = 1.0
 """Seconds of work before a progress bar appears."""
 
+_SAY_EVERY = 60.0
+"""Seconds between lines on how far a job is, in a log, where nobody sees a bar."""
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -101,7 +104,7 @@ class Output:
         columns = (TextColumn("{task.description}"), BarColumn(), *done)
         hidden = self.quiet or not console.is_terminal
         bar = Progress(*columns, console=console, transient=True, disable=hidden)
-        steps = Steps(bar, self)
+        steps = Steps(bar, self, in_log=not self.quiet and not console.is_terminal)
         try:
             yield steps
         finally:
@@ -109,12 +112,13 @@ class Output:
 
 
 class Steps:
-    """The progress of a conversion as a bar; it appears once work has taken a second."""
+    """The progress of a job: a bar, once work has taken a second; in a log a line each minute."""
 
-    def __init__(self, bar: Progress, output: Output) -> None:
+    def __init__(self, bar: Progress, output: Output, *, in_log: bool = False) -> None:
         self._bar = bar
         self._output = output
-        self._began = time.monotonic()
+        self._in_log = in_log
+        self._began = self._said = self._step_began = time.monotonic()
         self._task: TaskID | None = None
         self._started = False
 
@@ -131,7 +135,7 @@ class Steps:
         """Replace the bar by the next step's, of so many bytes or items."""
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(title, total=total)
+        self._task, self._step_began = self._bar.add_task(title, total=total), time.monotonic()
         self._show()
 
     def retitle(self, title: str) -> None:
@@ -145,7 +149,20 @@ class Steps:
             self._bar.advance(self._task, amount)
         self._show()
 
+    def _say(self) -> None:
+        """Print a line, if a minute has passed since the last."""
+        now = time.monotonic()
+        if self._in_log and self._task is not None and now - self._said >= _SAY_EVERY:
+            self._said = now
+            task = self._bar.tasks[-1]
+            words = escaped(task.description)
+            if task.total and task.completed:
+                left = (now - self._step_began) * (task.total / task.completed - 1)
+                words += f": {task.percentage:.0f} %, {left / 60:.0f} min left"
+            sys.stderr.write(f"{words}\n")
+
     def _show(self) -> None:
+        self._say()
         if not self._started and time.monotonic() - self._began > _SHOW_AFTER:
             self._started = True
             self._bar.start()

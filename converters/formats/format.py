@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from converters.folder.interface import NETWORK, Interface
 from converters.formats.onnx.form import DEFAULT_FORM, GraphForm
+from converters.progress import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from converters.folder.folder import ConvertedFolder
     from converters.formats.runtime import ArtefactRuntime
+    from converters.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class ExportOptions:
             pixels up to 255, and probabilities where there are classes.
         block: How many channels the runtime computes together, for ``onnx-tuned``; None to time
             what is fastest on this machine.
+        progress: Who wants to know how far a search is, such as int8's.
     """
 
     share_weights: bool = False
@@ -55,6 +58,7 @@ class ExportOptions:
     interface: Interface = NETWORK
     image_input: bool = False
     block: int | None = None
+    progress: Progress = field(default=SILENT, compare=False)
 
     @property
     def given(self) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.digests import sha256_of
@@ -141,7 +142,8 @@ def write_artefacts(
     for name, path in places.items():
         progress.step(FORMATS[name].title)
         path.parent.mkdir(exist_ok=True)
-        FORMATS[name].export(folder.offering(options.interface), path, options)
+        watched = replace(options, progress=progress)
+        FORMATS[name].export(folder.offering(options.interface), path, watched)
     _link_equal_files(folder.path)
 
 

@@ -144,6 +144,7 @@ class QuantisedNetwork:
         self._folder, self._instead = folder, instead
         self._layers = layer_names(folder)
         self._symmetric = options.symmetric
+        self._progress = options.progress
         loss = options.largest_loss
         self._largest_loss = LARGEST_LOSS if loss is None else loss
         form = replace(options.form, batch=None, height=None, width=None)
@@ -219,6 +220,7 @@ class QuantisedNetwork:
         layers = self._most_sensitive_first()
         step = -(-len(layers) // _STEPS)
         for count in range(step, len(layers), step):
+            self._progress.step(f"int8: {count} of {len(layers)} layers in float")
             yield layers[:count]
 
     def _compared(self, left: Collection[str]) -> tuple[float, float]:
@@ -233,7 +235,8 @@ class QuantisedNetwork:
     def _most_sensitive_first(self) -> list[str]:
         """Layers by the error of the logits where nothing else is quantised."""
         errors = {}
-        for layer in self._layers:
+        for number, layer in enumerate(self._layers, 1):
+            self._progress.step(f"int8: layer {number} of {len(self._layers)} alone")
             outputs = self._outputs(set(self._layers) - {layer}, self._batches[:_RANKED_ON])
             pairs = zip(outputs, self._truth, strict=False)
             errors[layer] = sum(float(np.square(ours - truth).sum()) for ours, truth in pairs)

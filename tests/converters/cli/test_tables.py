@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,25 @@ def test_names_are_no_markup(
     monkeypatch.delenv("COLUMNS", raising=False)
     Output().result("[bold]out[/bold] is ready :smile:")
     assert capsys.readouterr().out == "[bold]out[/bold] is ready :smile:\n"
+
+
+def test_a_log_says_each_minute_how_far_a_job_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for quiet in (False, True):
+        with Output(quiet=quiet).progress("items") as progress:
+            progress.step("timing", 100)
+            for _ in range(20):
+                now[0] += 10
+                progress.advance(1)
+            progress.step("int8: layer 3 of 40 alone")
+            now[0] += 61
+            progress.step("int8: layer 4 of 40 alone")
+    assert capsys.readouterr().err.splitlines() == [
+        "timing: 6 %, 16 min left",
+        "timing: 12 %, 15 min left",
+        "timing: 18 %, 14 min left",
+        "int8: layer 4 of 40 alone",
+    ]
