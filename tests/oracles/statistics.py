@@ -66,12 +66,34 @@ def _fill_affine(module: nn.Conv2d | nn.Linear, gain: float, generator: torch.Ge
         module.bias.normal_(0, 0.03, generator=generator)
 
 
-def _calibrate(model: nn.Module, image_size: int, generator: torch.Generator) -> None:
+@torch.no_grad()
+def used_to(model: nn.Module, pictures: torch.Tensor) -> nn.Module:
+    """Measure the running statistics anew, on noise and pictures.
+
+    A network that has seen noise alone makes numbers of photographs that are a thousand times as
+    large, if its activation functions let them grow: neighbouring pixels add up there. A trained
+    one does not, and no grid of 256 steps would hold both.
+
+    Args:
+        model: From :func:`randomise`; left in evaluation mode.
+        pictures: Normalised, (N, 3, H, H).
+    """
+    _calibrate(model, pictures.shape[-1], torch.Generator().manual_seed(0), pictures)
+    return model.eval()
+
+
+def _calibrate(
+    model: nn.Module,
+    image_size: int,
+    generator: torch.Generator,
+    pictures: torch.Tensor | None = None,
+) -> None:
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
     channels = next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
-    model.train()(torch.randn(4, channels, image_size, image_size, generator=generator))
+    images = torch.randn(4, channels, image_size, image_size, generator=generator)
+    model.train()(images if pictures is None else torch.cat((images, pictures)))
     for norm in norms:
         norm.momentum = 0.1
         spread = norm.running_var.sqrt()

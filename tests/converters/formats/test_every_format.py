@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,9 +24,11 @@ from regnet.design_space import NETWORKS
 from tests.converters.formats.wider_networks import NETWORKS as REAL_WIDER
 from tests.converters.parity.networks import IMAGE_SIZE, WIDER, Network, random_network
 from tests.oracles.pycls import build, halve_branches, published, save
+from tests.photographs import NAMES, photograph
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
+    from pathlib import Path
 
 SIZES: dict[str, Any] = {"TEST__IM_SIZE": 64, "TRAIN__IM_SIZE": 64}
 
@@ -36,9 +36,6 @@ QUICK = ("RegNetX-200MF", "RegNetY-200MF", "RegNetY-800MF")
 
 COMPILED = {name for name, kind in FORMATS.items() if kind.certificate is None}
 """Formats whose compilers take a minute or more for each network."""
-
-PICTURES = ("astronaut.png", "chelsea.png", "coffee.png", "ihc.png", "retina.jpg", "rocket.jpg")
-"""Photographs that scikit-image ships."""
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +59,9 @@ def options() -> ExportOptions:
 
     Blocks are named, so that nothing is timed.
     """
-    spec = find_spec("skimage")  # not imported: it asks for packages that pictures do not need
-    assert spec
-    assert spec.origin
-    pictures = [Path(spec.origin).parent / "data" / name for name in PICTURES]
-    return ExportOptions(calibration_images=pictures, largest_loss=1.0, block=16)
+    return ExportOptions(
+        calibration_images=[photograph(name) for name in NAMES], largest_loss=1.0, block=16
+    )
 
 
 def slow_unless(quick: Collection[str], names: Iterable[str]) -> list[Any]:

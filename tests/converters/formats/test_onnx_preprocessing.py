@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,9 +27,11 @@ from regnet.config import RegNetConfig
 from regnet.image_processor import RegNetImageProcessor
 from tests.converters.formats.onnx_helpers import SMALL
 from tests.converters.formats.random_folder import random_folder
+from tests.photographs import photograph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 PICTURES = ("astronaut.png", "chelsea.png", "coffee.png")
 NETWORK: dict[str, Any] = SMALL | {"embedding_size": 8, "num_labels": 100}
@@ -46,13 +46,6 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "not normalised": {"do_normalize": False, "size": 64},
     "bare": {"do_normalize": False, "do_rescale": False, "size": 64},
 }
-
-
-def photograph(name: str) -> Path:
-    spec = find_spec("skimage")  # not imported: it asks for packages that pictures do not need
-    assert spec
-    assert spec.origin
-    return Path(spec.origin).parent / "data" / name
 
 
 @pytest.fixture(scope="module")

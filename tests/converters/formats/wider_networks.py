@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING
 
 import timm
 import torch
+from PIL import Image
 from timm.models._builder import build_model_with_cfg
 from timm.models.regnet import RegNet, RegNetCfg
+from torch.nn import functional
 
+from regnet import RegNetImageProcessor
 from tests.converters.families import test_pycls_anynet as in_pycls
 from tests.frameworks.environments import RECORDED
 from tests.oracles import pycls_head
 from tests.oracles.pycls import halve_branches
-from tests.oracles.statistics import randomise
+from tests.oracles.statistics import randomise, used_to
 from tests.oracles.timm import WIDER
+from tests.photographs import NAMES, photograph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     Saved = Callable[[Path], Path]
+
+IMAGE_SIZE = 64
+"""Of the networks' images, in pixels."""
 
 _SMALL_V = RegNetCfg(
     depth=5,
@@ -51,15 +58,27 @@ _RECORDED = (
 """What Keras saved."""
 
 
+def _natural() -> torch.Tensor:
+    """Photographs, and the patches and ramps that verification has among its natural images."""
+    processor = RegNetImageProcessor(size={"shortest_edge": IMAGE_SIZE})
+    images = [Image.open(photograph(name)) for name in NAMES]
+    pixels: torch.Tensor = processor(images, return_tensors="pt")["pixel_values"]
+    patches = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    ramp = torch.linspace(-2, 2, IMAGE_SIZE**2).view(IMAGE_SIZE, IMAGE_SIZE)
+    ramps = torch.linspace(1, -1, 3).view(-1, 1, 1) * torch.stack((ramp, -ramp)).unsqueeze(1)
+    return torch.cat((pixels, functional.interpolate(patches, IMAGE_SIZE), ramps))
+
+
 def _of_timm(folder: Path, build: Callable[[], nn.Module]) -> Path:
-    network = halve_branches(randomise(build()), _ENDS)
+    network = used_to(halve_branches(randomise(build()), _ENDS), _natural())
     torch.save(network.state_dict(), folder / "net.pth")
     return folder / "net.pth"
 
 
 def _of_pycls(folder: Path, case: str) -> Path:
     values = in_pycls.CASES.get(case, in_pycls.REGNETZ_500MF)
-    return pycls_head.save(folder / "net.pyth", pycls_head.build(values), values)
+    network = used_to(pycls_head.build(values), _natural())
+    return pycls_head.save(folder / "net.pyth", network, values)
 
 
 def _of_classy_vision(folder: Path, case: str) -> Path:

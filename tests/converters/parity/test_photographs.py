@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,15 +14,12 @@ from converters.folder.inputs import photographs
 from converters.parity.verify import verify_folder
 from converters.testing import assert_parity
 from tests.converters.cli.running import regnet
+from tests.photographs import photograph
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PICTURES = ("astronaut.png", "chelsea.png", "coffee.png")
-
-
-def photograph(name: str) -> Path:
-    spec = find_spec("skimage")  # not imported: it asks for packages that pictures do not need
-    assert spec
-    assert spec.origin
-    return Path(spec.origin).parent / "data" / name
 
 
 def test_photographs_are_one_more_batch_of_every_verdict(folder: Path) -> None:
