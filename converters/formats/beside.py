@@ -75,17 +75,37 @@ class _Switching:
 _SWITCHING = _Switching()
 
 
-class _Work(Generic[T]):
-    """Something to be done once, by whoever comes to it first; others wait for that."""
+class Work(Generic[T]):
+    """Something to be done once, by whoever comes to it first; calling it gives the result.
 
-    def __init__(self, do: Callable[[], T]) -> None:
+    Args:
+        others: What it is begun by.
+        do: Does it.
+    """
+
+    def __init__(self, others: Beside, do: Callable[[], T]) -> None:
+        self._others = others
         self._do = do
         self._lock = Lock()
         self._value: list[T] = []
         self._error: BaseException | None = None
 
-    def done(self) -> None:
-        """Do it, unless that is done."""
+    def begin(self) -> None:
+        """Have it done beside other work, if others do any."""
+        self._others.take(self._done)
+
+    def __call__(self) -> T:
+        """Its result, or what it raised; waits for it, and does it if nobody has begun."""
+        self._done()
+        if isinstance(self._error, Exception) and _is_for_others(self._error):
+            self._others.wait()
+            self._error = None
+            self._done()  # with all the memory for itself
+        if self._error:
+            raise self._error
+        return self._value[0]
+
+    def _done(self) -> None:
         with self._lock:
             if self._value or self._error:
                 return
@@ -94,24 +114,17 @@ class _Work(Generic[T]):
             except BaseException as error:  # noqa: BLE001 -- which belongs to who asks for it
                 self._error = error
 
-    def result(self) -> T:
-        self.done()
-        if self._error:
-            raise self._error
-        return self._value[0]
 
-    def again(self) -> None:
-        """Forget how it ended."""
-        self._error = None
+def _is_for_others(error: Exception) -> bool:
+    """Whether work may have failed for the memory that other threads had, and not the caller's."""
+    return not hasattr(_own, "told") and is_short_of_memory(error)
 
 
 class Beside:
     """Does work on other threads; a context manager, which stops what is not done at its end.
 
-    What was not begun when its result is asked for is done by who asks.
-
     Args:
-        threads: How many; with none, that is so of everything.
+        threads: How many; with none, everything is done by who asks for its result.
     """
 
     def __init__(self, threads: int = 0) -> None:
@@ -138,31 +151,24 @@ class Beside:
             finally:
                 _SWITCHING.end()
 
-    def begin(self, do: Callable[..., T], *arguments: Any) -> Callable[[], T]:
-        """Have work done.
+    def later(self, do: Callable[..., T], *arguments: Any) -> Work[T]:
+        """Work that is not begun yet."""
+        return Work(self, partial(do, *arguments))
 
-        Returns:
-            What waits for its result, and raises what it raised.
-        """
-        work = _Work(partial(do, *arguments))
-        if self._pool is None:
-            return work.result
-        self._begun.append(self._pool.submit(work.done))
-        return partial(self._result, work)
+    def begin(self, do: Callable[..., T], *arguments: Any) -> Work[T]:
+        """Work that is begun."""
+        work = self.later(do, *arguments)
+        work.begin()
+        return work
+
+    def take(self, do: Callable[[], None]) -> None:
+        """Have one of the threads do something, if there are any."""
+        if self._pool is not None:
+            self._begun.append(self._pool.submit(do))
 
     def wait(self) -> None:
         """Wait until nothing is done beside the caller's work any more."""
         wait(self._begun)
-
-    def _result(self, work: _Work[T]) -> T:
-        try:
-            return work.result()
-        except Exception as error:
-            if hasattr(_own, "told") or not is_short_of_memory(error):
-                raise
-        self.wait()
-        work.again()
-        return work.result()  # with all the memory for itself
 
     def _enter(self) -> None:
         _own.told = self._told
@@ -181,7 +187,7 @@ def beside(needed: int) -> Beside:
     cores = usable_cores()
     if cores == 1 or not _allowed.get() or is_limited() or needed > available_memory():
         return Beside()
-    return Beside(min(cores, _MOST))
+    return Beside(min(cores, _MOST) + 1)  # one may wait for torch to be imported
 
 
 @contextmanager

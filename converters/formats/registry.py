@@ -32,7 +32,7 @@ from converters.formats.torchscript import TORCHSCRIPT
 from converters.progress import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
@@ -125,6 +125,7 @@ def write_artefacts(
     places: Mapping[str, Path],
     options: ExportOptions,
     progress: Progress = SILENT,
+    written: Callable[[str, Path], object] | None = None,
 ) -> None:
     """Write artefacts of a folder that is not published yet.
 
@@ -133,6 +134,7 @@ def write_artefacts(
         places: Key of :data:`FORMATS` to the file.
         options: How.
         progress: Who wants to know how far it is.
+        written: Called with each once it is there.
 
     Raises:
         InputError: If the folder or the options cannot be used.
@@ -144,6 +146,8 @@ def write_artefacts(
         path.parent.mkdir(exist_ok=True)
         watched = replace(options, progress=progress)
         FORMATS[name].export(folder.offering(options.interface), path, watched)
+        if written is not None:
+            written(name, path)
     _link_equal_files(folder.path)
 
 

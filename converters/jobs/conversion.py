@@ -29,12 +29,12 @@ from converters.weights.stream import write_weights
 from regnet.files.safetensors_file import parse_size, plan_shards
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from converters.checkpoint import Checkpoint
     from converters.parity.report import Report
-    from converters.parity.truth import Truth
+    from converters.parity.verify import Verification
     from converters.progress import Progress
     from converters.weights.stream import Written
     from regnet.config import RegNetConfig
@@ -110,7 +110,7 @@ def _beside(config: RegNetConfig, inspection: Inspection, options: ConvertOption
     if not options.verify:
         return Beside()
     others = beside(memory_of_all(config, inspection.source.transform.crop))
-    others.begin(import_module, "converters.parity.artefact")  # and torch
+    others.begin(import_module, "converters.parity.units")  # and torch
     return others
 
 
@@ -228,16 +228,22 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     converted = ConvertedFolder(folder)
     export_options = _export_options(options, written)
     artefacts = {name: folder / FORMATS[name].file_name for name in options.formats}
-    truth = others.begin(_truth, converted, others)
-    write_artefacts(converted, artefacts, export_options, progress)
+    verification = _verification(converted, written, others) if options.verify else None
+    begun = verification is not None and all(map(_is_begun_at_once, artefacts))
+    begin = verification.begin if verification and begun else None
+    write_artefacts(converted, artefacts, export_options, progress, begin)
     digests: dict[str, Callable[[], str]] = {
         file.relative_to(folder).as_posix(): partial(sha256_of, file)
         for name, path in artefacts.items()
         for file in FORMATS[name].at(path)
     }
     report = None
-    if options.verify:
-        report = _verify(converted, truth, artefacts, written, digests, others, progress)
+    if verification:
+        for name, path in artefacts.items() if not begun else ():
+            verification.begin(name, path)
+        verification.truth.begin()
+        digests.update((name, others.begin(digest)) for name, digest in digests.items())
+        report = _verify(converted, verification, progress)
     progress.step("report")
     if report is None or report.passed:
         recorded = recorded_options(options, converted)
@@ -249,31 +255,24 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
     return report
 
 
-def _truth(converted: ConvertedFolder, others: Beside) -> Truth:
-    """Run the oracle, and what the unit of error is made of."""
+def _is_begun_at_once(name: str) -> bool:
+    """Whether an artefact is judged while others are written, and does not become a link later."""
+    return FORMATS[name].runs_beside and FORMATS[name].may_equal is None
+
+
+def _verification(converted: ConvertedFolder, written: Written, others: Beside) -> Verification:
     from converters.parity.truth import Truth
-    from converters.parity.verify import fresh_inputs
+    from converters.parity.verify import Verification, fresh_inputs
 
-    return Truth(converted, fresh_inputs(converted), others)
+    truth = Truth(converted, fresh_inputs(converted), others)
+    return Verification(converted, truth, others, weights_sha256=written.weights)
 
 
-def _verify(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
-    converted: ConvertedFolder,
-    truth: Callable[[], Truth],
-    artefacts: Mapping[str, Path],
-    written: Written,
-    digests: dict[str, Callable[[], str]],
-    others: Beside,
-    progress: Progress,
-) -> Report:
-    """Store the golden vectors and judge every artefact, whose digests are taken meanwhile."""
+def _verify(converted: ConvertedFolder, verification: Verification, progress: Progress) -> Report:
+    """Store the golden vectors, and wait for the verdicts."""
     from converters.parity.golden import write_golden
-    from converters.parity.verify import Verification
 
-    verification = Verification(converted, truth, others, weights_sha256=written.weights)
-    for name, path in artefacts.items():
-        verification.begin(name, path)
-    digests.update((name, others.begin(digest)) for name, digest in digests.items())
     progress.step("the oracle in float64")
-    write_golden(converted.path, truth().inputs, truth().oracle)
+    truth = verification.truth
+    write_golden(converted.path, truth.inputs, truth.oracle)
     return verification.report(progress)

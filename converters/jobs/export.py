@@ -144,7 +144,7 @@ def _export(
     described = [CARD_NAME] * (card is not None) + [REPORT_NAME] * (record is not None)
     others = beside_verifying(folder) if verify else Beside()
     with staged_update(path, [*names, *described]) as staging, others:
-        others.begin(import_module, "converters.parity.artefact")  # and torch
+        others.begin(import_module, "converters.parity.units")  # and torch
         staged = {name: staging / kind.file_name for name, kind in zip(formats, kinds, strict=True)}
         write_artefacts(ConvertedFolder(staging), staged, options, progress)
         report = _verify(folder, record, staged, others, progress) if verify else None

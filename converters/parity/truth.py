@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 from converters.folder.inputs import EXTREMES, NATURAL, fitted, fitted_batches
 from converters.folder.interface import in_bytes, unnormalised
 from converters.formats.beside import ALONE, stop_if_told
-from converters.formats.lockstep import EAGER, ORACLE, run_in_lockstep
 from converters.formats.onnx.form import INT8, SYMMETRIC_INT8
 from converters.formats.reference import torch_name
-from converters.parity.units import float32_units, reduced_units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,25 +31,32 @@ class Truth:
     Args:
         folder: Whose network it is.
         inputs: Batch to pixels, (N, num_channels, H, W), as the folder's interface takes them.
-        beside: What computes; others than :data:`converters.formats.beside.ALONE` begin at once,
-            and errors are raised by who asks for what was computed.
+        beside: What may compute.
 
     Attributes:
         inputs: As given.
-        runtime: What float32 PyTorch calls itself.
     """
 
     def __init__(self, folder: ConvertedFolder, inputs: Inputs, beside: Beside = ALONE) -> None:
         self._folder = folder
         self.inputs = inputs
-        self._oracle = beside.begin(run_in_lockstep, folder, inputs, ORACLE)
-        self.runtime = torch_name()
-        self._eager = beside.begin(run_in_lockstep, folder, inputs, EAGER)
-        self._float32 = beside.begin(self._float32_units)
+        self._oracle = beside.later(self._in_lockstep, "ORACLE")
+        self._eager = beside.later(self._in_lockstep, "EAGER")
+        self._float32 = beside.later(self._float32_units)
         self._lock = RLock()
         self._fitted: dict[tuple[int | None, ...], Truth] = {}
         self._offering: dict[Interface, Truth] = {}
         self._reduced: dict[str, Units] = {}
+
+    def begin(self) -> None:
+        """Compute what the verdict on weights needs, beside other work."""
+        for work in (self._oracle, self._eager, self._float32):
+            work.begin()
+
+    @property
+    def runtime(self) -> str:
+        """What float32 PyTorch calls itself."""
+        return torch_name()
 
     @property
     def oracle(self) -> Batches:
@@ -135,6 +140,8 @@ class Truth:
         """
         if precision == FLOAT32:
             return self._float32()
+        from converters.parity.units import reduced_units
+
         oracle = self.oracle
         with self._lock:
             if precision not in self._reduced:
@@ -142,7 +149,15 @@ class Truth:
                 self._reduced[precision] = reduced_units(self._folder, inputs, oracle, precision)
             return self._reduced[precision]
 
+    def _in_lockstep(self, arithmetic: str) -> Batches:
+        from converters.formats import lockstep  # which imports torch
+
+        own: lockstep.Arithmetic = getattr(lockstep, arithmetic)
+        return lockstep.run_in_lockstep(self._folder, self.inputs, own)
+
     def _float32_units(self) -> Units:
+        from converters.parity.units import float32_units
+
         return float32_units(self._folder, self.inputs, self.oracle)
 
 

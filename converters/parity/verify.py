@@ -83,7 +83,7 @@ class Verification:
 
     Args:
         folder: Whose network it is.
-        truth: Gives that of the folder.
+        truth: Of the folder.
         beside: What else computes; it does what it can before the verdicts are asked for.
         weights_sha256: Digests of the weights files by name, where they are known.
         found: Whether the artefacts lay in the folder instead of having been written by this
@@ -91,19 +91,23 @@ class Verification:
             the folder run in a process of their own.
         runtimes: Of :data:`converters.formats.registry.OTHER_RUNTIMES` those that the artefacts are
             judged in as well, beside those that always are.
+
+    Attributes:
+        truth: As given.
     """
 
     def __init__(  # noqa: PLR0913 -- what is known of them already is an option each
         self,
         folder: ConvertedFolder,
-        truth: Callable[[], Truth],
+        truth: Truth,
         beside: Beside = ALONE,
         *,
         weights_sha256: Mapping[str, str] | None = None,
         found: bool = False,
         runtimes: Collection[str] = (),
     ) -> None:
-        self._folder, self._truth, self._beside = folder, truth, beside
+        self.truth = truth
+        self._folder, self._beside = folder, beside
         self._weights_sha256, self._found, self._runtimes = weights_sha256, found, runtimes
         self._begun: dict[str, tuple[Path, Callable[[], Callable[[], Verdict]]]] = {}
 
@@ -121,7 +125,7 @@ class Verification:
         """Judge the weights, and wait for the verdicts."""
         from converters.parity.artefact import judge_in_other
 
-        truth = self._truth()
+        truth = self.truth
         weights = ", ".join(path.name for path in self._folder.weight_files)
         measured = judge(truth.eager, truth.units(), truth.oracle)
         verdicts = [Verdict(weights, truth.runtime, COMPUTED, measured)]
@@ -145,7 +149,7 @@ class Verification:
         from converters.parity.artefact import begin_artefact
 
         return begin_artefact(
-            self._folder, self._truth(), name, path, self._weights_sha256, self._found
+            self._folder, self.truth, name, path, self._weights_sha256, self._found
         )
 
 
@@ -174,7 +178,7 @@ def verify_artefacts(  # noqa: PLR0913 -- what is known of them already is an op
     """
     verification = Verification(
         folder,
-        lambda: truth,
+        truth,
         beside,
         weights_sha256=weights_sha256,
         found=found,
@@ -182,6 +186,7 @@ def verify_artefacts(  # noqa: PLR0913 -- what is known of them already is an op
     )
     for name, path in artefacts.items():
         verification.begin(name, path)
+    truth.begin()
     return verification.report(progress)
 
 
@@ -222,7 +227,7 @@ def verify_folder(  # noqa: PLR0913 -- one argument per option
     kinds = _kinds(others)
     _require_artefacts(folder, runtimes)
     with beside_verifying(folder) as others_do:
-        others_do.begin(import_module, "converters.parity.artefact")  # and torch
+        others_do.begin(import_module, "converters.parity.units")  # and torch
         progress.step("checksums")
         record = Record.read(folder.path)
         changed, digests = (
