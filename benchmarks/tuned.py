@@ -36,13 +36,14 @@ from converters.jobs.export import export
 from regnet.design_space import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from converters.formats.onnx.tuned import Tuning
     from converters.formats.runtime import ArtefactRuntime
 
-SETTINGS = tuple(itertools.product((1, 2), (1, 8)))
-"""Threads and images."""
+    Settings = Sequence[tuple[int, int]]  # threads and images
+
+BATCHES = (1, 8)
 
 LEAST = 0.97
 """Of the untuned file's speed that a tuned one must have at least: equal files differ so far."""
@@ -63,7 +64,7 @@ class Measured:
 
     Attributes:
         tuning: What was chosen in float32, and in int8.
-        faster: How many times as fast as untuned, for each of :data:`SETTINGS`; none if it is.
+        faster: How many times as fast as untuned, for each of the settings; none if it is.
         noise: How many times as fast the untuned file is as itself, likewise.
         openvino: OpenVINO's time with the untuned file in units of ONNX Runtime's, with the untuned
             file and with the tuned one; one image, one thread.
@@ -81,20 +82,21 @@ def main() -> None:
     """Prepare, measure, print, and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--seconds", type=float, default=5.0, help="of each setting, at least")
     options = parser.parse_args()
     conditions = f"{processor_name()}. {machine()} {installed('onnxruntime', 'openvino')}."
-    measured = {}
+    measured, settings = {}, tuple(itertools.product(options.threads, BATCHES))
     for name in options.networks:
         with tempfile.TemporaryDirectory() as scratch:
-            measured[name] = measure(name, Path(scratch), options.seconds)
+            measured[name] = measure(name, Path(scratch), settings, options.seconds)
         sys.stderr.write(f"{name} {measured[name]}\n")
-        text = "\n\n".join([conditions, *tables(measured)])
+        text = "\n\n".join([conditions, *tables(measured, settings)])
         replace_measured("tuned", text)  # now, for all of them take long
     sys.stdout.write(f"{text}\n")
 
 
-def measure(network: str, work: Path, seconds: float) -> Measured:
+def measure(network: str, work: Path, settings: Settings, seconds: float) -> Measured:
     """Convert, tune and time a network."""
     checkpoint, out = work / "network.pyth", work / "out"
     make_checkpoint(network, checkpoint)
@@ -107,7 +109,7 @@ def measure(network: str, work: Path, seconds: float) -> Measured:
     )
     tunings = stated_tuning(tuned), stated_tuning(int8_tuned)
     faster, noise = [], []
-    for threads, batch in SETTINGS if tunings[0].changes else ():
+    for threads, batch in settings if tunings[0].changes else ():
         files = {"plain": plain, "tuned": tuned, "again": plain}
         contenders = {name: OnnxRuntime(path, threads=threads) for name, path in files.items()}
         least = fastest(contenders, batch, threads, seconds)
@@ -152,14 +154,14 @@ def fastest(
     return least
 
 
-def tables(measured: Mapping[str, Measured]) -> list[str]:
+def tables(measured: Mapping[str, Measured], settings: Settings) -> list[str]:
     """The ratios of float32, those beside other things, and what is promised."""
-    titles = [f"{_counted(t, 'thread')}, {_counted(b, 'image')}" for t, b in SETTINGS]
+    titles = [f"{_counted(t, 'thread')}, {_counted(b, 'image')}" for t, b in settings]
     rows = [["network", "groups, stage by stage", *titles, "A/A"]]
     others = [["network", "untuned", "tuned", "int8", "int8 tuned", "groups in int8"]]
     for name, each in measured.items():
         groups, in_int8 = map(_groups, each.tuning)
-        ratios = [f"{ratio:.2f}" for ratio in each.faster] or ["as it is"] * len(SETTINGS)
+        ratios = [f"{ratio:.2f}" for ratio in each.faster] or ["as it is"] * len(settings)
         spread = f"{min(each.noise):.2f} to {max(each.noise):.2f}" if each.noise else ""
         rows.append([name, groups, *ratios, spread])
         beside = [f"{ratio:.2f}" for ratio in (*each.openvino, *each.int8)]
