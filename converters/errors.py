@@ -173,11 +173,19 @@ def require_extra(
     Raises:
         StorageError: If it is not installed.
     """
-    if find_spec(package) is None:
+    if not is_installed(package):
         raise not_installed(package, need, f'"{DISTRIBUTION}[{extra}]"')
     from importlib.metadata import version  # takes as long to import as Python to start
 
     return release(version(package))
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported, which it is not."""
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # somebody put it among the modules without a word of where it is from
+        return True
 
 
 def require_torch() -> None:
@@ -186,7 +194,7 @@ def require_torch() -> None:
     Raises:
         StorageError: If it is not installed.
     """
-    if find_spec("torch") is None:
+    if not is_installed("torch"):
         need = "artefacts are verified with it"
         raise not_installed("torch", need, "torch", ", or leave that out with --no-verify")
 

@@ -52,13 +52,18 @@ def alone(name: str) -> typer.Typer:
     return program
 
 
+@cache
+def _of_group(name: str) -> Any:
+    return get_command(alone(name))
+
+
 class _Commands(Mapping[str, Any]):
     """All commands by name."""
 
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
             raise KeyError(name)
-        return get_command(alone(name))
+        return _of_group(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from converters.cli import interrupts
@@ -12,6 +11,7 @@ from converters.errors import (
     ConversionError,
     StorageError,
     in_words,
+    is_installed,
     is_short_of_memory,
     not_installed,
     printable,
@@ -60,7 +60,7 @@ def _failed_otherwise(error: Exception) -> int:
         return _failed(_in_words(error), StorageError.exit_status)
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
-        if find_spec(package) is None:
+        if not is_installed(package):
             absent = not_installed(package, "this command needs it", package)
             return _failed(str(absent), absent.exit_status)
     # A bug, which must not look like a result.

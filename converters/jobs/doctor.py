@@ -12,12 +12,11 @@ import subprocess
 import tomllib
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 from typing import Any, NamedTuple
 
-from converters.errors import DISTRIBUTION, StorageError, __version__, release
+from converters.errors import DISTRIBUTION, StorageError, __version__, is_installed, release
 from converters.families.known import FAMILIES, written_back
 from converters.formats.registry import FORMATS, OTHER_RUNTIMES
 
@@ -193,13 +192,13 @@ def _needing(name: str, needs: tuple[str, str] | None, lacks: str | None = None)
     if needs is None:
         return Part(name, lacks=lacks)
     package, extra = needs
-    if find_spec(package) is None:
+    if not is_installed(package):
         return Part(name, None, f"{package} is not installed", _of_extra(extra), extra)
     return Part(name, _found(package), lacks, None, extra)
 
 
 def _framework(name: str, package: str, install: str) -> Part:
-    if find_spec(package) is None:
+    if not is_installed(package):
         return Part(name, None, f"{package} is not installed", install)
     return Part(name, _found(package))
 

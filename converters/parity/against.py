@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import warnings
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from converters.errors import ConversionError, in_words
+from converters.errors import ConversionError, in_words, is_installed
 from converters.families.known import FAMILIES
 from converters.families.options import SourceOptions
 from converters.families.real_network import NotRunError
@@ -132,7 +131,7 @@ def _built(source: Source, checkpoint: Checkpoint) -> RealNetwork:
     package = family.package
     if family.build is None:
         raise NotRunError(f"nothing here builds the networks of {family.title}")
-    if find_spec(package) is None:
+    if not is_installed(package):
         raise NotRunError(f"{package} is not installed ({family.how_to_install})")
     try:
         with warnings.catch_warnings(action="ignore"):  # of what old frameworks still use

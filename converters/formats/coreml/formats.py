@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import platform
 from dataclasses import replace
-from importlib.util import find_spec
 
+from converters.errors import is_installed
 from converters.formats.format import IMAGE_INPUT, INTERFACE_OPTIONS, Format
 from regnet.files.late import lazily
 
@@ -29,7 +29,7 @@ def why_not_run() -> str | None:
     """Why Apple's runtime runs no package here, as a clause; None if it does."""
     if platform.system() != "Darwin":
         return ELSEWHERE
-    return None if find_spec(LIBRARY) else f"{LIBRARY} is not installed"
+    return None if is_installed(LIBRARY) else f"{LIBRARY} is not installed"
 
 
 def _lacks() -> str | None:

@@ -7,12 +7,11 @@ process of their own, which has a folder for what is written on the way
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from converters.errors import DISTRIBUTION, not_installed, require_extra
+from converters.errors import DISTRIBUTION, is_installed, not_installed, require_extra
 from converters.formats.runtime import ArtefactRuntime
 from regnet.architecture import PIXELS
 
@@ -53,7 +52,7 @@ class OpenCvRuntime(ArtefactRuntime):
     """Runs it in OpenCV's newer engine, which takes images of any size."""
 
     def __init__(self, path: Path, output_names: Sequence[str] = (), threads: int = 1) -> None:
-        if find_spec("cv2") is None:  # several distributions bring it
+        if not is_installed("cv2"):  # several distributions bring it
             raise not_installed("opencv", _NEED, f'"{DISTRIBUTION}[opencv]"')
         import cv2
 

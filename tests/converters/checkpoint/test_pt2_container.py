@@ -90,7 +90,7 @@ def test_the_graph_is_read_as_it_stands(whole: Path) -> None:
     assert [(node.domain, node.op) for node in graph.nodes] == [("aten", "conv2d"), ("aten", "mul")]
     assert graph.inputs[0].shape == (1, 3, 8, 8)
     assert graph.constants["b_factor"].numbers == (0.5,)
-    assert graph.constants["p_layer_bias"].numbers is None
+    assert graph.constants["p_layer_weight"].numbers is None
     assert graph.producer == f"torch {torch.__version__}"
 
 

@@ -75,7 +75,8 @@ def run(
 
 
 def _inherited() -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR"}}
+    own = {"NO_COLOR", "FORCE_COLOR", "COLUMNS"}  # of how the tests are run
+    kept = {name: value for name, value in os.environ.items() if name not in own}
     return kept | {"OMP_NUM_THREADS": "1"}
 
 

@@ -388,14 +388,14 @@ def test_on_macos_apples_runtime_runs_it(
     """As far as that can be tried elsewhere: with a stand-in for its library."""
     path = written(small, tmp_path)
     monkeypatch.setattr(coreml_runtime.platform, "system", lambda: "Darwin")
-    monkeypatch.setattr(coreml_runtime, "find_spec", lambda _: None)
+    monkeypatch.setattr("converters.errors.find_spec", lambda _: None)
     assert judged(small, path).not_run == "coremltools is not installed"
 
     library = SimpleNamespace(
         models=SimpleNamespace(MLModel=_Model), ComputeUnit=SimpleNamespace(CPU_ONLY="CPU_ONLY")
     )
     monkeypatch.setitem(sys.modules, "coremltools", library)
-    monkeypatch.setattr(coreml_runtime, "find_spec", lambda _: True)
+    monkeypatch.setattr("converters.errors.find_spec", lambda _: True)
     monkeypatch.setattr(coreml_runtime, "require_extra", lambda *_: "9.0")
     monkeypatch.setattr(coreml_runtime.platform, "mac_ver", lambda: ("26.1", (), "arm64"))
     verdict = judged(small, path)

@@ -16,7 +16,6 @@ import pytest
 from converters.errors import InputError
 from converters.folder.folder import ConvertedFolder
 from converters.folder.interface import Interface
-from converters.formats.coreml import formats as coreml_formats
 from converters.formats.coreml import runtime as coreml_runtime
 from converters.formats.coreml.formats import MODEL
 from converters.formats.coreml.package import class_names
@@ -189,7 +188,7 @@ def test_on_macos_apples_runtime_is_given_pictures(
     )
     monkeypatch.setattr(coreml_runtime.platform, "system", lambda: "Darwin")
     monkeypatch.setitem(sys.modules, "coremltools", library)
-    monkeypatch.setattr(coreml_formats, "find_spec", lambda _: True)
+    monkeypatch.setattr("converters.errors.find_spec", lambda _: True)
     monkeypatch.setattr(coreml_runtime, "require_extra", lambda *_: "9.0")
     monkeypatch.setattr(coreml_runtime.platform, "mac_ver", lambda: ("26.1", (), "arm64"))
     truth = Truth(folder, fresh_inputs(folder))

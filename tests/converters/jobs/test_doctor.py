@@ -41,8 +41,7 @@ def hide(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def spec(name: str) -> object:
             return None if name in packages else find_spec(name)
 
-        for place in ("converters.jobs.doctor", "converters.errors"):
-            monkeypatch.setattr(f"{place}.find_spec", spec)
+        monkeypatch.setattr("converters.errors.find_spec", spec)
         monkeypatch.setattr(metadata, "version", versions)
 
     return hidden
