@@ -61,10 +61,29 @@ def test_a_right_file_passes_in_each(network: Network) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("classifier", [True, False], ids=["classifier", "trunk"])
 @pytest.mark.parametrize("name", ["X", "Y, silu", *WIDER])
-def test_networks_of_every_kind_pass_in_each(name: str, classifier: bool, tmp_path: Path) -> None:
-    require_passes(with_onnx(tmp_path / "folder", name, classifier=classifier))
+def test_networks_of_every_kind_pass_unless_the_runtime_computes_something_else(
+    name: str, classifier: bool, runtime: str, tmp_path: Path
+) -> None:
+    network = with_onnx(tmp_path / "folder", name, classifier=classifier)
+    config = network.folder.config
+    if runtime == "tract" and config.norm != "batch":
+        pytest.skip("tract needs a minute to load it")
+    report = verify_artefacts(
+        network.folder,
+        network.truth,
+        {"onnx": network.folder.path / "model.onnx"},
+        runtimes=[runtime],
+    )
+    failed = {each.batch for each in report.verdicts[-1].measurements if each.failure}
+    if runtime == "opencv" and config.padding == "same":  # it pads alike on all sides
+        assert "native" in failed
+    elif runtime == "tract" and config.hidden_act == "silu":  # its sigmoid is never below 4e-7
+        assert failed <= {"extremes"}
+    else:
+        assert report.passed, report.verdicts[-1].reason
 
 
 def test_another_network_s_file_fails_in_each(network: Network, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from converters.folder.inputs import verification_inputs
 from converters.formats.format import ExportOptions
@@ -27,6 +30,12 @@ FORMS = {
     "torchscript": ("torchscript", ExportOptions()),
 }
 """What can be exported, and how."""
+
+OPENS_COREML = (
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("coremltools") is None, reason="coremltools is not installed"),
+)
+"""Marks of what takes Core ML packages apart with coremltools, which `make test-all` installs."""
 
 _SMALL: dict[str, Any] = {
     "embedding_size": 8,

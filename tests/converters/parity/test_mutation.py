@@ -35,9 +35,10 @@ from benchmarks.mutation.scripts import (
 )
 from benchmarks.mutation.subjects import DEAD, FORMS, WIDER, Subject
 from converters.parity.contents.written import NOT_WRITTEN
+from tests.converters.parity.networks import OPENS_COREML
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     SubjectOf = Callable[[str], Subject]
@@ -73,7 +74,16 @@ SAMPLED: dict[str, set[str]] = {
 }
 """Forms that take their time, and what is planted in them in any case."""
 
-QUICK = [pytest.param(form, marks=[pytest.mark.slow] * (form in SAMPLED)) for form in FORMS]
+
+def opened(forms: Iterable[str]) -> list[Any]:
+    """Parameters of a test that plants something in forms."""
+    return [pytest.param(form, marks=OPENS_COREML if form == "Core ML" else ()) for form in forms]
+
+
+QUICK = [
+    pytest.param(*each.values, marks=[*each.marks, *[pytest.mark.slow] * (form in SAMPLED)])
+    for form, each in zip(FORMS, opened(FORMS), strict=True)
+]
 
 CANNOT_RUN = {
     *("one group more", "fixed batch", "fixed size", "dilated", "SAME for VALID"),
@@ -109,7 +119,7 @@ def test_every_mutant_is_killed(form: str, found_in: Callable[[str], list[Outcom
     assert [outcome for outcome in found_in(form) if not outcome.killed] == []
 
 
-@pytest.mark.parametrize("form", SAMPLED)
+@pytest.mark.parametrize("form", opened(SAMPLED))
 def test_what_numbers_hardly_show_is_killed(form: str, subject_of: SubjectOf) -> None:
     found = list(outcomes(subject_of("Y"), form, 1, 0, SAMPLED[form]))
     assert len({outcome.kind for outcome in found}) >= len(SAMPLED[form]) - 2
@@ -186,7 +196,7 @@ def test_a_folder_with_a_fault_fails_without_any_checksum(
 
 
 @pytest.mark.parametrize("name", ["Y", DEAD])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", opened(FORMS))
 def test_what_is_no_fault_is_shown_to_be_none_and_passes(
     name: str, form: str, subject_of: SubjectOf
 ) -> None:

@@ -26,7 +26,7 @@ from regnet.config import RegNetConfig
 from tests.converters.demo import sample_images
 from tests.converters.formats.random_folder import random_folder
 from tests.converters.parity.contents.test_litert import Opened
-from tests.converters.parity.networks import _SMALL, NETWORKS, WIDER
+from tests.converters.parity.networks import _SMALL, NETWORKS, OPENS_COREML, WIDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,7 +159,13 @@ FAULTS: dict[tuple[str, str], tuple[Plant, str, int | None]] = {
 """By format and fault: what plants it, the module, and the channel where it is one."""
 
 
-@pytest.mark.parametrize(("kind", "fault"), FAULTS)
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        pytest.param(*each, marks=OPENS_COREML if each[0] == "coreml-fp16" else ())
+        for each in FAULTS
+    ],
+)
 def test_the_first_wrong_operation_is_named(kind: str, fault: str, folder: ConvertedFolder) -> None:
     plant, module, channel = FAULTS[kind, fault]
     path = exported(folder, kind)
