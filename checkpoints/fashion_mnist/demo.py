@@ -98,6 +98,8 @@ def format_rows(
         labels: (N,), the true classes.
     """
     timed = bench(folder.path, batch_sizes=(1,), rounds=_ROUNDS)
+    for name, why in timed.absent.items():
+        sys.stderr.write(f"{name} is left out: {why}\n")
     runtimes = {name: open_runtime(folder, name) for name in timed.runtimes}
     evaluation = count(runtimes, batches(folder, images, labels))
     for entry in timed.entries:

@@ -49,7 +49,7 @@ class Echo:
     def scratch(self, _: Any) -> dict[str, Any]:
         with tempfile.NamedTemporaryFile(delete=False) as file:
             file.write(b"left behind")
-        return {"path": file.name}
+        return {"path": file.name, "cache": os.environ["TORCHINDUCTOR_CACHE_DIR"]}
 
     def end(self, _: Any) -> dict[str, Any]:
         os.kill(os.getpid(), 9)

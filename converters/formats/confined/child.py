@@ -14,12 +14,16 @@ from converters.errors import said
 from converters.formats.confined.wire import MalformedMessageError, receive, send
 from regnet.files.late import imported
 
+_FOLDERS = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR")
+"""Where programs write for themselves. A torch that has compiled once hands the second one down."""
+
 
 def serve() -> None:
     """Give up every right that is not needed, build what the first message names, and answer."""
     requests, replies = _pipes()
     task, _ = receive(requests, 0)
-    os.environ["TMPDIR"] = task["scratch"]
+    for name in _FOLDERS:
+        os.environ[name] = task["scratch"]
     confined = give_up_rights(Path(task["scratch"]), task["memory"])
     try:
         program = imported(task["build"])(*task["arguments"])

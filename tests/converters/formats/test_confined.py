@@ -68,8 +68,10 @@ def test_it_writes_nothing_but_into_its_scratch_folder(
     assert set(outcomes.values()) == {"PermissionError"}, outcomes
     assert [file.name for file in tmp_path.iterdir()] == ["kept"]
     assert (tmp_path / "kept").read_text() == "kept"
-    left = Path(program.call("scratch", PIXELS)["path"])
+    scratch = program.call("scratch", PIXELS)
+    left = Path(scratch["path"])
     assert left.is_file()
+    assert left.parent == Path(scratch["cache"])
     program.close()
     assert not left.parent.exists()
 
