@@ -63,6 +63,11 @@ class Outcome:
         return self.numbers or self.tensors or self.structure
 
 
+_ENDING = {("LiteRT, int8", "kernel one highest exponent bit flipped")}
+"""Faults over which a runtime ends the process, here this one: XNNPACK does where a step is some
+1e36. What `regnet verify` finds in a folder and is not as written it runs in another process."""
+
+
 def mutants(
     subject: Subject, form: str, count: int, random: np.random.Generator
 ) -> Iterator[Mutant]:
@@ -106,7 +111,7 @@ def outcomes(
     subject.artefact(form).save(path)
     right, outputs = content_of(path), subject.outputs(form, path)
     for mutant in mutants(subject, form, count, random):
-        if kinds is not None and mutant.kind not in kinds:
+        if (kinds is not None and mutant.kind not in kinds) or (form, mutant.kind) in _ENDING:
             continue
         artefact = subject.artefact(form)
         mutant.plant(artefact)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from zipfile import ZipFile, ZipInfo
+from zipfile import ZipFile, ZipInfo, is_zipfile
 
 import numpy as np
 
@@ -46,8 +46,10 @@ class LiteRtArtefact:
 
         self.model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
         (self.graph,) = self.model.subgraphs
-        with ZipFile(path) as archive:  # behind the network
-            self._files = {name: archive.read(name) for name in archive.namelist()}
+        self._files: dict[str, bytes] = {}
+        if is_zipfile(path):  # behind the network, of one with classes
+            with ZipFile(path) as archive:
+                self._files = {name: archive.read(name) for name in archive.namelist()}
         self._tensors = {tensor.name.decode(): tensor for tensor in self.graph.tensors}
 
     def names(self) -> list[str]:
@@ -75,8 +77,8 @@ class LiteRtArtefact:
         builder = flatbuffers.Builder()
         builder.Finish(self.model.Pack(builder), b"TFL3")
         path.write_bytes(bytes(builder.Output()))
-        with ZipFile(path, "a") as archive:
-            for name, data in self._files.items():
+        for name, data in self._files.items():
+            with ZipFile(path, "a") as archive:
                 archive.writestr(ZipInfo(name), data)  # not dated now: what is equal must stay so
 
     def code(self, operator: Any) -> int:
