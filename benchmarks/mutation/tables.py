@@ -109,6 +109,11 @@ def survivors(outcomes: Iterable[Outcome]) -> Iterator[str]:
 
 def explanation(outcome: Outcome) -> str | None:
     """Why a mutant may survive; None if it must not."""
+    if outcome.form.endswith("int8") and outcome.kind == "folded in float32":
+        return (
+            "a weight lies in the middle of two steps to within their own rounding, so the "
+            "certificate takes either integer for its nearest"
+        )
     if outcome.form != "folder, exported again":
         return None
     return next((why for start, why in EXPLAINED.items() if outcome.kind.startswith(start)), None)
