@@ -103,9 +103,8 @@ def measure(command: Sequence[str], folder: Path, log: Path) -> Usage:
         wall = time.perf_counter() - begin
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(
-            f"`{' '.join(command)}` ended with status {process.returncode}; see {log}."
-        )
+        last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+        raise RuntimeError(f"`{' '.join(command)}` ended with status {process.returncode}: {last}")
     cpu = resources.ru_utime + resources.ru_stime
     return Usage(wall, cpu, resources.ru_maxrss * _LINUX_MAXRSS_UNIT)
 
