@@ -35,6 +35,14 @@ def evaluate_command(
     ] = None,
     batch_size: BatchSize = 8,
     threads: Annotated[int, typer.Option(min=1, help="How many threads compute.")] = 1,
+    card: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Enter the accuracies into the model card, under this name of the data set.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -55,6 +63,7 @@ def evaluate_command(
             limit=limit,
             batch_size=batch_size,
             threads=threads,
+            card=card,
             progress=progress,
         )
     evaluation = result.evaluation

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.errors import InputError
+from converters.folder.folder import CARD_NAME, REPORT_NAME
 from converters.folder.images import UnreadableImagesError, read_in_batches
+from converters.folder.record import Record
+from converters.formats.registry import FORMATS
 from converters.jobs.evaluate_classes import labelled_images
 from converters.jobs.predict import (
     BATCH_SIZE,
@@ -21,7 +25,10 @@ from converters.jobs.predict import (
     probabilities_of,
     scores_of,
 )
+from converters.parity.recording import with_files
 from converters.progress import SILENT
+from converters.reports.card import is_ours, read_card, with_scores
+from converters.staging.staged import staged_update
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -66,10 +73,16 @@ class Score:
         if logits.shape[1] > _FIVE:
             self.top5 = (self.top5 or 0) + int(hits.sum())
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """``top-1`` and, where there is one, ``top-5``: shares of all images."""
+        counts = {"top-1": self.top1, "top-5": self.top5}
+        return {name: n / self.images for name, n in counts.items() if n is not None}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; shares of all images."""
-        top5 = None if self.top5 is None else self.top5 / self.images
-        return {"images": self.images, "top1": self.top1 / self.images, "top5": top5}
+        shares = self.shares
+        return {"images": self.images, "top1": shares["top-1"], "top5": shares.get("top-5")}
 
 
 @dataclass(slots=True)
@@ -226,6 +239,7 @@ def evaluate(  # noqa: PLR0913 -- one keyword per option
     limit: int | None = None,
     batch_size: int = BATCH_SIZE,
     threads: int = 1,
+    card: str | None = None,
     progress: Progress = SILENT,
 ) -> FolderEvaluation:
     """Measure accuracy on labelled images, and how far runtimes agree.
@@ -244,13 +258,17 @@ def evaluate(  # noqa: PLR0913 -- one keyword per option
         limit: At most so many images, spread evenly.
         batch_size: Images that go through a network at once.
         threads: How many compute.
+        card: What the data set is called, on the Hub if it is there: the accuracies enter the
+            folder's model card under that name, if every image could be read.
         progress: Who wants to know how many images are done.
 
     Raises:
-        InputError: If something cannot be used.
+        InputError: If something cannot be used, or the folder has no card of ours for ``card``.
         UnreadableImagesError: If no image could be read.
     """
     converted = classifier_folder(folder)
+    if card is not None:
+        _own_card(converted)
     labelled = labelled_images(Path(images), converted.config.id2label, labels).limited(limit)
     opened, absent = _open(converted, runtimes, threads)
     progress.step("evaluating", len(labelled.classes))
@@ -266,7 +284,33 @@ def evaluate(  # noqa: PLR0913 -- one keyword per option
     evaluation = count(opened, batches())
     if not evaluation.images:
         raise UnreadableImagesError(*unreadable)
+    if card is not None and not unreadable:
+        _enter(converted, card, evaluation)
     return FolderEvaluation(evaluation, labelled.matched_by, unreadable, absent)
+
+
+def _own_card(folder: ConvertedFolder) -> str:
+    card = read_card(folder.path)
+    if card is None or not is_ours(card):
+        raise InputError(
+            f"{folder.path} has no {CARD_NAME} that was written here, which --card would add to; "
+            "leave it out."
+        )
+    return card
+
+
+def _enter(folder: ConvertedFolder, data_set: str, evaluation: Evaluation) -> None:
+    """Put accuracies into the model card, and the card's new digest on record."""
+    path, record = folder.path, Record.read(folder.path)
+    weights = ", ".join(file.name for file in folder.weight_files)
+    files = {name: kind.file_name for name, kind in FORMATS.items()} | {"torch": weights}
+    scores = {files.get(name, name): score.shares for name, score in evaluation.scores.items()}
+    text = with_scores(_own_card(folder), data_set, evaluation.images, scores)
+    names = [CARD_NAME, *([REPORT_NAME] if record is not None else [])]
+    with staged_update(path, names) as staging:
+        (staging / CARD_NAME).write_text(text, encoding="utf-8")
+        if record is not None:
+            with_files(record, staging, [CARD_NAME]).write(staging)
 
 
 def _open(

@@ -148,12 +148,12 @@ def _export(
         staged = {name: staging / kind.file_name for name, kind in zip(formats, kinds, strict=True)}
         write_artefacts(ConvertedFolder(staging), staged, options, progress)
         report = _verify(folder, record, staged, others, progress) if verify else None
+        artefacts = [kind.file_name for kind in kinds]
         if record is not None:
             verdicts = report.to_dict()["verdicts"] if report else []
-            artefacts = [kind.file_name for kind in kinds]
             record = with_verdicts(with_files(record, staging, names), verdicts, artefacts)
         if card is not None:
-            text = updated_card(card, ConvertedFolder(staging), record)
+            text = updated_card(card, ConvertedFolder(staging), record, artefacts)
             (staging / CARD_NAME).write_text(text, encoding="utf-8")
         if record is not None:
             with_files(record, staging, [CARD_NAME] * (card is not None)).write(staging)
