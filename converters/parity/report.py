@@ -61,14 +61,19 @@ class Report:
         ]
 
     @property
+    def changes(self) -> list[str]:
+        """One clause for each changed file."""
+        return [f"{name} was changed after it was written" for name in self.changed_files]
+
+    @property
     def failures(self) -> list[str]:
         """One clause for each thing that is wrong, naming all files it is wrong with."""
-        changed = [f"{name} was changed after it was written" for name in self.changed_files]
         files: dict[str | None, list[str]] = {}
         for verdict in self.verdicts:
             if not verdict.passed:
                 files.setdefault(verdict.failure, []).append(verdict.artefact)
-        return changed + [f"{' and '.join(names)}, {reason}" for reason, names in files.items()]
+        of_files = [f"{' and '.join(names)}, {reason}" for reason, names in files.items()]
+        return [*self.changes, *of_files]
 
     @property
     def failed_elsewhere(self) -> list[str]:

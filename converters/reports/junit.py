@@ -49,8 +49,7 @@ def _cases(findings: Findings) -> Iterator[ET.Element]:
     folder, report = findings.folder, findings.report
     if findings.signature is not None:
         yield _case(folder, "signature", findings.unsigned)
-    changed = [f"{name} was changed after it was written" for name in report.changed_files]
-    yield _case(folder, "recorded files", changed)
+    yield _case(folder, "recorded files", report.changes)
     if report.not_checked:
         yield _case(folder, "not checked", skipped="; ".join(report.not_checked))
     for verdict in report.verdicts:
