@@ -34,7 +34,7 @@ WEB_VERSION := 1.30.0
 WEB_SHA256 := d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71
 WEB_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
 
-.PHONY: help demo test test-all test-frameworks coverage lint format types audit mutation false-alarms hostile fuzz faults load benchmarks web clean
+.PHONY: help demo test test-all test-frameworks coverage lint format types audit mutation false-alarms hostile fuzz faults load benchmarks web dist clean
 
 help:
 	@echo "make demo        convert the bundled checkpoint and classify with every format"
@@ -51,6 +51,7 @@ help:
 	@echo "make faults      let system calls go wrong in every operation; writes docs/faults.md"
 	@echo "make load        1,000 checkpoints in one batch, on processes and on Ray"
 	@echo "make web         fetch what the page in examples/web needs"
+	@echo "make dist        wheel and sdist, checked as the package index would"
 	@echo "make benchmarks  measure against optimum and torch.onnx; writes docs/benchmarks.md"
 
 demo: $(VENV)/.installed
@@ -61,7 +62,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(PYTEST)
 
-test-all: test $(VENV)/.installed-fuzz $(VENV)/.installed-mobile $(VENV)-onnxruntime-1.17/.installed
+test-all: test $(VENV)-release/.installed $(VENV)/.installed-fuzz $(VENV)/.installed-mobile $(VENV)-onnxruntime-1.17/.installed
 	$(PYTEST) -m slow
 	$(BIN)/python -m fuzz --minutes 2
 
@@ -192,8 +193,19 @@ $(WEB)/.version-$(WEB_VERSION):
 	rm $(WEB)/*.tgz
 	@touch $@
 
+dist: $(VENV)-release/.installed
+	rm -rf dist
+	$(VENV)-release/bin/python -m build --outdir dist .
+	$(VENV)-release/bin/python -m twine check --strict dist/*
+
+$(VENV)-release/.installed:
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install --quiet --disable-pip-version-check \
+	    build==1.6.1 twine==7.0.0
+	@touch $@
+
 clean:
-	rm -rf build dist $(WEB) .venv .venv-scanners .venv-onnxruntime-1.17 $(FRAMEWORKS:%=$(VENV)-%) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist $(WEB) .venv .venv-scanners .venv-release .venv-onnxruntime-1.17 $(FRAMEWORKS:%=$(VENV)-%) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
