@@ -37,7 +37,7 @@ from converters.formats.registry import FORMATS
 from converters.jobs.convert import convert
 from converters.parity.golden import read_golden
 from converters.parity.truth import Truth, run
-from converters.parity.units import float32_units
+from converters.parity.units import drawn_in_float32, float32_units
 from converters.parity.verdict import judge
 from converters.parity.verify import verify_folder
 
@@ -104,7 +104,7 @@ def measured(folder: ConvertedFolder, runs: int) -> Measured:
         "verifying": lambda: verify_folder(ConvertedFolder(folder.path)).require_pass(
             "The benchmark means nothing"
         ),
-        "unit": lambda: float32_units(folder, inputs, oracle),
+        "unit": lambda: float32_units(drawn_in_float32(folder, inputs), oracle),
         "sampled": lambda: [run_in_lockstep(folder, inputs, way) for way in (EAGER, FOLDED)],
     }
     seconds: dict[str, list[float]] = {name: [] for name in steps}

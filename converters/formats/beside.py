@@ -39,15 +39,47 @@ class StoppedError(BaseException):
     """Nobody waits any more for the result of what a thread does."""
 
 
+class _Told:
+    """Whether threads have been told to stop, and what ends that which they wait for."""
+
+    def __init__(self) -> None:
+        self._event = Event()
+        self._ends: list[Callable[[], object]] = []
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def set(self) -> None:
+        self._event.set()
+        for end in self._ends:
+            end()
+
+    def ends(self, end: Callable[[], object]) -> None:
+        self._ends.append(end)
+        if self.is_set():
+            end()
+
+
 def stop_if_told() -> None:
     """End the work of this thread, if nobody waits for it; called wherever that is possible.
 
     Raises:
         StoppedError: Then.
     """
-    told: Event | None = getattr(_own, "told", None)
+    told: _Told | None = getattr(_own, "told", None)
     if told is not None and told.is_set():
         raise StoppedError
+
+
+def ended_when_told(end: Callable[[], object]) -> None:
+    """Have what this thread waits for ended, once nobody waits for the thread any more.
+
+    Args:
+        end: Ends it, in any thread; a second call does nothing.
+    """
+    told: _Told | None = getattr(_own, "told", None)
+    if told is not None:
+        told.ends(end)
 
 
 class _Switching:
@@ -128,7 +160,7 @@ class Beside:
     """
 
     def __init__(self, threads: int = 0) -> None:
-        self._told = Event()
+        self._told = _Told()
         self._begun: list[Future[None]] = []
         self._pool: ThreadPoolExecutor | None = None
         if threads:

@@ -217,6 +217,7 @@ OPENVINO = Format(
     states=stated_in_xml,
     export=export_openvino,
     load=OpenVinoRuntime,
+    runs_beside=True,
     certificate="converters.parity.contents.openvino:read_openvino",
     intermediates="converters.parity.locate.intermediates_openvino:run_openvino",
     usage=(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from converters.errors import (
@@ -129,7 +128,7 @@ def begin_artefact(  # noqa: PLR0913, PLR0917 -- those of what it begins
     """Do of :func:`judge_artefact` what can be done beside other work.
 
     Returns:
-        What gives the verdict; a stranger's program runs only then, in the caller's own time.
+        What gives the verdict, once the truth is known.
     """
     kind = FORMATS[name]
     folder = offered_by(folder, name, path)
@@ -146,64 +145,90 @@ def begin_artefact(  # noqa: PLR0913, PLR0917 -- those of what it begins
     confined = found and not (is_known and proof.graph is None)
     is_foreign = confined and not (proof.is_ours or kind.prepares_images)
 
-    judged = partial(
-        _judged,
-        *(folder, truth, name, path, verdict, proof),
-        found=found,
-        confined=confined,
-        is_foreign=is_foreign,
-    )
-    if confined:
+    artefact = _Artefact(folder, truth, name, path, verdict, proof, found, confined, is_foreign)
+    return artefact.begun()
+
+
+@dataclass(frozen=True, slots=True)
+class _Artefact:
+    """What is known of an artefact that is to be run.
+
+    Attributes:
+        folder: Whose network it is said to be.
+        truth: Of the folder.
+        name: Key of :data:`converters.formats.registry.FORMATS`.
+        path: The file.
+        verdict: On what it holds.
+        proof: Likewise.
+        found: As of :func:`judge_artefact`.
+        confined: Whether it runs in a process of its own.
+        is_foreign: Whether another tool wrote it.
+    """
+
+    folder: ConvertedFolder
+    truth: Truth
+    name: str
+    path: Path
+    verdict: Verdict
+    proof: Proof
+    found: bool
+    confined: bool
+    is_foreign: bool
+
+    def begun(self) -> Callable[[], Verdict]:
+        """Run it; what comes back completes the verdict, and waits for the truth."""
+        try:
+            runtime = self._loaded()
+            measured = _measured(self.truth, runtime, partly=self.is_foreign)
+            prepared = self._prepared()
+        except Exception as error:  # noqa: BLE001 -- every runtime has classes of its own
+            failed = self._failed(error)
+            return lambda: failed
+        verdict = replace(
+            self.verdict,
+            runtime=runtime.name,
+            precision=runtime.precision,
+            not_run=runtime.not_run,
+        )
+
+        def judged() -> Verdict:
+            try:
+                return replace(verdict, measurements=(*measured(), *prepared))
+            except Exception as error:  # noqa: BLE001 -- for the truth memory may be short
+                return self._failed(error)
+
         return judged
-    done = judged()
-    return lambda: done
 
+    def _loaded(self) -> ArtefactRuntime:
+        kind = FORMATS[self.name]
+        if self.is_foreign and kind.tag in {ONNX, TORCHSCRIPT}:
+            return _Foreign(self.folder, kind.tag, self.path)
+        if self.confined:
+            return ConfinedRuntime(self.folder, self.name, self.path)
+        return kind.load(self.path, self.folder.output_names)
 
-def _judged(  # noqa: PLR0913, PLR0917 -- what is known of it
-    folder: ConvertedFolder,
-    truth: Truth,
-    name: str,
-    path: Path,
-    verdict: Verdict,
-    proof: Proof,
-    *,
-    found: bool,
-    confined: bool,
-    is_foreign: bool,
-) -> Verdict:
-    """Complete a verdict on what an artefact holds by what it computes."""
-    kind = FORMATS[name]
-    try:
-        if is_foreign and kind.tag in {ONNX, TORCHSCRIPT}:
-            runtime: ArtefactRuntime = _Foreign(folder, kind.tag, path)
-        elif confined:
-            runtime = ConfinedRuntime(folder, name, path)
-        else:
-            runtime = kind.load(path, folder.output_names)
-        measured = _measured(truth, runtime, partly=is_foreign)
-        if kind.prepares_images:
-            from converters.parity.preprocessing import measure_preprocessing
+    def _prepared(self) -> tuple[Measurement, ...]:
+        """What it makes of images, where it is what prepares them."""
+        if not FORMATS[self.name].prepares_images:
+            return ()
+        from converters.parity.preprocessing import measure_preprocessing
 
-            measured = (*measured, *measure_preprocessing(folder, path, confined=confined))
-    except MemoryShortError as error:
-        return replace(verdict, not_run=str(error), found=found)
-    except Exception as error:
-        if isinstance(error, UnsafeInputError) and proof.graph == PROVEN:
-            why = said(error).removeprefix(path.name).partition(";")[0].strip()
-            return replace(verdict, not_run=f"it {why}", found=found)
-        if isinstance(error, ConversionError) and not (is_foreign and type(error) is InputError):
-            raise
-        if not confined and is_short_of_memory(error):
-            return replace(verdict, not_run="there is not enough memory", found=found)
-        failed = Measurement("all", "all", (), failure=f"it cannot be run ({in_words(error)})")
-        return replace(verdict, runtime=name, precision="unknown", measurements=(failed,))
-    return replace(
-        verdict,
-        runtime=runtime.name,
-        precision=runtime.precision,
-        measurements=measured,
-        not_run=runtime.not_run,
-    )
+        return tuple(measure_preprocessing(self.folder, self.path, confined=self.confined))
+
+    def _failed(self, error: Exception) -> Verdict:
+        """The verdict on what could not be run, unless nothing can be said of it."""
+        verdict = self.verdict
+        if isinstance(error, MemoryShortError):
+            return replace(verdict, not_run=str(error), found=self.found)
+        if isinstance(error, UnsafeInputError) and self.proof.graph == PROVEN:
+            why = said(error).removeprefix(self.path.name).partition(";")[0].strip()
+            return replace(verdict, not_run=f"it {why}", found=self.found)
+        is_foreign_input = self.is_foreign and type(error) is InputError
+        if isinstance(error, ConversionError) and not is_foreign_input:
+            raise error
+        if not self.confined and is_short_of_memory(error):
+            return replace(verdict, not_run="there is not enough memory", found=self.found)
+        return _not_runnable(verdict, self.name, error)
 
 
 def judge_in_other(  # noqa: PLR0913 -- as many as what it follows has
@@ -244,32 +269,47 @@ def judge_in_other(  # noqa: PLR0913 -- as many as what it follows has
             if found or not other.always
             else other.load(path, folder.output_names)
         )
-        measured = _measured(truth, runtime, partly=False)
+        measured = _measured(truth, runtime, partly=False)()
     except MemoryShortError as error:
         return replace(judged, not_run=str(error), found=found)
     except ConversionError:
         raise
     except Exception as error:  # noqa: BLE001 -- every runtime has classes of its own
-        failed = Measurement("all", "all", (), failure=f"it cannot be run ({in_words(error)})")
-        return replace(judged, runtime=other.name, precision="unknown", measurements=(failed,))
+        return _not_runnable(judged, other.name, error)
     return replace(judged, runtime=runtime.name, precision=runtime.precision, measurements=measured)
 
 
-def _measured(truth: Truth, runtime: ArtefactRuntime, *, partly: bool) -> tuple[Measurement, ...]:
-    """Run and judge; ``partly`` is on those outputs alone that there are."""
+def _not_runnable(verdict: Verdict, name: str, error: Exception) -> Verdict:
+    failed = Measurement("all", "all", (), failure=f"it cannot be run ({in_words(error)})")
+    return replace(verdict, runtime=name, precision="unknown", measurements=(failed,))
+
+
+def _measured(
+    truth: Truth, runtime: ArtefactRuntime, *, partly: bool
+) -> Callable[[], tuple[Measurement, ...]]:
+    """Run; what comes back judges, and waits for the truth.
+
+    Args:
+        truth: On any batches.
+        runtime: Runs the artefact; it is not kept.
+        partly: Whether to judge by those outputs alone that there are.
+    """
     truth = truth.fitted(runtime.sizes)
     if runtime.takes_bytes:
         truth = truth.in_bytes
-    if runtime.precision != FLOAT32:
-        truth.units(runtime.precision)  # which may not be known
-    outputs = run(runtime, truth.inputs_for(runtime.precision))
-    units = truth.units(runtime.precision)
-    if partly:
-        units = {
-            batch: {name: unit for name, unit in by_output.items() if name in outputs[batch]}
-            for batch, by_output in units.items()
-        }
-    return judge(outputs, units, truth.oracle, runtime.precision)
+    precision = runtime.precision
+    outputs = run(runtime, truth.inputs_for(precision))
+
+    def judged() -> tuple[Measurement, ...]:
+        units = truth.units(precision)
+        if partly:
+            units = {
+                batch: {name: unit for name, unit in by_output.items() if name in outputs[batch]}
+                for batch, by_output in units.items()
+            }
+        return judge(outputs, units, truth.oracle, precision)
+
+    return judged
 
 
 def _unrun(shown: str, proof: Proof) -> Verdict:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from converters.formats.beside import Beside
     from converters.formats.runtime import Runtime
     from converters.parity.metrics import Batches, Inputs, Outputs, Units
+    from converters.parity.units import Drawn
 
 FLOAT32 = "float32"
 FLOAT16 = "float16"
@@ -42,15 +43,15 @@ class Truth:
         self.inputs = inputs
         self._oracle = beside.later(self._in_lockstep, "ORACLE")
         self._eager = beside.later(self._in_lockstep, "EAGER")
-        self._float32 = beside.later(self._float32_units)
+        self._drawn = beside.later(self._drawn_in_float32)
         self._lock = RLock()
         self._fitted: dict[tuple[int | None, ...], Truth] = {}
         self._offering: dict[Interface, Truth] = {}
-        self._reduced: dict[str, Units] = {}
+        self._units: dict[str, Units] = {}
 
     def begin(self) -> None:
         """Compute what the verdict on weights needs, beside other work."""
-        for work in (self._oracle, self._eager, self._float32):
+        for work in (self._oracle, self._eager, self._drawn):
             work.begin()
 
     @property
@@ -138,16 +139,18 @@ class Truth:
         Raises:
             InputError: If nothing is known of the precision.
         """
-        if precision == FLOAT32:
-            return self._float32()
-        from converters.parity.units import reduced_units
+        from converters.parity.units import float32_units, reduced_units
 
         oracle = self.oracle
         with self._lock:
-            if precision not in self._reduced:
+            if precision not in self._units:
                 inputs = self.inputs_for(precision)
-                self._reduced[precision] = reduced_units(self._folder, inputs, oracle, precision)
-            return self._reduced[precision]
+                self._units[precision] = (
+                    float32_units(self._drawn(), oracle)
+                    if precision == FLOAT32
+                    else reduced_units(self._folder, inputs, oracle, precision)
+                )
+            return self._units[precision]
 
     def _in_lockstep(self, arithmetic: str) -> Batches:
         from converters.formats import lockstep  # which imports torch
@@ -155,10 +158,10 @@ class Truth:
         own: lockstep.Arithmetic = getattr(lockstep, arithmetic)
         return lockstep.run_in_lockstep(self._folder, self.inputs, own)
 
-    def _float32_units(self) -> Units:
-        from converters.parity.units import float32_units
+    def _drawn_in_float32(self) -> Drawn:
+        from converters.parity.units import drawn_in_float32
 
-        return float32_units(self._folder, self.inputs, self.oracle)
+        return drawn_in_float32(self._folder, self.inputs)
 
 
 def run(runtime: Runtime, inputs: Inputs) -> dict[str, Outputs]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from converters.formats.lockstep import run_in_lockstep
 from converters.parity.injection import AMPLIFIED, Injected, Injection
-from converters.parity.metrics import Batches, Errors, Inputs, rms
+from converters.parity.metrics import Batches, Errors, Inputs, Outputs, rms
 from converters.parity.rounding import rounded, rounding_of
 from regnet.design_space import complexity
 
@@ -46,18 +46,36 @@ _LEAST = float(np.finfo(np.float32).tiny)
 """What any runtime may flush to zero."""
 
 
-def float32_units(
-    folder: ConvertedFolder, inputs: Inputs, oracle: Batches
-) -> dict[str, dict[str, Errors]]:
-    """The unit of float32 for each output on each batch.
+class _Group(NamedTuple):
+    """Batches whose images have one shape, which are computed at once.
+
+    Attributes:
+        images: Batch to where its images are among all of the group.
+        draws: How often each image is computed.
+    """
+
+    images: dict[str, slice]
+    draws: int
+
+
+class Drawn(NamedTuple):
+    """What the network puts out with float32's errors drawn behind its operations.
+
+    Attributes:
+        groups: Batches whose images have one shape.
+        outputs: Of each group, output name to (draws x images, ...).
+    """
+
+    groups: list[_Group]
+    outputs: list[Outputs]
+
+
+def drawn_in_float32(folder: ConvertedFolder, inputs: Inputs) -> Drawn:
+    """Run the network as :func:`float32_units` needs it, for which no oracle is asked.
 
     Args:
         folder: Whose network it is.
         inputs: Batch to pixels, (N, num_channels, H, W), normalised.
-        oracle: Batch to output name to array, in float64.
-
-    Returns:
-        Batch to output name to unit; not finite if the network is not within float32.
     """
     groups = _groups(folder, inputs)
     injections = [Injection(group.draws, seed) for seed, group in enumerate(groups)]
@@ -65,9 +83,21 @@ def float32_units(
         str(seed): np.concatenate([inputs[batch] for batch in group.images] * group.draws)
         for seed, group in enumerate(groups)
     }
-    drawn = run_in_lockstep(folder, pixels, Injected(injections))
-    units: dict[str, dict[str, Errors]] = {batch: {} for batch in inputs}
-    for group, outputs in zip(groups, drawn.values(), strict=True):
+    return Drawn(groups, [*run_in_lockstep(folder, pixels, Injected(injections)).values()])
+
+
+def float32_units(drawn: Drawn, oracle: Batches) -> dict[str, dict[str, Errors]]:
+    """The unit of float32 for each output on each batch.
+
+    Args:
+        drawn: From :func:`drawn_in_float32`.
+        oracle: Batch to output name to array, in float64.
+
+    Returns:
+        Batch to output name to unit; not finite if the network is not within float32.
+    """
+    units: dict[str, dict[str, Errors]] = {batch: {} for batch in oracle}
+    for group, outputs in zip(*drawn, strict=True):
         for batch, images in group.images.items():
             for name, output in outputs.items():
                 draws = output.reshape(group.draws, -1, *output.shape[1:])[:, images]
@@ -111,18 +141,6 @@ def reduced_units(
             least = Errors(float(last.max(initial=0)), rms(last))
             units[batch][name] = unit.at_least(nearest).at_least(least)
     return units
-
-
-class _Group(NamedTuple):
-    """Batches whose images have one shape, which are computed at once.
-
-    Attributes:
-        images: Batch to where its images are among all of the group.
-        draws: How often each image is computed.
-    """
-
-    images: dict[str, slice]
-    draws: int
 
 
 def _groups(folder: ConvertedFolder, inputs: Inputs) -> list[_Group]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 from converters import errors
+from converters.formats.beside import ended_when_told
 from converters.formats.confined.wire import MalformedMessageError, receive, send
 from converters.formats.memory import MemoryShortError
 
@@ -109,6 +110,7 @@ class ConfinedProgram:
             stderr=subprocess.DEVNULL,
         )
         self.close = finalize(self, _end, self._process, scratch)
+        ended_when_told(self._process.kill)
         task = {
             "build": build,
             "arguments": list(arguments),

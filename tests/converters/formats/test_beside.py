@@ -13,6 +13,7 @@ import pytest
 from converters.checkpoint.quiet import ignoring
 from converters.formats import beside as module
 from converters.formats.beside import Beside, beside, one_after_the_other, stop_if_told
+from converters.formats.confined import Allowance, ConfinedProgram, ProgramError
 from converters.jobs.convert import convert
 from converters.jobs.verify import verify
 from tests.converters.demo import CHECKPOINT
@@ -112,6 +113,29 @@ def test_the_end_stops_what_runs_and_what_has_not_begun() -> None:
     assert time.monotonic() - before < SECONDS
     assert not never.is_set()
     stop_if_told()  # this thread is told nothing
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_the_end_stops_a_program_that_a_thread_waits_for(waits: bool) -> None:
+    """A stranger's may compute for minutes, and nobody waits for it any more."""
+    begun, told = threading.Event(), threading.Event()
+
+    def wait_for_program() -> None:
+        begun.set()
+        if not waits:
+            wait_for(told)
+        ConfinedProgram("time:sleep", [99], [], Allowance(start=99, rate=0, memory=2**32))
+
+    with Beside(1) as others:
+        work = others.begin(wait_for_program)
+        wait_for(begun)
+        if waits:
+            time.sleep(0.3)
+        threading.Timer(0.1, told.set).start()
+        begin = time.monotonic()
+    assert time.monotonic() - begin < SECONDS
+    with pytest.raises(ProgramError, match="its process ended by signal 9"):
+        work()
 
 
 def test_memory_that_others_had_is_taken_alone() -> None:
