@@ -10,6 +10,8 @@ import { resize } from "./resize.js";
 ort.env.wasm.wasmPaths = new URL("./onnxruntime-web/", import.meta.url).href;
 
 const SQUASH_FROM = 384; // pixels: ConvNeXT's processor squashes from here on instead of cropping
+const WEIGHTS = /model[-\w]*\.safetensors/g; // what an ONNX file may point into
+const LARGEST_GRAPH = 16 << 20; // bytes; a larger ONNX file holds its weights itself
 const ONNX_FILES = ["onnx/model.onnx", "model.onnx"]; // as transformers.js looks, then at the root
 
 /** What transformers 5 takes for the keys that a `preprocessor_config.json` leaves out. */
@@ -50,7 +52,8 @@ export class Classifier {
       fetched(folder, ["preprocessor_config.json"]).then((response) => response.json()),
       fetched(folder, ONNX_FILES).then((response) => response.arrayBuffer()),
     ]);
-    const session = await ort.InferenceSession.create(network);
+    const externalData = await weightsBeside(folder, network);
+    const session = await ort.InferenceSession.create(network, { externalData });
     if (!session.outputNames.includes("logits")) {
       throw new Error(`The folder ${folder} holds no classifier, so there are no classes to show.`);
     }
@@ -122,6 +125,23 @@ async function fetched(folder, names) {
   throw new Error(
     `The folder ${folder} has no ${names.at(-1)}; serve one that \`regnet convert\` wrote.`,
   );
+}
+
+/**
+ * The weights of an ONNX file that shares them (`--share-weights`): onnxruntime-web opens no file by
+ * itself, so it is handed those that the graph names.
+ * @param {string} folder
+ * @param {ArrayBuffer} network
+ * @returns {Promise<{path: string, data: Uint8Array}[]>} none of a file that holds them itself
+ */
+async function weightsBeside(folder, network) {
+  if (network.byteLength > LARGEST_GRAPH) return [];
+  const names = new Set(new TextDecoder("latin1").decode(network).match(WEIGHTS));
+  const opened = async (path) => {
+    const response = await fetched(folder, [path]);
+    return { path, data: new Uint8Array(await response.arrayBuffer()) };
+  };
+  return Promise.all([...names].map(opened));
 }
 
 /**

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+import converters
 from converters import predict
 from converters.families.source import FILTERS
 from converters.folder.folder import ConvertedFolder
 from converters.formats.onnx.export import export_onnx
+from converters.jobs.predict import open_runtime
 from converters.parity.golden import read_golden
 from converters.parity.truth import Truth, run
 from converters.parity.verdict import Verdict, judge
@@ -104,6 +107,21 @@ def test_the_logits_on_the_page_pass_as_every_artefact_must(
     verdict = Verdict("model.onnx", runtime.name, runtime.precision, measured)
     assert verdict.passed, verdict.reason
     assert len(verdict.measurements) == len(truth.inputs)
+
+
+def test_weights_that_are_shared_are_handed_over(
+    browser: Browser, demo_folder: Path, tmp_path: Path
+) -> None:
+    shared = shutil.copytree(demo_folder, tmp_path / "shared")
+    converters.export(shared, ["onnx"], share_weights=True, verify=False)
+    assert (shared / "model.onnx").stat().st_size < 100_000
+    pixels = read_golden(ConvertedFolder(demo_folder))[0]["native"]
+    with serving(shared) as url:
+        browser.open(url)
+        browser.wait_for("#message", "Ready")
+        found = OnThePage(browser)(pixels)["logits"]
+    expected = open_runtime(ConvertedFolder(demo_folder), "onnx")(pixels)["logits"]
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("way", ["dropped", "chosen"])

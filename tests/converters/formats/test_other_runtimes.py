@@ -61,6 +61,14 @@ def test_a_right_file_passes_in_each(network: Network) -> None:
 
 
 @pytest.mark.slow
+def test_a_file_that_shares_its_weights_passes_in_each(tmp_path: Path) -> None:
+    network = random_network(tmp_path / "folder", "Y")
+    path = network.folder.path / "model.onnx"
+    FORMATS["onnx"].export(network.folder, path, ExportOptions(share_weights=True))
+    require_passes(network)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("classifier", [True, False], ids=["classifier", "trunk"])
 @pytest.mark.parametrize("name", ["X", "Y, silu", *WIDER])
