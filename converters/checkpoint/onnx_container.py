@@ -118,6 +118,18 @@ def read_onnx(file: SourceFile) -> OnnxContents:
         return contents
 
 
+def read_onnx_metadata(file: SourceFile) -> dict[str, str]:
+    """What a file states of itself, by key, whatever else it holds.
+
+    Raises:
+        InputError: It is no protobuf.
+        StorageError: It cannot be read.
+    """
+    with ExitStack() as opened:
+        reader = _OnnxReader(file, opened)
+        return reader.metadata(reader.proto.message(reader.proto.whole))
+
+
 @dataclass
 class _OnnxReader:
     """Goes through one file."""
@@ -150,9 +162,12 @@ class _OnnxReader:
         tree: dict[Hashable, Tree] = {
             name: constant.tensor for name, constant in graph.constants.items() if constant.tensor
         }
+        return OnnxContents(graph, tree, self.metadata(model), tuple(self.beside.values()))
+
+    def metadata(self, model: Message) -> dict[str, str]:
+        """What a model states of itself."""
         pairs = [self.proto.message(entry) for entry in model.get(14, [])]
-        metadata = {self._text(pair, 1): self._text(pair, 2) for pair in pairs}
-        return OnnxContents(graph, tree, metadata, tuple(self.beside.values()))
+        return {self._text(pair, 1): self._text(pair, 2) for pair in pairs}
 
     def _graph(self, model: Message, message: Message) -> Graph:
         if _SPARSE in message:

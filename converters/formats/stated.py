@@ -40,14 +40,11 @@ def stated_in_onnx(path: Path) -> Mapping[str, str]:
     Raises:
         ConversionError: If it cannot be read.
     """
-    from converters.checkpoint.onnx_container import read_onnx
+    from converters.checkpoint.onnx_container import read_onnx_metadata
     from converters.checkpoint.source_file import SourceFile
 
     with SourceFile(path) as file:
-        contents = read_onnx(file)
-        for beside in contents.beside:
-            beside.close()
-        return contents.metadata
+        return read_onnx_metadata(file)
 
 
 def stated_in_archive(path: Path) -> Mapping[str, str]:
