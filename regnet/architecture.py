@@ -343,7 +343,9 @@ def extents(operations: Iterable[Operation], pixels: int) -> dict[str, int]:
 def _renamed(operations: Iterable[Operation], names: Mapping[str, str]) -> Operations:
     """With other names of some values."""
     return tuple(
-        replace(
+        operation
+        if names.keys().isdisjoint((operation.output, *operation.inputs))
+        else replace(
             operation,
             inputs=tuple(names.get(value, value) for value in operation.inputs),
             output=names.get(operation.output, operation.output),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,8 +33,6 @@ from regnet.files.safetensors_file import (
 )
 
 if TYPE_CHECKING:
-    import os
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -129,7 +128,7 @@ class ConvertedFolder:
             return (PROBABILITIES,)
         return CLASSIFIER_OUTPUTS if self.has_classifier else TRUNK_OUTPUTS
 
-    @property
+    @cached_property
     def architecture(self) -> Architecture:
         """The network as a list of operations."""
         network = Architecture.of(self.config, classifier=self.has_classifier)
@@ -265,7 +264,7 @@ class ConvertedFolder:
 
         tensor = self.tensors[name]
         return np.memmap(
-            tensor.storage.path,
+            os.fspath(tensor.storage.path),  # of a path it would look up every folder
             dtype=ELEMENT_TYPES[tensor.dtype].numpy,
             mode="r",
             offset=tensor.storage.offset,

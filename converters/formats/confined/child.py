@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ _FOLDERS = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR")
 
 def serve() -> None:
     """Give up every right that is not needed, build what the first message names, and answer."""
+    gc.disable()  # it lives as long as one program, and importing torch is half as long again
     requests, replies = _pipes()
     task, _ = receive(requests, 0)
     for name in _FOLDERS:
