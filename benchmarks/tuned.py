@@ -7,7 +7,9 @@ equal files differ by. What others do on the machine makes calls slower and neve
 fastest call of each counts; on one thread by its processor time, in which others have no part.
 Where tuning leaves a network as it is both files have the same graph, and are not timed. Both int8
 files are run beside the float32 one, calibrated on noise, since times depend on no values. It
-prints the tables and writes them into ``docs/benchmarks.md``.
+prints the tables, writes them into ``docs/benchmarks.md``, and draws ``docs/latency.svg``: what one
+image takes on one thread, beside optimum's file, OpenVINO, and PyTorch run by timm, torchvision and
+transformers.
 """
 
 from __future__ import annotations
@@ -15,28 +17,38 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image
 
 from benchmarks.make_checkpoint import make_checkpoint
-from benchmarks.runtimes import in_openvino
+from benchmarks.optimum import optimum_cli
+from benchmarks.runtimes import Network, in_onnxruntime, in_openvino
+from benchmarks.sizes.plot import Line, Panel, growth_svg
 from benchmarks.tables import Target, installed, machine, markdown, replace_measured, targets_table
 from converters.formats.onnx.formats import ONNX, ONNX_INT8, ONNX_INT8_TUNED, ONNX_TUNED
 from converters.formats.onnx.runtime import OnnxRuntime
 from converters.formats.onnx.tuned import processor_name, stated_tuning
 from converters.jobs.convert import convert
 from converters.jobs.export import export
-from regnet.design_space import NETWORKS
+from regnet.design_space import NETWORKS, complexity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import nn
 
     from converters.formats.onnx.tuned import Tuning
     from converters.formats.runtime import ArtefactRuntime
@@ -54,6 +66,21 @@ GAIN = 1.15
 SMALL, BLOCK = 48, 16
 """Which groups these are."""
 
+NEAR, MOST = 0.9, 20 / 24
+"""Of OpenVINO's speed with the untuned file, and on which share of the networks a tuned one has."""
+
+QUICK = 2.3
+"""How many times as fast as float32 int8, tuned or not, should be on every network."""
+
+OURS, TUNED, INT8, INT8_TUNED = "model.onnx", "tuned", "int8", "int8 tuned"
+OPTIMUM, OPENVINO = "optimum's ONNX", "model.onnx in OpenVINO"
+PEERS = ("timm, eager", "torchvision, eager", "transformers, eager")
+WAYS = (OURS, TUNED, INT8, INT8_TUNED, OPTIMUM, OPENVINO, *PEERS)
+"""To run a network, on the same processor. All but int8 give the same numbers."""
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PLOT = CHECKOUT / "docs" / "latency.svg"
+
 _FEWEST_ROUNDS, _CALLS = 4, 2
 _PICTURES, _PIXELS = 4, 256
 
@@ -66,16 +93,13 @@ class Measured:
         tuning: What was chosen in float32, and in int8.
         faster: How many times as fast as untuned, for each of the settings; none if it is.
         noise: How many times as fast the untuned file is as itself, likewise.
-        openvino: OpenVINO's time with the untuned file in units of ONNX Runtime's, with the untuned
-            file and with the tuned one; one image, one thread.
-        int8: How many times as fast as float32 are int8 and int8 tuned, likewise.
+        seconds: Of one image on one thread, for each of :data:`WAYS` that there is.
     """
 
     tuning: tuple[Tuning, Tuning]
     faster: tuple[float, ...]
     noise: tuple[float, ...]
-    openvino: tuple[float, float]
-    int8: tuple[float, float]
+    seconds: Mapping[str, float]
 
 
 def main() -> None:
@@ -83,20 +107,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
+    parser.add_argument(
+        "--optimum",
+        type=Path,
+        default=CHECKOUT / ".venv-optimum",
+        help="optimum's virtual environment, made if it is missing",
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="of each setting, at least")
     options = parser.parse_args()
-    conditions = f"{processor_name()}. {machine()} {installed('onnxruntime', 'openvino')}."
+    torch.set_num_threads(1)
+    program = optimum_cli(options.optimum)
+    packages = ("onnxruntime", "openvino", "torch", "timm", "torchvision", "transformers")
+    conditions = f"{processor_name()}. {machine()} {installed(*packages)}."
     measured, settings = {}, tuple(itertools.product(options.threads, BATCHES))
     for name in options.networks:
         with tempfile.TemporaryDirectory() as scratch:
-            measured[name] = measure(name, Path(scratch), settings, options.seconds)
+            work = Path(scratch)
+            measured[name] = measure(name, work, settings, options.seconds, program)
         sys.stderr.write(f"{name} {measured[name]}\n")
-        text = "\n\n".join([conditions, *tables(measured, settings)])
+        drawn = "![One image on one thread](latency.svg)"
+        text = "\n\n".join([conditions, *tables(measured, settings), drawn])
+        PLOT.write_text(plotted(measured), encoding="utf-8")
         replace_measured("tuned", text)  # now, for all of them take long
     sys.stdout.write(f"{text}\n")
 
 
-def measure(network: str, work: Path, settings: Settings, seconds: float) -> Measured:
+def measure(
+    network: str, work: Path, settings: Settings, seconds: float, optimum: Path
+) -> Measured:
     """Convert, tune and time a network."""
     checkpoint, out = work / "network.pyth", work / "out"
     make_checkpoint(network, checkpoint)
@@ -115,16 +153,42 @@ def measure(network: str, work: Path, settings: Settings, seconds: float) -> Mea
         least = fastest(contenders, batch, threads, seconds)
         faster.append(least["plain"] / least["tuned"])
         noise.append(least["plain"] / least["again"])
-    files = {"plain": plain, "tuned": tuned, "int8": int8, "int8 tuned": int8_tuned}
-    runtimes = {name: OnnxRuntime(path) for name, path in files.items()}
-    least = fastest(runtimes | {"OpenVINO": in_openvino(plain)}, 1, 1, seconds)
-    return Measured(
-        tunings,
-        tuple(faster),
-        tuple(noise),
-        (least["OpenVINO"] / least["plain"], least["OpenVINO"] / least["tuned"]),
-        (least["plain"] / least["int8"], least["plain"] / least["int8 tuned"]),
-    )
+    theirs = work / "optimum"
+    task = ("--task", "image-classification")
+    command = [str(optimum), "export", "onnx", "-m", str(out), *task, str(theirs)]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 -- our own
+    files = {OURS: plain, TUNED: tuned, INT8: int8, INT8_TUNED: int8_tuned}
+    files[OPTIMUM] = theirs / "model.onnx"
+    ways = {name: in_onnxruntime(path) for name, path in files.items()}
+    ways |= {OPENVINO: in_openvino(plain), **dict(_eager(network, out))}
+    return Measured(tunings, tuple(faster), tuple(noise), fastest(ways, 1, 1, seconds))
+
+
+def _eager(name: str, folder: Path) -> Iterator[tuple[str, Network]]:
+    """The network in the frameworks that have it, run by PyTorch as they are."""
+    import_module("tests.conftest")  # torchvision without its compiled operators
+    import timm
+    from torchvision.models import get_model, list_models
+    from transformers import RegNetForImageClassification
+
+    size = name.partition("-")[2].removesuffix("F")  # 200M or 1.6G
+    layer = name[len("RegNet")].lower()
+    hundreds = float(size[:-1]) / (100 if size.endswith("M") else 0.1)
+    networks = [timm.create_model(f"regnet{layer}_{hundreds:03.0f}"), None, None]
+    of_torchvision = f"regnet_{layer}_{size.lower().replace('.0', '').replace('.', '_')}f"
+    if of_torchvision in list_models():
+        networks[1] = get_model(of_torchvision)
+    networks[2] = RegNetForImageClassification.from_pretrained(folder)
+    for peer, network in zip(PEERS, networks, strict=True):
+        if network is not None:
+            yield peer, Network(partial(_run_eagerly, network.eval()), peer)
+
+
+@torch.inference_mode()
+def _run_eagerly(network: nn.Module, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    outputs = network(torch.from_numpy(pixels))
+    logits: torch.Tensor = getattr(outputs, "logits", outputs)
+    return logits.numpy()
 
 
 def _noise(folder: Path) -> Path:
@@ -158,14 +222,17 @@ def tables(measured: Mapping[str, Measured], settings: Settings) -> list[str]:
     """The ratios of float32, those beside other things, and what is promised."""
     titles = [f"{_counted(t, 'thread')}, {_counted(b, 'image')}" for t, b in settings]
     rows = [["network", "groups, stage by stage", *titles, "A/A"]]
-    others = [["network", "untuned", "tuned", "int8", "int8 tuned", "groups in int8"]]
+    others = [["network", *WAYS, "groups in int8"]]
     for name, each in measured.items():
         groups, in_int8 = map(_groups, each.tuning)
         ratios = [f"{ratio:.2f}" for ratio in each.faster] or ["as it is"] * len(settings)
         spread = f"{min(each.noise):.2f} to {max(each.noise):.2f}" if each.noise else ""
         rows.append([name, groups, *ratios, spread])
-        beside = [f"{ratio:.2f}" for ratio in (*each.openvino, *each.int8)]
-        others.append([name, *beside, in_int8])
+        own = each.seconds[OURS]
+        beside = (
+            f"{own / each.seconds[way]:.2f}" if way in each.seconds else "" for way in WAYS[1:]
+        )
+        others.append([name, f"{1000 * own:.1f} ms", *beside, in_int8])
     tuned = {name: each for name, each in measured.items() if each.faster}
     targets = [
         Target(f"{name}: at least as fast", min(each.faster), LEAST, "times", at_least=True)
@@ -176,7 +243,41 @@ def tables(measured: Mapping[str, Measured], settings: Settings) -> list[str]:
         for name, each in tuned.items()
         if any(own % BLOCK and own < SMALL for own, _ in each.tuning[0].groups)
     ]
+    near, quick = zip(*map(_beside_openvino_and_int8, measured.values()), strict=True)
+    targets += [
+        Target(f"networks with {NEAR} of OpenVINO's speed", mean(near), MOST, "", at_least=True),
+        Target(
+            f"networks whose int8 is {QUICK} times as fast", mean(quick), 1.0, "", at_least=True
+        ),
+    ]
     return [markdown(rows), markdown(others), targets_table(targets)]
+
+
+def _beside_openvino_and_int8(each: Measured) -> tuple[bool, bool]:
+    """Whether the tuned file is near OpenVINO with the untuned one, and whether int8 is quick."""
+    int8 = min(each.seconds[INT8], each.seconds[INT8_TUNED])
+    near = each.seconds[OPENVINO] / each.seconds[TUNED] >= NEAR
+    return near, each.seconds[OURS] / int8 >= QUICK
+
+
+def plotted(measured: Mapping[str, Measured]) -> str:
+    """What one image takes on one thread, RegNetX on the left and RegNetY on the right, as SVG."""
+    left, right = (
+        Panel(
+            f"RegNet{layer}: ms for an image, one thread",
+            [Line(way, _points(measured, layer, way)) for way in WAYS],
+        )
+        for layer in "XY"
+    )
+    return growth_svg(left, right, "GFLOPs")
+
+
+def _points(measured: Mapping[str, Measured], layer: str, way: str) -> list[tuple[float, float]]:
+    return [
+        (complexity(NETWORKS[name].config()).flops / 1e9, 1000 * each.seconds[way])
+        for name, each in measured.items()
+        if way in each.seconds and name.startswith(f"RegNet{layer}")
+    ]
 
 
 def _groups(tuning: Tuning) -> str:
