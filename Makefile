@@ -34,7 +34,7 @@ WEB_VERSION := 1.30.0
 WEB_SHA256 := d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71
 WEB_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
 
-.PHONY: help demo test test-all test-frameworks coverage lint format types audit mutation false-alarms hostile fuzz faults load benchmarks web dist clean
+.PHONY: help demo test test-all test-frameworks coverage lint format types audit mutation false-alarms hostile fuzz faults load benchmarks web dist site clean
 
 help:
 	@echo "make demo        convert the bundled checkpoint and classify with every format"
@@ -52,6 +52,7 @@ help:
 	@echo "make load        1,000 checkpoints in one batch, on processes and on Ray"
 	@echo "make web         fetch what the page in examples/web needs"
 	@echo "make dist        wheel and sdist, checked as the package index would"
+	@echo "make site        README and docs as a site, in build/site; fails on a link that leads nowhere"
 	@echo "make benchmarks  measure against optimum and torch.onnx; writes docs/benchmarks.md"
 
 demo: $(VENV)/.installed
@@ -182,6 +183,13 @@ faults: $(VENV)/.installed-test
 
 load: $(VENV)/.installed-load
 	$(BIN)/python -m pytest -m slow tests/converters/jobs/batch
+
+site: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) --editable ".[docs]"
+	@touch $@
 
 web: $(WEB)/.version-$(WEB_VERSION)
 

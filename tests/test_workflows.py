@@ -108,7 +108,7 @@ def test_no_text_of_a_caller_becomes_code_of_the_action() -> None:
 
 
 def test_the_page_shows_the_inputs_of_the_action() -> None:
-    page = (ROOT / "docs" / "reports.md").read_text("utf-8")
+    page = (ROOT / "docs" / "ci.md").read_text("utf-8")
     table = page[page.index("## GitHub") : page.index("## pre-commit")]
     rows = re.findall(r"^\| (`[^|]*) \|([^|]*)\|", table, re.MULTILINE)
     shown = {name: value.strip(" `") for names, value in rows for name in names[1:-1].split("`, `")}

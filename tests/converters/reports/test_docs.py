@@ -20,11 +20,3 @@ def test_every_key_of_the_json_example_is_described() -> None:
     schema = json.loads(files(reports).joinpath("report.schema.json").read_text("utf-8"))
     found = faults(json.loads(example[1]), schema, schema)
     assert [fault for fault in found if " lacks " not in fault] == []
-
-
-def test_the_pytest_example_calls_what_there_is() -> None:
-    example = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert example
-    names: dict[str, object] = {}
-    exec(example[1], names)  # noqa: S102 -- our own page
-    assert callable(names["test_the_folder_is_what_was_converted"])
