@@ -6,6 +6,7 @@ page links to is a page of its own, below ``repository/``.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from functools import cache
@@ -84,8 +85,16 @@ def shown(path: str) -> str:
     text = (ROOT / path).read_text("utf-8")
     if path.endswith(".md"):
         return text
-    language = _LANGUAGES.get(Path(path).suffix, "")
-    return f"---\nsearch:\n  exclude: true\n---\n# {path}\n\n````{language}\n{text}````\n"
+    if path.endswith(".ipynb"):
+        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+        body = "\n\n".join(_fenced(t, "python") if kind == "code" else t for kind, t in cells)
+    else:
+        body = f"# {path}\n\n{_fenced(text, _LANGUAGES.get(Path(path).suffix, ''))}"
+    return f"---\nsearch:\n  exclude: true\n---\n{body}\n"
+
+
+def _fenced(code: str, language: str) -> str:
+    return f"````{language}\n{code.rstrip()}\n````"
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:

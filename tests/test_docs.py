@@ -18,6 +18,7 @@ from typer.main import get_command
 from converters.cli import tables
 from converters.cli.app import app
 from converters.cli.front import COMMANDS
+from converters.formats.registry import FORMATS
 from converters.reports.row import COLUMNS
 from docs import hooks, reference
 
@@ -30,7 +31,7 @@ PAGES = sorted(
 )
 
 NOT_OURS = ("hf", "model_signing", "openssl", "pip", "pytest")
-"""Programs of others, which are not called: they want keys, an account, a network, or a folder of tests."""
+"""Programs of others, which are not called: they want keys, an account, a network or tests."""
 
 
 class Block(NamedTuple):
@@ -225,6 +226,10 @@ def sentences() -> list[str]:
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     found.append(node.value)
     return found
+
+
+def test_the_page_of_formats_has_each_of_them() -> None:
+    assert set(FORMATS) <= set(code_in(first_cells("docs/formats.md")))
 
 
 def test_every_message_of_the_page_is_one_that_is_written() -> None:

@@ -15,14 +15,16 @@ import converters
 from converters.cli.app import app
 from converters.cli.endings import run_app
 from regnet import RegNetForImageClassification, RegNetImageProcessor
-from tests.converters.demo import CHECKPOINT, sample_images
+from tests.converters.demo import CHECKPOINT, LABELS, sample_images
 from tests.test_docs import ROOT, Block, blocks, lines
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CODE = [block for block in blocks("python", "py") if ">>>" not in block.text]
-"""What `test_api` does not run as doctests."""
+RUN_ELSEWHERE = {"docs/api.md": "test_api.py", "docs/fine-tune.md": "test_notebooks.py"}
+"""Pages whose code other tests run."""
+
+CODE = [block for block in blocks("python", "py") if block.page not in RUN_ELSEWHERE]
 
 NOT_HERE = {
     "aoti_load_package": "a C++ compiler takes a minute to make the file",
@@ -148,6 +150,20 @@ def test_the_commands_do_what_they_say(
         assert run_app(app, "regnet", called) == 0, words
         if target:
             (place / target).write_text(capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("place")
+def test_the_transcript_is_what_is_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for numbers, which depend on the processor and on versions."""
+    for name in ("COLUMNS", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    (shown,) = (b.text for b in blocks("") if b.page == "README.md")
+    words = ["convert", str(CHECKPOINT), "build/demo", "--labels", str(LABELS)]
+    assert run_app(app, "regnet", words) == 0
+    said = [re.sub(r"[\d.]+", "0", text) for text in (shown, capsys.readouterr().out)]
+    assert said[0] == said[1]
 
 
 def test_what_is_not_run_is_still_there() -> None:
