@@ -26,7 +26,7 @@ DOCS = Path(__file__).parent.name
 OUTSIDE = "repository/"
 """Where files from outside of this folder are in the site."""
 
-_CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+_CODE = re.compile(r"^(?P<fence>`{3,}).*?^(?P=fence)$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?(?P<after>\))")
 _ELSEWHERE = ("http://", "https://", "mailto:")
 _LANGUAGES = {".py": "python", ".yml": "yaml", ".toml": "toml", ".json": "json", ".sh": "sh"}

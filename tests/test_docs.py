@@ -139,6 +139,8 @@ def test_links_out_of_the_folder_lead_to_pages_of_the_site() -> None:
         "[x](repository/SECURITY.md#hdf5) `[y](z)` [c](repository/hubconf.py.md) "
         "[p](parity.md#inputs) [](http://h)"
     )
+    code = "````python\nx[0](../y.py)\n```\nx[0](../y.py)\n````\n"
+    assert hooks.on_page_markdown(code, page=page) == code
     page.file.src_uri = "repository/attacks/README.md"
     text = "[x](../docs/parity.md) [y](../SECURITY.md)"
     assert hooks.on_page_markdown(text, page=page) == "[x](../../parity.md) [y](../SECURITY.md)"
