@@ -209,7 +209,7 @@ dist: $(VENV)-release/.installed
 $(VENV)-release/.installed:
 	$(PYTHON) -m venv $(VENV)-release
 	$(VENV)-release/bin/python -m pip install --quiet --disable-pip-version-check \
-	    build==1.6.1 twine==7.0.0
+	    build==1.6.1 twine==7.0.0 check-jsonschema==0.39.0 pre-commit==4.7.0
 	@touch $@
 
 clean:

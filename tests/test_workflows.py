@@ -1,11 +1,13 @@
 """What GitHub is told: workflows, the action, the hook of pre-commit, forms for issues.
 
-None of it can be run here. Held are its form, and what it names to what there is.
+GitHub cannot be run here; test_in_ci.py runs the scripts. Held are the form of each file, and what it
+names to what there is.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ import pytest
 import yaml
 
 from converters.errors import DISTRIBUTION, __version__
+from tests.test_wheel import RELEASING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,6 +123,34 @@ def test_the_action_has_a_use_for_each_input_and_no_other() -> None:
     used = re.findall(r"\$\{\{ inputs\.([\w-]+) \}\}", (ROOT / "action.yml").read_text("utf-8"))
     assert sorted(used) == sorted(ACTION["inputs"])
     assert all(each["description"].endswith(".") for each in ACTION["inputs"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("schema", "paths"),
+    [
+        ("github-workflows", [*OWN, *TO_COPY]),
+        ("github-actions", [ROOT / "action.yml"]),
+        ("github-issue-forms", FORMS),
+        ("github-issue-config", [ROOT / ".github" / "ISSUE_TEMPLATE" / "config.yml"]),
+        ("citation-file-format", [ROOT / "CITATION.cff"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_schemas_of_their_makers_hold(schema: str, paths: list[Path]) -> None:
+    """As check-jsonschema brings them along."""
+    if not RELEASING.is_file():
+        pytest.skip("`make test-all` installs what checks into a place of its own")
+    check = RELEASING.with_name("check-jsonschema")
+    subprocess.run([check, "--builtin-schema", f"vendor.{schema}", *paths], check=True)
+
+
+@pytest.mark.slow
+def test_the_hook_is_one_to_pre_commit() -> None:
+    if not RELEASING.is_file():
+        pytest.skip("`make test-all` installs what checks into a place of its own")
+    check = [RELEASING.with_name("pre-commit"), "validate-manifest"]
+    subprocess.run([*check, ROOT / ".pre-commit-hooks.yaml"], check=True)
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
