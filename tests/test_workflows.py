@@ -1,7 +1,7 @@
 """What GitHub is told: workflows, the action, the hook of pre-commit, forms for issues.
 
-GitHub cannot be run here; test_in_ci.py runs the scripts. Held are the form of each file, and what it
-names to what there is.
+GitHub cannot be run here; test_in_ci.py runs the scripts. Held are the form of each file, and what
+it names to what there is.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ want a verdict, and what is recorded of each.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.digests import sha256_of
@@ -43,8 +44,6 @@ def record_of_conversion(
         options: How it was converted, as plain values.
         folder: Where all files but the model card lie already.
     """
-    from importlib.metadata import version
-
     files = (path for path in folder.rglob("*") if path.is_file())
     names = sorted(path.relative_to(folder).as_posix() for path in files)
     record = Record(
@@ -64,12 +63,22 @@ def record_of_conversion(
                 for name in names
                 if name != REPORT_NAME
             },
-            "versions": {DISTRIBUTION: __version__}
-            | {name: release(version(name)) for name in _PACKAGES},
+            "versions": {DISTRIBUTION: __version__, **_versions()},
             "verification": NOT_VERIFIED,
         }
     )
     return with_verdicts(record, [] if report is None else report.to_dict()["verdicts"])
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that computed; what is not verified needs no torch."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = release(version(name))
+    return found
 
 
 def with_verdicts(

@@ -30,7 +30,17 @@ _PATIENCE = 120
 
 _BLOCK_TORCH = """
 import sys
+from importlib.metadata import Distribution, PackageNotFoundError
+
 sys.modules["torch"] = None  # importing it fails
+from_name = Distribution.from_name
+
+def others(name):
+    if name == "torch":
+        raise PackageNotFoundError(name)
+    return from_name(name)
+
+Distribution.from_name = others
 """
 
 
