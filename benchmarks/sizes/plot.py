@@ -17,7 +17,7 @@ _PANEL = (_WIDTH - 2 * _GAP - _EDGE) / 2
 
 _COLOURS = (
     *("#7f7f7f", "#d62728", "#2f7ed8", "#e08a00", "#2ca02c"),
-    *("#9467bd", "#8c564b", "#17a2b8", "#e377c2"),
+    *("#9467bd", "#8c564b", "#17a2b8", "#e377c2", "#bcbd22"),
 )
 """Readable on white and on black, as is the grey of the letters; an image has no ``currentColor``
 of the page that shows it."""

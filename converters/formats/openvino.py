@@ -15,9 +15,11 @@ from converters.checkpoint.graph import INTERFACE
 from converters.errors import require_extra
 from converters.formats.format import DEFAULTS, INTERFACE_OPTIONS, ExportOptions, Format
 from converters.formats.memory import require_memory
+from converters.formats.onnx.form import PRECISION_KEY
 from converters.formats.runtime import ArtefactRuntime
-from converters.formats.stated import stated_in
+from converters.formats.stated import stated_in, stated_in_onnx
 from regnet.architecture import NORMALISED
+from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -192,6 +194,21 @@ class OpenVinoRuntime(ArtefactRuntime):
         """Compute every output."""
         arrays = self._compiled(pixel_values).to_tuple()
         return dict(zip(self._output_names, arrays, strict=True))
+
+
+class OpenVinoInt8Runtime(OpenVinoRuntime):
+    """Runs ONNX in int8: in integers what the file has between its grids, the rest in float32.
+
+    Attributes:
+        precision: That which the file states, unless something is computed in half precision.
+    """
+
+    def __init__(
+        self, path: Path, output_names: Sequence[str] = ("logits",), threads: int = 1
+    ) -> None:
+        super().__init__(path, output_names, threads)
+        if self.precision == COMPUTED:
+            self.precision = stated_in_onnx(path).get(PRECISION_KEY, COMPUTED)
 
 
 def _computed_in(compiled: CompiledModel) -> str:

@@ -86,6 +86,14 @@ ONNX_INT8 = replace(
     certificate=f"{_PARITY}.contents.onnx_int8:read_onnx_int8",
     details=lazily(f"{_ONNX}.int8:details"),
     details_in_words=lazily(f"{_ONNX}.quantised:details_in_words"),
+    others=(
+        OtherRuntime(
+            "openvino-int8",
+            "OpenVINO in int8",
+            lazily("converters.formats.openvino:OpenVinoInt8Runtime"),
+            needs=("openvino", "openvino"),
+        ),
+    ),
 )
 
 ONNX_TUNED = replace(
@@ -106,6 +114,7 @@ ONNX_INT8_TUNED = replace(
     title="ONNX in int8, tuned",
     file_name="onnx/model_tuned_quantized.onnx",
     options=ONNX_INT8.options | {"block"},
+    others=(),
     export=lazily(f"{_ONNX}.tuned:export_tuned_int8"),
     details=lazily(f"{_ONNX}.tuned:details_of_int8"),
     details_in_words=lazily(f"{_ONNX}.tuned:details_of_int8_in_words"),

@@ -22,6 +22,7 @@ from converters.formats.onnx.graph import build_graph
 from converters.formats.onnx.int8 import details, export_int8
 from converters.formats.onnx.int8_graph import Grid, Int8Plan, in_integers, layer_names
 from converters.formats.onnx.runtime import OnnxRuntime
+from converters.formats.openvino import OpenVinoInt8Runtime
 from converters.formats.registry import FORMATS
 from converters.jobs.export import export
 from converters.parity.contents.tensors import certify
@@ -99,6 +100,23 @@ def test_it_keeps_the_classes_of_pictures_that_it_was_not_calibrated_on(
     logits = OnnxRuntime(artefact)(truth.inputs[PHOTOGRAPHS])["logits"]
     best = truth.oracle[PHOTOGRAPHS]["logits"].argmax(axis=1)
     assert (logits.argmax(axis=1) == best).mean() >= 0.98
+
+
+def test_openvino_computes_it_in_integers_and_is_judged_by_them(
+    artefact: Path, truth: Truth
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    runtime = OpenVinoInt8Runtime(artefact)
+    outputs = run(runtime, truth.inputs_for("int8"))
+    judged = judge(outputs, truth.units("int8"), truth.oracle, runtime.precision)
+    assert runtime.precision == "int8"
+    assert not [m.failure for m in judged if m.failure]
+    compiled = openvino.Core().compile_model(artefact, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    nodes = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    convolved = {str(n["runtimePrecision"].value) for n in nodes if "Conv" in n["layerType"].value}
+    assert convolved <= {"u8", "i8"}
+    shifted = {name: {"logits": 1.3 * out["logits"]} for name, out in outputs.items()}
+    assert all(m.failure for m in judge(shifted, truth.units("int8"), truth.oracle, "int8"))
 
 
 def test_every_layer_is_computed_in_integers(artefact: Path, tmp_path: Path) -> None:
