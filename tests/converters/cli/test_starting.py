@@ -109,3 +109,17 @@ def test_what_typer_heeds_is_left_to_typer(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("TYPER_USE_RICH")
     monkeypatch.setattr(sys, "argv", ["regnet", "list", "--help"])
     assert not front.is_asked_for()
+
+
+def test_a_command_seldom_goes_through_its_objects_and_leaves_without() -> None:
+    """Importing torch makes a million of them, which stay."""
+    code = """
+import atexit, gc
+from converters.cli import main
+main._regnet = lambda: print(gc.get_threshold()) or 0
+atexit.register(lambda: print(gc.get_freeze_count() > 1000, flush=True))
+main.run()
+"""
+    command = [sys.executable, "-c", code]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert finished.stdout == "(100000, 50, 100)\nTrue\n"
