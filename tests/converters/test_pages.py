@@ -15,7 +15,7 @@ import converters
 from converters.cli.app import app
 from converters.cli.endings import run_app
 from regnet import RegNetForImageClassification, RegNetImageProcessor
-from tests.converters.demo import CHECKPOINT, LABELS, sample_images
+from tests.converters.demo import CHECKPOINT, LABELS, labels, sample_images
 from tests.test_docs import ROOT, Block, blocks, lines
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ NOT_CALLED = {
     "--install-completion": "it writes into the files of the user's shell",
     "--public-key": "it takes a key, as in `tests/converters/folder/test_signing.py`",
     "--private-key": "likewise",
+    "--rounds": "thirty rounds take a minute",
     "--security": "`tests/converters/checkpoint/test_security.py` runs it",
     "last-week.onnx": "there is no earlier one",
     "push": "there is no Hub here; `tests/converters/jobs/test_publish.py` has one",
@@ -53,7 +54,7 @@ NOT_CALLED = {
 }
 """Words of commands that are not called here, and why; all are parsed by `tests/test_docs.py`."""
 
-QUICK = ("docs/ci.md", "docs/convert.md", "docs/index.md", "docs/install.md", "docs/large.md")
+QUICK = ("docs/index.md", "docs/install.md", "docs/large.md")
 """Pages whose commands are called in the ordinary tests."""
 
 OF_FORMATS = ("docs/export.md", "docs/runtimes.md")
@@ -73,7 +74,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with what pages name, but for the converted folder."""
     shutil.copy(CHECKPOINT, tmp_path / "RegNetY-4.0GF.pyth")
     for path, label in sample_images(tmp_path / "photos", 4):
-        folder = tmp_path / "val" / re.sub(r"\W", "_", label)
+        folder = tmp_path / "val" / str(labels().index(label))
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder)
     with Image.open(tmp_path / "photos" / "0.png") as image:
@@ -147,6 +148,7 @@ def test_the_commands_do_what_they_say(
         if words[0] == "convert":
             shutil.rmtree(words[2], ignore_errors=True)
         called, target = (words, None) if ">" not in words else (words[:-2], words[-1])
+        capsys.readouterr()
         assert run_app(app, "regnet", called) == 0, words
         if target:
             (place / target).write_text(capsys.readouterr().out)
