@@ -34,6 +34,10 @@ NOT_OURS = ("hf", "model_signing", "openssl", "pip", "pytest")
 """Programs of others, which are not called: they want keys, an account, a network or tests."""
 
 
+OPTIONS_OF_OTHERS = {"--help", "--regnet-folder", "--extra-index-url", "--part"}
+"""Of every program, our plugin of pytest, pip, and `benchmarks.false_alarms`."""
+
+
 class Block(NamedTuple):
     """A block of code in a page."""
 
@@ -77,10 +81,14 @@ def code_in(texts: list[str]) -> list[str]:
     return [code for text in texts for code in re.findall(r"`([^`]+)`", text)]
 
 
+def prose(page: str) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+
+
 def anchors(page: str) -> set[str]:
     """What GitHub and the site call the headings of a page."""
-    text = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
     plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in plain}
 
@@ -195,10 +203,9 @@ def options() -> set[str]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/benchmarks.md"])
 def test_every_option_that_a_page_names_is_one_there_is(page: str) -> None:
-    """Those of benchmarks are of scripts; pytest's is of the plugin."""
-    code = [text for text in code_in([text_of(page)]) if re.match(r"-|regnet |convert-", text)]
+    code = [text for text in code_in([prose(page)]) if re.match(r"-|regnet |convert-", text)]
     named = {name for text in code for name in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)}
-    assert named <= options() | {"--help", "--regnet-folder"}
+    assert named <= options() | OPTIONS_OF_OTHERS
 
 
 def test_commands_make_targets_and_extras_that_pages_name_are_those_there_are() -> None:
