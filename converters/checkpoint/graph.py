@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from converters.errors import InputError, printable
+from converters.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,23 +28,6 @@ are called like the options ``--normalize`` and ``--softmax``."""
 BLOCKS = "blocks"
 """Key of what this project's files state whose groups of channels lie in blocks: JSON, for each
 stage how many channels each group of the network takes and how many groups are one, or null."""
-
-
-def require_bare(name: str, stated: Mapping[str, str]) -> None:
-    """Refuse a file that states that it normalises images itself, or gives probabilities.
-
-    Args:
-        name: Of the file.
-        stated: What it states beside its network.
-
-    Raises:
-        InputError: If it does.
-    """
-    if INTERFACE in stated:
-        raise InputError(
-            f"{name}: was written with --normalize or --softmax and is more than a network; name "
-            "the folder or the checkpoint that it was made from."
-        )
 
 
 @dataclass(frozen=True, slots=True)

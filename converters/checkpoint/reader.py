@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from converters.checkpoint.file_audit import audit_file
-from converters.checkpoint.graph import require_bare
 from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
 from converters.checkpoint.mindspore_container import looks_like_mindspore, read_mindspore
 from converters.checkpoint.msgpack_container import looks_like_msgpack, read_msgpack
@@ -444,10 +443,8 @@ def _zip_checkpoint(file: SourceFile) -> Checkpoint:
         return Checkpoint(file.path, "zip", read_archive(archive), file)
     from converters.checkpoint.script_container import read_script
 
-    stated = archive.stated()
-    require_bare(file.name, stated)  # before its code is followed, which does not know more
     graph, tensors = read_script(archive)
-    checkpoint = Checkpoint(file.path, "torchscript", tensors, file, stated)
+    checkpoint = Checkpoint(file.path, "torchscript", tensors, file, archive.stated())
     checkpoint.graph = graph
     return checkpoint
 

@@ -109,6 +109,10 @@ def _graph(program: ScriptProgram, archive: ZipArchive, version: int) -> Graph:
         constants={
             name: Constant(t.dtype, t.shape, t, _number(archive, t))
             for name, t in program.used.items()
+        }
+        | {
+            name: Constant("float32", each.shape, None, each.numbers)
+            for name, each in program.spelled.items()
         },
         opset=version,
         producer=program.root.kind,

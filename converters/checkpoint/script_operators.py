@@ -12,6 +12,7 @@ from converters.checkpoint.script_values import (
     Computed,
     Held,
     Size,
+    Spelled,
     Unknown,
     calculated,
 )
@@ -105,10 +106,12 @@ class ScriptOperators:
 
     Attributes:
         used: The tensors that are read, by name.
+        spelled: Those that the program makes of numbers, likewise.
     """
 
     def __init__(self, where: str, names: Iterable[str]) -> None:
         self.used: dict[str, StoredTensor] = {}
+        self.spelled: dict[str, Spelled] = {}
         self._nodes = AtenNodes(where, names)
         self._made = 0
 
@@ -151,8 +154,8 @@ class ScriptOperators:
                 found = self._of_sizes(spot, name, given.values)
             case _, [Computed() | Held(), *_]:
                 found = self._operation(spot, name, given)
-            case _, [list() | tuple(), *_]:
-                found = _of_list(spot, name, given.values)
+            case _, [list() | tuple() | Spelled(), *_]:
+                found = _of_list(spot, name, given)
             case _ if given.keywords:
                 raise spot.unfit(f"calls {printable(name)} on what no RegNet calls it on")
             case _:
@@ -174,6 +177,8 @@ class ScriptOperators:
                 return self.of_torch(spot, function, given)
             case ("prim", _, "dtype"), [Computed()]:
                 return _FLOAT32
+            case ("prim", _, "device"), [Computed()]:
+                return None
             case ("prim", _, "RaiseException"), _:
                 raise spot.unfit("refuses all images")
             case ("prim", _, "ConstantMKLDNNTensor"), _:
@@ -233,6 +238,9 @@ class ScriptOperators:
             case Held(name=name, tensor=tensor):
                 self.used[name] = tensor
                 return Named(name)
+            case Spelled():
+                self.spelled[name := self._name()] = value
+                return Named(name)
             case None | bool() | int() | float() | str():
                 return value
             case list() | tuple():
@@ -269,22 +277,29 @@ def part(spot: Spot, whole: Any, index: Any) -> Any:
     raise spot.unfit("picks a part, which no RegNet does")
 
 
-def _of_list(spot: Spot, name: str, values: list[Any]) -> Any:
-    match name, values:
+def _of_list(spot: Spot, name: str, given: Given) -> Any:
+    found: Any
+    match name, given.values:
         case "len", [several]:
-            return len(several)
+            found = len(several)
         case "list", [several]:
-            return list(several)
+            found = list(several)
         case "list_with_default", [[int(), int()] as sizes, list()]:  # of torch 1.4
-            return sizes
+            found = sizes
         case "slice", [several, int() as start]:
-            return list(several)[start:]
+            found = list(several)[start:]
         case "add", [list() as one, list() as other] if len(one) + len(other) <= MAX_MEMBERS:
-            return one + other
+            found = one + other
         case "append", [list() as several, value] if len(several) < MAX_MEMBERS:
             several.append(value)
-            return several
-    raise spot.unfit(f"calls {printable(name)} on a list, which no RegNet does")
+            found = several
+        case "tensor", [list() as numbers] if _spells(numbers, given.keywords):
+            found = Spelled(tuple(numbers), (len(numbers),))
+        case "view", [Spelled(numbers=numbers), [-1, 1, 1]]:  # one for each channel
+            found = Spelled(numbers, (len(numbers), 1, 1))
+        case _:
+            raise spot.unfit(f"calls {printable(name)} on a list, which no RegNet does")
+    return found
 
 
 def _member(spot: Spot, value: Any) -> Any:
@@ -294,6 +309,13 @@ def _member(spot: Spot, value: Any) -> Any:
         case bool() | int() | float():
             return value
     raise spot.unfit("computes with sizes of images, or with several tensors")
+
+
+def _spells(numbers: list[Any], keywords: Mapping[str, Any]) -> bool:
+    """Whether ``torch.tensor`` makes a tensor in float32 of numbers."""
+    alike = all(isinstance(number, float) for number in numbers)
+    known = keywords.keys() <= {"dtype", "device"} and keywords.get("device") is None
+    return alike and known and keywords.get("dtype") == _FLOAT32
 
 
 def _computes_sizes(given: Given) -> bool:

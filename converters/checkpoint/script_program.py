@@ -21,6 +21,7 @@ from converters.checkpoint.script_values import (
     Computed,
     Held,
     Module,
+    Spelled,
     Unknown,
 )
 from converters.checkpoint.values import MAX_SIZE, StoredTensor
@@ -100,6 +101,7 @@ class ScriptProgram:
         outputs: Names of the values that it gives.
         nodes: The operations in order.
         used: The tensors that they read, by name.
+        spelled: Those that they read and the code makes of numbers, likewise.
     """
 
     where: str
@@ -111,6 +113,7 @@ class ScriptProgram:
     outputs: tuple[str, ...] = ()
     nodes: tuple[Node, ...] = ()
     used: Mapping[str, StoredTensor] = field(default_factory=dict)
+    spelled: Mapping[str, Spelled] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._steps = self._depth = 0
@@ -155,6 +158,7 @@ class ScriptProgram:
         self.outputs = tuple(_tensors(spot, result))
         self.nodes = self._operators.finish(self.outputs)
         self.used = self._operators.used
+        self.spelled = self._operators.spelled
 
     def _spot(self, frame: _Frame, node: ast.AST) -> Spot:
         return Spot(self.where, frame.method.place, getattr(node, "lineno", 0), frame.path)

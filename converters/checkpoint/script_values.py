@@ -57,6 +57,19 @@ class Held:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Spelled:
+    """A tensor in float32 that the program makes of numbers.
+
+    Attributes:
+        numbers: In row-major order.
+        shape: The sizes.
+    """
+
+    numbers: tuple[float, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Module:
     """An object of the archive.
 

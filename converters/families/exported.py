@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import StoredTensor
-from converters.checkpoint.graph import BLOCKS, LABELS, PREPROCESSING, require_bare
-from converters.errors import InputError, first
+from converters.checkpoint.graph import BLOCKS, INTERFACE, LABELS, PREPROCESSING
+from converters.errors import InputError, first, printable
+from converters.families.graph_ends import Ends, without_ends
 from converters.families.graph_network import network_of
 from converters.families.reading import choose_state, source_of
 from converters.families.source import Decision, EvalTransform, StateDict
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.checkpoint import Checkpoint
+    from converters.checkpoint.graph import Graph
     from converters.families.family import Found
     from converters.families.graph_network import GraphNetwork
     from converters.families.source import Source
@@ -44,15 +46,13 @@ def graph_state(checkpoint: Checkpoint) -> StateDict:
     Raises:
         InputError: If the graph is no RegNet, or one whose channels lie among zeros.
     """
-    if checkpoint.graph is None:
-        raise AssertionError(checkpoint.path)
-    require_bare(checkpoint.path.name, checkpoint.metadata)
+    graph, _ = _network_alone(checkpoint)
     if BLOCKS in checkpoint.metadata:
         raise InputError(
             f"{checkpoint.path.name} has its channels among zeros, as `regnet tune` lays them; "
             "convert the weights that it was made of, or their model.onnx."
         )
-    network = network_of(checkpoint.graph, checkpoint.path.name)
+    network = network_of(graph, checkpoint.path.name)
     tensors = _with_counters(checkpoint, network)
     return StateDict(checkpoint.container, (), "", tensors, order=tuple(tensors))
 
@@ -74,9 +74,9 @@ def read_exported(
         InputError: If it is none of the kind that is asked for, its graph is no RegNet, or is
             another than what lies beside it says.
     """
-    graph = found.checkpoint.graph
-    if graph is None:
+    if found.checkpoint.graph is None:
         raise InputError(f"{found.where} is no {kind} file; convert it with `regnet convert`.")
+    graph, ends = _network_alone(found.checkpoint)
     network = network_of(graph, found.where)
     timm = TimmConfig.of(found.checkpoint) if _is_timms(found.checkpoint.beside.config) else None
     if timm:
@@ -93,6 +93,8 @@ def read_exported(
     source = in_timm(source, timm.folder) if timm else _in_transformers(source, found, network)
     if not found.checkpoint.beside.config:
         source = _as_stated(source, stated, f"the {kind} file's own metadata")
+    interface = _object(found.checkpoint.metadata.get(INTERFACE, ""))
+    source = _with_ends(source, ends, _pixels(interface))
     value = f"proven, {len(graph.nodes)} nodes of {version} {graph.opset} are the network's"
     return source.decided(Decision("graph", f"{value} operations", how), *_folds(network))
 
@@ -149,6 +151,76 @@ def _object(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _pixels(stated: Mapping[str, Any]) -> int:
+    """What white is in the pixels that a file states to normalise; 0 if it does not."""
+    pixels = stated.get("normalize")
+    return pixels if type(pixels) is int and pixels in {1, 255} else 0
+
+
+def _network_alone(checkpoint: Checkpoint) -> tuple[Graph, Ends]:
+    """The graph of a file, without what it states to do before and behind its network.
+
+    Raises:
+        InputError: If its graph does something else than it states.
+    """
+    graph = checkpoint.graph
+    if graph is None:
+        raise AssertionError(checkpoint.path)
+    if INTERFACE not in checkpoint.metadata:
+        return graph, Ends()
+    graph, ends = without_ends(graph)
+    stated = _object(checkpoint.metadata[INTERFACE])
+    if (bool(ends.mean), ends.softmax) != (_pixels(stated) > 0, stated.get("softmax") is True):
+        raise InputError(
+            f"{checkpoint.path.name} states {printable(checkpoint.metadata[INTERFACE])}, which its "
+            "graph does not compute; convert the file that `regnet export` wrote."
+        )
+    return graph, ends
+
+
+def _with_ends(source: Source, ends: Ends, pixels: int) -> Source:
+    """The source whose image processor normalises as the graph did, and that gives logits."""
+    if ends.mean:
+        mean, std = (_of_unit(numbers, pixels) for numbers in (ends.mean, ends.std))
+        if source.flips_stem:  # the numbers are in the order of the channels that the stem had
+            mean, std = mean[::-1], std[::-1]
+        settings = {
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(mean),
+            "image_std": list(std),
+        }
+        source = replace(
+            source,
+            transform=replace(source.transform, mean=mean, std=std),
+            processor={**source.processor, **settings} if source.processor else {},
+        )
+        numbers = " and ".join(
+            ", ".join(f"{each:.4g}" for each in values) for values in (mean, std)
+        )
+        reason = f"the graph's own, for pixels of 0 to {pixels}; now the image processor's"
+        source = source.decided(Decision("mean and deviation", numbers, reason))
+    if ends.softmax:
+        value = "left out, so that the network gives logits"
+        source = source.decided(Decision("softmax", value, "--softmax adds it to what is exported"))
+    return source
+
+
+def _of_unit(numbers: tuple[float, ...], pixels: int) -> tuple[float, ...]:
+    """Numbers of pixels of 0 to 1 as somebody wrote them down: 0.485, of which 123.675 was made."""
+    import numpy as np
+
+    def shortest(number: float) -> float:
+        for digits in range(1, 17):
+            unit = float(f"{number / pixels:.{digits}g}")
+            if np.float32(unit * pixels) == np.float32(number):
+                return unit
+        return number / pixels
+
+    return tuple(map(shortest, numbers))
 
 
 def _with_counters(checkpoint: Checkpoint, network: GraphNetwork) -> dict[str, StoredTensor]:

@@ -9,12 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from converters.checkpoint.graph import Constant
+
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from converters.checkpoint.graph import Graph, Node
 
-_LESS, _DIVIDED, _SOFTMAX = {"Sub", "sub"}, {"Div", "div"}, {"Softmax", "softmax", "_softmax"}
+
+_LESS, _DIVIDED = {"Sub", "sub"}, {"Div", "div", "true_divide"}
+_SOFTMAX = {"Softmax", "softmax", "_softmax"}
 """Names of operators, ONNX's and ATen's."""
 
 _CLASSES = 1
@@ -63,14 +67,15 @@ def _without_normalisation(
 ) -> tuple[Graph, tuple[float, ...], tuple[float, ...]]:
     numbers: list[tuple[float, ...]] = []
     taken: list[Node] = []
+    known = _constants(graph)
     (image,) = graph.inputs if len(graph.inputs) == 1 else (None,)
     value = image.name if image else ""
     for operators in (_LESS, _DIVIDED):
         readers = [node for node in graph.nodes if value in node.inputs]
-        if len(readers) != 1 or not _is_of_each_channel(graph, readers[0], value, operators):
+        if len(readers) != 1 or not _is_of_each_channel(known, readers[0], value, operators):
             return graph, (), ()
         (node,) = readers
-        constant = graph.constants[node.inputs[1]]
+        constant = known[node.inputs[1]]
         numbers.append(tuple(map(float, constant.numbers or ())))
         taken.append(node)
         value = node.outputs[0]
@@ -78,16 +83,29 @@ def _without_normalisation(
     read = {name for node in left for name in node.inputs}
     gone = {node.inputs[1] for node in taken} - read
     constants = {name: each for name, each in graph.constants.items() if name not in gone}
+    left = tuple(n for n in left if not (n.outputs and gone.issuperset(n.outputs)))
     assert image is not None  # noqa: S101 -- for mypy: something reads it
     inputs = (replace(image, name=value),)
     return replace(graph, inputs=inputs, nodes=left, constants=constants), numbers[0], numbers[1]
 
 
-def _is_of_each_channel(graph: Graph, node: Node, value: str, operators: Collection[str]) -> bool:
+def _constants(graph: Graph) -> dict[str, Constant]:
+    """Those of the whole graph, and those that ONNX has nodes for."""
+    made = {
+        node.outputs[0]: value
+        for node in graph.nodes
+        if node.op == "Constant" and isinstance(value := node.attributes.get("value"), Constant)
+    }
+    return {**graph.constants, **made}
+
+
+def _is_of_each_channel(
+    known: Mapping[str, Constant], node: Node, value: str, operators: Collection[str]
+) -> bool:
     """Whether a node combines a value with a number for each channel of it, and nothing else."""
     if node.op not in operators or len(node.inputs) != 2 or node.inputs[0] != value:  # noqa: PLR2004
         return False
-    constant = graph.constants.get(node.inputs[1])
+    constant = known.get(node.inputs[1])
     if constant is None or constant.numbers is None or constant.dtype != "float32":
         return False
     alike = node.attributes.get("alpha", 1) == 1 and set(node.attributes) <= {"alpha"}

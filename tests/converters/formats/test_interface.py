@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import compare, evaluate, export, inspect, predict, verify
+from converters import compare, convert, evaluate, export, inspect, predict, verify
 from converters.checkpoint.graph import INTERFACE
 from converters.errors import InputError
 from converters.folder import folder as folder_module
 from converters.folder.folder import ConvertedFolder
 from converters.folder.interface import NETWORK, Interface
 from converters.formats.format import ExportOptions
+from converters.formats.reference import ReferenceRuntime
 from converters.formats.registry import FORMATS, interface_of, takers, write_artefacts
 from converters.formats.runtime import softmax
 from converters.parity.artefact import judge_artefact
@@ -61,6 +62,7 @@ NAMES = [
     for name in takers("normalize")
     if present(name)
 ]
+SOURCES = ("onnx", "torchscript", pytest.param("pt2", marks=pytest.mark.slow))
 QUICK = ("onnx", "onnx-fp16", "torchscript", "ncnn", "litert", "coreml")
 
 
@@ -247,14 +249,65 @@ def test_what_has_no_two_classes_gives_no_probabilities(labels: int | None, tmp_
     assert export(tmp_path, ["onnx"], normalize=1)
 
 
-@pytest.mark.parametrize("name", ["onnx", "torchscript"])
-def test_such_a_file_is_no_source_and_no_side(
-    name: str, folder: ConvertedFolder, tmp_path: Path
+@pytest.mark.parametrize("interface", [PIXELS_TO_PROBABILITIES, Interface(1)], ids=str)
+@pytest.mark.parametrize("name", SOURCES)
+def test_such_a_file_is_a_source_whose_ends_become_the_processor_s(
+    name: str, interface: Interface, folder: ConvertedFolder, tmp_path: Path
 ) -> None:
-    path = written(folder, name, PIXELS_TO_PROBABILITIES, tmp_path)
+    path = written(folder, name, interface, tmp_path)
 
-    with pytest.raises(InputError, match="was written with --normalize or --softmax"):
+    convert(path, tmp_path / "out", formats=(), verify=False)
+
+    found = ConvertedFolder(tmp_path / "out")
+    assert found.preprocessing == folder.preprocessing
+    pixels = np.random.default_rng(0).standard_normal((2, 3, 33, 40)).astype(np.float32)
+    logits, expected = (ReferenceRuntime(each)(pixels)["logits"] for each in (found, folder))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_beside_the_folder_s_own_files_it_is_a_source_all_the_same(
+    folder: ConvertedFolder, tmp_path: Path
+) -> None:
+    shutil.copytree(folder.path, tmp_path / "in")
+    (tmp_path / "in" / "model.safetensors").unlink()
+    written(folder, "onnx", PIXELS_TO_PROBABILITIES, tmp_path / "in")
+
+    convert(tmp_path / "in" / "model.onnx", tmp_path / "out", formats=(), verify=False)
+
+    found = ConvertedFolder(tmp_path / "out")
+    assert found.preprocessing == folder.preprocessing
+
+
+def test_means_follow_channels_that_are_turned_round(
+    folder: ConvertedFolder, tmp_path: Path
+) -> None:
+    path = written(folder, "onnx", Interface(255), tmp_path)
+
+    convert(path, tmp_path / "out", channel_order="bgr", formats=(), verify=False)
+
+    found = ConvertedFolder(tmp_path / "out").preprocessing
+    for key in ("image_mean", "image_std"):
+        assert found[key] == folder.preprocessing[key][::-1]
+
+
+def test_a_file_that_does_something_else_than_it_states_is_no_source(
+    folder: ConvertedFolder, tmp_path: Path
+) -> None:
+    import onnx
+
+    path = written(folder, "onnx", Interface(255), tmp_path)
+    model = onnx.load(path)
+    (stated,) = (entry for entry in model.metadata_props if entry.key == INTERFACE)
+    stated.value = '{"normalize": 255, "softmax": true}'
+    onnx.save(model, path)
+
+    with pytest.raises(InputError, match=r"model.onnx states .*, which its graph does not compute"):
         inspect(path)
+
+
+def test_such_a_file_is_no_side_of_a_comparison(folder: ConvertedFolder, tmp_path: Path) -> None:
+    path = written(folder, "onnx", PIXELS_TO_PROBABILITIES, tmp_path)
+
     with pytest.raises(InputError, match="was written with --normalize or --softmax"):
         compare(path, folder.path)
 
