@@ -28,11 +28,17 @@ FUZZ_MINUTES ?= 120
 # What covers converters/checkpoint; the rest of the tests is about other things.
 READER_TESTS := tests/converters/checkpoint tests/fuzzing tests/hostile
 
-# What the page in examples/web runs the network with: three files of a package of the npm registry.
+# What the page in examples/web runs networks with: files of packages of the npm registry.
 WEB := examples/web/onnxruntime-web
 WEB_VERSION := 1.30.0
 WEB_SHA256 := d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71
-WEB_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
+WEB_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm \
+	ort.webgpu.min.mjs ort-wasm-simd-threaded.asyncify.mjs ort-wasm-simd-threaded.asyncify.wasm
+LITERT := examples/web/litert
+LITERT_VERSION := 2.5.3
+LITERT_SHA256 := a97660833e9e7e1063c95e12016718881240b14f7438728a2f62785e912d30fd
+LITERT_UTILS_SHA256 := ce2a1f8379c067be49e59752e5a7f40db6be09f6e497f0f11e59f17b515366a7
+LITERT_FILES := litert_wasm_internal litert_wasm_compat_internal
 
 .PHONY: help demo test test-all test-frameworks coverage lint format types audit mutation false-alarms hostile fuzz faults load benchmarks web dist site clean
 
@@ -191,9 +197,9 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	$(PIP) --editable ".[docs]"
 	@touch $@
 
-web: $(WEB)/.version-$(WEB_VERSION)
+web: $(WEB)/.webgpu-$(WEB_VERSION) $(LITERT)/.version-$(LITERT_VERSION)
 
-$(WEB)/.version-$(WEB_VERSION):
+$(WEB)/.webgpu-$(WEB_VERSION):
 	rm -rf $(WEB) && mkdir $(WEB)
 	cd $(WEB) && npm pack --silent onnxruntime-web@$(WEB_VERSION)
 	cd $(WEB) && echo "$(WEB_SHA256)  onnxruntime-web-$(WEB_VERSION).tgz" | sha256sum --check --quiet
@@ -212,8 +218,22 @@ $(VENV)-release/.installed:
 	    build==1.6.1 twine==7.0.0 check-jsonschema==0.39.0 pre-commit==4.7.0
 	@touch $@
 
+# LiteRT's module imports its other package by name, which no browser knows without a build step.
+$(LITERT)/.version-$(LITERT_VERSION):
+	rm -rf $(LITERT) && mkdir $(LITERT)
+	cd $(LITERT) && npm pack --silent @litertjs/core@$(LITERT_VERSION) @litertjs/wasm-utils@$(LITERT_VERSION)
+	cd $(LITERT) && echo "$(LITERT_SHA256)  litertjs-core-$(LITERT_VERSION).tgz" | sha256sum --check --quiet
+	cd $(LITERT) && echo "$(LITERT_UTILS_SHA256)  litertjs-wasm-utils-$(LITERT_VERSION).tgz" | sha256sum --check --quiet
+	cd $(LITERT) && tar xzf litertjs-wasm-utils-*.tgz --strip-components 2 package/dist/index.js
+	cd $(LITERT) && sed '/sourceMappingURL/d' index.js >wasm-utils.js
+	cd $(LITERT) && tar xzf litertjs-core-*.tgz --strip-components 2 package/dist/index.js \
+		$(LITERT_FILES:%=package/wasm/%.js) $(LITERT_FILES:%=package/wasm/%.wasm)
+	cd $(LITERT) && sed 's|"@litertjs/wasm-utils"|"./wasm-utils.js"|; /sourceMappingURL/d' index.js >litert.js
+	rm $(LITERT)/*.tgz $(LITERT)/index.js
+	@touch $@
+
 clean:
-	rm -rf build dist $(WEB) .venv .venv-scanners .venv-release .venv-onnxruntime-1.17 $(FRAMEWORKS:%=$(VENV)-%) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist $(WEB) $(LITERT) .venv .venv-scanners .venv-release .venv-onnxruntime-1.17 $(FRAMEWORKS:%=$(VENV)-%) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -2,8 +2,9 @@
 
 import { Classifier } from "./regnet.js";
 
-const [network, message, chooser, picture, results, times] = [
+const [network, where, message, chooser, picture, results, times] = [
   "network",
+  "where",
   "message",
   "chooser",
   "picture",
@@ -11,12 +12,15 @@ const [network, message, chooser, picture, results, times] = [
   "times",
 ].map((id) => document.getElementById(id));
 
-const folder = new URLSearchParams(location.search).get("model") ?? "model/";
-const loading = Classifier.load(folder.replace(/\/*$/, "/"));
+const asked = new URLSearchParams(location.search);
+const folder = asked.get("model") ?? "model/";
+const wanted = { runtime: asked.get("runtime"), backend: asked.get("backend") };
+const loading = Classifier.load(folder.replace(/\/*$/, "/"), wanted);
 
 loading.then(
   (classifier) => {
     network.textContent = classifier.title;
+    where.textContent = classifier.where;
     say("Ready: drop a picture anywhere, or choose one.");
   },
   (error) => {

@@ -4,15 +4,12 @@
  * Knows nothing of the page; `page.js` does the rest.
  */
 
-import * as ort from "./onnxruntime-web/ort.wasm.min.mjs";
 import { resize } from "./resize.js";
-
-ort.env.wasm.wasmPaths = new URL("./onnxruntime-web/", import.meta.url).href;
+import { opened, RUNTIMES } from "./runtimes.js";
 
 const SQUASH_FROM = 384; // pixels: ConvNeXT's processor squashes from here on instead of cropping
 const WEIGHTS = /model[-\w]*\.safetensors/g; // what an ONNX file may point into
 const LARGEST_GRAPH = 16 << 20; // bytes; a larger ONNX file holds its weights itself
-const ONNX_FILES = ["onnx/model.onnx", "model.onnx"]; // as transformers.js looks, then at the root
 
 /** What transformers 5 takes for the keys that a `preprocessor_config.json` leaves out. */
 const DEFAULTS = {
@@ -30,34 +27,54 @@ const DEFAULTS = {
 
 /**
  * @typedef {import("./resize.js").Picture} Picture
+ * @typedef {import("./runtimes.js").Pixels} Pixels
  * @typedef {{label: string, probability: number}} Class
  */
 
 /** A classifier, loaded and ready. */
 export class Classifier {
-  constructor(session, config, processor) {
-    this.session = session;
+  constructor(network, config, processor) {
+    this.network = network;
     this.config = config;
     this.processor = { ...DEFAULTS, ...processor };
+    this.where = "";
   }
 
   /**
-   * Load `config.json`, `preprocessor_config.json` and the ONNX file of a converted folder.
+   * Load `config.json`, `preprocessor_config.json` and the network of a converted folder.
    * @param {string} folder its address, ending in a slash
+   * @param {{runtime?: ?string, backend?: ?string}} wanted a key of `RUNTIMES`, and one of its
+   *     backends; without, ONNX Runtime and the best that there is
    * @returns {Promise<Classifier>}
    */
-  static async load(folder) {
-    const [config, processor, network] = await Promise.all([
+  static async load(folder, { runtime = null, backend = null } = {}) {
+    const kind = RUNTIMES[runtime ?? "onnxruntime"];
+    if (!kind) throw new Error(`There is no runtime ${runtime} here.`);
+    const [config, processor, record, file] = await Promise.all([
       fetched(folder, ["config.json"]).then((response) => response.json()),
       fetched(folder, ["preprocessor_config.json"]).then((response) => response.json()),
-      fetched(folder, ONNX_FILES).then((response) => response.arrayBuffer()),
+      fetched(folder, ["conversion.json"]).then((response) => response.json(), () => ({})),
+      fetched(folder, kind.files),
     ]);
-    const externalData = await weightsBeside(folder, network);
-    const session = await ort.InferenceSession.create(network, { externalData });
-    if (!session.outputNames.includes("logits")) {
+    const name = kind.files.find((each) => file.url.endsWith(`/${each}`));
+    if (record.files?.[name]?.interface) {
+      throw new Error(`${name} has --normalize or --softmax inside; export it without for this page.`);
+    }
+    const classifier = new Classifier(null, config, processor);
+    const bytes = await file.arrayBuffer();
+    const beside = await weightsBeside(folder, bytes);
+    const files = { bytes, beside };
+    const { network, where } = await opened(kind, files, backend, classifier.black);
+    if (!network.outputs.includes("logits")) {
       throw new Error(`The folder ${folder} holds no classifier, so there are no classes to show.`);
     }
-    return new Classifier(session, config, processor);
+    return Object.assign(classifier, { network, where });
+  }
+
+  /** @returns {Pixels} an image of nothing, in the size that the folder's processor makes */
+  get black() {
+    const [edge, channels] = [this.processor.size.shortest_edge, this.config.num_channels ?? 3];
+    return { data: new Float32Array(channels * edge ** 2), width: edge, height: edge, channels };
   }
 
   /** @returns {string} what the folder holds, for people */
@@ -79,7 +96,7 @@ export class Classifier {
   /**
    * Bring a picture to the network's input, as the folder's processor says.
    * @param {ImageBitmap} bitmap
-   * @returns {{data: Float32Array, width: number, height: number, channels: number}} normalised
+   * @returns {Pixels} normalised
    */
   preprocess(bitmap) {
     return preprocess(pixelsOf(bitmap, this.processor.image_mean.length), this.processor);
@@ -87,13 +104,11 @@ export class Classifier {
 
   /**
    * Run the network on one image.
-   * @param {{data: Float32Array, width: number, height: number, channels: number}} pixels
+   * @param {Pixels} pixels
    * @returns {Promise<Float32Array>} one logit per class
    */
-  async logits({ data, width, height, channels }) {
-    const input = new ort.Tensor("float32", data, [1, channels, height, width]);
-    const outputs = await this.session.run({ pixel_values: input });
-    return outputs.logits.data;
+  async logits(pixels) {
+    return this.network.logits(pixels);
   }
 
   /**

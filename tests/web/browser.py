@@ -23,11 +23,15 @@ _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """The key of an element's id, from the standard."""
 
 _FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--headless", "--no-sandbox", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-dev-shm-usage", "--window-size=800,1000"),
 )
 """The switches on networking keep Chromium from calling home."""
+
+WITHOUT_GPU = ("--disable-gpu",)
+EMULATED_GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+"""What Chromium offers pages as a GPU: none, or SwiftShader, which computes on the processor."""
 
 _PATIENCE = 60.0
 """Seconds for anything; a busy machine takes many."""
@@ -90,14 +94,15 @@ class Browser:
 
 
 @contextmanager
-def chromium(profile: Path) -> Iterator[Browser]:
+def chromium(profile: Path, gpu: tuple[str, ...] = WITHOUT_GPU) -> Iterator[Browser]:
     """A browser inside the block.
 
     Args:
         profile: An empty folder for what it keeps.
+        gpu: The switches that say which GPU it offers.
     """
     assert DRIVER
-    options = {"binary": CHROMIUM, "args": [*_FLAGS, f"--user-data-dir={profile}"]}
+    options = {"binary": CHROMIUM, "args": [*_FLAGS, *gpu, f"--user-data-dir={profile}"]}
     wanted = {
         "goog:chromeOptions": options,
         "timeouts": {"script": _PATIENCE * 1000},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.converters.conftest import demo_folder
-from tests.web.browser import CHROMIUM, DRIVER, Browser, chromium
+from tests.web.browser import CHROMIUM, DRIVER, EMULATED_GPU, Browser, chromium
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,21 +34,34 @@ def serving(folder: Path) -> Iterator[str]:
             process.terminate()
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A headless Chromium; CI says that it must be there."""
+def require_browser() -> None:
+    """Skip without a browser, or fail where CI says that there must be one."""
     missing = [
         reason
         for present, reason in (
             (CHROMIUM, "no chromium on this machine"),
             (DRIVER, "no chromedriver on this machine"),
-            ((PAGE / "onnxruntime-web").is_dir(), "no onnxruntime-web: run `make web`"),
+            ((PAGE / "litert").is_dir(), "no onnxruntime-web and LiteRT: run `make web`"),
         )
         if not present
     ]
     if missing:
         (pytest.fail if os.environ.get("REGNET_NEEDS_BROWSER") else pytest.skip)(missing[0])
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium without a GPU."""
+    require_browser()
     with chromium(tmp_path_factory.mktemp("chromium")) as window:
+        yield window
+
+
+@pytest.fixture(scope="module")
+def gpu_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One that emulates a GPU."""
+    require_browser()
+    with chromium(tmp_path_factory.mktemp("chromium"), EMULATED_GPU) as window:
         yield window
 
 

@@ -47,7 +47,8 @@ const {resize} = await import("/resize.js");
 """
 
 RUN = """
-window.classifier ??= await Classifier.load("model/");
+const wanted = Object.fromEntries(new URLSearchParams(location.search));
+window.classifier ??= await Classifier.load("model/", wanted);
 const [data, channels, height, width] = args;
 const pixels = {data: new Float32Array(bytes(data).buffer), channels, height, width};
 return text(Float32Array.from(await window.classifier.logits(pixels)));
