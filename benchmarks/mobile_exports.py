@@ -1,4 +1,4 @@
-"""What exporting for phones costs, verdicts included, beside the export of ONNX.
+"""What exporting for phones and JAX costs, verdicts included, beside the export of ONNX.
 
 ``python -m benchmarks.mobile_exports [--network RegNetY-4.0GF]`` makes a checkpoint by the real
 pycls, converts it, and exports it once in each format in turn, as whole processes on one thread.
@@ -38,6 +38,7 @@ FORMATS = {
     "litert-fp16": "onnx",
     "coreml": "onnx",
     "coreml-fp16": "onnx",
+    "stablehlo": "onnx",
     "onnx-int8": "onnx-int8",
     "litert-int8": "onnx-int8",
 }
@@ -76,7 +77,7 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
     conditions = (
         f"{arguments.network}, one thread. {machine()} "
-        f"{installed('torch', 'onnxruntime', 'ncnn', 'ai-edge-litert')}. {arguments.runs} "
+        f"{installed('torch', 'onnxruntime', 'ncnn', 'ai-edge-litert', 'jax')}. {arguments.runs} "
         "rounds in turn; median (smallest to largest)."
     )
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,12 +1,12 @@
 """Export a converted folder to more formats; classify the bundled images with all, side by side.
 
-Usage: python checkpoints/fashion_mnist/demo.py build/demo
+Usage: python checkpoints/fashion_mnist/demo.py build/demo [--all]
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -17,14 +17,16 @@ from rich.table import Table
 
 import converters
 from converters.cli.console import Output
+from converters.errors import is_installed
 from converters.folder.folder import ConvertedFolder
+from converters.formats.registry import DEFAULT_FORMATS, FORMATS
 from converters.formats.runtime import softmax
 from converters.jobs.bench import bench
 from converters.jobs.evaluate import count
 from converters.jobs.predict import EAGER, open_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,8 +44,14 @@ COLUMNS = (
 )
 """Agreement is that of the best class with eager PyTorch, difference the largest of any logit."""
 
-FORMATS = ("onnx-fp16", "onnx-int8", "pt2", *(["openvino"] if find_spec("openvino") else []))
-"""What takes seconds, beside what `regnet convert` has written."""
+WRITTEN = set(DEFAULT_FORMATS)
+"""What `regnet convert` has written."""
+
+OTHERS = {"onnx-web", "onnx-preprocessing", "onnx-tuned", "onnx-int8-tuned"}
+"""What is the same file, takes other images, or is searched for by the minute."""
+
+COMPILED = {"aotinductor", "executorch"}
+"""What takes minutes, and is written if it is asked for."""
 
 _TILE = 112
 _CAPTION = 26
@@ -54,10 +62,15 @@ _ROUNDS = 20
 
 def main() -> None:
     """Print a table of the formats and write a picture of a few predictions beside the folder."""
-    folder = ConvertedFolder(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="what `regnet convert` wrote")
+    names = " and ".join(sorted(COMPILED))
+    parser.add_argument("--all", action="store_true", help=f"{names} too, which take minutes")
+    arguments = parser.parse_args()
+    folder = ConvertedFolder(arguments.folder)
     with np.load(SAMPLES) as samples:
         images, labels = samples["images"], samples["labels"]
-    export(folder, images)
+    export(folder, images, installed(OTHERS if arguments.all else OTHERS | COMPILED))
     title = (
         f"{len(images)} held-out images, on which int8 was calibrated; agreement and largest "
         "difference are with PyTorch"
@@ -75,14 +88,27 @@ def main() -> None:
     id2label = folder.config.id2label
     contact_sheet(images[chosen], labels[chosen], logits, id2label).save(picture)
     output.result(f"A few predictions as a picture: {picture}")
+    if not arguments.all:
+        sys.stderr.write(f"{names} take minutes and are left out; --all writes them too\n")
 
 
-def export(folder: ConvertedFolder, images: NDArray[np.uint8]) -> None:
-    """Write and verify :data:`FORMATS`, int8 calibrated on images (N, H, W, 3), RGB."""
+def installed(left_out: set[str]) -> list[str]:
+    """The formats that can be written and run on this machine, beside those that there are."""
+    return [
+        name
+        for name, kind in FORMATS.items()
+        if name not in WRITTEN | left_out
+        and (kind.needs is None or is_installed(kind.needs[0]))
+        and kind.lacks() is None
+    ]
+
+
+def export(folder: ConvertedFolder, images: NDArray[np.uint8], formats: Sequence[str]) -> None:
+    """Write and verify formats, int8 calibrated on images (N, H, W, 3), RGB."""
     with TemporaryDirectory() as scratch:
         for index, image in enumerate(images):
             Image.fromarray(image).save(Path(scratch) / f"{index:03}.png")
-        converters.export(folder.path, FORMATS, calibration_images=scratch)
+        converters.export(folder.path, formats, calibration_images=scratch)
 
 
 def format_rows(

@@ -52,6 +52,21 @@ def test_images_of_any_size_and_number_run_and_are_left_as_they_were(
         assert np.array_equal(pixels, before)
 
 
+def test_ncnn_opens_and_runs_it_without_a_word(
+    folder: ConvertedFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import ncnn
+
+    net = ncnn.Net()
+    net.load_param(str(folder.path / PARAM))
+    net.load_model(str(folder.path / BIN))
+    with net.create_extractor() as run:
+        run.input("pixel_values", ncnn.Mat(np.zeros((3, 48, 48), np.float32)))
+        status, _ = run.extract("logits")
+    assert status == 0
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_trunk_gives_both_outputs_in_their_shapes(tmp_path: Path) -> None:
     config = RegNetConfig(**_SMALL | WIDER["three stems"])
     folder = random_folder(tmp_path, config, classifier=False)

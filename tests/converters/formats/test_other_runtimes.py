@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +14,12 @@ from converters.folder.record import Record
 from converters.formats.confined.runtime import ConfinedRuntime
 from converters.formats.format import ExportOptions
 from converters.formats.registry import FORMATS, OTHER_RUNTIMES
-from converters.jobs.predict import open_runtime
+from converters.jobs.bench import bench
+from converters.jobs.evaluate import evaluate
+from converters.jobs.predict import open_runtime, predict
 from converters.parity.recording import with_verdicts
 from converters.parity.verify import verify_artefacts, verify_folder
+from tests.converters.demo import sample_images
 from tests.converters.parity.networks import WIDER, Network, random_network
 
 if TYPE_CHECKING:
@@ -112,6 +116,26 @@ def test_they_run_in_a_process_of_their_own_whatever_they_print(
     expected = open_runtime(network.folder, "onnx")(pixels)["logits"]
     np.testing.assert_allclose(runtime(pixels)["logits"], expected, rtol=1e-4, atol=1e-5)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_predict_evaluate_and_bench_take_each(demo_folder: Path, tmp_path: Path) -> None:
+    pictures = [path for path, _ in sample_images(tmp_path, 4)]
+    for index, path in enumerate(pictures[:2]):
+        (tmp_path / "val" / str(index)).mkdir(parents=True)
+        shutil.copy(path, tmp_path / "val" / str(index))
+    wanted = [each.classes[0] for each in predict(demo_folder, pictures)]
+    for runtime in RUNTIMES:
+        found = [each.classes[0] for each in predict(demo_folder, pictures, runtime=runtime)]
+        assert [label for label, _ in found] == [label for label, _ in wanted]
+        assert [p for _, p in found] == pytest.approx([p for _, p in wanted], abs=1e-5)
+    labels = [*map(str, range(10))]
+    result = evaluate(demo_folder, tmp_path / "val", runtimes=RUNTIMES, labels=labels)
+    assert set(result.evaluation.scores) == set(RUNTIMES)
+    assert all(each.largest < 1e-3 for each in result.evaluation.agreements.values())
+    timed = bench(demo_folder, runtimes=RUNTIMES, batch_sizes=(1,), rounds=1)
+    assert not timed.absent
+    assert set(RUNTIMES) <= {entry.contender.runtime for entry in timed.entries}
 
 
 def test_a_runtime_that_is_not_known_or_has_nothing_to_run_is_refused(tmp_path: Path) -> None:
