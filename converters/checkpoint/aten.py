@@ -112,7 +112,6 @@ SIGNATURES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "selu": (("self",), ()),
     "sigmoid": (("self",), ()),
     "silu": (("self",), ()),
-    "softmax": (("self",), ("dim", "dtype")),
     "sqrt": (("self",), ()),
     "squeeze": (("self",), ("dim",)),
     "sub": (("self", "other"), ("alpha",)),

@@ -24,6 +24,9 @@ _SOFTMAX = {"Softmax", "softmax", "_softmax"}
 _CLASSES = 1
 """The axis of probabilities."""
 
+_AXIS = ("axis", "dim", "argument 1")
+"""What it is called: by ONNX, by torch.export, and in TorchScript's code, which names none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ends:
@@ -58,7 +61,7 @@ def without_ends(graph: Graph) -> tuple[Graph, Ends]:
 
 def _over_classes(node: Node) -> bool:
     stated = {key: value for key, value in node.attributes.items() if value is not None}
-    axes = {stated.pop(key) for key in ("axis", "dim") if key in stated}
+    axes = {stated.pop(key) for key in _AXIS if key in stated}
     return axes <= {_CLASSES, -1} and len(axes) == 1 and not any(stated.values())
 
 
