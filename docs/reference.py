@@ -45,8 +45,8 @@ def _command(name: str, command: Any) -> Iterator[str]:
     for paragraph in inspect.cleandoc(command.help).split("\n\n"):
         words = " ".join(paragraph.split())
         example = words.removeprefix("Example: ")
-        yield from ([f"`{example}`", ""] if example != words else [words, ""])
-    yield from ("| | |", "|---|---|")
+        yield from (["```sh", example, "```", ""] if example != words else [words, ""])
+    yield from ("| argument, option | meaning |", "|---|---|")
     for param in command.params:
         if not getattr(param, "hidden", False):
             yield f"| {_spelled(param)} | {_cell(_words(param))} |"
