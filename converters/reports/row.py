@@ -24,7 +24,7 @@ COLUMNS = (
 
 MEANING = (
     f"RMS ratio: the error in units of an honest computation's own, limit {RMS_LIMIT:g} (largest: "
-    f"{MAX_LIMIT:g}); proven: images whose class no such error can change (docs/parity.md)."
+    f"{MAX_LIMIT:g}); proven: images whose class no such error can change (docs/glossary.md)."
 )
 """What tables of verdicts say below them."""
 

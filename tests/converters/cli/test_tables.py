@@ -97,7 +97,7 @@ def test_every_screen_says_everything(
     for said in ("34 identical, 58 recomputed", "17/17", "16/17", "0.602", "FAIL", "not run"):
         assert said in words
     assert "RMS ratio: the error in units of" in words
-    assert "docs/parity.md" in words
+    assert "docs/glossary.md" in words
     assert lines[-1] == "3 of 5 pass, 1 fails, 1 not run"
 
 
