@@ -165,6 +165,7 @@ benchmarks: $(VENV)/.installed-benchmarks
 	$(BIN)/python -m benchmarks.loading
 	$(BIN)/python -m benchmarks.runtimes
 	$(BIN)/python -m benchmarks.tuned
+	$(BIN)/python -m benchmarks.regrouped
 	$(BIN)/python -m benchmarks.fashion_mnist
 
 # The scanners have a place of their own: what they ask for is nothing to the project.
