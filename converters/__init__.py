@@ -16,13 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from converters.errors import (
-        ConversionError,
-        InputError,
-        StorageError,
-        UnsafeInputError,
-        __version__,
-    )
+    from converters.errors import ConversionError, InputError, StorageError, UnsafeInputError
     from converters.folder.folder import ConvertedFolder
     from converters.folder.images import UnreadableImagesError
     from converters.jobs.bench import bench
@@ -38,6 +32,7 @@ if TYPE_CHECKING:
     from converters.parity.report import VerificationError
     from converters.progress import Progress, Silent
     from converters.testing import assert_parity
+    from regnet import __version__
 
 __all__ = [
     "ConversionError",
@@ -70,9 +65,7 @@ _JOBS = (
 """A function each, in a module called like it."""
 
 _HOMES = {
-    "converters.errors": (
-        *("ConversionError", "InputError", "StorageError", "UnsafeInputError", "__version__"),
-    ),
+    "converters.errors": ("ConversionError", "InputError", "StorageError", "UnsafeInputError"),
     "converters.folder.folder": ("ConvertedFolder",),
     "converters.folder.images": ("UnreadableImagesError",),
     **{f"converters.jobs.{job}": (job,) for job in _JOBS},
@@ -80,6 +73,7 @@ _HOMES = {
     "converters.parity.report": ("VerificationError",),
     "converters.progress": ("Progress", "Silent"),
     "converters.testing": ("assert_parity",),
+    "regnet": ("__version__",),
 }
 """Where each name comes from, imported when it is first asked for."""
 

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 DISTRIBUTION = "regnet-converters"
 """What this project is called where it is installed from, and in what it writes."""
 
-__version__ = "0.1.0"
-"""Stated here, so that a checkout that nobody installed has one too; the build reads it."""
-
 MAX_MESSAGE = 2000
 """Characters; a message may quote what a file says, which may be of any length."""
 

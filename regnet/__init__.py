@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from regnet.image_processor import RegNetImageProcessor
     from regnet.model import RegNetForImageClassification, RegNetModel
 
+__version__ = "0.1.0"
+"""Stated here, so that a checkout that nobody installed has one too; the build reads it."""
+
 __all__ = [
     "RegNetConfig",
     "RegNetForImageClassification",

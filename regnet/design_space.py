@@ -15,8 +15,9 @@ from regnet.architecture import Architecture, Conv, Linear, extents
 from regnet.config import IMAGENET_CLASSES, RegNetConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from regnet.architecture import Operation
     from regnet.config import LayerType
 
 QUANTUM = 8
@@ -197,7 +198,16 @@ def complexity(config: RegNetConfig, image_size: int = 224) -> Complexity:
         image_size: Height and width of the input image, in pixels.
     """
     operations = Architecture.of(config).operations
-    sizes = extents(operations, image_size)
+    return complexity_of(operations, extents(operations, image_size))
+
+
+def complexity_of(operations: Iterable[Operation], sizes: Mapping[str, int]) -> Complexity:
+    """:func:`complexity` of a part of a network.
+
+    Args:
+        operations: Of the part.
+        sizes: Height and width of every value, as :func:`regnet.architecture.extents` gives them.
+    """
     parameters = flops = activations = 0
     for operation in operations:
         parameters += sum(math.prod(slot.shape) for slot in operation.slots if slot.is_learned)

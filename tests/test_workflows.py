@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from converters.errors import DISTRIBUTION, __version__
+from converters.errors import DISTRIBUTION
+from regnet import __version__
 from tests.test_wheel import RELEASING
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
 from converters.cli.front import ABOUT, COMMANDS, VERSION
-from converters.errors import __version__
+from regnet import __version__
 from regnet.files.late import imported
 
 _OLD_SPELLINGS = {

@@ -8,11 +8,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from converters.cli.console import Output
-from converters.cli.options import Folder, Json, Quiet, Runtimes
+from converters.cli.console import Output, require_one_on_stdout, write_text
+from converters.cli.options import Folder, Json, Plot, Quiet, Runtimes
 from converters.cli.tables import human_size, to_verify
+from converters.reports.drawing import GREEN, GREY, RED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from converters.jobs.bench import Bench
     from converters.jobs.timing import Choice, Entry, Timing
 
@@ -24,7 +28,8 @@ _STYLES = {
     "not run": "yellow",
     "not verified": "yellow",
 }
-_GOALS = {"latency": "For one answer soon", "throughput": "For many images"}
+_COLOURS = {"pass": GREEN, "FAIL": RED, "changed": RED}
+_GOALS: Mapping[str, str] = {"latency": "For one answer soon", "throughput": "For many images"}
 
 
 def bench_command(
@@ -50,6 +55,7 @@ def bench_command(
         int | None,
         typer.Option(min=32, help="Side of the images in pixels.", show_default="the network's"),
     ] = None,
+    plot: Plot = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -61,6 +67,7 @@ def bench_command(
     from converters.jobs.bench import bench
 
     output = Output(as_json, quiet)
+    require_one_on_stdout(plot, as_json=as_json)
     with output.progress("items") as progress:
         result = bench(
             folder,
@@ -71,6 +78,13 @@ def bench_command(
             image_size=image_size,
             progress=progress,
         )
+    if plot is not None:
+        write_text(plot, timing_plot(result))
+    if str(plot) != "-":
+        _print(result, folder, output)
+
+
+def _print(result: Bench, folder: Path, output: Output) -> None:
     output.result(timing_table(result))
     output.result(*(Text(f"{name}: {reason}", "yellow") for name, reason in result.absent.items()))
     output.result(*map(_advice, result.choices))
@@ -81,9 +95,8 @@ def bench_command(
 
 def timing_table(result: Bench) -> Table:
     """One row for each contender and batch."""
-    size = f"{result.image_size} x {result.image_size}"
-    title = f"{size} pixels on {result.cores} cores, load {result.load:.1f} before"
-    table = Table("runtime", "computes in", "verdict", title=title, title_justify="left")
+    table = Table("runtime", "computes in", "verdict", title_justify="left")
+    table.title = _measured(result)
     for column in ("size", "threads", "batch", "ms (quartiles)", "images/s"):
         table.add_column(column, justify="right")
     for entry in result.entries:
@@ -91,6 +104,46 @@ def timing_table(result: Bench) -> Table:
             facts = _facts(entry) if index == 0 else [Text()] * 5
             table.add_row(*facts, *_times(timing))
     return table
+
+
+def timing_plot(result: Bench) -> str:
+    """A bar for each contender on each batch: milliseconds for each image, with quartiles."""
+    from converters.jobs.timing import Timing
+    from converters.reports.bar_chart import Bar, bar_chart
+
+    groups: dict[str, list[Bar]] = {}
+    chosen = {(choice.entry.contender, choice.timing): choice.goal for choice in result.choices}
+    for entry in result.entries:
+        label = f"{entry.title}, {_threads(entry.contender.threads)}"
+        for index, timing in enumerate(entry.timings):
+            heading = _heading(result, index)
+            if not isinstance(timing, Timing):
+                groups.setdefault(heading, []).append(Bar(label, None, timing, ""))
+                continue
+            each = timing.batch * _MILLISECOND
+            goal = chosen.get((entry.contender, timing))
+            words = f"{timing.median / each:.3g} ms, {entry.verdict}"
+            words += f"; {_GOALS[goal].lower()}" if goal else ""
+            spread = (timing.lower / each, timing.upper / each)
+            colour = _COLOURS.get(entry.verdict, GREY)
+            bar = Bar(label, timing.median / each, words, colour, spread)
+            groups.setdefault(heading, []).append(bar)
+    axis = "milliseconds for each image: median, and between which half of the calls lie"
+    return bar_chart("Time of each runtime", [_measured(result)], groups, axis)
+
+
+def _heading(result: Bench, index: int) -> str:
+    """Of the batch with this place among those that were asked for."""
+    timings = (entry.timings[index] for entry in result.entries)
+    batch = next((timing.batch for timing in timings if not isinstance(timing, str)), None)
+    if batch is None:
+        return "a batch that nothing takes"
+    return "one image at once" if batch == 1 else f"{batch} images at once"
+
+
+def _measured(result: Bench) -> str:
+    size = f"{result.image_size} x {result.image_size}"
+    return f"{size} pixels on {result.cores} cores, load {result.load:.1f} before"
 
 
 def _facts(entry: Entry) -> list[Text]:

@@ -9,10 +9,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from converters.cli.console import Output
-from converters.cli.options import From, Head, Images, Json, Order, Quiet, Weights
+from converters.cli.console import Output, require_one_on_stdout, write_text
+from converters.cli.options import From, Head, Images, Json, Order, Plot, Quiet, Weights
 from converters.cli.tables import facts_table
 from converters.errors import escaped
+from converters.reports.drawing import GREEN, RED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ def compare_command(
     channel_order: Order = None,
     weights: Weights = "best",
     head: Head = None,
+    plot: Plot = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -51,6 +53,7 @@ def compare_command(
     from converters.jobs.compare import compare
 
     output = Output(as_json, quiet)
+    require_one_on_stdout(plot, as_json=as_json)
     with output.progress() as progress:
         comparison = compare(
             first,
@@ -62,7 +65,10 @@ def compare_command(
             head=head,
             progress=progress,
         )
-    output.result(*comparison_tables(comparison))
+    if plot is not None:
+        write_text(plot, comparison_plot(comparison))
+    if str(plot) != "-":
+        output.result(*comparison_tables(comparison))
     output.record(comparison.to_dict())
     comparison.require_same()
 
@@ -77,6 +83,44 @@ def comparison_tables(comparison: Comparison) -> list[RenderableType]:
     if comparison.fields:
         tables.append(_fields(comparison))
     return tables
+
+
+def comparison_plot(comparison: Comparison) -> str:
+    """A bar for each output on each batch, and for each artefact in a folder: its RMS ratio."""
+    from converters.parity.verdict import RMS_LIMIT
+    from converters.reports.bar_chart import Bar, bar_chart
+    from converters.reports.row import number
+
+    groups: dict[str, list[Bar]] = {}
+    plain = {(each.batch, each.output): each for each in comparison.distances}
+    for m in comparison.verdict.measurements if comparison.verdict else ():
+        distance = plain.get((m.batch, m.output))
+        words = number(m.rms_ratio) + (f", {_plainly(distance)}" if distance else "")
+        bar = Bar(m.batch, m.rms_ratio, words, RED if m.failure else GREEN)
+        groups.setdefault(m.output, []).append(bar)
+    for each in comparison.artefacts:
+        ratio, outcome = each.verdict.worst("rms_ratio"), each.verdict.outcome
+        colour = GREEN if each.verdict.passed else RED
+        bar = Bar(
+            f"{each.side}'s {each.verdict.artefact}", ratio, f"{number(ratio)}, {outcome}", colour
+        )
+        groups.setdefault("artefacts, by the weights of their folder", []).append(bar)
+    lines = [
+        f"{letter}: {side.name}, {side.title}"
+        for letter, side in (("A", comparison.a), ("B", comparison.b))
+    ]
+    lines.append(f"tensors: {_weights(comparison.weights)}")
+    if comparison.verdict is None:
+        lines.append(f"outputs: not compared, {comparison.oracle}")
+    axis = "RMS error of the outputs, in units of an honest computation's own"
+    title = "A and B are the same network" if comparison.same else "A and B differ"
+    return bar_chart(title, lines, groups, axis, limit=RMS_LIMIT)
+
+
+def _plainly(distance: Distance) -> str:
+    """How far the outputs are apart, beside the ratio."""
+    apart = "equal" if distance.sqnr_db is None else f"{distance.sqnr_db:.0f} dB"
+    return f"{apart}, top-1 {_kept(distance.top1)}" if distance.top1 else apart
 
 
 def _summary(comparison: Comparison) -> Table:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
+from rich.text import Text
 
-from converters.errors import escaped
+from converters.errors import InputError, escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -77,6 +78,11 @@ class Output:
                 words = escaped(f"{decision.value} ({decision.reason})")
                 sys.stderr.write(f"warning: not understood: {words}\n")
 
+    def note(self, sentence: str) -> None:
+        """Say on stderr what is no error, unless silence was asked for."""
+        if not self.quiet:
+            sys.stderr.write(f"{escaped(sentence)}\n")
+
     def record(self, record: dict[str, Any]) -> None:
         """Print the JSON object, if JSON was asked for; :data:`SCHEMA`, if it states none."""
         if self.as_json:
@@ -91,13 +97,20 @@ class Output:
             DownloadColumn,
             MofNCompleteColumn,
             Progress,
+            Task,
             TextColumn,
             TimeRemainingColumn,
         )
 
+        class Bytes(DownloadColumn):
+            """Nothing where nobody knows of how many bytes."""
+
+            def render(self, task: Task) -> Text:
+                return Text() if task.total is None else super().render(task)
+
         console = Console(stderr=True)
         done = (
-            (DownloadColumn(),)
+            (Bytes(),)
             if unit == "bytes"
             else (MofNCompleteColumn(), TimeRemainingColumn())
         )
@@ -176,6 +189,16 @@ def write_out(text: str) -> None:
     except BrokenPipeError:
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def require_one_on_stdout(*targets: Path | None, as_json: bool) -> None:
+    """Do nothing unless two forms would run into each other.
+
+    Raises:
+        InputError: If they would.
+    """
+    if [*map(str, targets), "-" if as_json else ""].count("-") > 1:
+        raise InputError("Two reports would go to stdout; name a file for all but one.")
 
 
 def write_text(target: Path, text: str) -> None:

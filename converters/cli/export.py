@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+from rich.text import Text
 
 from converters.cli.console import Output
 from converters.cli.options import (
@@ -125,6 +126,7 @@ def show_exported(
         report: The verdicts, if there are any.
     """
     from converters.formats.registry import FORMATS
+    from converters.jobs.export import changed_network
 
     if report:
         output.result(report_table(report))
@@ -137,6 +139,8 @@ def show_exported(
                 output.result(kind.details_in_words(own))
     if report:
         output.result("", outcome_line(report))
+    elif changed := changed_network(folder):
+        output.result("", Text(f"{'; '.join(changed.failures)}{changed.way_out}.", "yellow"))
     else:
         output.result("", f"Not verified yet; do it with: {to_verify(folder)}")
     record = {"folder": folder.name, "formats": list(chosen)}

@@ -9,9 +9,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from converters.cli.console import Output
-from converters.cli.options import From, Head, Json, Order, Quiet, Source, Weights
+from converters.cli.console import Output, require_one_on_stdout, write_text
+from converters.cli.options import From, Head, Json, Order, Plot, Quiet, Source, Weights
 from converters.cli.tables import human_size, inspection_table, plan_table
+from converters.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +49,7 @@ def inspect_command(
             help="Say what code the file would run in other programs; exit status 3 if any.",
         ),
     ] = False,
+    plot: Plot = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -58,7 +60,12 @@ def inspect_command(
     from converters.jobs.inspect import inspect
 
     output = Output(as_json, quiet)
+    require_one_on_stdout(plot, as_json=as_json)
     if security:
+        if plot is not None:
+            raise InputError(
+                "--security reads no network, so there is none to draw; leave --plot out."
+            )
         _print_security(source, output)
         return
     with output.progress() as progress:
@@ -70,7 +77,10 @@ def inspect_command(
             head=head,
             progress=progress,
         )
-    print_inspection(inspection, output, plan=plan)
+    if plot is not None:
+        write_text(plot, network_plot(inspection))
+    if str(plot) != "-":
+        print_inspection(inspection, output, plan=plan)
 
 
 def print_inspection(inspection: Inspection, output: Output, *, plan: bool) -> None:
@@ -79,6 +89,17 @@ def print_inspection(inspection: Inspection, output: Output, *, plan: bool) -> N
     output.warn(inspection.source.decisions)
     if output.as_json:
         output.record(inspection_record(inspection))
+
+
+def network_plot(inspection: Inspection) -> str:
+    """The network as SVG, with its cost at the size of image that it was trained for."""
+    from converters.families.manifest import title_of
+    from converters.reports.network_plot import network_svg
+
+    source = inspection.source
+    size = source.transform.crop
+    title = title_of(source.config)
+    return network_svg(source.config, title, size, classifier=source.has_classifier)
 
 
 def inspection_record(inspection: Inspection) -> dict[str, Any]:

@@ -70,6 +70,20 @@ Images = Annotated[
     list[Path] | None,
     typer.Option("--image", help="A photograph to run as well; repeatable.", show_default=False),
 ]
+
+
+def _svg(given: Path | None) -> Path | None:
+    if given is not None and str(given) != "-" and given.suffix.lower() != ".svg":
+        raise InputError(f"--plot draws SVG, and {given} does not end in .svg; name it so.")
+    return given
+
+
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot", callback=_svg, help="Draw it into an SVG file; - is stdout.", show_default=False
+    ),
+]
 Folder = Annotated[Path, typer.Argument(help="A converted folder.", show_default=False)]
 Verify = Annotated[
     bool,

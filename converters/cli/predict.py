@@ -13,7 +13,7 @@ from rich.text import Text
 
 from converters.cli.console import Output, write_text
 from converters.cli.options import BatchSize, Folder, Json, Quiet, Runtime
-from converters.errors import InputError, escaped
+from converters.errors import InputError, escaped, first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def predict_command(
     if csv is not None:
         write_text(csv, _as_csv(predictions))
     if contact_sheet is not None and predictions:
-        _draw(predictions, contact_sheet)
+        _draw(predictions, contact_sheet, output)
     if predictions and not csv_takes_stdout:
         output.result(_table(predictions))
     output.record(
@@ -101,13 +101,18 @@ def _cell(text: str) -> str:
     return f"'{shown}" if text.lstrip(" ").startswith(_FORMULAS) else shown
 
 
-def _draw(predictions: Sequence[Prediction], target: Path) -> None:
+def _draw(predictions: Sequence[Prediction], target: Path, output: Output) -> None:
     from converters.jobs.contact_sheet import contact_sheet
     from converters.staging.staged import staged_file, storage_errors
 
-    sheet = contact_sheet(predictions)
+    sheet, absent = contact_sheet(predictions)
     with storage_errors(target), staged_file(target) as staging:
         sheet.save(staging, format="PNG")
+    if absent:
+        output.note(
+            f"No font on this machine has {first(absent)}, so {target} shows other characters; "
+            "install one that has (Noto Sans, say) and run the command again."
+        )
 
 
 def _table(predictions: Sequence[Prediction]) -> Table:

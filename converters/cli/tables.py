@@ -41,22 +41,24 @@ def human_size(nbytes: int) -> str:
 
 def inspection_table(inspection: Inspection) -> Table:
     """What a checkpoint is, what was decided, and what a conversion will do."""
+    from converters.families.manifest import title_of
     from regnet.design_space import complexity
 
     source = inspection.source
     config = source.config
     cost = complexity(config, source.transform.crop)
-    name = inspection.network_name or f"a RegNet{config.layer_type.upper()} of no published size"
     classes = f"{config.num_labels} classes" if source.has_classifier else "no classifier"
+    grouped = config.stage_groups_widths
+    groups = _join(grouped if len(set(grouped)) > 1 else grouped[:1])
     rows = [
         ("file", f"{inspection.path.name}, {human_size(inspection.size)}, {inspection.container}"),
         ("framework", source.framework),
-        ("network", f"{name}, {classes}"),
+        ("network", f"{title_of(config)}, {classes}"),
         (
             "stages",
             (
                 f"depths {_join(config.depths)}, widths {_join(config.hidden_sizes)}, "
-                f"{config.groups_width} channels per group"
+                f"{groups} channels per group"
             ),
         ),
         (

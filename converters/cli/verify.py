@@ -10,12 +10,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from converters.cli.console import Output, write_text
+from converters.cli.console import Output, require_one_on_stdout, write_text
 from converters.cli.options import Folder, From, Head, Images, Json, Order, Quiet
 from converters.cli.tables import outcome_line, report_table
-from converters.errors import InputError, StorageError
+from converters.errors import DISTRIBUTION, StorageError
 from converters.reports.baseline import FACTOR, read_baseline, regressions
 from converters.reports.findings import Findings
+from regnet import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,18 +113,21 @@ def verify_command(
     """
     from converters.folder.signature import check_signature
     from converters.jobs.verify import verify
-    from converters.parity.locate.plot import error_by_depth_svg
     from converters.parity.report import Report
+    from converters.reports.about import about, judged_by
+    from converters.reports.error_plot import error_by_depth_svg
 
     output = Output(as_json, quiet)
-    _require_one_on_stdout(junit, markdown, html, as_json=as_json)
+    require_one_on_stdout(junit, markdown, html, as_json=as_json)
     name = folder.resolve().name
     before = None if baseline is None else read_baseline(baseline)
     signature = None if public_key is None else check_signature(folder, public_key)
     locations: list[Location] = []
     if signature is not None and not signature.passed:
         # Nobody knows whose files these are, so none is opened.
-        findings = Findings(name, Report(()), signature=signature)
+        findings = Findings(
+            name, Report(()), signature=signature, about=judged_by({DISTRIBUTION: __version__})
+        )
     else:
         with output.progress() as progress:
             report = verify(
@@ -146,6 +150,7 @@ def verify_command(
             None if before is None else regressions(report, before, regression_factor),
             [error_by_depth_svg(location) for location in locations if location.modules],
             signature,
+            about(folder),
         )
     if "-" not in map(str, (junit, markdown, html)):  # else stdout is the report's
         _print(findings, locations, output)
@@ -156,16 +161,6 @@ def verify_command(
             f"{folder} passes as far as it was judged, but {'; '.join(findings.report.not_run)}; "
             "leave out --strict to accept that."
         )
-
-
-def _require_one_on_stdout(*targets: Path | None, as_json: bool) -> None:
-    """Do nothing unless two forms would run into each other.
-
-    Raises:
-        InputError: If they would.
-    """
-    if [*map(str, targets), "-" if as_json else ""].count("-") > 1:
-        raise InputError("Two reports would go to stdout; name a file for all but one.")
 
 
 def _print(findings: Findings, locations: Sequence[Location], output: Output) -> None:

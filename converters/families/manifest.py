@@ -286,6 +286,12 @@ def network_like(config: RegNetConfig) -> str | None:
     return named_like(config)
 
 
+def title_of(config: RegNetConfig) -> str:
+    """The published network's name, or what else it is, for people."""
+    unnamed = f"a RegNet{config.layer_type.upper()} of no published size"
+    return network_like(config) or unnamed
+
+
 def _difference(config: RegNetConfig, other: RegNetConfig) -> str | None:
     """The first field in which two architectures differ."""
     fields = ("layer_type", "depths", "hidden_sizes", "groups_width", *WIDER_DEFAULTS)

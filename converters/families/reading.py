@@ -219,7 +219,9 @@ def _with_plain_counters(tensors: Mapping[str, StoredTensor]) -> dict[str, Store
 def _channel_order(found: Found, config: RegNetConfig) -> tuple[ChannelOrder, Decision]:
     """What the network was trained on: as asked for, else as the framework feeds it."""
     own = found.family.preprocessing
-    order, reason = own.channel_order, own.order_reason or f"{found.family.keymap.framework}'s own"
+    framework = found.family.keymap.framework
+    whose = f"{framework}'" if framework.endswith("s") else f"{framework}'s"
+    order, reason = own.channel_order, own.order_reason or f"{whose} own"
     if found.options.channel_order:
         order, reason = found.options.channel_order, "as asked for with --channel-order"
     if config.num_channels != len(IMAGENET_MEAN):

@@ -60,6 +60,13 @@ def _require_folder(path: Path) -> None:
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; convert a checkpoint with `regnet convert`.")
     if not (path / CONFIG_NAME).exists():
+        from converters.folder.images import shows_images  # and Pillow
+
+        if shows_images(path):
+            raise InputError(
+                f"{path} holds images and no network; put a folder that `regnet convert` made in "
+                "its place."
+            )
         raise InputError(
             f"{path / CONFIG_NAME} does not exist; give a folder that `regnet convert` made, or "
             "transformers."

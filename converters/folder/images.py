@@ -6,6 +6,7 @@ import glob
 import math
 import struct
 from functools import cache
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +42,9 @@ MOST_PIXELS_A_SIDE = 1 << 20
 
 MOST_PIXELS_AT_ONCE = 1 << 25
 """Of all images in a batch: 668 of 224 pixels a side, or eight of the largest that there may be."""
+
+_GLANCE = 1000
+"""Files that are looked at to tell a folder of images from another."""
 
 _TILE_SIDES = (322, 323)
 """TIFF's tags TileWidth and TileLength: how much is decompressed at once."""
@@ -99,6 +103,12 @@ def images_below(folder: Path) -> list[Path]:
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+
+
+def shows_images(folder: Path) -> bool:
+    """Whether there are images among the first files of a folder, or of those in it."""
+    first = islice(chain(folder.glob("*"), folder.glob("*/*")), _GLANCE)
+    return any(path.suffix.lower() in _suffixes() for path in first)
 
 
 @cache

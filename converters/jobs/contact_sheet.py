@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from converters.folder.images import open_image
+from converters.jobs.lettering import Lettering
 from regnet.images import picture_of, to_pixels
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.jobs.predict import Prediction
-
-    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _TILE = 224
 _MARGIN = 16
@@ -34,29 +32,15 @@ _MOST = 120
 _INK, _FAINT, _PAPER, _BAR, _TRACK = "#1f2328", "#656d76", "#ffffff", "#2da44e", "#eaeef2"
 
 
-@dataclass(frozen=True, slots=True)
-class _Pen:
-    """What captions are drawn with."""
-
-    draw: ImageDraw.ImageDraw
-    font: Font
-
-    def write(self, left: int, top: int, words: str, colour: str, room: int) -> None:
-        """One line, cut with three dots where it does not fit into ``room`` pixels."""
-        shown = words
-        while len(shown) > 1 and self.font.getlength(shown) > room:
-            shown = f"{shown.removesuffix('...')[:-1]}..."
-        self.draw.text((left, top), shown, fill=colour, font=self.font)
-
-
-def contact_sheet(predictions: Sequence[Prediction]) -> Image.Image:
+def contact_sheet(predictions: Sequence[Prediction]) -> tuple[Image.Image, str]:
     """Draw images with their best classes, probabilities as bars.
 
     Args:
         predictions: At least one; of more than 120 the first 120 are drawn.
 
     Returns:
-        RGB, about as many rows as columns, of which there are at most ten.
+        RGB, about as many rows as columns, of which there are at most ten; and the characters that
+        no font on this machine has, which are written in other ones.
 
     Raises:
         InputError: If an image can no longer be read.
@@ -66,13 +50,14 @@ def contact_sheet(predictions: Sequence[Prediction]) -> Image.Image:
     rows = math.ceil(len(shown) / columns)
     width, height = _TILE + _MARGIN, _TILE + _MARGIN + _CAPTION_LINES * _LINE
     sheet = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), _PAPER)
-    pen = _Pen(ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT))
+    draw = ImageDraw.Draw(sheet)
+    pen = Lettering(draw, _TEXT)
     for index, prediction in enumerate(shown):
         row, column = divmod(index, columns)
         left, top = _MARGIN + column * width, _MARGIN + row * height
         sheet.paste(_tile(prediction.image), (left, top))
-        _caption(pen, left, top + _TILE, prediction)
-    return sheet
+        _caption(draw, pen, left, top + _TILE, prediction)
+    return sheet, "".join(pen.absent)
 
 
 def _tile(path: Path) -> Image.Image:
@@ -87,7 +72,9 @@ def _tile(path: Path) -> Image.Image:
     return tile
 
 
-def _caption(pen: _Pen, left: int, top: int, prediction: Prediction) -> None:
+def _caption(
+    draw: ImageDraw.ImageDraw, pen: Lettering, left: int, top: int, prediction: Prediction
+) -> None:
     pen.write(left, top + 2, prediction.image.name, _FAINT, _TILE)
     for line, (label, score) in enumerate(prediction.classes[: _CAPTION_LINES - 1], start=1):
         upper = top + line * _LINE + 2
@@ -95,8 +82,8 @@ def _caption(pen: _Pen, left: int, top: int, prediction: Prediction) -> None:
         room = _TILE - int(pen.font.getlength(percent)) - _TEXT
         pen.write(left, upper, label, _INK, room)
         right = left + _TILE
-        pen.draw.text((right, upper), percent, fill=_INK, font=pen.font, anchor="ra")
+        draw.text((right, upper), percent, fill=_INK, font=pen.font, anchor="ra")
         below = upper + _LINE - 3
-        pen.draw.rectangle((left, below, right, below + 1), fill=_TRACK)
+        draw.rectangle((left, below, right, below + 1), fill=_TRACK)
         if round(_TILE * score):
-            pen.draw.rectangle((left, below, left + round(_TILE * score), below + 1), fill=_BAR)
+            draw.rectangle((left, below, left + round(_TILE * score), below + 1), fill=_BAR)

@@ -16,9 +16,10 @@ from pathlib import Path
 from shutil import which
 from typing import Any, NamedTuple
 
-from converters.errors import DISTRIBUTION, StorageError, __version__, is_installed, release
+from converters.errors import DISTRIBUTION, StorageError, is_installed, release
 from converters.families.known import FAMILIES, written_back
 from converters.formats.registry import FORMATS, OTHER_RUNTIMES
+from regnet import __version__
 
 _REQUIREMENT = re.compile(
     r"(?P<package>[\w.-]+)\s*(?:>=\s*(?P<least>[\w.]+))?[^;]*"

@@ -186,6 +186,19 @@ def _verify(
     return report
 
 
+def changed_network(folder: Path) -> Report | None:
+    """What a verification would begin with: that the network is not the recorded one, if so."""
+    from converters.parity.report import Report
+
+    record = Record.read(folder)
+    if record is None:
+        return None
+    names = ConvertedFolder(folder).network_files
+    files = {name: entry for name, entry in record.files.items() if name in names}
+    changed, _ = Record({**record.fields, "files": files}).changed_files(folder)
+    return Report((), changed) if changed else None
+
+
 def _recorded_sha256(folder: ConvertedFolder, record: Record | None) -> dict[str, str]:
     """Digests of the weights files as recorded when they were written.
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.digests import sha256_of
 from converters.checkpoint.graph import INTERFACE
-from converters.errors import DISTRIBUTION, __version__, release
+from converters.errors import DISTRIBUTION, release
 from converters.folder.folder import GOLDEN_NAME, REPORT_NAME
 from converters.folder.interface import NETWORK
 from converters.folder.record import NOT_VERIFIED, SCHEMA, Record, planned_record
 from converters.formats.registry import FORMATS, OTHER_RUNTIMES, interface_of
+from regnet import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,18 +64,18 @@ def record_of_conversion(
                 for name in names
                 if name != REPORT_NAME
             },
-            "versions": {DISTRIBUTION: __version__, **_versions()},
+            "versions": versions(),
             "verification": NOT_VERIFIED,
         }
     )
     return with_verdicts(record, [] if report is None else report.to_dict()["verdicts"])
 
 
-def _versions() -> dict[str, str]:
-    """Of the packages that computed; what is not verified needs no torch."""
+def versions() -> dict[str, str]:
+    """Of this project and of the packages that computed; what is not verified needs no torch."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
+    found = {DISTRIBUTION: __version__}
     for name in _PACKAGES:
         with suppress(PackageNotFoundError):
             found[name] = release(version(name))

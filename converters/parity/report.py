@@ -111,7 +111,15 @@ class Report:
 
     @property
     def way_out(self) -> str:
-        """What to do where there is nothing to judge by, since the network itself was changed."""
+        """What to do where the network itself was changed, or int8 is right and not good enough."""
+        if any(
+            v.wrong and v.precision == "int8" and v.tensors and not v.tensors.failure
+            for v in self.verdicts
+        ):
+            return (
+                "; calibrate int8 on more images that the network knows (--calibration-images), or "
+                "export another format"
+            )
         another = any(
             name.endswith((".safetensors", ".index.json")) and name != GOLDEN_NAME
             for name in self.changed_files

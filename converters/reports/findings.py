@@ -1,17 +1,17 @@
 """What a verification found in a folder, before it is given a form.
 
-Every form is a pure function of `Findings`: the same findings give the same bytes, and nothing in
-them depends on time, place or machine.
+Every form is a pure function of `Findings`: the same findings give the same bytes, and no time,
+path or host is in them.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from converters.folder.signature import Signature
     from converters.parity.report import Report
@@ -30,6 +30,7 @@ class Findings:
         regressions: What got worse since the baseline, one clause each; None without a baseline.
         locations: Plots of error by depth, each one ``<svg>`` element.
         signature: What the folder's signature is worth; None if no key was given.
+        about: What the folder holds and what judged it, topic to words.
     """
 
     folder: str
@@ -37,6 +38,7 @@ class Findings:
     regressions: tuple[str, ...] | None = None
     locations: Sequence[str] = ()
     signature: Signature | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -118,6 +120,7 @@ class Findings:
         return {
             "schema": SCHEMA,
             "folder": self.folder,
+            "about": dict(self.about),
             **record,
             "passed": self.passed,
             "failures": list(self.failures),

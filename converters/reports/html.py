@@ -1,30 +1,26 @@
 """One self-contained HTML page: no script, nothing fetched, every text escaped.
 
-It is escaped by construction: text becomes markup only through `tag`.
+It is escaped by construction: text becomes markup only through :func:`tag`.
 """
 
 from __future__ import annotations
 
 import math
-from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from converters.errors import escaped
 from converters.parity.verdict import MAX_LIMIT, RMS_LIMIT
+from converters.reports.markup import Markup, tag
 from converters.reports.row import COLUMNS, MEANING, Row, number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from converters.parity.verdict import Measurement, Verdict
     from converters.reports.findings import Findings
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """Whatever slipped in could neither run nor load anything."""
-
-_VOID = {"meta", "link", "rect", "line"}
-"""Elements without an end tag, or without content in SVG."""
 
 _BAR_LIMIT = 80
 _BAR_WIDTH = 100
@@ -61,6 +57,7 @@ def _outcome(findings: Findings) -> Markup:
         tag("p", "regnet verify", class_="eyebrow"),
         tag("h1", findings.folder, " ", _badge(findings.outcome, passed=findings.passed)),
         tag("p", findings.tally, class_="lead"),
+        _facts(findings.about),
         _list(findings.failures),
         _list(findings.remarks, "open"),
     )
@@ -86,18 +83,23 @@ def _has_details(verdict: Verdict) -> bool:
 
 
 def _artefact(verdict: Verdict) -> Markup:
-    facts = [("runtime", verdict.ran), ("decided by", verdict.reason)]
+    facts = {"runtime": verdict.ran, "decided by": verdict.reason}
     if verdict.not_compared:
-        facts.append(("not compared", verdict.not_compared))
+        facts["not compared"] = verdict.not_compared
     if verdict.graph:
-        facts.append(("graph", verdict.graph.removeprefix("graph ")))
+        facts["graph"] = verdict.graph.removeprefix("graph ")
     return tag(
         "section",
         tag("h2", verdict.artefact, " ", _verdict_badge(verdict)),
-        tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts)),
+        _facts(facts),
         _measurements(verdict.measurements),
         _certificate(verdict),
     )
+
+
+def _facts(facts: Mapping[str, str]) -> Markup:
+    pairs = (tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items())
+    return tag("dl", *pairs) if facts else Markup()
 
 
 def _measurements(measurements: Iterable[Measurement]) -> Markup:
@@ -191,33 +193,3 @@ def _table(kind: str, columns: Iterable[str], rows: Iterable[Markup]) -> Markup:
     head = tag("tr", *(tag("th", column, scope="col") for column in columns))
     table = tag("table", tag("thead", head), tag("tbody", *rows), class_=kind)
     return tag("div", table, class_="scroll")
-
-
-class Markup(str):
-    """A string that is markup already."""
-
-    __slots__ = ()
-
-
-def tag(name: str, /, *content: str, **attributes: str) -> Markup:
-    """Build an element.
-
-    Args:
-        name: Of the element.
-        content: Markup as it is; anything else is text and is escaped.
-        attributes: Their values are text; a trailing ``_`` of a name is dropped and other ``_``
-            become ``-``, so that ``class_`` and ``aria_label`` can be given.
-    """
-    given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{_text(value)}"'
-        for key, value in attributes.items()
-    )
-    if name in _VOID:
-        return Markup(f"<{name}{given}/>")
-    inner = "".join(part if isinstance(part, Markup) else _text(part) for part in content)
-    return Markup(f"<{name}{given}>{inner}</{name}>")
-
-
-def _text(content: str) -> Markup:
-    """Escape text, for an element or an attribute in double quotes."""
-    return Markup(escape(escaped(content)))

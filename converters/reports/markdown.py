@@ -32,6 +32,9 @@ def markdown(findings: Findings) -> str:
     """The outcome, what is wrong, a table of verdicts, and of each failed one the measurements."""
     mark = "✅" if findings.passed else "❌"
     blocks = [f"## {mark} {escaped(findings.folder)}: {escaped(findings.headline)}"]
+    if findings.about:
+        facts = [f"{topic}: {words}" for topic, words in findings.about.items()]
+        blocks.append("\n".join(_list(facts)))
     if findings.failures:
         blocks.append("\n".join(_list(findings.failures)))
     if findings.remarks:

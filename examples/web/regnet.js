@@ -50,11 +50,12 @@ export class Classifier {
   static async load(folder, { runtime = null, backend = null } = {}) {
     const kind = RUNTIMES[runtime ?? "onnxruntime"];
     if (!kind) throw new Error(`There is no runtime ${runtime} here.`);
+    const recorded = fetched(folder, ["conversion.json"]).then((response) => response.json(), () => ({}));
     const [config, processor, record, file] = await Promise.all([
       fetched(folder, ["config.json"]).then((response) => response.json()),
       fetched(folder, ["preprocessor_config.json"]).then((response) => response.json()),
-      fetched(folder, ["conversion.json"]).then((response) => response.json(), () => ({})),
-      fetched(folder, kind.files),
+      recorded,
+      recorded.then(({ files = {} }) => fetched(folder, thereFirst(kind.files, files))),
     ]);
     const name = kind.files.find((each) => file.url.endsWith(`/${each}`));
     if (record.files?.[name]?.interface) {
@@ -129,6 +130,11 @@ export class Classifier {
       .slice(0, top);
     return { classes, milliseconds: { preparing: middle - begin, network: end - middle } };
   }
+}
+
+/** Some names, those first that `conversion.json` lists, so that nothing is asked for in vain. */
+function thereFirst(names, recorded) {
+  return names.toSorted((one, other) => (other in recorded) - (one in recorded));
 }
 
 /** The first of some files that a folder has. */

@@ -68,7 +68,7 @@ def test_the_doors_name_all_that_they_have() -> None:
 def test_a_checkout_that_is_not_installed_knows_its_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert metadata.version(DISTRIBUTION) == converters.__version__
+    assert metadata.version(DISTRIBUTION) == converters.__version__ == regnet.__version__
     installed = metadata.version
 
     def version(name: str) -> str:

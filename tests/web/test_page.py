@@ -263,6 +263,8 @@ def test_nothing_is_fetched_from_elsewhere_and_the_browser_would_refuse(
     fetched = page.run(script)
     assert any(name.endswith(".wasm") for name in fetched)
     assert all(name.startswith(site) for name in fetched), fetched
+    script = "return performance.getEntriesByType('resource').map((each) => each.responseStatus)"
+    assert set(page.run(script)) == {200}
     script = "return fetch(args[0]).then(() => 'fetched', (error) => error.message)"
     assert page.run(script, "https://example.org/") == "Failed to fetch"
     listened = "addEventListener('securitypolicyviolation', (event) => done(event.blockedURI))"

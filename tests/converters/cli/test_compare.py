@@ -46,9 +46,10 @@ def test_a_checkpoint_and_its_artefact_are_the_same_network(
 def test_a_difference_ends_with_status_one_and_says_which(
     demo_folder: Path, other: Path, tmp_path: Path
 ) -> None:
-    finished = regnet("compare", demo_folder, other, cwd=tmp_path)
+    finished = regnet("compare", demo_folder, other, "--plot", "apart.svg", cwd=tmp_path)
 
     assert finished.status == 1
+    assert ">A and B differ</text>" in (tmp_path / "apart.svg").read_text("utf-8")
     assert "DIFFERENT" in finished.out
     sentence = "A (out) and B (other) differ: classifier.1.bias differs in 1 of 10 values, first at"
     assert finished.err.startswith(sentence)

@@ -139,7 +139,9 @@ def test_bench_prints_times_verdicts_and_what_to_deploy(demo_folder: Path, tmp_p
     assert re.search(r"For one answer soon: \w+ on 1 thread, \d+\.\d\d ms", finished.out)
     assert re.search(r"For many images: \w+ on 1 thread, \d+ images/s", finished.out)
 
-    finished = regnet("bench", demo_folder, *arguments, "--runtime", "onnx", "--json", cwd=tmp_path)
+    more = ("--runtime", "onnx", "--json", "--plot", "times.svg")
+    finished = regnet("bench", demo_folder, *arguments, *more, cwd=tmp_path)
+    assert ">ONNX, 1 thread</text>" in (tmp_path / "times.svg").read_text("utf-8")
     record = only_json(finished.out)
     assert [contender["runtime"] for contender in record["contenders"]] == ["onnx"]
     assert [timing["batch"] for timing in record["contenders"][0]["timings"]] == [1, 2]

@@ -113,6 +113,27 @@ def test_names_are_no_markup(
     assert capsys.readouterr().out == "[bold]out[/bold] is ready :smile:\n"
 
 
+def test_a_bar_counts_bytes_only_where_it_is_known_how_many(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Output().progress() as progress:
+        progress.step("TorchScript")
+        now[0] += 2
+        progress.step("weights", 1000)
+        progress.advance(500)
+        progress._bar.refresh()
+        progress.step("checksums")
+        progress._bar.refresh()
+    shown = re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert "0.5/1.0 kB" in shown
+    assert "checksums" in shown
+    assert "?" not in shown
+
+
 def test_a_log_says_each_minute_how_far_a_job_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +12,10 @@ import torch
 
 from converters.cli.app import app
 from converters.cli.endings import run_app
+from converters.parity.contents.tensors import TensorCertificate
+from converters.parity.report import Report, VerificationError
 from regnet import RegNetForImageClassification
+from tests.converters.cli.test_tables import REPORT
 from tests.converters.demo import CHECKPOINT, sample_images, snapshot
 
 if TYPE_CHECKING:
@@ -19,8 +24,11 @@ if TYPE_CHECKING:
 
 NO_FOLDER = "{} is not a folder; convert a checkpoint with `regnet convert`."
 NOT_THERE = "absent does not exist; give a folder that `regnet convert` made."
+NO_NETWORK = (
+    "photos holds images and no network; put a folder that `regnet convert` made in its place."
+)
 OTHER = (
-    "photos/config.json does not exist; give a folder that `regnet convert` made, or transformers."
+    "empty/config.json does not exist; give a folder that `regnet convert` made, or transformers."
 )
 ELLIPTIC = "name a PEM file with an elliptic-curve key (P-256, P-384 or P-521)"
 SWAPPED = (
@@ -42,7 +50,12 @@ SENTENCES = {
     ),
     "predict photos out": SWAPPED,
     "verify out --image out": SWAPPED,
-    "evaluate photos out": OTHER,
+    "evaluate photos out": NO_NETWORK,
+    "predict photos photos": NO_NETWORK,
+    "verify photos": NO_NETWORK,
+    "bench photos": NO_NETWORK,
+    "export photos": NO_NETWORK,
+    "verify empty": OTHER,
     "export out --format onnx-int8": (
         "There is no folder calibration/ with images to set the ranges of int8 by; name some with "
         "--calibration-images."
@@ -72,6 +85,7 @@ def place(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copy(CHECKPOINT, tmp_path / "net.pyth")
     shutil.copytree(demo_folder, tmp_path / "out")
     (tmp_path / "photos").mkdir()
+    (tmp_path / "empty").mkdir()
     sample_images(tmp_path / "photos", 1)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -99,7 +113,7 @@ def test_a_wrong_call_leads_to_the_right_one(
 
 @pytest.mark.usefixtures("place")
 def test_a_network_that_was_trained_further_is_converted_anew(
-    called: Callable[[str], tuple[int, str]],
+    called: Callable[[str], tuple[int, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = RegNetForImageClassification.from_pretrained("out")
     with torch.no_grad():
@@ -115,7 +129,20 @@ def test_a_network_that_was_trained_further_is_converted_anew(
     status, said = called("export out --format onnx")
     assert status == 1
     assert said.endswith(remedy)
+    assert run_app(app, "regnet", ["export", "out", "--format", "onnx", "--no-verify"]) == 0
+    assert capsys.readouterr().out.endswith(remedy)
     assert called("convert out new --format onnx -q") == (0, "")
+
+
+def test_int8_that_is_right_and_not_good_enough_is_calibrated_anew() -> None:
+    remedy = (
+        "calibrate int8 on more images that the network knows (--calibration-images), or export"
+    )
+    with pytest.raises(VerificationError, match=re.escape(remedy)):
+        REPORT.require_pass("out is not to be trusted")
+    (failed,) = (verdict for verdict in REPORT.verdicts if not verdict.passed)
+    wrong = replace(failed, tensors=TensorCertificate(3, 58, 0, ("a weight differs",)))
+    assert "calibrate" not in Report((wrong,)).way_out
 
 
 def test_a_new_head_is_named_with_the_line_that_asked_for_it(place: Path) -> None:

@@ -11,6 +11,7 @@ from converters.folder.folder import ConvertedFolder
 from converters.folder.signature import Signature
 from converters.parity.contents.tensors import TensorCertificate
 from converters.parity.verify import verify_folder
+from converters.reports.about import about
 from converters.reports.findings import Findings
 from tests.converters.parity.wrong import GRAPH_MISTAKES
 
@@ -26,7 +27,8 @@ HOSTILE = (
 
 
 def findings_of(path: Path) -> Findings:
-    return Findings(path.name, verify_folder(ConvertedFolder(path)))
+    report = verify_folder(ConvertedFolder(path))
+    return Findings(path.name, report, about=about(path))
 
 
 def damage(path: Path, mistake: str) -> None:
@@ -64,4 +66,5 @@ def hostile(findings: Findings) -> Findings:
         report=changed,
         regressions=(HOSTILE, HOSTILE),
         signature=Signature(1, (HOSTILE,)),
+        about={"network": HOSTILE, "judged by": HOSTILE},
     )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.errors import DISTRIBUTION, __version__
+from converters.errors import DISTRIBUTION
+from regnet import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable

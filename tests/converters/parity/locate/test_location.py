@@ -27,8 +27,8 @@ from converters.formats.reference import ReferenceRuntime
 from converters.formats.registry import FORMATS
 from converters.parity.locate.location import Location, locate
 from converters.parity.locate.module_errors import BAND, compute
-from converters.parity.locate.plot import error_by_depth_svg
 from converters.parity.locate.walk import values_of
+from converters.reports.error_plot import error_by_depth_svg
 from regnet.architecture import PIXELS
 from regnet.config import RegNetConfig
 from tests.converters.formats.random_folder import random_folder

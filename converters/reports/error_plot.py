@@ -1,16 +1,13 @@
-"""A plot of error by depth, as SVG that a page can hold and that needs nothing else.
-
-Lines and letters have the colour of the text around them (``currentColor``), so the plot is
-readable on a light page and on a dark one. Pointing at a module tells its name and numbers.
-"""
+"""A plot of error by depth: where an artefact goes wrong, and how that travels."""
 
 from __future__ import annotations
 
 import math
-from html import escape
 from typing import TYPE_CHECKING
 
 from converters.parity.locate.module_errors import BAND
+from converters.reports.drawing import BLUE, ORANGE, RED, box, dot, drawing, pointed, rule, text
+from converters.reports.markup import Markup, tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
     from converters.parity.locate.module_errors import ModuleError
 
 _WIDTH, _HEIGHT = 760, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 34, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 40, 44
 _INNER_WIDTH, _INNER_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
 _MARKS = 12
@@ -31,8 +28,7 @@ _STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _LEAST, _MOST = 1e-2, 1e8
 """Ratios outside are drawn at the edge: none is 0 or infinite on a logarithmic axis."""
 
-_ERROR, _LOCAL, _CULPRIT = "#2f7ed8", "#e08a00", "#d62728"
-"""Readable on white and on black."""
+_ERROR, _LOCAL, _CULPRIT = BLUE, ORANGE, RED
 
 
 def error_by_depth_svg(location: Location) -> str:
@@ -46,28 +42,18 @@ def error_by_depth_svg(location: Location) -> str:
         location: Of an artefact, with its culprit or without.
 
     Returns:
-        An ``<svg>`` element. It holds no script, and refers to nothing outside.
+        An ``<svg>`` element.
     """
     scale = _Scale(location.modules)
-    title = escape(f"{location.artefact}: error by depth")
-    what = escape(f"{location.culprit}, {location.why}" if location.culprit else location.why)
-    opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{title}" font-family="system-ui, sans-serif" font-size="11" '
-        'fill="currentColor" style="max-width:100%;height:auto">'
-    )
+    what = f"{location.culprit}, {location.why}" if location.culprit else location.why
     points = " ".join(f"{scale.x(m.depth)},{scale.y(m.ratio)}" for m in location.modules)
     parts = [
-        opening,
-        f"<title>{title}: {what}</title>",
-        f'<text x="{_LEFT}" y="14" font-size="13" font-weight="600">{title}</text>',
         *_legend(with_culprit=location.culprit is not None),
         *scale.axes(),
-        f'<polyline points="{points}" fill="none" stroke="{_ERROR}" stroke-width="1.5"/>',
+        tag("polyline", points=points, fill="none", stroke=_ERROR, stroke_width="1.5"),
         *_dots(location.modules, scale, location.culprit),
-        "</svg>",
     ]
-    return "\n".join(parts) + "\n"
+    return drawing(f"{location.artefact}: error by depth", what, _WIDTH, _HEIGHT, parts)
 
 
 class _Scale:
@@ -87,30 +73,29 @@ class _Scale:
         height = (exponent - self._low) / (self._high - self._low)
         return round(_TOP + _INNER_HEIGHT * (1 - height), 1)
 
-    def axes(self) -> Iterator[str]:
+    def axes(self) -> Iterator[Markup]:
         """Grid, labels and the band."""
         bottom, right = _TOP + _INNER_HEIGHT, _LEFT + _INNER_WIDTH
         band = self.y(BAND)
-        yield (
-            f'<rect x="{_LEFT}" y="{band}" width="{_INNER_WIDTH}" height="{bottom - band:.1f}" '
-            f'fill="currentColor" fill-opacity="0.07"><title>the band: up to {BAND:g} times '
-            "the rounding of one module</title></rect>"
+        yield pointed(
+            f"the band: up to {BAND:g} times the rounding of one module",
+            box(_LEFT, band, _INNER_WIDTH, bottom - band, "currentColor", fill_opacity="0.07"),
         )
         for exponent in range(self._low, self._high + 1):
             y = self.y(10.0**exponent)
-            yield _rule(_LEFT, y, right, y, 0.15)
-            ratio = f"{10.0**exponent:g}"
-            yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{ratio}</text>'
-        yield _rule(_LEFT, bottom, right, bottom, 0.6)
+            yield rule(_LEFT, y, right, y, 0.15)
+            yield text(_LEFT - 6, y + 4, f"{10.0**exponent:g}", text_anchor="end")
+        yield rule(_LEFT, bottom, right, bottom, 0.6)
         step = next(step for step in _STEPS if self._last <= _MARKS * step)
         for depth in range(0, self._last + 1, step):
-            x = self.x(depth)
-            yield f'<text x="{x}" y="{bottom + 15}" text-anchor="middle">{depth}</text>'
+            yield text(self.x(depth), bottom + 15, str(depth), text_anchor="middle")
         middle = _LEFT + _INNER_WIDTH / 2
-        yield f'<text x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">depth: modules run</text>'
-        yield (
-            f'<text transform="translate(14 {_TOP + _INNER_HEIGHT / 2}) rotate(-90)" '
-            'text-anchor="middle">RMS error, times an honest one</text>'
+        yield text(middle, _HEIGHT - 8, "depth: modules run", text_anchor="middle")
+        yield tag(
+            "text",
+            "RMS error, times an honest one",
+            transform=f"translate(14 {_TOP + _INNER_HEIGHT / 2}) rotate(-90)",
+            text_anchor="middle",
         )
 
 
@@ -118,42 +103,29 @@ def _clipped(ratio: float) -> float:
     return min(max(ratio, _LEAST), _MOST)
 
 
-def _rule(x1: float, y1: float, x2: float, y2: float, opacity: float) -> str:
-    return (
-        f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="currentColor" '
-        f'stroke-opacity="{opacity}"/>'
-    )
-
-
-def _legend(*, with_culprit: bool) -> Iterator[str]:
-    y = 27
+def _legend(*, with_culprit: bool) -> Iterator[Markup]:
+    y = 32
     entries = (
         (_LEFT, _ERROR, "against the oracle"),
         (_LEFT + 140, _LOCAL, "given its own input"),
         (_LEFT + 280, _CULPRIT, "the culprit"),
     )
     for x, colour, words in entries if with_culprit else entries[:2]:
-        yield f'<circle cx="{x + 4}" cy="{y - 4}" r="4" fill="{colour}"/>'
-        yield f'<text x="{x + 13}" y="{y}">{words}</text>'
+        yield dot(x + 4, y - 4, 4, colour)
+        yield text(x + 13, y, words)
 
 
-def _dots(modules: Sequence[ModuleError], scale: _Scale, culprit: str | None) -> Iterator[str]:
+def _dots(modules: Sequence[ModuleError], scale: _Scale, culprit: str | None) -> Iterator[Markup]:
     for module in modules:
         x, found = scale.x(module.depth), module.module == culprit
         if found:
-            yield _rule(x, _TOP, x, _TOP + _INNER_HEIGHT, 0.6)
-        dots = _dot(x, scale.y(module.ratio), 1.5, _ERROR)
+            yield rule(x, _TOP, x, _TOP + _INNER_HEIGHT, 0.6)
+        dots = [dot(x, scale.y(module.ratio), 1.5, _ERROR)]
         if module.local is not None:
-            dots += _dot(x, scale.y(module.local), *((5, _CULPRIT) if found else (2, _LOCAL)))
+            dots += [dot(x, scale.y(module.local), *((5, _CULPRIT) if found else (2, _LOCAL)))]
         # A wide transparent circle first, since nobody points at two pixels.
-        yield (
-            f'<g><title>{escape(_words(module))}</title><circle cx="{x}" '
-            f'cy="{scale.y(module.ratio)}" r="5" fill="transparent"/>{dots}</g>'
-        )
-
-
-def _dot(x: float, y: float, radius: float, colour: str) -> str:
-    return f'<circle cx="{x}" cy="{y}" r="{radius}" fill="{colour}"/>'
+        wide = dot(x, scale.y(module.ratio), 5, "transparent")
+        yield pointed(_words(module), wide, *dots)
 
 
 def _words(module: ModuleError) -> str:
