@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from converters.errors import DISTRIBUTION, __version__
+from converters.errors import DISTRIBUTION
+from regnet import __version__
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))

@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 
-from converters.errors import DISTRIBUTION, __version__
+from converters.errors import DISTRIBUTION
+from regnet import __version__
 
 pytestmark = pytest.mark.slow
 

@@ -109,11 +109,7 @@ class Output:
                 return Text() if task.total is None else super().render(task)
 
         console = Console(stderr=True)
-        done = (
-            (Bytes(),)
-            if unit == "bytes"
-            else (MofNCompleteColumn(), TimeRemainingColumn())
-        )
+        done = (Bytes(),) if unit == "bytes" else (MofNCompleteColumn(), TimeRemainingColumn())
         columns = (TextColumn("{task.description}"), BarColumn(), *done)
         hidden = self.quiet or not console.is_terminal
         bar = Progress(*columns, console=console, transient=True, disable=hidden)
