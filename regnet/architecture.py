@@ -48,6 +48,10 @@ BUFFER_LEAVES = ("running_mean", "running_var", COUNTER)
 
 BATCH_NORM_LEAVES: tuple[str, ...] = ("weight", "bias", *BUFFER_LEAVES)
 
+_PREACT = "preact"
+PREACTIVATION = f"{_PREACT}.norm"
+"""Role of the tensors of the norm that a preactivated block begins with."""
+
 
 Function = Activation | Literal["sigmoid"]
 """What an activation computes, element by element."""
@@ -299,6 +303,22 @@ def folded(operations: Sequence[Operation]) -> Operations:
     return _renamed(kept, own | returned)
 
 
+def scale_and_shift(statistics: Iterable[Any], eps: float) -> tuple[Any, Any]:
+    """What a batch norm in evaluation multiplies each channel by, and what it then adds.
+
+    It is ``gamma * (x - mean) / sqrt(variance + eps) + beta``. A convolution takes it in with its
+    kernel times the one, and the other as its bias.
+
+    Args:
+        statistics: Its weight (gamma), bias (beta), running mean and variance, (C,) each, float64:
+            arrays of NumPy or tensors of torch.
+        eps: What is added to the variance.
+    """
+    gamma, beta, mean, variance = statistics
+    scale = gamma / (variance + eps) ** 0.5
+    return scale, beta - mean * scale
+
+
 def deployed(
     operations: Sequence[Operation],
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None,
@@ -422,7 +442,7 @@ class _Layout:
         expand = _Place(f"{name}.layer.{last}", "expand", fields | {"last": last})
 
         if config.preactivation:
-            value = self.norm_act(_Place(name, "preact", fields), value, width)
+            value = self.norm_act(_Place(name, _PREACT, fields), value, width)
         at = _Place(f"{name}.shortcut", "shortcut", fields)
         shortcut = self.shortcut(at, value, width, out, stride)
         value = self.convolution(reduce, value, (inner.width, width, 1, 1))

@@ -12,9 +12,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from regnet.architecture import BASE_PREFIX, BUFFER_LEAVES, CLASSIFIER
+from regnet.architecture import (
+    BASE_PREFIX,
+    BUFFER_LEAVES,
+    CLASSIFIER,
+    PREACTIVATION,
+    Architecture,
+    Conv,
+    folded,
+    scale_and_shift,
+)
 from regnet.config import RegNetConfig
 from regnet.files.json_file import PREPROCESSOR_NAME, PROCESSOR_NAME
 from regnet.files.loading import dtype_name, settings_of
@@ -34,7 +44,7 @@ from regnet.files.safetensors_file import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     _Base = nn.Module
 else:
@@ -56,6 +66,26 @@ class PretrainedMixin(_Base):
 
     _processor_files: Mapping[str, bytes] = MappingProxyType({})
     """The image processor that lay beside the weights, as files by name."""
+
+    _is_folded: bool = False
+    """Whether its convolutions have taken in batch norms, so that it is for inference alone."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training or, with False, to evaluation.
+
+        Raises:
+            TypeError: If it is to be trained and was loaded with ``fold=True``.
+        """
+        if mode:
+            self._require_norms("trained")
+        return super().train(mode)
+
+    def _require_norms(self, what: str) -> None:
+        if self._is_folded:
+            raise TypeError(
+                f"This model's batch norms are folded into its convolutions, so that it cannot be "
+                f"{what}; load it without fold=True."
+            )
 
     def save_pretrained(  # noqa: PLR0913 -- transformers' keywords
         self,
@@ -87,11 +117,13 @@ class PretrainedMixin(_Base):
             token: Of no use, since nothing is uploaded.
 
         Raises:
-            TypeError: If something is asked for that is not done.
+            TypeError: If something is asked for that is not done, or the model was loaded with
+                ``fold=True``.
             ValueError: If ``max_shard_size`` is no size, or ``state_dict`` is of another network.
             OSError: If a file cannot be written.
         """
         del token
+        self._require_norms("saved")
         _require("safe_serialization", safe_serialization, True, "weights are safetensors alone")
         _require("push_to_hub", push_to_hub, False, "upload the folder with `regnet push`")
         _require("variant", variant, None, "save into a folder of its own")
@@ -163,6 +195,7 @@ class PretrainedMixin(_Base):
         subfolder: str = "",
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
+        fold: bool = False,
         **keywords: Any,
     ) -> Self | tuple[Self, dict[str, Any]]:
         """Load a model from a folder, in evaluation mode.
@@ -182,6 +215,9 @@ class PretrainedMixin(_Base):
             output_loading_info: Whether to return a dictionary too: ``missing_keys``,
                 ``unexpected_keys`` (names), ``mismatched_keys`` (names with both shapes) and
                 ``error_msgs``.
+            fold: For inference alone: let each convolution take in the batch norm behind it,
+                computed in float64 and rounded once. What cannot be taken in stays: other norms,
+                and those in front of activations. The model can be neither trained nor saved.
             **keywords: Fields of the configuration, for example ``num_labels=10``. Other keywords
                 of transformers change nothing or are refused; see :mod:`regnet.files.loading`.
 
@@ -189,7 +225,8 @@ class PretrainedMixin(_Base):
             FileNotFoundError: If a file is missing.
             TypeError: If a keyword is unknown, asks for what is not done, or is a field beside a
                 whole configuration.
-            ValueError: If the configuration, a file, a dtype or a tensor's shape does not fit.
+            ValueError: If the configuration, a file, a dtype or a tensor's shape does not fit, or a
+                folded number is too large for the dtype.
         """
         folder = Path(folder) / subfolder
         wanted = torch_dtype if dtype is None else dtype
@@ -207,6 +244,9 @@ class PretrainedMixin(_Base):
             name = dtype_name(wanted)
             to = None if name is None else getattr(torch, name)
             model, info = cls._load(folder, config, to, ignore_mismatched_sizes)
+            if fold:
+                _fold(model, to)
+            model = (model if to is None else model.to(to)).eval()
             model._processor_files = _processor_files(folder)  # noqa: SLF001 -- its own
         return (model, info) if output_loading_info else model
 
@@ -248,13 +288,52 @@ class PretrainedMixin(_Base):
         if missing:
             model = build(config)
             dtype = dtype or next((t.dtype for t in state.values() if t.is_floating_point()), None)
+            model = model if dtype is None else model.to(dtype)
         model.load_state_dict(state, strict=not missing, assign=True)
-        return (model if dtype is None else model.to(dtype)).eval(), info
+        return model, info
 
 
 def _require(name: str, value: object, due: object, advice: str) -> None:
     if value is not due:
         raise TypeError(f"{name}={value!r} cannot be honoured here; {advice}.")
+
+
+def _fold(model: PretrainedMixin, dtype: torch.dtype | None) -> None:
+    """Let convolutions take in the batch norms behind them, whose places are left empty.
+
+    The first norm of a preactivated block stays: what it reads may be a hidden state.
+
+    Args:
+        model: A whole network of the reference model.
+        dtype: What to round to; as its kernel is stored, by default.
+    """
+    tensors = model.state_dict()
+    network = Architecture.of(model.config, classifier=hasattr(model, "classifier"))
+    for operation in folded(network.operations):
+        if not (isinstance(operation, Conv) and operation.norm):
+            continue
+        norm, kernel = operation.norm, tensors[operation.slots[0].name]
+        if norm.slots[0].role == PREACTIVATION:
+            continue
+        statistics = (tensors[slot.name].double() for slot in norm.slots if not slot.is_counter)
+        scale, shift = scale_and_shift(statistics, norm.eps)
+        convolution = model.get_submodule(operation.name)
+        for name, exact in (
+            ("weight", kernel.double() * scale.view(-1, 1, 1, 1)),
+            ("bias", shift),
+        ):
+            rounded = exact.to(dtype or kernel.dtype)
+            if torch.any(rounded.isinf() & exact.isfinite()):
+                raise ValueError(
+                    f"{operation.name}.{name} is too large for {rounded.dtype} with its batch norm "
+                    "folded in; load with another dtype or without fold=True."
+                )
+            setattr(convolution, name, nn.Parameter(rounded, requires_grad=False))
+        model.set_submodule(norm.name, nn.Identity())
+    model.requires_grad_(requires_grad=False)
+    for module in model.modules():
+        if isinstance(module, PretrainedMixin):
+            module._is_folded = True  # noqa: SLF001 -- its own
 
 
 def _processor_files(folder: Path) -> dict[str, bytes]:

@@ -1,9 +1,7 @@
 """The initialisers of an ONNX file: folded values, or pointers into the safetensors.
 
-A batch norm in evaluation is ``gamma * (x - mean) / sqrt(variance + eps) + beta`` for each channel.
-After a convolution that is the convolution with its kernel scaled by ``gamma / sqrt(variance +
-eps)`` and the bias ``beta - mean * scale``: two operators become one, and nothing but rounding
-differs.
+A convolution takes in the batch norm behind it (:func:`regnet.architecture.scale_and_shift`): two
+operators become one, and nothing but rounding differs.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from converters.errors import InputError
 from converters.formats.blocks import placed, placed_shape, spreads
 from converters.formats.onnx.file import ONNX_TYPES, Weight, external
 from converters.formats.onnx.graph import folded_names
-from regnet.architecture import Conv, folded
+from regnet.architecture import Conv, folded, scale_and_shift
 from regnet.files.dtypes import COMPUTED, widened
 
 if TYPE_CHECKING:
@@ -126,11 +124,10 @@ def _folded_bias(folder: ConvertedFolder, norm: Norm) -> NDArray[np.float64]:
 
 def affine(folder: ConvertedFolder, norm: Norm) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What a batch norm multiplies each channel by, and what it then adds."""
-    gamma, beta, mean, variance = (
+    statistics = (
         _readable(folder, slot).astype(np.float64) for slot in norm.slots if not slot.is_counter
     )
-    scale = gamma / np.sqrt(variance + norm.eps)
-    return scale, beta - mean * scale
+    return scale_and_shift(statistics, norm.eps)
 
 
 def _readable(folder: ConvertedFolder, slot: Slot) -> NDArray[np.floating]:
