@@ -163,6 +163,7 @@ benchmarks: $(VENV)/.installed-benchmarks
 	$(BIN)/python -m benchmarks.verify
 	$(BIN)/python -m benchmarks.locate
 	$(BIN)/python -m benchmarks.loading
+	$(BIN)/python -m benchmarks.eager
 	$(BIN)/python -m benchmarks.runtimes
 	$(BIN)/python -m benchmarks.tuned
 	$(BIN)/python -m benchmarks.regrouped

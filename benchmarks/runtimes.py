@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.optimum import installed_versions, optimum_cli
 from benchmarks.tables import (
     Target,
+    in_quartiles,
     installed,
     listed,
     machine,
@@ -117,7 +118,13 @@ def tables(files: Mapping[str, Path], rounds: int) -> str:
         ratios = times / seconds[ours]
         distance = np.abs(logits[key] - logits[ours]).max()
         rows.append(
-            [runtime, maker, _spread(1000 * times, 1), _spread(ratios, 3), f"{distance:.1e}"]
+            [
+                runtime,
+                maker,
+                in_quartiles(1000 * times, 1),
+                in_quartiles(ratios, 3),
+                f"{distance:.1e}",
+            ]
         )
         if maker in {OPTIMUM, TIMM}:
             title = f"{runtime}: our file as fast as {maker}'s (within {1 - AT_LEAST:.0%})"
@@ -188,11 +195,6 @@ def _run(*arguments: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
     command = [sys.executable, *arguments]
     subprocess.run(command, env=environment, check=True, stdout=sys.stderr)  # noqa: S603 -- our own
-
-
-def _spread(values: NDArray[np.float64], digits: int) -> str:
-    lower, median, upper = np.quantile(values, [0.25, 0.5, 0.75])
-    return f"{median:.{digits}f} ({lower:.{digits}f} to {upper:.{digits}f})"
 
 
 def _arguments() -> argparse.Namespace:

@@ -7,10 +7,11 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import quantiles
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from benchmarks.measure import Spread, Summary
 
@@ -79,18 +80,19 @@ def targets_table(targets: Sequence[Target]) -> str:
     return markdown(rows)
 
 
-def replace_measured(script: str, text: str) -> None:
+def replace_measured(script: str, text: str, part: str = "") -> None:
     """Put ``text`` between the marks of a script on the page.
 
     Args:
         script: Name in ``benchmarks/``, without its ending.
         text: Markdown.
+        part: What follows the script's name in the marks, if it has several places.
 
     Raises:
         ValueError: If the page lacks a mark.
     """
     begin, end = (
-        f"<!-- measured by benchmarks/{script}.py: {side} -->" for side in ("begin", "end")
+        f"<!-- measured by benchmarks/{script}.py{part}: {side} -->" for side in ("begin", "end")
     )
     before, found, rest = PAGE.read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
@@ -122,6 +124,12 @@ def in_words(spread: Spread, unit: float = 1, digits: str = ".2f") -> str:
     values = (spread.median, spread.smallest, spread.largest)
     middle, smallest, largest = (format(value / unit, digits) for value in values)
     return f"{middle} ({smallest} to {largest})"
+
+
+def in_quartiles(values: Iterable[float], digits: int) -> str:
+    """Median (first to third quartile)."""
+    lower, median, upper = quantiles(values, n=4, method="inclusive")
+    return f"{median:.{digits}f} ({lower:.{digits}f} to {upper:.{digits}f})"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
