@@ -39,10 +39,11 @@ from benchmarks.sizes.plot import Line, Panel, growth_svg
 from benchmarks.tables import Target, installed, machine, markdown, replace_measured, targets_table
 from converters.formats.onnx.formats import ONNX, ONNX_INT8, ONNX_INT8_TUNED, ONNX_TUNED
 from converters.formats.onnx.runtime import OnnxRuntime
-from converters.formats.onnx.tuned import processor_name, stated_tuning
+from converters.formats.onnx.tuned import stated_tuning
 from converters.jobs.convert import convert
 from converters.jobs.export import export
 from regnet.design_space import NETWORKS, complexity
+from regnet.files.system import processor_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from regnet.files.system import is_limited
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -96,16 +98,6 @@ def is_short_of_memory(error: BaseException) -> bool:
             return True
         cause = cause.__cause__ or cause.__context__
     return False
-
-
-def is_limited() -> bool:
-    """Whether somebody has limited the memory of this process (``ulimit -v`` or ``-d``)."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limits
-        return False
-    kinds = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
-    return any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in kinds)
 
 
 def short_of_memory() -> str:

@@ -416,7 +416,9 @@ def _write_weights(folder: Path, state: dict[str, Tensor], max_shard_size: int |
         ordered = sorted(shard.specs, key=lambda spec: spec.name)
         write_file(folder / shard.file_name, ordered, lambda spec: [_raw_bytes(state[spec.name])])
     if len(shards) > 1:
-        (folder / INDEX_NAME).write_text(index_json(shards, BUFFER_LEAVES), encoding="utf-8")
+        (folder / INDEX_NAME).write_text(
+            index_json(shards, BUFFER_LEAVES), encoding="utf-8", newline="\n"
+        )
 
 
 def _match_names(

@@ -8,8 +8,12 @@ import subprocess
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
@@ -60,6 +64,28 @@ DOORS = {
     "converters.__main__": "`python -m converters` is the command line",
 }
 """Modules that are no rooms, with the reason why each may import what it wants."""
+
+
+SYSTEM = "regnet.files.system"
+"""What operating systems differ in."""
+
+OF_SOME = {
+    *("_winapi", "crypt", "ctypes", "fcntl", "grp", "msvcrt", "nt", "posix", "pty", "pwd"),
+    *("resource", "select", "syslog", "termios", "tty", "winreg", "winsound"),
+}
+"""Modules that not every system has, or through which one calls its own."""
+
+OF_ALL = {
+    "mmap": {"ACCESS_COPY", "ACCESS_READ", "mmap"},
+    "os": {
+        *("O_CREAT", "O_RDONLY", "O_RDWR", "O_WRONLY", "SEEK_CUR", "SEEK_END", "SEEK_SET", "W_OK"),
+        *("X_OK", "PathLike", "_exit", "access", "close", "cpu_count", "devnull", "dup", "dup2"),
+        *("environ", "fdopen", "fspath", "fstat", "ftruncate", "link", "open", "path", "strerror"),
+        *("umask", "walk", "write"),
+    },
+    "signal": {*("SIGINT", "SIGTERM", "SIG_IGN", "Signals", "getsignal", "raise_signal", "signal")},
+}
+"""Of other modules, what Python's documentation says that every system has, under Availability."""
 
 
 @cache
@@ -132,6 +158,40 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         TopologicalSorter(imports()).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(reversed(error.args[1])))
+
+
+def of_some_systems(tree: ast.Module) -> Iterator[str]:
+    """What a module uses that not every operating system has."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id=module), attr=used) if module in OF_ALL:
+                yield from {f"{module}.{used}"} - {f"{module}.{name}" for name in OF_ALL[module]}
+            case ast.ImportFrom(module=str(module), names=found) if module in OF_ALL:
+                yield from {alias.name for alias in found} - OF_ALL[module]
+            case ast.Import(names=found):
+                yield from {alias.name.partition(".")[0] for alias in found} & OF_SOME
+            case ast.ImportFrom(module=str(module)):
+                yield from {module.partition(".")[0]} & OF_SOME
+            case ast.Constant(value=str(text)):
+                yield from re.findall(r"(?:^|\s|`)(/(?:proc|sys|dev)\b.*)", text)
+
+
+def test_what_systems_differ_in_is_named_in_one_module() -> None:
+    used = {name: list(of_some_systems(tree)) for name, tree in modules().items()}
+    assert [name for name, found in used.items() if found] == [SYSTEM], used
+
+
+def test_texts_are_written_the_same_on_every_system() -> None:
+    written = [
+        (name, {keyword.arg for keyword in node.keywords})
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "write_text"
+    ]
+    assert len(written) > 5
+    assert not [name for name, stated in written if not {"encoding", "newline"} <= stated]
 
 
 @pytest.mark.parametrize("name", sorted(modules()))

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.keras_config import MAX_CONFIG, require_no_code
-from converters.checkpoint.restrictions import give_up_rights
 from converters.checkpoint.source_file import stream_of
 from converters.errors import ConversionError, InputError, UnsafeInputError, in_words, printable
+from regnet.files.system import give_up_rights, read_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ class Region:
     def read(self, offset: int, length: int) -> bytes:
         """Return the ``length`` bytes at ``offset``, or those that there are."""
         length = max(min(length, self.size - offset), 0)
-        return os.pread(self.descriptor, length, self.start + offset)
+        return read_at(self.descriptor, length, self.start + offset)
 
 
 def serve() -> None:

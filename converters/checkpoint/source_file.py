@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from converters.errors import InputError, StorageError, printable
 from regnet.files.reading import NotRegularError, open_regular
+from regnet.files.system import read_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,7 +164,7 @@ class SourceFile(Closing):
         pieces = []
         while length > 0:
             try:
-                piece = os.pread(self.fileno(), length, offset)
+                piece = read_at(self.fileno(), length, offset)
             except OSError as error:
                 raise StorageError(f"{self.name}: cannot be read ({error.strerror}).") from error
             if not piece:

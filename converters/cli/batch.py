@@ -209,8 +209,8 @@ def _engine(name: EngineName | None, at_once: int | None, jobs: int) -> Engine:
         from converters.jobs.batch.ray_cluster import RayCluster
 
         return RayCluster(at_once)
-    from converters.formats.beside import usable_cores
     from converters.jobs.batch.processes import Processes
+    from regnet.files.system import usable_cores
 
     return Processes(min(at_once or usable_cores(), jobs))
 

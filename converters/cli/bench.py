@@ -63,8 +63,8 @@ def bench_command(
 
     Example: regnet bench out/ --batch-size 1 --batch-size 32 --threads 4
     """
-    from converters.formats.beside import usable_cores
     from converters.jobs.bench import bench
+    from regnet.files.system import usable_cores
 
     output = Output(as_json, quiet)
     require_one_on_stdout(plot, as_json=as_json)
@@ -143,7 +143,8 @@ def _heading(result: Bench, index: int) -> str:
 
 def _measured(result: Bench) -> str:
     size = f"{result.image_size} x {result.image_size}"
-    return f"{size} pixels on {result.cores} cores, load {result.load:.1f} before"
+    load = "" if result.load is None else f", load {result.load:.1f} before"
+    return f"{size} pixels on {result.cores} cores{load}"
 
 
 def _facts(entry: Entry) -> list[Text]:

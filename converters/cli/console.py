@@ -209,9 +209,9 @@ def write_text(target: Path, text: str) -> None:
         write_out(text)
     elif target.is_symlink() or (target.exists() and not target.is_file()):
         with storage_errors(target):  # /dev/stdout or a pipe is written into, never replaced
-            target.write_text(text, encoding="utf-8")
+            target.write_text(text, encoding="utf-8", newline="\n")
     else:
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
         with staged_file(target) as staging:
-            staging.write_text(text, encoding="utf-8")
+            staging.write_text(text, encoding="utf-8", newline="\n")

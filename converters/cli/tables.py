@@ -206,7 +206,7 @@ def to_verify(folder: Path) -> str:
 def files_table(folder: Path) -> Table:
     """The files of a folder with their sizes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return sizes_table((str(path.relative_to(folder)), path.stat().st_size) for path in files)
+    return sizes_table((path.relative_to(folder).as_posix(), path.stat().st_size) for path in files)
 
 
 def sizes_table(sizes: Iterable[tuple[str, int]]) -> Table:

@@ -7,7 +7,6 @@ Runtime, NumPy and the digests let others go on while they compute.
 
 from __future__ import annotations
 
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -16,8 +15,8 @@ from functools import partial
 from threading import Event, Lock, local
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from converters.errors import is_limited, is_short_of_memory
-from converters.formats.memory import available_memory
+from converters.errors import is_short_of_memory
+from regnet.files.system import available_memory, is_limited, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -230,10 +229,3 @@ def one_after_the_other() -> Iterator[None]:
         yield
     finally:
         _allowed.reset(before)
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux has it, macOS has not
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regnet.design_space import complexity
+from regnet.files.system import available_memory
 
 if TYPE_CHECKING:
     from regnet.config import RegNetConfig
 
-_MEMINFO = Path("/proc/meminfo")
-_CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
 _GB = 10**9
 
 _BYTES_PER_WEIGHT = 32
@@ -29,20 +26,6 @@ class MemoryShortError(Exception):
     It says nothing against the artefact: the machine is too small. The words go into reports and
     records, so they hold what the artefact needs and not what this machine has.
     """
-
-
-def available_memory() -> int:
-    """Bytes that can be taken without others having to go.
-
-    On Linux what the kernel estimates (``MemAvailable`` of proc(5)), or a control group's limit if
-    that is less; elsewhere all the machine has.
-    """
-    if not _MEMINFO.is_file():
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    lines = dict(line.split(":") for line in _MEMINFO.read_text(encoding="ascii").splitlines())
-    available = int(lines["MemAvailable"].split()[0]) * 1024
-    limit = _CONTROL_GROUP.read_text(encoding="ascii").strip() if _CONTROL_GROUP.is_file() else ""
-    return min(available, int(limit)) if limit.isdecimal() else available
 
 
 def require_memory(needed: int) -> None:

@@ -140,7 +140,7 @@ def export_ncnn(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFAULTS
     stated = stated_in(folder).get(INTERFACE)
     end = f"{_STATED}{stated}\n" if stated else ""  # where ncnn, which counts layers, does not read
     text = head + "".join(layer.line for layer in layers) + end
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", newline="\n")
     weights = {weight.name: weight for weight in folded_weights(folder)}
     weights |= {weight.name: weight for weight in _statistics(operations[0])}
     with path.with_suffix(".bin").open("wb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -162,8 +163,10 @@ def _link_equal_files(folder: Path) -> None:
         own, other = (folder / one.file_name for one in (kind, FORMATS[kind.may_equal]))
         both = own.is_file() and other.is_file() and own.stat().st_size == other.stat().st_size
         if both and not own.samefile(other) and sha256_of(own) == sha256_of(other):
-            own.unlink()
-            own.hardlink_to(other)
+            with suppress(OSError):  # not on every file system
+                second = own.with_name(f"{own.name}.second")
+                second.hardlink_to(other)
+                second.replace(own)
 
 
 def require_writable(formats: Sequence[str], options: ExportOptions) -> None:

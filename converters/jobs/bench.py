@@ -12,11 +12,11 @@ from converters.checkpoint.digests import sha256_of
 from converters.errors import ConversionError, UnsafeInputError
 from converters.folder.folder import ConvertedFolder
 from converters.folder.record import Record
-from converters.formats.beside import usable_cores
 from converters.formats.registry import FORMATS, OTHER_RUNTIMES, run_by
 from converters.jobs.predict import EAGER, open_runtime, present_runtimes
 from converters.jobs.timing import Choice, Contender, Entry, choose, time_in_turn
 from converters.progress import SILENT
+from regnet.files.system import load_average, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,14 +37,14 @@ class Bench:
         absent: Runtime to why it could not be opened, in a sentence.
         image_size: Side of the images in pixels.
         cores: That this process may use.
-        load: Of the machine in the last minute, before the first turn.
+        load: Of the machine in the last minute, before the first turn; None if nobody knows it.
     """
 
     entries: Sequence[Entry]
     absent: Mapping[str, str]
     image_size: int
     cores: int
-    load: float
+    load: float | None
 
     @property
     def runtimes(self) -> list[str]:
@@ -103,7 +103,7 @@ def bench(  # noqa: PLR0913 -- one keyword per option
     # library looks here when torch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     converted = ConvertedFolder(folder)
-    load = os.getloadavg()[0]
+    load = load_average()
     contenders, absent = _open(converted, runtimes, threads)
     size = image_size or converted.image_size
     shape = (max(batch_sizes), converted.config.num_channels, size, size)

@@ -308,7 +308,7 @@ def _enter(folder: ConvertedFolder, data_set: str, evaluation: Evaluation) -> No
     text = with_scores(_own_card(folder), data_set, evaluation.images, scores)
     names = [CARD_NAME, *([REPORT_NAME] if record is not None else [])]
     with staged_update(path, names) as staging:
-        (staging / CARD_NAME).write_text(text, encoding="utf-8")
+        (staging / CARD_NAME).write_text(text, encoding="utf-8", newline="\n")
         if record is not None:
             with_files(record, staging, [CARD_NAME]).write(staging)
 

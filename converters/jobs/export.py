@@ -154,7 +154,7 @@ def _export(
             record = with_verdicts(with_files(record, staging, names), verdicts, artefacts)
         if card is not None:
             text = updated_card(card, ConvertedFolder(staging), record, artefacts)
-            (staging / CARD_NAME).write_text(text, encoding="utf-8")
+            (staging / CARD_NAME).write_text(text, encoding="utf-8", newline="\n")
         if record is not None:
             with_files(record, staging, [CARD_NAME] * (card is not None)).write(staging)
     return report

@@ -7,10 +7,9 @@ and moved into its place when it is whole. ``REGNET_CACHE`` names the cache; ``R
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from http import HTTPStatus
 from http.client import HTTPException, responses
@@ -25,7 +24,7 @@ from converters.errors import DISTRIBUTION, ConversionError, InputError, Storage
 from converters.published.http import content_length, content_range, opened
 from converters.published.unpack import unpack
 from converters.staging.staged import require_bytes
-from converters.staging.unfinished import is_same
+from regnet.files import system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,7 +166,8 @@ def download(  # noqa: PLR0913 -- two of them have names
                 f"{file.tell()} bytes."
             )
         file.flush()
-        os.fsync(file.fileno())
+        system.flush(file.fileno())
+        file.close()  # Windows replaces and removes nothing that is open
         version.unlink(missing_ok=True)
         try:
             admit(incomplete, _require_digest(incomplete, sha256, url))
@@ -270,7 +270,7 @@ def _keep_version(headers: Message, version: Path) -> None:
     etag = headers.get("ETag", "W/")
     strong = headers.get("Last-Modified") if etag.startswith("W/") else etag
     if strong and _is_version(strong):
-        version.write_text(strong, encoding="utf-8")
+        version.write_text(strong, encoding="utf-8", newline="\n")
     else:
         version.unlink(missing_ok=True)
 
@@ -337,7 +337,7 @@ def _admit(url: str, record: Path, unwrap: Callable[[Path], None], path: Path, d
     _require_checkpoint(
         path, f"What {url} sent is none", "it was deleted, so run the command again"
     )
-    record.write_text(f"{digest}\n", encoding="ascii")
+    record.write_text(f"{digest}\n", encoding="ascii", newline="\n")
 
 
 def _require_checkpoint(path: Path, what: str, advice: str) -> None:
@@ -353,21 +353,17 @@ def _require_checkpoint(path: Path, what: str, advice: str) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for appending that no other process is filling."""
-    while True:
-        with path.open("ab+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StorageError(
-                    f"Another command is fetching {path.stem} at this moment; run this one again "
-                    "when it is done."
-                ) from error
-            # Who had it until now may have moved it into its place, whole, before this was locked.
-            if not is_same(path, file.fileno()):
-                continue
-            try:
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(system.locked(path, is_folder=False))
+        except BlockingIOError as error:
+            raise StorageError(
+                f"Another command is fetching {path.stem} at this moment; run this one again when "
+                "it is done."
+            ) from error
+        try:
+            with path.open("ab+") as file:
                 yield file
-            finally:
-                if not file.seek(0, os.SEEK_END) and is_same(path, file.fileno()):
-                    path.unlink(missing_ok=True)
-            return
+        finally:
+            if held.is_at(path) and not path.stat().st_size:
+                path.unlink()

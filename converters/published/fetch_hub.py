@@ -16,6 +16,7 @@ from converters.errors import StorageError, in_words
 from converters.staging.staged import staged_folder
 from converters.staging.unfinished import partial_name
 from regnet.files.reading import read_json
+from regnet.files.system import link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,12 +116,15 @@ def _shards(path: Path) -> list[str]:
 
 def _link(folder: Path, files: dict[str, Path]) -> None:
     """Make a folder that holds links to these files and nothing else, unless it is there."""
-    held = {path.name: path.resolve() for path in folder.iterdir()} if folder.is_dir() else {}
+    held = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
     is_left = folder.with_name(partial_name(folder.name)).exists()
-    if is_left or held != {name: place.resolve() for name, place in files.items()}:
+    is_other = held.keys() != files.keys() or not all(
+        held[name].exists() and held[name].samefile(place) for name, place in files.items()
+    )
+    if is_left or is_other:
         with staged_folder(folder, force=True) as staging:
             for name, place in files.items():
-                (staging / name).symlink_to(place.absolute())
+                link(place.absolute(), staging / name)
 
 
 def _bar_for(progress: Progress) -> type[tqdm]:

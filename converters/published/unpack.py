@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zlib
 from typing import TYPE_CHECKING
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 from converters.errors import InputError, in_words
+from regnet.files.system import flush
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def unpack(path: Path, name: str, most: int, sha1: str | None) -> None:
                     digest.update(chunk)
                     file.write(chunk)
             file.flush()
-            os.fsync(file.fileno())
+            flush(file.fileno())
     except _DAMAGED as error:
         unpacked.unlink(missing_ok=True)
         raise InputError(

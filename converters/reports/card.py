@@ -94,7 +94,7 @@ def write_card(folder: Path, record: Record) -> None:
         ),
     ]
     card = "\n".join(lines) + "\n" + _VERIFICATION + _verification(record)
-    (folder / CARD_NAME).write_text(with_usage(card, converted), encoding="utf-8")
+    (folder / CARD_NAME).write_text(with_usage(card, converted), encoding="utf-8", newline="\n")
 
 
 def read_card(folder: Path) -> str | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import os
 import shutil
 from typing import TYPE_CHECKING
 
-from converters.staging.unfinished import MARK, is_same
+from converters.staging.unfinished import MARK
+from regnet.files import system
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -16,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def swap(staging: Path, target: Path) -> None:
-    """Give the new folder its name; where the system can, the old one has it until then."""
+    """Give the new folder its name; where the system can, the old one has it until then.
+
+    Where it cannot, as on Windows, the old folder is moved aside first. A process that is killed
+    right then leaves it there, whole, and the next one brings it back.
+    """
     if not target.exists():
         staging.rename(target)
     elif not exchange_with_old(staging, target):
@@ -45,23 +48,12 @@ def exchange_with_old(staging: Path, target: Path) -> bool:
 
     The old folder is locked, since under its new name it looks like one that was left.
     """
-    old = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return _exchange(staging, target)
-    finally:
-        if is_same(staging, old):  # whatever else happened in the moment after
-            shutil.rmtree(staging, ignore_errors=True)
-        os.close(old)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders have each other's name, in one step: renameat2(2) of Linux."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None:
-        return False
-    here, exchange = -100, 2  # AT_FDCWD of fcntl.h, RENAME_EXCHANGE of linux/fs.h
-    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+    with system.locked(target, is_folder=True) as old:
+        try:
+            return system.exchange(staging, target)
+        finally:
+            if old.is_at(staging):  # whatever else happened in the moment after
+                shutil.rmtree(staging, ignore_errors=True)
 
 
 def keep_others(target: Path, folder: Path, names: Collection[str]) -> None:
@@ -89,7 +81,7 @@ def _is_copy(place: Path, path: Path) -> bool:
 def _link(path: Path, place: Path) -> None:
     try:
         os.link(path, place, follow_symlinks=False)
-    except OSError:  # not on this file system, or not another user's file
+    except (OSError, NotImplementedError):  # not on this system, or not another user's file
         shutil.copy2(path, place, follow_symlinks=False)
 
 

@@ -17,7 +17,8 @@ from converters.staging.exchange import (
     replace_each,
     swap,
 )
-from converters.staging.unfinished import claimed, is_same, locked, partial, partial_name
+from converters.staging.unfinished import claimed, locked, partial, partial_name
+from regnet.files import system
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -92,13 +93,13 @@ def staged_file(target: Path) -> Iterator[Path]:
     """
     with storage_errors(target), _parents(target):
         staging = partial(target)
-        with locked(staging, os.O_RDWR | os.O_CREAT, target) as lock:
+        with locked(staging, target, is_folder=False) as held:
             try:
                 yield staging
                 _sync(staging)
                 staging.replace(target)
             finally:
-                if is_same(staging, lock):
+                if held.is_at(staging):
                     staging.unlink()
 
 
@@ -123,7 +124,7 @@ def staged_update(target: Path, names: Sequence[str]) -> Iterator[Path]:
         StorageError: As :func:`staged_folder` does.
     """
     target = target.resolve()
-    is_movable = os.access(target.parent, os.W_OK) and not target.is_mount()
+    is_movable = os.access(target.parent, os.W_OK) and not os.path.ismount(target)
     is_movable = is_movable and not Path.cwd().is_relative_to(target)
     staging = partial(target) if is_movable else target / partial_name("update")
     with storage_errors(target), claimed(staging, target, ()) as folder:
@@ -233,8 +234,7 @@ def _match_mode(folder: Path, target: Path) -> None:
     """
     if target.exists():
         status = target.stat()
-        with suppress(PermissionError):  # only root can give it away
-            os.chown(folder, status.st_uid, status.st_gid)
+        system.give_owner(folder, status)
         folder.chmod(stat.S_IMODE(status.st_mode))
         return
     mask = os.umask(0)
@@ -245,8 +245,4 @@ def _match_mode(folder: Path, target: Path) -> None:
 def _sync(folder: Path) -> None:
     """Bring a file, or every file in a folder, to the disk before it is given its name."""
     for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        system.sync(path)

@@ -94,7 +94,9 @@ def write_weights(  # noqa: PLR0913 -- the checkpoint, the plan, and how
             for shard, of_file in zip(shards, ordered, strict=True)
         }
     if len(shards) > 1:
-        (folder / INDEX_NAME).write_text(index_json(shards, BUFFER_LEAVES), encoding="utf-8")
+        (folder / INDEX_NAME).write_text(
+            index_json(shards, BUFFER_LEAVES), encoding="utf-8", newline="\n"
+        )
     read = {path.name: digest.finish() for path, digest in digests.items()}
     if stream.wrong and not allow_nonfinite:
         named = [f"{name} {what}" for name, what in stream.wrong.items()]

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.source_file import Closing
+from regnet.files.system import copy, flags, read_at, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,12 +89,12 @@ class WeightsFile(Closing):
     """
 
     def __init__(self, path: Path, target: Follower, source: Follower) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(path, flags, 0o666)
+        how = os.O_RDWR | os.O_CREAT | flags("O_NOFOLLOW", "O_BINARY")
+        self._fd = os.open(path, how, 0o666)
         self._target, self._source = target, source
         self._position = 0
         self._is_kept = os.fstat(self._fd).st_size > 0  # all that lies there was the same so far
-        self._kernel_copies = hasattr(os, "copy_file_range")
+        self._kernel_copies = True
         self._sha256 = hashlib.sha256()
 
     def write(self, data: bytes | memoryview, look: Look | None = None) -> None:
@@ -138,18 +139,11 @@ class WeightsFile(Closing):
         os.close(self._fd)
 
     def _copy(self, source: int, run: Run) -> int:
-        """Let the kernel copy, and return how many bytes it has.
-
-        It cannot between some file systems, and what else is wrong is found by who reads the rest.
-        """
+        """Let the kernel copy, and return how many bytes it has; the rest has to be read."""
         copied = 0
         while self._kernel_copies and copied < run.length:
-            try:
-                count = os.copy_file_range(
-                    source, self._fd, run.length - copied, run.offset + copied, self._position
-                )
-            except OSError:
-                count = 0
+            left = run.length - copied
+            count = copy(source, run.offset + copied, self._fd, self._position, left)
             self._kernel_copies = count > 0
             self._position += count
             copied += count
@@ -157,14 +151,14 @@ class WeightsFile(Closing):
 
     def _put(self, data: bytes | memoryview) -> None:
         if self._is_kept:
-            if os.pread(self._fd, len(data), self._position) == data:
+            if read_at(self._fd, len(data), self._position) == data:
                 self._position += len(data)
                 return
             self._is_kept = False
             os.ftruncate(self._fd, self._position)
         rest = memoryview(data)
         while rest:
-            count = os.pwrite(self._fd, rest, self._position)
+            count = write_at(self._fd, rest, self._position)
             self._position += count
             rest = rest[count:]
 
@@ -182,7 +176,7 @@ class WeightsFile(Closing):
     def _read_back(self, start: int, length: int) -> Iterator[bytes]:
         end = start + length
         while start < end:
-            data = os.pread(self._fd, min(_READ_BACK, end - start), start)
+            data = read_at(self._fd, min(_READ_BACK, end - start), start)
             if not data:
                 raise OSError(errno.EIO, "somebody else made the file shorter")
             yield data

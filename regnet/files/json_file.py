@@ -33,7 +33,7 @@ def as_text(value: Any) -> str:
 
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:
     """Write a JSON object as people read it; errors are those of :func:`as_text`."""
-    path.write_text(as_text(fields), encoding="utf-8")
+    path.write_text(as_text(fields), encoding="utf-8", newline="\n")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class JsonFile(ABC):
         """Write the file into ``folder``, which is created if missing."""
         path = Path(folder) / self.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json_string(), encoding="utf-8")
+        path.write_text(self.to_json_string(), encoding="utf-8", newline="\n")
         return path
 
     @classmethod

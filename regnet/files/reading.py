@@ -11,7 +11,10 @@ import errno
 import json
 import os
 import stat
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
+
+from regnet.files.system import flags
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -33,6 +36,23 @@ _MARKS = (
 )
 
 
+def is_inside(name: str) -> bool:
+    """Whether a name in somebody else's file is of something in that file's folder.
+
+    The answer is the same on every system, since folders move between them: parts are joined by
+    slashes, and there is no backslash, which Windows takes for one, and no colon, which ends a
+    drive's name there and begins that of a stream. What links do is not asked.
+    """
+    parts = PurePosixPath(name).parts
+    stays = bool(parts) and not name.startswith("/") and ".." not in parts
+    return stays and not any(sign in name for sign in "\\:\0")
+
+
+def is_bare(name: str) -> bool:
+    """Whether it is of something directly in the folder."""
+    return is_inside(name) and "/" not in name
+
+
 class NotRegularError(OSError):
     """A pipe, a device or a socket, where a file is asked for."""
 
@@ -48,7 +68,7 @@ def open_regular(path: Path) -> BufferedReader:
         OSError: If it cannot be opened, or is a folder; its ``strerror`` says so.
     """
     _require_regular(path, path.stat().st_mode)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | flags("O_NONBLOCK", "O_BINARY"))
     file = os.fdopen(descriptor, "rb")
     try:
         _require_regular(path, os.fstat(descriptor).st_mode)

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 import re
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from regnet.files.dtypes import ELEMENT_TYPES, OF_SAFETENSORS, item_size
-from regnet.files.reading import json_object
+from regnet.files.reading import is_bare, json_object
+from regnet.files.system import private_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+    from mmap import mmap
     from pathlib import Path
 
     from torch import Tensor
@@ -44,8 +44,6 @@ TORCH = "pt"
 """What transformers requires a file to say that it was made for."""
 
 _ALIGNMENT = 8
-_NORESERVE = 0x4000 if sys.platform == "linux" else 0
-"""Linux' ``MAP_NORESERVE``, for which Python's mmap has no name; others do not reserve."""
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -235,7 +233,7 @@ def shards_of(index: Path) -> dict[str, set[str]]:
         if not isinstance(name, str):
             raise ValueError(f"{index.name}: names no file for {tensor}; restore the file.")
         shards.setdefault(name, set()).add(tensor)
-    outside = [name for name in shards if "/" in name or "\\" in name or name in {"", ".", ".."}]
+    outside = [name for name in shards if not is_bare(name)]
     if outside:
         raise ValueError(f"{index.name}: names a file outside its folder ({outside[0]!r}).")
     missing = [name for name in sorted(shards) if not is_file(index.parent / name)]
@@ -317,10 +315,10 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="np"), path.open("rb") as file:
             length = int.from_bytes(file.read(LENGTH_SIZE), "little")
             header: dict[str, Any] = json.loads(file.read(length))
-            mapping = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | _NORESERVE)
+            memory = private_memory(file)
         header.pop(METADATA_KEY, None)
         start = LENGTH_SIZE + length
-        return {name: _tensor(mapping, start, **entry) for name, entry in header.items()}
+        return {name: _tensor(memory, start, **entry) for name, entry in header.items()}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; the folder is incomplete.") from None
     except Exception as error:  # safetensors raises classes of its own
@@ -328,7 +326,7 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _tensor(
-    mapping: mmap.mmap, start: int, *, dtype: str, shape: list[int], data_offsets: list[int]
+    memory: mmap | bytearray, start: int, *, dtype: str, shape: list[int], data_offsets: list[int]
 ) -> Tensor:
     import torch
 
@@ -337,5 +335,5 @@ def _tensor(
     if count == 0:  # torch maps no memory of length zero
         return torch.empty(shape, dtype=kind)
     offset = start + data_offsets[0]
-    tensor = torch.frombuffer(mapping, dtype=kind, count=count, offset=offset).view(shape)
+    tensor = torch.frombuffer(memory, dtype=kind, count=count, offset=offset).view(shape)
     return tensor.clone() if offset % tensor.itemsize else tensor

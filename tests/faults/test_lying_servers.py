@@ -18,6 +18,7 @@ from converters.progress import Silent
 from converters.published import fetch, http
 from converters.published.fetch import download
 from converters.published.fetch_hub import fetch_repository
+from regnet.files import system
 from tests.converters.demo import CHECKPOINT, snapshot
 from tests.converters.server import Site, _Quiet, _running, hub_serving, serving
 
@@ -388,7 +389,7 @@ def test_what_never_ends_ends_in_a_sentence(
 def test_a_file_that_another_process_has_finished_is_not_written_into(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target, right = tmp_path / "net.pth", fetch.fcntl.flock
+    target, right = tmp_path / "net.pth", system._fcntl.flock
     incomplete = tmp_path / "net.pth.incomplete"
 
     def finish_first(file: Any, operation: int) -> None:
@@ -397,7 +398,7 @@ def test_a_file_that_another_process_has_finished_is_not_written_into(
             incomplete.rename(target)
         right(file, operation)
 
-    monkeypatch.setattr(fetch.fcntl, "flock", finish_first)
+    monkeypatch.setattr(system._fcntl, "flock", finish_first)
     with fetch._locked(incomplete) as file:
         file.write(b"ours")
         file.flush()

@@ -10,10 +10,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from converters.checkpoint.restrictions import give_up_rights
 from converters.errors import said
 from converters.formats.confined.wire import MalformedMessageError, receive, send
 from regnet.files.late import imported
+from regnet.files.system import give_up_rights
 
 _FOLDERS = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR")
 """Where programs write for themselves. A torch that has compiled once hands the second one down."""

@@ -65,7 +65,7 @@ def export_coreml(folder: ConvertedFolder, path: Path, options: ExportOptions = 
     write_weights(path / WEIGHTS, weights)
     model = specification(folder, form, places(weights), image_input=options.image_input)
     (path / MODEL).write_bytes(model)
-    (path / MANIFEST).write_text(manifest(model), encoding="utf-8")
+    (path / MANIFEST).write_text(manifest(model), encoding="utf-8", newline="\n")
 
 
 def export_float16(folder: ConvertedFolder, path: Path, options: ExportOptions) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.onnx_places import require_readable
-from converters.formats.memory import MemoryShortError, available_memory, require_memory
+from converters.formats.memory import MemoryShortError, require_memory
 from converters.formats.onnx.form import PRECISION_KEY, stated_sizes
 from converters.formats.runtime import ArtefactRuntime
 from regnet.architecture import PIXELS
 from regnet.files.dtypes import COMPUTED
+from regnet.files.system import available_memory
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 

@@ -7,10 +7,7 @@ they should lie.
 from __future__ import annotations
 
 import json
-import platform
-import re
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.onnx_places import open_onnx
@@ -21,9 +18,11 @@ from converters.formats.onnx.quantised import details_in_words as int8_in_words
 from converters.formats.onnx.runtime import NAME
 from converters.formats.onnx.tuning import Choice, Int8Choice
 from regnet.files.reading import parse_json
+from regnet.files.system import processor_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
     from converters.formats.blocks import Stages
@@ -158,13 +157,3 @@ def details_of_int8(path: Path) -> dict[str, Any]:
 def details_of_int8_in_words(details: Mapping[str, Any]) -> str:
     """The same for people, two lines."""
     return int8_in_words(details) + details_in_words(details)
-
-
-def processor_name() -> str:
-    """What the processor calls itself."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    named = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return named[1].strip() if named else platform.processor() or platform.machine()

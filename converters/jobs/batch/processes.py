@@ -5,14 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from converters.jobs.batch.engine import JOBS_PER_PROCESS, perform
+from regnet.files.system import without_ctrl_c
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from types import FrameType
 
     from converters.jobs.batch.job import Job, Outcome
@@ -54,7 +55,10 @@ class Processes:
             yield outcome
 
     def stop(self) -> None:
-        """Interrupt what still runs, wait until it has removed what it began, end all processes."""
+        """Interrupt what still runs, wait until it has removed what it began, end all processes.
+
+        Windows can only kill them: the next run takes up what they leave.
+        """
         for worker in self._busy.values():
             worker.process.terminate()
         for worker in (*self._busy.values(), *self._idle):
@@ -68,7 +72,7 @@ class _Worker:
         self.pipe, theirs = _SPAWN.Pipe()
         self.process = _SPAWN.Process(target=_serve, args=(theirs,))
         self._jobs: list[Job] = []
-        with _without_ctrl_c():
+        with without_ctrl_c():  # it is up to this one to interrupt each of them, once
             self.process.start()
         theirs.close()  # so that the pipe ends with the process
 
@@ -102,21 +106,9 @@ def _ending(code: int | None) -> str:
     return f"exit status {code}"
 
 
-@contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Let processes that are started in the block never see Ctrl-C, which a terminal sends to all.
-
-    It is up to their parent to interrupt each of them, once.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _serve(pipe: Connection) -> None:
     """Perform what comes through a pipe, on one thread, until it is closed; in the new process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
     signal.signal(signal.SIGTERM, _interrupt)
     os.environ["OMP_NUM_THREADS"] = "1"
     with suppress(EOFError, OSError, KeyboardInterrupt):

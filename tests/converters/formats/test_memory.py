@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from converters.folder.folder import ConvertedFolder
-from converters.formats.memory import MemoryShortError, available_memory, require_memory
+from converters.formats.memory import MemoryShortError, require_memory
 from converters.formats.registry import FORMATS
 from converters.jobs.batch.engine import perform
 from converters.jobs.batch.job import Job
@@ -20,6 +20,7 @@ from converters.parity.contents.tensors import TensorCertificate
 from converters.parity.report import VerificationError
 from converters.parity.verdict import NOT_RUN, Verdict
 from converters.testing import assert_parity
+from regnet.files.system import available_memory
 from tests.converters.demo import CHECKPOINT
 from tests.converters.parity.networks import Network, export, random_network
 
@@ -33,7 +34,7 @@ def with_memory(monkeypatch: pytest.MonkeyPatch, folder: Path, kilobytes: int) -
     """Have the machine say that so much is free."""
     fake = folder / "meminfo"
     fake.write_text(f"MemTotal: 9999999 kB\nMemAvailable: {kilobytes} kB\n")
-    monkeypatch.setattr("converters.formats.memory._MEMINFO", fake)
+    monkeypatch.setattr("regnet.files.system._MEMINFO", fake)
 
 
 def judged(

@@ -32,6 +32,7 @@ from regnet.config import RegNetConfig
 from tests.converters.cli.running import regnet
 from tests.converters.formats.onnx_helpers import SMALL, state_dict
 from tests.converters.formats.random_folder import random_folder
+from tests.other_systems import HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -309,6 +310,17 @@ def test_damaged_external_data_is_found(folder: Path) -> None:
 
 def recorded(folder: Path) -> set[str]:
     return set(json.loads((folder / "conversion.json").read_text())["files"])
+
+
+def test_where_files_have_one_name_the_browser_has_a_file_of_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    HIDDEN["second names"](monkeypatch)
+    export(folder, ["onnx-web"], verify=False)
+    web, root = folder / "onnx" / "model.onnx", folder / "model.onnx"
+    assert not web.samefile(root)
+    assert web.read_bytes() == root.read_bytes()
+    assert [path.name for path in web.parent.iterdir()] == ["model.onnx"]
 
 
 def test_the_file_for_the_browser_is_one_with_the_root_s(folder: Path) -> None:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from converters.errors import InputError, StorageError
-from converters.staging import exchange
 from converters.staging.staged import staged_file, staged_folder, staged_update
 from converters.staging.unfinished import partial_name
+from regnet.files import system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -220,7 +220,7 @@ def test_a_failure_while_the_folders_are_exchanged_brings_the_old_one_back(
             happen(path)
         return rename(path, target)
 
-    monkeypatch.setattr(exchange, "_exchange", lambda *_: False)
+    monkeypatch.setattr(system, "exchange", lambda *_: False)
     monkeypatch.setattr(Path, "rename", fail_the_second_time)
     with pytest.raises(error):
         stage(old, lambda _: None)
@@ -237,7 +237,7 @@ def test_a_target_that_cannot_be_moved_aside_stays_and_nothing_is_left_beside_it
     def busy(path: Path, _: Path) -> Path:  # what a folder says that something is mounted on
         raise OSError(16, "Device or resource busy", str(path))
 
-    monkeypatch.setattr(exchange, "_exchange", lambda *_: False)
+    monkeypatch.setattr(system, "exchange", lambda *_: False)
     monkeypatch.setattr(Path, "rename", busy)
     with pytest.raises(StorageError, match="device or resource busy") as caught:
         stage(old, lambda _: None)
@@ -396,7 +396,7 @@ def where(request: pytest.FixtureRequest, old: Path, monkeypatch: pytest.MonkeyP
     if request.param == "in it":
         monkeypatch.chdir(old)
     elif request.param != "elsewhere":
-        monkeypatch.setattr(exchange, "_exchange", lambda *_: False)
+        monkeypatch.setattr(system, "exchange", lambda *_: False)
     return str(request.param)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,8 @@ def require_right(made: Sequence[Made], ran: Ran, out: Path, result: str = "conv
 
 def _megabytes(process: int) -> float | None:
     """Resident memory; None of a process that has ended and was not waited for yet."""
+    if sys.platform != "linux":
+        return None
     status = Path(f"/proc/{process}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     return int(found[1]) / 1000 if found else None
