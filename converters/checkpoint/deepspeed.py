@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from converters.checkpoint.beside import WEIGHTS
 from converters.checkpoint.source_file import SourceFile
 from converters.errors import InputError, printable
+from regnet.files.reading import is_bare
 from regnet.files.safetensors_file import is_file
 
 if TYPE_CHECKING:
@@ -77,6 +78,4 @@ def _step(folder: Path) -> Path:
         return folder
     with SourceFile(latest) as file:
         name = file.read(0, min(file.size, _MAX_NAME)).decode("utf-8", "replace").strip()
-    if not name or name in {".", ".."} or any(sign in name for sign in "/\\\0"):
-        return folder
-    return folder / name
+    return folder / name if is_bare(name) else folder

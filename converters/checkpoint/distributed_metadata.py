@@ -17,6 +17,7 @@ from converters.checkpoint.pickle_reader import PickleSource, read_pickle
 from converters.checkpoint.source_file import damaged
 from converters.checkpoint.values import MAX_AXES, MAX_SIZE, Opaque
 from converters.errors import InputError, printable
+from regnet.files.reading import is_bare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -210,7 +211,7 @@ def _places(where: str, stored: Any) -> dict[tuple[str, Sizes | None], Place]:
 
 def _place(said: Mapping[Any, Any]) -> Place:
     file, offset, length = said["relative_path"], said["offset"], said["length"]
-    if not isinstance(file, str) or not file or any(sign in file for sign in "/\\\0"):
+    if not isinstance(file, str) or not is_bare(file):
         raise ValueError("a file that is not named by its name alone")
     if file.startswith("."):
         raise ValueError("a hidden file")

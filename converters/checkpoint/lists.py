@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.values import StoredTensor, cut, join
 from converters.errors import InputError, printable
+from regnet.files.reading import is_inside
 from regnet.files.safetensors_file import is_file
 
 if TYPE_CHECKING:
@@ -118,9 +119,10 @@ def _slice(part: Checkpoint) -> StoredTensor:
 
 def _open_beside(checkpoint: Checkpoint, named: object) -> Checkpoint:
     """Open a file that a list names, wherever it lay when the list was written."""
-    parts = PureWindowsPath(str(named)).parts[-2:]  # takes either slash
+    place = PureWindowsPath(str(named))  # takes either slash
+    parts = place.parts[1 if place.anchor else 0 :][-2:]
     folder, name = checkpoint.path.parent, checkpoint.path.name
-    if parts and ".." not in parts:
+    if is_inside("/".join(parts)):
         for path in (folder / parts[-1], folder.joinpath(*parts)):
             if path in checkpoint.stamps:
                 raise InputError(f"{name}: names {printable(parts[-1])!r} twice; restore the list.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.source_file import SourceFile
 from converters.errors import InputError, UnsafeInputError, printable
+from regnet.files.reading import is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +116,7 @@ def require_inside(location: str, path: Path) -> None:
     Raises:
         UnsafeInputError: If it does.
     """
-    if location.startswith("/") or "\\" in location or ":" in location or ".." in location:
+    if location not in {"", "."} and not is_inside(location):
         raise UnsafeInputError(
             f"{path.name} reads its weights from '{printable(location)}', outside of its "
             "folder; nothing was read there, so get the file from a source you trust."

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from converters.checkpoint.digests import sha256_of
@@ -19,7 +18,7 @@ from converters.families.source import LICENCE
 from converters.folder.folder import REPORT_NAME
 from regnet.design_space import complexity
 from regnet.files.json_file import as_text, write_json
-from regnet.files.reading import read_json
+from regnet.files.reading import is_inside, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -278,9 +277,8 @@ def _require_verdict(verdict: Mapping[str, Any]) -> None:
 
 def _require_inside(name: str) -> None:
     """Check that a file's name stays in its folder, whatever lies there."""
-    parts = PurePosixPath(name).parts
-    leaves = name.startswith("/") or ".." in parts or not parts
-    if leaves or not name.isprintable() or any(len(p.encode()) > _LONGEST_NAME for p in parts):
+    leaves = not is_inside(name) or not name.isprintable()
+    if leaves or any(len(part.encode()) > _LONGEST_NAME for part in name.split("/")):
         raise ValueError(f"it names {name[:_LONGEST_NAME]!r}, which is no file of the folder")
 
 

@@ -49,8 +49,11 @@ def test_a_step_that_is_named_and_missing_is_said(run: Path) -> None:
         open_any(run)
 
 
-def test_a_step_is_beneath_its_run(run: Path) -> None:
-    (run / "latest").write_text("../run/global_step10")
+@pytest.mark.parametrize("name", ["../run/global_step10", "C:global_step10", "x\\global_step10"])
+def test_a_step_is_beneath_its_run(run: Path, name: str) -> None:
+    (run / "latest").write_text(name)
+    if "/" not in name:
+        (run / "global_step10").rename(run / name)
     with pytest.raises(InputError, match=r"is what DeepSpeed saves"):
         open_any(run)
 

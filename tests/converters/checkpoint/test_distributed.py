@@ -192,6 +192,10 @@ def _elsewhere(written: Written, _: Path) -> None:
     _infos(written)[0].relative_path = "../__0_0.distcp"
 
 
+def _on_a_drive(written: Written, _: Path) -> None:
+    _infos(written)[0].relative_path = "C:__0_0.distcp"
+
+
 def _shared_bytes(written: Written, _: Path) -> None:
     _infos(written)[-1].offset -= 1
 
@@ -329,6 +333,7 @@ WRONG: tuple[tuple[Callable[[Written, Path], None], str], ...] = (
     (_other_type, "is float32 of shape .* where .metadata says float16"),
     (_transformed, r"pieces were transformed when they were written \(stream.zstd\)"),
     (_elsewhere, "a file that is not named by its name alone"),
+    (_on_a_drive, "a file that is not named by its name alone"),
     (_shared_bytes, "two pieces that share byte"),
     (_negative, "sizes that cannot be"),
     (_nowhere, "rows: does not say where a piece of it lies"),

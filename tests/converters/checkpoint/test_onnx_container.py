@@ -100,7 +100,13 @@ def test_a_tensor_that_cannot_be_is_refused(
     assert message in refused(saved(model(wrong), tmp_path))
 
 
-@pytest.mark.parametrize("location", ["../w", "/etc/hostname", "C:\\w", "a/../../w", "a\\w"])
+@pytest.mark.parametrize(
+    "location",
+    [
+        *("../w", "/etc/hostname", "a/../../w"),
+        *("C:\\w", "a\\w", "C:w", "..\\w", "\\\\server\\w", "//server/w", "w:stream"),
+    ],
+)
 def test_data_outside_of_the_folder_is_not_looked_at(location: str, tmp_path: Path) -> None:
     path = saved(model(external("w", location)), tmp_path)
 

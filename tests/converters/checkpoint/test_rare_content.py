@@ -240,7 +240,10 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         ("[]", "is no JSON object"),
         ("{", "cannot be read as JSON"),
         ('{"weight_map": {}}', "has no weight_map"),
-        ('{"weight_map": {"a": "../b"}}', "names a file outside its folder"),
+        *(
+            (json.dumps({"weight_map": {"a": name}}), "names a file outside its folder")
+            for name in ("../b", "..\\b", "x\\b", "C:b", "C:\\b", "//server/share/b", "b:stream")
+        ),
     ],
 )
 def test_a_broken_index_is_refused(text: str, expected: str, tmp_path: Path) -> None:
@@ -286,6 +289,7 @@ LISTS: dict[str, tuple[dict[str, Any], str]] = {
     "no shards": ({"type": "shard_list"}, "names no shards"),
     "no shard": ({"type": "shard_list", "shards": ["other"]}, "holds no classy_state_dict"),
     "a shard elsewhere": ({"type": "shard_list", "shards": ["x/.."]}, "is not beside it"),
+    "a part of a file": ({"type": "shard_list", "shards": ["other:1"]}, "is not beside it"),
     "no slice": ({"type": "slice_list", "trunk": {"a": ["other"]}}, "holds no weight"),
 }
 
@@ -295,7 +299,8 @@ def test_a_list_of_other_files_is_refused(
     content: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:
     torch.save(content, tmp_path / "list")
-    torch.save({"a": 1}, tmp_path / "other")
+    for name in ("other", "other:1"):
+        torch.save({"a": 1}, tmp_path / name)
     assert expected in refused(tmp_path / "list")
 
 
