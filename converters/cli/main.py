@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, NoReturn
 
 from converters.cli import interrupts
@@ -59,6 +60,8 @@ def _convert() -> int:
 def _end(command: Callable[[], int]) -> NoReturn:
     gc.set_threshold(*_COLLECTIONS)
     interrupts.listen()
+    if isinstance(sys.stdout, TextIOWrapper):  # a pipe of Windows has no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = _status(command)
         interrupts.ignore()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +182,13 @@ def test_a_file_of_a_gigabyte_is_inspected_without_torch(tmp_path: Path) -> None
     )
     assert (finished.status, finished.err) == (0, "")
     assert only_json(finished.out)["architecture"]["name"] == "RegNetY-32GF"
+
+
+def test_what_the_encoding_of_stdout_has_no_signs_for_is_escaped(tmp_path: Path) -> None:
+    shutil.copy(CHECKPOINT, tmp_path / "\u7db2.pyth")
+    shown = regnet("inspect", "\u7db2.pyth", cwd=tmp_path, env={"PYTHONIOENCODING": "cp1252"})
+    assert shown.status == 0, shown.err
+    assert "\\u7db2.pyth, 3.4 MB" in shown.out
 
 
 def test_colour_is_for_terminals_that_want_it(tmp_path: Path) -> None:
