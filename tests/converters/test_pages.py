@@ -37,7 +37,7 @@ NOT_HERE = {
 ELSEWHERE = {'"cuda"': '"cpu"', '"path/to/checkout"': repr(str(ROOT)), "limit=1000": "limit=4"}
 """What is said otherwise to run it here."""
 
-WRITTEN = ("ncnn", "litert", "onnx-preprocessing", "openvino", "pt2")
+WRITTEN = ("ncnn", "litert", "onnx-preprocessing", "openvino")
 """Formats that the code opens, beside those of every folder."""
 
 NOT_CALLED = {
@@ -101,7 +101,12 @@ def prepared(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
-    "block", [b for b in CODE if not any(word in b.text for word in NOT_HERE)], ids=str
+    "block",
+    [
+        pytest.param(b, id=str(b), marks=pytest.mark.slow if ".pt2" in b.text else ())
+        for b in CODE
+        if not any(word in b.text for word in NOT_HERE)
+    ],
 )
 def test_the_code_runs_and_gives_the_logits(
     block: Block, place: Path, demo_folder: Path, request: pytest.FixtureRequest
@@ -113,6 +118,8 @@ def test_the_code_runs_and_gives_the_logits(
     if block.page in OF_FORMATS:
         shutil.copytree(request.getfixturevalue("exported"), place / "out")
         names = prepared(place / "out")
+        if ".pt2" in code:
+            converters.export("out", ["pt2"], verify=False)
     elif "convert(" not in code:
         shutil.copytree(demo_folder, place / "out")
     exec(code, names)  # noqa: S102 -- our own page
