@@ -112,7 +112,9 @@ def timing_plot(result: Bench) -> str:
     from converters.reports.bar_chart import Bar, bar_chart
 
     groups: dict[str, list[Bar]] = {}
-    chosen = {(choice.entry.contender, choice.timing): choice.goal for choice in result.choices}
+    goals: dict[object, list[str]] = {}
+    for choice in result.choices:
+        goals.setdefault((choice.entry.contender, choice.timing), []).append(_GOALS[choice.goal])
     for entry in result.entries:
         label = f"{entry.title}, {_threads(entry.contender.threads)}"
         for index, timing in enumerate(entry.timings):
@@ -121,9 +123,9 @@ def timing_plot(result: Bench) -> str:
                 groups.setdefault(heading, []).append(Bar(label, None, timing, ""))
                 continue
             each = timing.batch * _MILLISECOND
-            goal = chosen.get((entry.contender, timing))
+            chosen = " and ".join(goals.get((entry.contender, timing), ())).lower()
             words = f"{timing.median / each:.3g} ms, {entry.verdict}"
-            words += f"; {_GOALS[goal].lower()}" if goal else ""
+            words += f"; {chosen}" if chosen else ""
             spread = (timing.lower / each, timing.upper / each)
             colour = _COLOURS.get(entry.verdict, GREY)
             bar = Bar(label, timing.median / each, words, colour, spread)

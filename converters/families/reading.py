@@ -76,7 +76,9 @@ def choose_state(found: Found) -> tuple[StateDict, Decision, dict[str, str]]:
     name = "ema" if chosen in averaged else "raw"
     others = [state for state in states if state is not chosen]
     if not others:
-        reason = f"the file holds one set of weights, at {chosen.place}"
+        level = ".".join(chosen.path) or "the top"
+        names = f", with names that begin with {chosen.prefix}" if chosen.prefix else ""
+        reason = f"the file holds one set of weights, at {level}{names}"
     elif asked == "best":
         reason = best
     else:

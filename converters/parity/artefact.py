@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _PT2 = "pt2"
 
+_NO_TEXT = "its path is no text in this locale; rename what is on the way, or set PYTHONUTF8=1"
+
 
 class _Foreign(ArtefactRuntime):
     """Another tool's artefact, with the outputs of a folder's network.
@@ -228,6 +230,8 @@ class _Artefact:
             raise error
         if not self.confined and is_short_of_memory(error):
             return replace(verdict, not_run="there is not enough memory", found=self.found)
+        if not _is_text(self.path):
+            return replace(verdict, not_run=_NO_TEXT, found=self.found)
         return _not_runnable(verdict, self.name, error)
 
 
@@ -275,8 +279,19 @@ def judge_in_other(  # noqa: PLR0913 -- as many as what it follows has
     except ConversionError:
         raise
     except Exception as error:  # noqa: BLE001 -- every runtime has classes of its own
+        if not _is_text(path):
+            return replace(judged, not_run=_NO_TEXT, found=found)
         return _not_runnable(judged, other.name, error)
     return replace(judged, runtime=runtime.name, precision=runtime.precision, measurements=measured)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a runtime can be told a path: it was bytes that the locale has no letters for."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _not_runnable(verdict: Verdict, name: str, error: Exception) -> Verdict:

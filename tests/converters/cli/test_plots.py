@@ -74,6 +74,9 @@ def test_times_are_drawn_for_each_image_with_their_verdicts() -> None:
         entry("onnx", "pass", one, eight),
         entry("int8", "FAIL", one, "it takes one image"),
     ]
+    one_best = Bench([entries[0], entry("onnx", "pass", one)], {}, 224, 2, 0.25)
+    both = "4 ms, pass; for one answer soon and for many images"
+    assert both in texts(timing_plot(one_best))
     shown = texts(timing_plot(Bench(entries, {}, 224, 2, 0.25)))
     assert {"one image at once", "8 images at once", "ONNX, 2 threads"} <= set(shown)
     assert "4 ms, pass; for one answer soon" in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -74,6 +75,18 @@ def test_memory_that_runs_out_on_the_way_is_no_fault_of_the_artefact(
     monkeypatch.setitem(FORMATS, "onnx", short)
     verdict = network.report("self-contained", path).verdicts[-1]
     assert (verdict.outcome, verdict.not_run) == ("not run", "there is not enough memory")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+@pytest.mark.parametrize("form", ["self-contained", "torchscript"])
+def test_a_path_that_is_no_text_is_no_fault_of_the_artefact(form: str, tmp_path: Path) -> None:
+    """As of umlauts where Python was told not to take names as UTF-8."""
+    folder = tmp_path / "\udcc3\udcbc"
+    folder.mkdir()
+    network = random_network(folder, "Y")
+    verdict = network.report(form, export(network.folder, form)).verdicts[-1]
+    assert (verdict.outcome, verdict.passed) == ("not run", True)
+    assert "its path is no text in this locale" in verdict.reason
 
 
 @pytest.mark.parametrize("form", ["self-contained", "torchscript"])
