@@ -40,13 +40,14 @@ LITERT_SHA256 := a97660833e9e7e1063c95e12016718881240b14f7438728a2f62785e912d30f
 LITERT_UTILS_SHA256 := ce2a1f8379c067be49e59752e5a7f40db6be09f6e497f0f11e59f17b515366a7
 LITERT_FILES := litert_wasm_internal litert_wasm_compat_internal
 
-.PHONY: help demo test test-all test-frameworks coverage lint format types audit mutation false-alarms hostile fuzz faults load benchmarks web dist site clean
+.PHONY: help demo test test-all test-frameworks notebooks coverage lint format types audit mutation false-alarms hostile fuzz faults load benchmarks web dist site clean
 
 help:
 	@echo "make demo        convert the bundled checkpoint and classify with every format"
 	@echo "make test        the tests (minutes)"
 	@echo "make test-all    the tests and the slow sweeps over all published networks"
 	@echo "make test-frameworks  what frameworks in environments of their own save and load"
+	@echo "make notebooks   run the notebooks of examples/ and the page on fine-tuning"
 	@echo "make coverage    lines and branches of the reader of checkpoints that its tests reach"
 	@echo "make lint types  ruff and mypy, as CI runs them"
 	@echo "make audit       what the package index knows against the pinned versions"
@@ -123,6 +124,9 @@ $(VENV)-tasks/.installed: | $(VENV)-tasks/bin/python
 	$(FRAMEWORK_PIP) --no-deps tflite-support==0.4.4 mediapipe==1.2.3 protobuf==3.20.3
 	$(FRAMEWORK_PIP) absl-py==2.5.1 certifi flatbuffers==25.12.19 numpy==2.4.6 pybind11
 	@touch $@
+
+notebooks: $(VENV)/.installed-test
+	$(PYTEST) -m "slow or not slow" tests/test_notebooks.py
 
 coverage: $(VENV)/.installed-test
 	$(BIN)/python -m coverage run --branch --source converters/checkpoint -m pytest -q $(READER_TESTS)
