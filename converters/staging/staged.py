@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converters.errors import InputError, StorageError, in_words
+from converters.errors import ConversionError, InputError, StorageError, escaped, in_words
 from converters.staging.exchange import (
     exchange_with_old,
     finish_swap,
@@ -50,13 +50,14 @@ def staged_folder(
         StorageError: If the disk is full, a folder cannot be written, or another process is about
             to make ``target``.
     """
-    target = target.absolute()
+    given, target = target, target.absolute()
     with storage_errors(target):
         _require_free(target, force=force)
         with _parents(target), claimed(partial(target), target, keep) as staging:
             finish_swap(staging, target)
             _require_free(target, force=force)
-            yield staging
+            with _spoken_of(staging, given):
+                yield staging
             _match_mode(staging, target)
             _sync(staging)
             _require_free(target, force=force)
@@ -123,13 +124,14 @@ def staged_update(target: Path, names: Sequence[str]) -> Iterator[Path]:
     Raises:
         StorageError: As :func:`staged_folder` does.
     """
-    target = target.resolve()
+    given, target = target, target.resolve()
     is_movable = os.access(target.parent, os.W_OK) and not os.path.ismount(target)
     is_movable = is_movable and not Path.cwd().is_relative_to(target)
     staging = partial(target) if is_movable else target / partial_name("update")
     with storage_errors(target), claimed(staging, target, ()) as folder:
         keep_others(target, folder, names)
-        yield folder
+        with _spoken_of(folder, given):
+            yield folder
         if is_movable:
             keep_others(target, folder, names)  # once more: they may have changed meanwhile
             _match_mode(folder, target)
@@ -201,6 +203,17 @@ def storage_errors(target: Path) -> Iterator[None]:
             f"Writing {target} failed ({in_words(error)}); {left} was left behind, make room "
             "or choose another place and run the command again."
         ) from error
+
+
+@contextmanager
+def _spoken_of(staging: Path, given: Path) -> Iterator[None]:
+    """Let sentences name what somebody gave, and not the hidden folder that takes its place."""
+    try:
+        yield
+    except ConversionError as error:
+        hidden, known = escaped(str(staging)), escaped(str(given))
+        error.args = tuple(str(said).replace(hidden, known) for said in error.args)
+        raise
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from converters.cli.app import app
 from converters.cli.endings import run_app
 from converters.parity.contents.tensors import TensorCertificate
 from converters.parity.report import Report, VerificationError
-from regnet import RegNetForImageClassification
+from regnet import RegNetConfig, RegNetForImageClassification, RegNetModel
 from tests.converters.cli.test_tables import REPORT
 from tests.converters.demo import CHECKPOINT, sample_images, snapshot
 
@@ -60,6 +60,13 @@ SENTENCES = {
         "There is no folder calibration/ with images to set the ranges of int8 by; name some with "
         "--calibration-images."
     ),
+    "export trunk --softmax --no-verify": (
+        "trunk has no classes to choose among, so there are no probabilities to give; leave out "
+        "--softmax."
+    ),
+    "export trunk --format onnx-preprocessing --no-verify": (
+        "trunk has no classifier, so there are no probabilities to give."
+    ),
     "export out --format onnx onnx-fp16": COMMAS.format("export"),
     "convert net.pyth new --format onnx onnx-fp16": COMMAS.format("convert"),
     "convert net.pyth new other": (
@@ -86,6 +93,9 @@ def place(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copytree(demo_folder, tmp_path / "out")
     (tmp_path / "photos").mkdir()
     (tmp_path / "empty").mkdir()
+    config = RegNetConfig(depths=[1], hidden_sizes=[8], groups_width=8, embedding_size=8)
+    RegNetModel(config).save_pretrained(tmp_path / "trunk")
+    shutil.copy(tmp_path / "out" / "preprocessor_config.json", tmp_path / "trunk")
     sample_images(tmp_path / "photos", 1)
     monkeypatch.chdir(tmp_path)
     return tmp_path

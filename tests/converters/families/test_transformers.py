@@ -89,6 +89,11 @@ def test_a_folder_computes_what_transformers_computes(
 
     assert ours.framework == "transformers"
     assert ours.decision("evaluation transform")[0] == "short side to 256, centre crop 224, bicubic"
+    assert ours.decision("weights") == (
+        "raw",
+        "the file holds one set of weights, at the top, with names that begin with regnet.",
+    )
+    assert ours.decision("channel order")[1] == "transformers' own"
     assert difference(ours.logits(noise()), theirs(model, noise())) < LIMIT
 
 
