@@ -8,8 +8,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from regnet.files.system import is_limited
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -94,10 +92,16 @@ def is_short_of_memory(error: BaseException) -> bool:
         said = str(cause).lower()
         if isinstance(cause, MemoryError) or any(words in said for words in _SHORT):
             return True
-        if isinstance(cause, SystemError) and said.endswith(_LOST) and is_limited():
+        if isinstance(cause, SystemError) and said.endswith(_LOST) and _is_limited():
             return True
         cause = cause.__cause__ or cause.__context__
     return False
+
+
+def _is_limited() -> bool:
+    from regnet.files.system import is_limited  # whose modules the page of commands does without
+
+    return is_limited()
 
 
 def short_of_memory() -> str:
