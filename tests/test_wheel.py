@@ -18,12 +18,15 @@ import tomllib
 import zipfile
 from email import message_from_bytes
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from converters.errors import DISTRIBUTION
 from regnet import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.slow
 
@@ -96,12 +99,20 @@ def wheel(built: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An environment with the wheel and what it asks for, and nothing else."""
     path = tmp_path_factory.mktemp("installed") / "environment"
     run(sys.executable, "-m", "venv", path, cwd=path.parent)
     install(path, wheel)
-    return path
+    yield path
+    shutil.rmtree(path)  # a gigabyte, which pytest would keep for three runs
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder, gone with the test."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
 
 
 def test_the_index_would_take_both(built: Path) -> None:
@@ -153,26 +164,26 @@ def test_alone_it_converts_verifies_and_says_what_it_is(installed: Path, tmp_pat
 
 @pytest.mark.parametrize("version", [each for each in PYTHONS if each != OWN])
 def test_another_python_converts_to_the_same_bytes(
-    version: str, installed: Path, wheel: Path, tmp_path: Path
+    version: str, installed: Path, wheel: Path, place: Path
 ) -> None:
     """What needs no torch: help, doctor, and a conversion without its proof."""
     python = python_called(version)
     if python is None:
         pytest.skip(f"this machine has no Python {version}")
-    programs = tmp_path / "environment" / "bin"
-    run(python, "-m", "venv", programs.parent, cwd=tmp_path)
+    programs = place / "environment" / "bin"
+    run(python, "-m", "venv", programs.parent, cwd=place)
     others = [text for text in PROJECT["dependencies"] if not text.startswith("torch")]
     install(programs.parent, *others)
     install(programs.parent, "--no-deps", wheel)
 
-    assert "convert" in run(programs / "regnet", "--help", cwd=tmp_path)
-    assert "torch is not installed" in run(programs / "regnet", "doctor", cwd=tmp_path, status=4)
-    for place, out in ((programs, "new"), (installed / "bin", "known")):
-        convert = (place / "convert-pycls", CHECKPOINT, out, "--no-verify", "-q")
-        run(*convert, cwd=tmp_path)
-    for file in (tmp_path / "known").iterdir():
+    assert "convert" in run(programs / "regnet", "--help", cwd=place)
+    assert "torch is not installed" in run(programs / "regnet", "doctor", cwd=place, status=4)
+    for origin, out in ((programs, "new"), (installed / "bin", "known")):
+        convert = (origin / "convert-pycls", CHECKPOINT, out, "--no-verify", "-q")
+        run(*convert, cwd=place)
+    for file in (place / "known").iterdir():
         if file.name != "conversion.json":  # which names the versions of packages
-            assert (tmp_path / "new" / file.name).read_bytes() == file.read_bytes(), file.name
+            assert (place / "new" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def resolved(environment: Path, wheel: Path, extra: str) -> list[dict[str, Any]]:
@@ -183,7 +194,7 @@ def resolved(environment: Path, wheel: Path, extra: str) -> list[dict[str, Any]]
 
 
 @pytest.mark.parametrize("extra", PROJECT["optional-dependencies"])
-def test_an_extra_installs_alone(extra: str, installed: Path, wheel: Path, tmp_path: Path) -> None:
+def test_an_extra_installs_alone(extra: str, installed: Path, wheel: Path, place: Path) -> None:
     """Each beside the bare project, in a layer of its own, so that none leans on another.
 
     pip resolves it with `constraints.txt` without touching what is installed. What it names is then
@@ -194,18 +205,16 @@ def test_an_extra_installs_alone(extra: str, installed: Path, wheel: Path, tmp_p
         for entry in resolved(installed, wheel, extra)
         if entry["name"] != DISTRIBUTION
     }
-    listed = run(installed / "bin" / "python", "-m", "pip", "list", "--format=json", cwd=tmp_path)
+    listed = run(installed / "bin" / "python", "-m", "pip", "list", "--format=json", cwd=place)
     there = {entry["name"].lower() for entry in json.loads(listed)}
     assert not names.keys() & there  # nothing would be replaced
     for requirement in PROJECT["optional-dependencies"][extra]:
         assert re.split("[<>=]", requirement)[0].lower() in names.keys() | there
     if extra in HEAVY:
         return
-    layer = tmp_path / "layer"
+    layer = place / "layer"
     pins = [f"{name}=={version}" for name, version in names.items()]
     install(installed, "--no-deps", "--target", layer, *pins)
-    found = run(
-        installed / "bin" / "regnet", "doctor", "--json", cwd=tmp_path, PYTHONPATH=str(layer)
-    )
+    found = run(installed / "bin" / "regnet", "doctor", "--json", cwd=place, PYTHONPATH=str(layer))
     (part,) = (each for each in json.loads(found)["extras"] if each["name"] == extra)
     assert part["lacks"] is None
