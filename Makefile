@@ -18,8 +18,9 @@ ORACLES := pycls timm torchvision classy_vision fairscale fvcore iopath portaloc
 # ExecuTorch asks for Core ML and scikit-learn, which XNNPACK has no use for; tabulate is above.
 EXECUTORCH := executorch torchao ruamel.yaml
 
-# What converts our TorchScript further, and JAX; three hundred megabytes for a few slow tests.
-MOBILE := coremltools cattrs pyaml attrs pnnx jax jaxlib opt_einsum
+# What converts our TorchScript further, JAX and Core AI; half a gigabyte for a few slow tests.
+MOBILE := coremltools cattrs pyaml attrs pnnx jax jaxlib opt_einsum \
+    coreai-core coreai-torch yuvio psutil StrEnum
 
 DEMO := checkpoints/fashion_mnist
 

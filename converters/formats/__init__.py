@@ -2,8 +2,8 @@
 
 Begin with `format.py`, which says what a format is, and `registry.py`, which lists those that there
 are. Each is one object at the end of a file that holds all of it: `torchscript.py`, `pt2.py`,
-`aotinductor.py`, `openvino.py`, `executorch.py`, `stablehlo.py`, and for the five kinds of ONNX
-files `onnx/formats.py`. `docs/extending.md` adds one.
+`aotinductor.py`, `openvino.py`, `executorch.py`, `stablehlo.py`, `coreai.py`, and for the five
+kinds of ONNX files `onnx/formats.py`. `docs/extending.md` adds one.
 
 The rest is what they share: `runtime.py` and `memory.py` for whoever runs an artefact, with
 `confined/` for programs of strangers; `reference.py` and `lockstep.py`, the reference model whole

@@ -11,6 +11,7 @@ from converters.errors import ConversionError, InputError, require_extra
 from converters.folder.interface import NETWORK, Interface
 from converters.formats.aotinductor import AOTINDUCTOR
 from converters.formats.beside import Beside, beside
+from converters.formats.coreai import COREAI
 from converters.formats.coreml.formats import COREML, COREML_FP16
 from converters.formats.executorch import EXECUTORCH
 from converters.formats.format import IMAGE_INPUT, INTERFACE_OPTIONS, SPELLED
@@ -62,6 +63,7 @@ FORMATS: dict[str, Format] = {
         STABLEHLO,
         COREML,
         COREML_FP16,
+        COREAI,
     )
 }
 """Each format under its name on the command line, in the order in which they are shown."""

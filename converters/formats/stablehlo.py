@@ -260,8 +260,8 @@ STABLEHLO = Format(
     export=export_stablehlo,
     load=StableHloRuntime,
     usage=(
-        "from jax import export",
-        'program = export.deserialize(bytearray(open("{file}", "rb").read()))',
+        "import pathlib, jax.export",
+        'program = jax.export.deserialize(bytearray(pathlib.Path("{file}").read_bytes()))',
         "outputs = program.call(pixels.numpy())",
     ),
 )

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 PIXELS_TO_PROBABILITIES = Interface(255, softmax=True)
 SLOW = {
-    *("pt2", "aotinductor", "executorch", "stablehlo", "onnx-int8", "litert-int8"),
+    *("pt2", "aotinductor", "executorch", "stablehlo", "coreai", "onnx-int8", "litert-int8"),
     *("onnx-web", "onnx-tuned", "onnx-int8-tuned", "coreml-fp16", "litert-fp16"),
 }
 """That take many seconds to write or to run, or are written as others are."""

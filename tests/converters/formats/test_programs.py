@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from converters.errors import ConversionError, InputError, StorageError, UnsafeInputError
+from converters.folder.folder import ConvertedFolder
 from converters.formats.format import ExportOptions
 from converters.formats.openvino import OpenVinoRuntime
 from converters.formats.registry import FORMATS
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
 
 HELD = ("pt2", "openvino", "ncnn")
 STABLEHLO = pytest.param("stablehlo", marks=pytest.mark.slow)
-KINDS = (*HELD, "executorch", pytest.param("aotinductor", marks=pytest.mark.slow), STABLEHLO)
+COREAI = pytest.param("coreai", marks=pytest.mark.slow)
+AOTINDUCTOR = pytest.param("aotinductor", marks=pytest.mark.slow)
+KINDS = (*HELD, "executorch", AOTINDUCTOR, STABLEHLO, COREAI)
 
 
 SMALL = RegNetConfig(embedding_size=8, hidden_sizes=[16], depths=[1], groups_width=8, num_labels=10)
@@ -96,6 +101,7 @@ def test_it_passes_and_what_it_computes_in_is_float32(network: Network, kind: st
         *("pt2", "openvino", "ncnn", "litert", "litert-fp16", "coreml", "coreml-fp16"),
         pytest.param("executorch", marks=pytest.mark.slow),
         STABLEHLO,
+        COREAI,
     ],
 )
 def test_the_bytes_are_the_same_each_time_and_name_no_path(
@@ -114,13 +120,48 @@ def test_the_bytes_are_the_same_each_time_and_name_no_path(
     assert sum(path.is_file() for path in again.parent.rglob("*")) == len(files)
 
 
-@pytest.mark.parametrize("kind", ["pt2", "openvino", "executorch", "ncnn", STABLEHLO])
+@pytest.mark.parametrize("kind", ["pt2", "openvino", "executorch", "ncnn", STABLEHLO, COREAI])
 def test_the_artefact_of_another_network_fails(
     classifier: Network, kind: str, tmp_path: Path
 ) -> None:
     path = written(classifier, kind)
     other = Network.of(random_folder(tmp_path, SMALL, seed=1))
     assert "times honest float32's own" in (verdict(other, kind, path).failure or "")
+
+
+def _enlarge_a_kernel(folder: ConvertedFolder) -> None:
+    """By one in a hundred: that of the block's last convolution."""
+    weights = folder.path / "model.safetensors"
+    state = {name: array.copy() for name, array in load_file(weights).items()}
+    (name,) = (name for name in state if name.endswith("layer.3.convolution.weight"))
+    state[name] *= np.float32(1.01)
+    save_file(state, weights)
+
+
+def _configure(folder: ConvertedFolder, **fields: Any) -> None:
+    RegNetConfig.from_dict(folder.config.to_dict() | fields).save_pretrained(folder.path)
+
+
+ALTERED: dict[str, Callable[[ConvertedFolder], None]] = {
+    "a kernel": _enlarge_a_kernel,
+    "a stride": partial(_configure, downsample_in_first_stage=False),
+    "an activation": partial(_configure, hidden_act="silu"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alteration", ALTERED)
+@pytest.mark.parametrize("kind", ["executorch", "aotinductor", "stablehlo", "coreai"])
+def test_what_its_exporter_makes_of_an_altered_network_fails(
+    classifier: Network, kind: str, alteration: str, tmp_path: Path
+) -> None:
+    if needs := FORMATS[kind].needs:
+        pytest.importorskip(needs[0])
+    shutil.copytree(classifier.folder.path, tmp_path / "altered")
+    ALTERED[alteration](ConvertedFolder(tmp_path / "altered"))
+    path = tmp_path / FORMATS[kind].file_name
+    FORMATS[kind].export(ConvertedFolder(tmp_path / "altered"), path, ExportOptions())
+    assert "times honest float32's own" in (verdict(classifier, kind, path).failure or "")
 
 
 def test_torch_loads_it_with_the_names_and_bytes_of_the_weights(classifier: Network) -> None:

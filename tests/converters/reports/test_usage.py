@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import converters
+from converters.errors import is_installed
 from converters.folder.folder import ConvertedFolder
 from converters.folder.record import Record
 from converters.formats.reference import ReferenceRuntime
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUN_HERE = ["onnx", "onnx-fp16", "torchscript", "pt2", "openvino", "ncnn", "litert"]
+COMPILED = ["aotinductor", "executorch", "litert-fp16", "stablehlo", "coreai"]
 IN_HALF = ("fp16", "ncnn")
 """In the names of files that their lines run in half the bytes."""
 
@@ -42,18 +44,23 @@ def first_output(outputs: Any) -> np.ndarray[Any, np.dtype[np.floating]]:
     if hasattr(outputs, "logits"):
         return outputs.logits.detach().numpy()  # type: ignore[no-any-return]
     if isinstance(outputs, dict):
-        return np.asarray(*outputs.values())
+        (output,) = outputs.values()
+        return np.asarray(output.numpy() if hasattr(output, "numpy") else output)
     return np.asarray(outputs.detach() if isinstance(outputs, torch.Tensor) else outputs[0])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kinds", [RUN_HERE, pytest.param(COMPILED, marks=pytest.mark.slow)])
 def test_the_lines_of_each_artefact_run_and_give_the_logits(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    kinds: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export(folder, *RUN_HERE)
+    kinds = [kind for kind in kinds if not (need := FORMATS[kind].needs) or is_installed(need[0])]
+    export(folder, *kinds)
     monkeypatch.chdir(folder)
     code = blocks((folder / "README.md").read_text())
-    assert list(code) == ["model.safetensors", *(FORMATS[kind].file_name for kind in RUN_HERE)]
+    files = [FORMATS[kind].file_name for kind in kinds]
+    code = {name: lines for name, lines in code.items() if name in {"model.safetensors", *files}}
+    assert list(code) == ["model.safetensors", *files]
     names: dict[str, Any] = {"image": Image.effect_noise((40, 30), 60).convert("RGB")}
     exec(code.pop("model.safetensors"), names)  # noqa: S102
     converted = ConvertedFolder(folder)
