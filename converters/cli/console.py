@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
@@ -113,10 +114,15 @@ class Output:
         columns = (TextColumn("{task.description}"), BarColumn(), *done)
         hidden = self.quiet or not console.is_terminal
         bar = Progress(*columns, console=console, transient=True, disable=hidden)
-        steps = Steps(bar, self, in_log=not self.quiet and not console.is_terminal)
+        in_log = not self.quiet and not console.is_terminal
+        steps = Steps(bar, self, in_log=in_log)
+        ended = Event()
+        if in_log:
+            Thread(target=steps.tell, args=(ended,), daemon=True).start()
         try:
             yield steps
         finally:
+            ended.set()
             bar.stop()
 
 
@@ -158,6 +164,11 @@ class Steps:
             self._bar.advance(self._task, amount)
         self._show()
 
+    def tell(self, ended: Event) -> None:
+        """Print a line each minute until the job ends, also while a long step moves nothing."""
+        while not ended.wait(_SAY_EVERY):
+            self._say()
+
     def _say(self) -> None:
         """Print a line, if a minute has passed since the last."""
         now = time.monotonic()
@@ -168,6 +179,8 @@ class Steps:
             if task.total and task.completed:
                 left = (now - self._step_began) * (task.total / task.completed - 1)
                 words += f": {task.percentage:.0f} %, {left / 60:.0f} min left"
+            elif (passed := now - self._step_began) >= _SAY_EVERY:
+                words += f": {passed / 60:.0f} min so far"
             sys.stderr.write(f"{words}\n")
 
     def _show(self) -> None:

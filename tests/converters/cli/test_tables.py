@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from converters.cli import console
 from converters.cli.console import Output
 from converters.cli.tables import outcome_line, report_table, to_verify
 from converters.parity.contents.tensors import TensorCertificate
@@ -148,9 +149,27 @@ def test_a_log_says_each_minute_how_far_a_job_is(
             progress.step("int8: layer 3 of 40 alone")
             now[0] += 61
             progress.step("int8: layer 4 of 40 alone")
+            now[0] += 121
+            progress.retitle("int8: layer 4 of 40 alone, once more")
+            progress._say()
     assert capsys.readouterr().err.splitlines() == [
         "timing: 6 %, 16 min left",
         "timing: 12 %, 15 min left",
         "timing: 18 %, 14 min left",
         "int8: layer 4 of 40 alone",
+        "int8: layer 4 of 40 alone, once more: 2 min so far",
     ]
+
+
+def test_a_log_says_it_while_a_long_step_moves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "_SAY_EVERY", 0.05)
+    for quiet in (False, True):
+        with Output(quiet=quiet).progress() as progress:
+            progress.step("ExecuTorch" if not quiet else "nothing")
+            time.sleep(0.3)
+    said = capsys.readouterr().err.splitlines()
+    assert {line.partition(":")[0] for line in said} == {"ExecuTorch"}
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""
