@@ -97,7 +97,8 @@ def test_the_page_on_fine_tuning_does_what_it_says(tmp_path: Path) -> None:
     converters.convert(CHECKPOINT, tmp_path / "out", labels=labels(), verify=False)
     with np.load(DEMO / "samples.npz") as samples:
         for index in range(0, 100, 5):
-            folder = tmp_path / "train" / ("shoe" if samples["labels"][index] > 6 else "cloth")
+            kind = "shoe" if samples["labels"][index] > 6 else "cloth"
+            folder = tmp_path / ("train" if index % 10 else "test") / kind
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(samples["images"][index]).save(folder / f"{index}.png")
 
