@@ -5,6 +5,7 @@ Every message is one sentence: what is wrong, where, and what to do.
 
 from __future__ import annotations
 
+import shlex
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,11 @@ def printable(text: str) -> str:
     """Return a file's own text for use in a message: one line, without control characters."""
     shown = escaped(text[: MAX_SHOWN + 1])
     return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
+
+
+def for_shell(path: Path) -> str:
+    """A path as a shell takes it, for a command that a message tells."""
+    return shlex.quote(str(path))
 
 
 def first(names: Sequence[str], most: int = 5) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from converters.cli.console import Output
 from converters.cli.options import Folder, Json, Quiet
+from converters.cli.tables import to_verify
 from converters.errors import escaped
 
 
@@ -40,5 +41,5 @@ def sign_command(
     output.result(Text(f"{folder / SIGNATURE_NAME} signs {signature.files} files"))
     if record is not None and (missing := unverified(record)):
         names = escaped(", ".join(missing))
-        output.result(Text(f"No verdict is on record of {names}; run: regnet verify {folder}"))
+        output.result(Text(f"No verdict is on record of {names}; run: {to_verify(folder)}"))
     output.record({"signature": SIGNATURE_NAME, "files": signature.files})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from converters.errors import escaped
+from converters.errors import escaped, for_shell
 from regnet.files.dtypes import COMPUTED
 
 if TYPE_CHECKING:
@@ -200,7 +199,7 @@ def _below(cells: Mapping[str, str], columns: Sequence[str]) -> list[str]:
 
 def to_verify(folder: Path) -> str:
     """The command that gives the verdict again, for a shell."""
-    return f"regnet verify {shlex.quote(str(folder))}"
+    return f"regnet verify {for_shell(folder)}"
 
 
 def files_table(folder: Path) -> Table:

@@ -12,6 +12,7 @@ from converters.errors import (
     ConversionError,
     InputError,
     StorageError,
+    for_shell,
     in_words,
     is_short_of_memory,
 )
@@ -181,7 +182,7 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Artefa
     if not kind.is_in(folder.path):
         raise InputError(
             f"{folder.path} has no {kind.file_name}; write it with "
-            f"`regnet export --format {kind.name}`."
+            f"`regnet export {for_shell(folder.path)} --format {kind.name}`."
         )
     folder = offered_by(folder, kind.name, path)
     try:
@@ -200,7 +201,7 @@ def open_runtime(folder: ConvertedFolder, name: str, threads: int = 1) -> Artefa
             raise
         raise InputError(
             f"{path.name} cannot be opened by {name} ({in_words(error)}); write it again with "
-            f"`regnet export --format {kind.name}`."
+            f"`regnet export {for_shell(folder.path)} --format {kind.name}`."
         ) from error
     if runtime.not_run is not None:
         raise NotRunHereError(

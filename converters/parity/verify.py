@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.errors import InputError, printable
+from converters.errors import InputError, for_shell, printable
 from converters.folder.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.folder.record import Record
@@ -293,7 +293,7 @@ def _require_artefacts(folder: ConvertedFolder, runtimes: Iterable[str]) -> None
         if not kind.is_in(folder.path):
             raise InputError(
                 f"{folder.path} has no {kind.file_name} for {name}; write it with "
-                f"`regnet export --format {kind.name}`."
+                f"`regnet export {for_shell(folder.path)} --format {kind.name}`."
             )
 
 

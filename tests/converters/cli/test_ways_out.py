@@ -56,6 +56,9 @@ SENTENCES = {
     "bench photos": NO_NETWORK,
     "export photos": NO_NETWORK,
     "verify empty": OTHER,
+    "predict my-&-out photos --runtime pt2": (
+        "my-&-out has no model.pt2; write it with `regnet export 'my-&-out' --format pt2`."
+    ),
     "export out --format onnx-int8": (
         "There is no folder calibration/ with images to set the ranges of int8 by; name some with "
         "--calibration-images."
@@ -92,6 +95,7 @@ def place(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copy(CHECKPOINT, tmp_path / "net.pyth")
     shutil.copytree(demo_folder, tmp_path / "out")
     (tmp_path / "photos").mkdir()
+    (tmp_path / "my-&-out").symlink_to("out")
     (tmp_path / "empty").mkdir()
     config = RegNetConfig(depths=[1], hidden_sizes=[8], groups_width=8, embedding_size=8)
     RegNetModel(config).save_pretrained(tmp_path / "trunk")
