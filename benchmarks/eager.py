@@ -1,6 +1,6 @@
 """How fast the reference model runs in PyTorch, beside transformers' and timm's.
 
-``python -m benchmarks.eager [--networks RegNetY-4.0GF ...] [--batches 1 8] [--device cuda]``
+``python -m benchmarks.eager [--networks RegNetY-4.0GF ...] [--batches 1 64] [--device cuda]``
 converts each network, loads it with ours, with ours folded (``from_pretrained(..., fold=True)``),
 with transformers and with timm, and runs it as it is, with channels last, compiled, and in
 autocast. All take turns in one process, in another order in each round, and ratios are those within
@@ -258,7 +258,13 @@ def _arguments() -> argparse.Namespace:
     found = "cuda" if torch.cuda.is_available() else "cpu"
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--networks", nargs="+", default=["RegNetX-200MF", "RegNetY-4.0GF"])
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="images at once")
+    parser.add_argument(
+        "--batches",
+        nargs="+",
+        type=int,
+        default=[1, 64] if found == "cuda" else [1],
+        help="images at once",
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--threads", type=int, default=1, help="on the CPU")
