@@ -97,7 +97,7 @@ def anchors(page: str) -> set[str]:
 def test_every_link_leads_somewhere(page: str) -> None:
     for link, anchor in hooks.links(text_of(page)):
         target = hooks.target_of(page, link)
-        assert (ROOT / target).exists(), f"{page} links to {link}"
+        assert (ROOT / target).is_file(), f"{page} links to {link}"
         if anchor and target.endswith(".md"):
             assert anchor in anchors(target), f"{page} links to {link}#{anchor}"
 

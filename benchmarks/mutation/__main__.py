@@ -171,7 +171,7 @@ def print_tables(findings: Findings) -> None:
         tables.kinds_table(findings.mutants),
         tables.forms_table(findings.mutants),
         tables.totals(findings.mutants, findings.right),
-        ["Survivors:", *tables.survivors(findings.mutants)],
+        ["Survivors:\n", *tables.survivors(findings.mutants)],
         tables.equivalents_table(findings.equivalents),
         tables.alarms_table(findings.right),
     )

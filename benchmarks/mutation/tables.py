@@ -78,7 +78,7 @@ def totals(outcomes: Sequence[Outcome], right: Sequence[Outcome]) -> Iterator[st
         "do not ask what the exporter writes."
     )
     onnx = [outcome for outcome in outcomes if outcome.optimum is not None]
-    yield f"Of {len(onnx)} ONNX mutants,"
+    yield f"Of {len(onnx)} ONNX mutants:\n"
     for title, rule in (("optimum's rule", "optimum"), ("torch.onnx's", "torch_onnx")):
         notices = [getattr(outcome, rule) for outcome in onnx]
         quiet = {
