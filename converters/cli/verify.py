@@ -114,7 +114,7 @@ def verify_command(
     from converters.folder.signature import check_signature
     from converters.jobs.verify import verify
     from converters.parity.report import Report
-    from converters.reports.about import about, judged_by
+    from converters.reports.about import about, judged_by, network_plot
     from converters.reports.error_plot import error_by_depth_svg
 
     output = Output(as_json, quiet)
@@ -151,6 +151,7 @@ def verify_command(
             [error_by_depth_svg(location) for location in locations if location.modules],
             signature,
             about(folder),
+            network_plot(folder),
         )
     if "-" not in map(str, (junit, markdown, html)):  # else stdout is the report's
         _print(findings, locations, output)

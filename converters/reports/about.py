@@ -9,6 +9,7 @@ from converters.families.manifest import title_of
 from converters.folder.folder import ConvertedFolder
 from converters.folder.record import Record
 from converters.parity.recording import versions
+from converters.reports.network_plot import network_svg
 from regnet.design_space import complexity
 
 if TYPE_CHECKING:
@@ -34,6 +35,17 @@ def about(folder: Path) -> dict[str, str]:
         **({"converted from": ", ".join(stated)} if stated else {}),
         **judged_by(versions()),
     }
+
+
+def network_plot(folder: Path) -> str:
+    """The network as one ``<svg>`` element, at the size of image that the folder is for.
+
+    Raises:
+        InputError: If the folder cannot be used.
+    """
+    opened = ConvertedFolder(folder)
+    title, size = title_of(opened.config), opened.image_size
+    return network_svg(opened.config, title, size, classifier=opened.has_classifier)
 
 
 def judged_by(used: Mapping[str, str]) -> dict[str, str]:

@@ -31,6 +31,7 @@ class Findings:
         locations: Plots of error by depth, each one ``<svg>`` element.
         signature: What the folder's signature is worth; None if no key was given.
         about: What the folder holds and what judged it, topic to words.
+        network: A plot of the network, one ``<svg>`` element; empty without one.
     """
 
     folder: str
@@ -39,6 +40,7 @@ class Findings:
     locations: Sequence[str] = ()
     signature: Signature | None = None
     about: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""
 
     @property
     def passed(self) -> bool:

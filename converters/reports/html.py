@@ -45,7 +45,8 @@ def html(findings: Findings) -> str:
         _outcome(findings),
         *([_summary(findings)] if findings.report.verdicts else []),
         *(_artefact(verdict) for verdict in findings.report.verdicts if _has_details(verdict)),
-        *([_plots(findings)] if findings.locations else []),
+        *([_plots("Error by depth", findings.locations)] if findings.locations else []),
+        *([_plots("Network", [findings.network])] if findings.network else []),
         _legend(),
     )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
@@ -166,9 +167,8 @@ def _certificate(verdict: Verdict) -> Markup:
     return Markup("".join(parts))
 
 
-def _plots(findings: Findings) -> Markup:
-    plots = [tag("figure", Markup(svg)) for svg in findings.locations]
-    return tag("section", tag("h2", "Error by depth"), *plots)
+def _plots(title: str, drawn: Iterable[str]) -> Markup:
+    return tag("section", tag("h2", title), *(tag("figure", Markup(svg)) for svg in drawn))
 
 
 def _legend() -> Markup:

@@ -73,7 +73,7 @@ def network_svg(
     widest = max(max(part.widths) for part in parts)
     below = _TOP + _TALLEST
     rows = below + _LINE * (2 + len(parts[0].facts)) + 8
-    height = rows + len(_COSTS) * _ROW + 4
+    height = rows + len(_COSTS) * _ROW - _LINE
     width = _LABELS + len(parts) * (_COLUMN + _GAP)
     drawn = [
         _summary(parts, image_size),

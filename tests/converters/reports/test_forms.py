@@ -24,6 +24,7 @@ from converters.errors import escaped
 from converters.parity.contents.tensors import TensorCertificate
 from converters.parity.report import Report, VerificationError
 from converters.parity.verdict import NOT_RUN, Verdict
+from converters.reports.about import network_plot
 from converters.reports.findings import Findings
 from converters.reports.html import bar, html
 from converters.reports.junit import junit
@@ -364,6 +365,13 @@ def test_html_is_one_page_that_loads_nothing(failing: Findings) -> None:
     assert "url(" not in html(failing)
     assert "@import" not in html(failing)
     assert "depth" in page.texts
+
+
+def test_html_ends_with_the_network(passing: Findings, demo_folder: Path) -> None:
+    page = Page(html(dataclasses.replace(passing, network=network_plot(demo_folder))))
+    assert page.open == []
+    assert page.texts.index("Network") < page.texts.index("24 groups of 8")
+    assert "Network" not in Page(html(passing)).texts
 
 
 def test_html_draws_a_bar_for_each_ratio_and_a_line_at_its_limit(failing: Findings) -> None:
