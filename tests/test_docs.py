@@ -102,6 +102,14 @@ def test_every_link_leads_somewhere(page: str) -> None:
             assert anchor in anchors(target), f"{page} links to {link}#{anchor}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_lists_and_tables_are_such_in_the_site_too(page: str) -> None:
+    """There an empty line must stand before one, and four blanks before one inside a list."""
+    text = prose(page)
+    assert not re.findall(r"^[^\s|#-].*\n(?:- |1\. |\|).*", text, re.MULTILINE)
+    assert not re.findall(r"^ {1,3}(?:- |\d+\. ).*", text, re.MULTILINE)
+
+
 def nav() -> dict[str, tuple[str, ...]]:
     """The pages of the site, each with the titles that lead to it."""
 
