@@ -106,6 +106,9 @@ _SHOWN = ("file", "runtime", "RMS ratio", "top-1", "proven", "tensors", "verdict
 
 _NUMBERS = {"RMS ratio", "top-1", "proven", "tensors"}
 
+REMEDIES = "docs/troubleshooting.md"
+"""What a FAIL means, and what to do first."""
+
 _BELOW_THE_NAME = ("tensors", "runtime", "proven", "top-1")
 """Those that go there where the screen is too narrow for all, the first ones first."""
 
@@ -129,9 +132,15 @@ def report_table(report: Report) -> Group:
 
 
 def outcome_line(findings: Report | Findings, then: str = "") -> Text:
-    """How many verdicts are what, for example ``3 of 3 pass``, and what to do with that."""
-    style = "bold green" if findings.passed else "bold red"
-    return Text.assemble((escaped(findings.tally), style), escaped(then))
+    """How many verdicts are what, for example ``3 of 3 pass``, and what to do with that.
+
+    Args:
+        findings: The verdicts.
+        then: What to do if all let it pass.
+    """
+    if findings.passed:
+        return Text.assemble((escaped(findings.tally), "bold green"), escaped(then))
+    return Text.assemble((escaped(findings.tally), "bold red"), f"; what to do: {REMEDIES}")
 
 
 class _Verdicts:

@@ -227,7 +227,9 @@ def test_a_changed_file_makes_verify_fail_and_is_named(folder: Path) -> None:
     finished = regnet("verify", folder.name, cwd=folder.parent)
     assert finished.status == 1
     assert finished.out.count(" pass ") == 4  # the verdicts are given all the same
-    assert finished.out.splitlines()[-1] == "4 of 4 pass, 1 file changed"
+    assert finished.out.splitlines()[-1] == (
+        "4 of 4 pass, 1 file changed; what to do: docs/troubleshooting.md"
+    )
     assert re.fullmatch(r"moved .*: README\.md was changed after it was written\.\n", finished.err)
 
     config = folder / "config.json"
