@@ -42,6 +42,7 @@ OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 HEAVY = {
     "executorch": "it asks for scikit-learn and Core ML as well, 400 MB",
     "ray": "100 MB",
+    "coreai": "200 MB",
     "jax": "150 MB",
     "test": "`make test` installs it",
     "lint": "`make lint` installs it",

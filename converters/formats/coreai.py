@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+from converters.checkpoint.digests import sha256_of
 from converters.checkpoint.quiet import ignoring
 from converters.errors import require_extra
 from converters.formats.format import DEFAULTS, INTERFACE_OPTIONS, Format
@@ -101,7 +102,11 @@ def _stated(path: Path) -> Mapping[str, str]:
 
 
 class CoreAiRuntime(ArtefactRuntime):
-    """Runs an asset: compiled and computed by `coreai-core`, or from macOS 27 on by the system."""
+    """Runs an asset: compiled and computed by `coreai-core`, or from macOS 27 on by the system.
+
+    Its threads may still give back Python's objects when a call has returned. If Python ends then,
+    `coreai-core` 1.0.0b3 aborts the process; so it is run in one that is ended from outside.
+    """
 
     def __init__(self, path: Path, output_names: Sequence[str] = ("logits",), _: int = 1) -> None:
         require_extra(_PACKAGE, _EXTRA)
@@ -109,6 +114,7 @@ class CoreAiRuntime(ArtefactRuntime):
 
         self.name = f"coreai-core {version('coreai-core')}"
         require_memory(_COPIES * (path / _PROGRAM).stat().st_size)
+        _require_digest(path)
         self._output_names = tuple(output_names)
         self._function = asyncio.run(_loaded(path))
 
@@ -116,18 +122,29 @@ class CoreAiRuntime(ArtefactRuntime):
         """Compute every output."""
         from coreai.runtime import NDArray as Array
 
-        async def run() -> dict[str, Any]:
-            outputs: dict[str, Any] = await self._function({PIXELS: Array(pixel_values)})
-            return outputs
-
-        outputs = asyncio.run(run())
+        outputs = asyncio.run(self._function({PIXELS: Array(pixel_values)}))
         return {name: outputs[name].numpy().copy() for name in self._output_names}
 
 
-async def _loaded(path: Path) -> Any:
-    from coreai.authoring import AIModelAsset
+def _require_digest(path: Path) -> None:
+    """Compare the program with the digest beside it, which Core AI does not.
 
-    async with AIModelAsset.load(path).executable() as model:
+    Raises:
+        ValueError: If it is another one's.
+    """
+    digest = path / _DIGEST
+    if not digest.is_file() or sha256_of(path / _PROGRAM) != digest.read_bytes().hex():
+        raise ValueError(f"{_PROGRAM} is not the program that {_DIGEST} is of")
+
+
+async def _loaded(path: Path) -> Any:
+    """Compile an asset into files that are mapped, and gone when this returns."""
+    from coreai.authoring import AIModelAsset
+    from coreai.runtime import SpecializationOptions
+
+    # Where Apple's system runs it, other units than the processor may compute in float16.
+    own = SpecializationOptions.cpu_only() if SpecializationOptions.is_supported() else None
+    async with AIModelAsset.load(path).executable(own) as model:
         return model.load_function("main")
 
 
@@ -147,6 +164,7 @@ COREAI = Format(
     states=_stated,
     export=export_coreai,
     load=CoreAiRuntime,
+    apart=True,
     usage=(
         "import asyncio, coreai.authoring as authoring, coreai.runtime as runtime",
         'model = asyncio.run(authoring.AIModelAsset.load("{file}").executable().__aenter__())',

@@ -144,7 +144,7 @@ def begin_artefact(  # noqa: PLR0913, PLR0917 -- those of what it begins
         )
     tensors, verdict = proof.tensors, _unrun(shown or kind.file_name, proof)
     is_known = tensors is not None and tensors.graph_compared and not tensors.wrong
-    confined = found and not (is_known and proof.graph is None)
+    confined = kind.apart or (found and not (is_known and proof.graph is None))
     is_foreign = confined and not (proof.is_ours or kind.prepares_images)
 
     artefact = _Artefact(folder, truth, name, path, verdict, proof, found, confined, is_foreign)

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 _PROGRAMS = {
     ".mlmodel",
-    ".mlpackage",
     ".onnx",
     ".ort",
     ".pt",
@@ -50,9 +49,10 @@ _PROGRAMS = {
     ".pth",
     ".tflite",
 }
-"""How files of networks end, and Core ML's folders."""
+"""How files of networks end."""
 
-_PACKAGE = ".mlpackage"
+_PACKAGES = {".aimodel", ".mlpackage"}
+"""How folders of networks do: Core AI's and Core ML's."""
 
 _COSTLY = 500_000_000_000
 """Multiply-adds of one image; the largest network of any framework but VISSL's stays below."""
@@ -353,7 +353,7 @@ def _other_programs(folder: ConvertedFolder) -> list[str]:
         path.relative_to(folder.path).as_posix()
         for place in sorted(places)
         for path in sorted((folder.path / place).glob("*"))
-        if path.suffix in _PROGRAMS and (path.is_file() or path.suffix == _PACKAGE)
+        if path.suffix in _PACKAGES or (path.suffix in _PROGRAMS and path.is_file())
     )
     return [name for name in names if name not in known]
 

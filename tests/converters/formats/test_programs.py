@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
@@ -19,6 +21,7 @@ from converters.folder.folder import ConvertedFolder
 from converters.formats.format import ExportOptions
 from converters.formats.openvino import OpenVinoRuntime
 from converters.formats.registry import FORMATS
+from converters.parity.artefact import judge_artefact
 from converters.parity.contents.tensors import certify
 from converters.parity.truth import run
 from converters.parity.verdict import judge
@@ -162,6 +165,44 @@ def test_what_its_exporter_makes_of_an_altered_network_fails(
     path = tmp_path / FORMATS[kind].file_name
     FORMATS[kind].export(ConvertedFolder(tmp_path / "altered"), path, ExportOptions())
     assert "times honest float32's own" in (verdict(classifier, kind, path).failure or "")
+
+
+@pytest.mark.slow
+def test_a_damaged_program_of_core_ai_is_a_clause(classifier: Network, tmp_path: Path) -> None:
+    path = shutil.copytree(written(classifier, "coreai"), tmp_path / "model.aimodel")
+    program = path / "main.mlirb"
+    program.write_bytes(program.read_bytes()[:-100])
+
+    def failure() -> str:
+        folder, truth = classifier.folder, classifier.truth
+        return judge_artefact(folder, truth, "coreai", path, found=True).failure or ""
+
+    assert "cannot be run (main.mlirb is not the program that main.hash is of)" in failure()
+    (path / "main.hash").write_bytes(sha256(program.read_bytes()).digest())
+    assert "cannot be run (its process ended by signal" in failure()
+
+
+@pytest.mark.slow
+def test_core_ai_reads_what_an_asset_states(classifier: Network) -> None:
+    path = written(classifier, "coreai")
+    from coreai.authoring import AIModelAsset  # there, or the test is skipped
+
+    about = AIModelAsset.load(path).metadata
+    assert about.creation_date is None
+    assert json.loads(about.creator_defined_metadata["id2label"])["9"] == "LABEL_9"
+
+
+@pytest.mark.slow
+def test_core_ai_is_judged_in_notebooks_and_leaves_the_process_as_it_was(
+    classifier: Network, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = written(classifier, "coreai")
+
+    async def in_a_notebook() -> Verdict:
+        return verdict(classifier, "coreai", path)
+
+    assert asyncio.run(in_a_notebook()).passed
+    assert capfd.readouterr() == ("", "")
 
 
 def test_torch_loads_it_with_the_names_and_bytes_of_the_weights(classifier: Network) -> None:
