@@ -143,6 +143,9 @@ format: $(VENV)/.installed-test
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
+	for system in darwin win32; do \
+	    $(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system regnet converters || exit; \
+	done
 
 # Offline, or where the index of pip serves files alone, it says so and passes.
 audit: $(VENV)/bin/python

@@ -58,7 +58,8 @@ def read_at(descriptor: int, length: int, offset: int) -> bytes:
     on the position.
     """
     if hasattr(os, "pread"):
-        return os.pread(descriptor, length, offset)
+        data: bytes = os.pread(descriptor, length, offset)
+        return data
     with _SEEKING:
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, length)
@@ -67,7 +68,8 @@ def read_at(descriptor: int, length: int, offset: int) -> bytes:
 def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> int:
     """Write bytes at ``offset``, and return how many; as :func:`read_at`."""
     if hasattr(os, "pwrite"):
-        return os.pwrite(descriptor, data, offset)
+        count: int = os.pwrite(descriptor, data, offset)
+        return count
     with _SEEKING:
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.write(descriptor, data)
@@ -80,10 +82,10 @@ def copy(source: int, start: int, target: int, position: int, length: int) -> in
     """
     if not hasattr(os, "copy_file_range"):
         return 0
-    try:
-        return os.copy_file_range(source, target, length, start, position)
-    except OSError:  # what else is wrong is found by who reads the bytes
-        return 0
+    count = 0
+    with suppress(OSError):  # what else is wrong is found by who reads the bytes
+        count = os.copy_file_range(source, target, length, start, position)
+    return count
 
 
 _NORESERVE = 0x4000 if sys.platform == "linux" else 0
@@ -99,7 +101,8 @@ def private_memory(file: IO[bytes]) -> mmap.mmap | bytearray:
     if not hasattr(mmap, "MAP_PRIVATE"):
         file.seek(0)
         return bytearray(file.read())
-    return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | _NORESERVE)
+    how: Any = {"flags": mmap.MAP_PRIVATE | _NORESERVE}
+    return mmap.mmap(file.fileno(), 0, **how)
 
 
 def sync(path: Path) -> None:
@@ -227,7 +230,8 @@ def _locked(path: Path, is_folder: bool) -> Iterator[Held]:
     how = flags("O_DIRECTORY") if is_folder else os.O_RDWR | os.O_CREAT
     while True:
         if is_folder:
-            path.mkdir(mode=0o700, exist_ok=True)
+            with suppress(FileExistsError):
+                path.mkdir(mode=0o700)
         try:
             descriptor = os.open(path, how | flags("O_NOFOLLOW"), 0o666)
         except FileNotFoundError:
@@ -246,45 +250,54 @@ def _locked(path: Path, is_folder: bool) -> Iterator[Held]:
 
 @contextmanager
 def _locked_beside(path: Path, is_folder: bool) -> Iterator[Held]:
-    beside = path.with_name(f"{path.name}.regnet-lock")
-    lock = _lock_of_sqlite(beside)
-    try:
-        if is_folder:
-            path.mkdir(mode=0o700, exist_ok=True)
-        else:
-            path.touch()
-        yield Held(path.lstat())
-    finally:
-        try:
-            beside.unlink(missing_ok=True)
-        except PermissionError:  # Windows, which lets nobody remove what is open, by anybody
-            lock.close()
-            with suppress(OSError):
-                beside.unlink()
-        lock.close()
-
-
-def _lock_of_sqlite(path: Path) -> sqlite3.Connection:
-    """Have an empty file locked by the one library of Python's that can everywhere."""
+    """The lock is SQLite's, of the one library of Python's that can everywhere."""
     import sqlite3
 
+    beside = path.with_name(f"{path.name}.regnet-lock")
     while True:
-        path.touch()
-        with suppress(FileNotFoundError):  # who had it until now has removed it
-            touched = Held(path.stat())
-            lock = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-            failure = None
-            try:
-                lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.Error as error:
-                failure = error
-            if touched.is_at(path):  # else likewise
-                if failure is None:
-                    return lock
-                lock.close()
-                busy = failure.sqlite_errorcode == sqlite3.SQLITE_BUSY
-                raise OSError(errno.EAGAIN if busy else errno.ENOLCK, str(failure)) from failure
+        # While it is open no other file gets its number.
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
+        lock = sqlite3.connect(beside, timeout=0, isolation_level=None, check_same_thread=False)
+        is_done = True
+        try:
+            failure = _failure_of_locking(lock)
+            if not Held(os.fstat(descriptor)).is_at(beside):  # who had it until now has removed it
+                continue
+            if failure:
+                raise failure
+            is_done = False
+            if is_folder:
+                path.mkdir(mode=0o700, exist_ok=True)
+            else:
+                path.touch()
+            yield Held(path.lstat())
+            return
+        finally:
+            is_done = is_done or _is_removed(beside)
             lock.close()
+            os.close(descriptor)
+            if not is_done:
+                _is_removed(beside)
+
+
+def _failure_of_locking(database: sqlite3.Connection) -> OSError | None:
+    import sqlite3
+
+    try:
+        database.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        is_busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+        return OSError(errno.EAGAIN if is_busy else errno.ENOLCK, str(error))
+    return None
+
+
+def _is_removed(path: Path) -> bool:
+    """Remove a file if that can be: on Windows not while anybody has it open."""
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError:
+        return False
+    return True
 
 
 # Processor and memory.
@@ -325,7 +338,7 @@ def available_memory() -> int:
     if not _MEMINFO.is_file():
         if not hasattr(os, "sysconf"):
             return sys.maxsize
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     lines = dict(line.split(":") for line in _MEMINFO.read_text(encoding="ascii").splitlines())
     available = int(lines["MemAvailable"].split()[0]) * 1024
     limit = _CONTROL_GROUP.read_text(encoding="ascii").strip() if _CONTROL_GROUP.is_file() else ""
@@ -350,14 +363,15 @@ def without_ctrl_c() -> Iterator[None]:
     Windows holds no signals back; there a new process has to ignore it itself, and one that is told
     to before it does dies, as by a kill.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    posix: Any = signal
+    if not hasattr(posix, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = posix.pthread_sigmask(posix.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        posix.pthread_sigmask(posix.SIG_SETMASK, before)
 
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -365,6 +379,9 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 
 _SET_DEATH_SIGNAL, _SET_NO_NEW_PRIVILEGES = 1, 38
 """Of prctl(2)."""
+
+_SIGKILL = 9
+"""On every Linux; Windows has no name for it."""
 
 _WRITE, _REMOVALS, _MAKINGS = 1 << 1, 0b11 << 4, 0b1111111 << 6
 _FIRST = _WRITE | _REMOVALS | _MAKINGS
@@ -417,9 +434,9 @@ def give_up_rights(scratch: Path | None, memory: int) -> bool:
     if hasattr(signal, "SIGXFSZ"):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails with an error
     libc = _libc()
-    if not sys.platform.startswith("linux") or not hasattr(libc, "prctl"):
+    if not hasattr(libc, "prctl"):
         return False
-    libc.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_SET_DEATH_SIGNAL, _SIGKILL, 0, 0, 0)
     if libc.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:
         return False
     return _landlock(libc, scratch)

@@ -7,7 +7,7 @@ import os
 import signal
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.jobs.batch.engine import JOBS_PER_PROCESS, perform
 from regnet.files.system import without_ctrl_c
@@ -34,7 +34,7 @@ class Processes:
     def __init__(self, at_once: int) -> None:
         self.at_once = at_once
         self._idle: list[_Worker] = []
-        self._busy: dict[Connection, _Worker] = {}
+        self._busy: dict[Any, _Worker] = {}
 
     def start(self, job: Job) -> None:
         """Begin a job, in a process that has nothing to do or in a new one."""
