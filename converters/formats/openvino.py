@@ -82,6 +82,7 @@ def export_openvino(folder: ConvertedFolder, path: Path, _: ExportOptions = DEFA
             if key == INTERFACE:
                 model.set_rt_info(text, [_STATED, key])
         openvino.save_model(model, path, compress_to_fp16=False)
+        del model  # which has the weights mapped; Windows would not let them be removed
 
 
 def stated_in_xml(path: Path) -> Mapping[str, str]:

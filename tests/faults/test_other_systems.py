@@ -98,6 +98,30 @@ def test_a_job_is_done_and_proven_and_replaced(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+LIBRARIES = {
+    "openvino": "openvino",
+    "litert": "ai_edge_litert",
+    "ncnn": "ncnn",
+    "pt2": "torch",
+    "stablehlo": "jax",
+    "executorch": "executorch",
+}
+"""Formats whose library might keep a file open, or mapped, that is to be replaced or removed."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", LIBRARIES)
+def test_no_library_keeps_what_it_was_given(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    pytest.importorskip(LIBRARIES[form])
+    windows(monkeypatch)
+    convert(source, tmp_path / "out", formats=[form])
+    export(tmp_path / "out", [form])
+    assert_parity(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.usefixtures("elsewhere")
 def test_a_checkpoint_is_fetched_and_continued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
