@@ -28,7 +28,7 @@ CODE = [block for block in blocks("python", "py") if block.page not in RUN_ELSEW
 
 NOT_HERE = {
     "aoti_load_package": "a C++ compiler takes a minute to make the file",
-    "coreai": "its assets may end the process; `tests/converters/formats/test_programs.py` runs one",
+    "coreai": "an asset may end the process; `tests/converters/formats/test_programs.py` runs one",
     "coremltools": "Apple's runtime is on macOS alone",
     "executorch": "the file takes minutes to export",
     "jax.export": "JAX is none of the packages of `make test`",
