@@ -144,7 +144,7 @@ def test_a_network_that_was_trained_further_is_converted_anew(
     assert status == 1
     assert said.endswith(remedy)
     assert run_app(app, "regnet", ["export", "out", "--format", "onnx", "--no-verify"]) == 0
-    assert capsys.readouterr().out.endswith(remedy)
+    assert " ".join(capsys.readouterr().out.split()).endswith(remedy.rstrip())  # however it wraps
     assert called("convert out new --format onnx -q") == (0, "")
 
 
