@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from converters.checkpoint.digests import sha256_of
-from converters.errors import ConversionError, InputError, require_extra
+from converters.errors import ConversionError, InputError, printable, require_extra
 from converters.folder.interface import NETWORK, Interface
 from converters.formats.aotinductor import AOTINDUCTOR
 from converters.formats.beside import Beside, beside
@@ -246,6 +246,8 @@ def named_formats(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _require_known(names: Sequence[str]) -> None:
+    if isinstance(names, str):
+        raise InputError(f'formats is a list of names; write formats=["{printable(names)}"].')
     unknown = [name for name in names if name not in FORMATS]
     if unknown:
         raise InputError(f"--format {unknown[0]} is not known; choose among {', '.join(FORMATS)}.")

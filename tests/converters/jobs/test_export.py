@@ -180,3 +180,11 @@ def test_what_is_no_folder_is_refused(name: str, folder: Path) -> None:
     why = r"is not a folder; convert a checkpoint|does not exist; give a folder"
     with pytest.raises(InputError, match=why):
         export(folder / name)
+
+
+def test_a_single_format_is_to_be_a_list_of_one(tmp_path: Path, demo_folder: Path) -> None:
+    said = r'^formats is a list of names; write formats=\["onnx-fp16"\]\.$'
+    with pytest.raises(InputError, match=said):
+        export(demo_folder, "onnx-fp16")
+    with pytest.raises(InputError, match=said):
+        convert(demo_folder, tmp_path / "new", formats="onnx-fp16")
