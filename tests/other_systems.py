@@ -21,7 +21,7 @@ LACKED = {
         *("O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_PATH", "chown", "copy_file_range"),
         *("geteuid", "getloadavg", "pread", "pwrite", "sched_getaffinity", "sysconf"),
     ),
-    "signal": ("SIGXFSZ", "pthread_sigmask"),
+    "signal": ("SIGXFSZ", "pthread_kill", "pthread_sigmask"),
     "mmap": ("MAP_PRIVATE",),
 }
 """Names that not every system has, by the module that they would be in."""

@@ -8,6 +8,7 @@ The tests hide all of this on Linux, one by one and at once; on macOS and Window
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import errno
 import mmap
@@ -17,11 +18,11 @@ import re
 import shutil
 import signal
 import sys
+import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from threading import Lock
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def flags(*names: str) -> int:
     return sum(getattr(os, name, 0) for name in names)
 
 
-_SEEKING = Lock()
+_SEEKING = threading.Lock()
 
 
 def read_at(descriptor: int, length: int, offset: int) -> bytes:
@@ -372,6 +373,15 @@ def without_ctrl_c() -> Iterator[None]:
         yield
     finally:
         posix.pthread_sigmask(posix.SIG_SETMASK, before)
+
+
+def interrupt_main_thread() -> None:
+    """Do to the main thread what Ctrl-C does, and wake it up from what it waits for."""
+    posix: Any = signal
+    if hasattr(posix, "pthread_kill"):
+        posix.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446

@@ -121,12 +121,24 @@ def regnet(*arguments: str | Path, cwd: Path, env: dict[str, str] | None = None)
     return run("regnet", *arguments, cwd=cwd, env=env)
 
 
-def on_a_terminal(*arguments: str | Path, cwd: Path, env: dict[str, str] | None = None) -> Finished:
-    """Run ``regnet`` with a terminal for its stdout and stderr; both are in ``out``."""
+def on_a_terminal(
+    *arguments: str | Path, cwd: Path, env: dict[str, str] | None = None, first: str | None = None
+) -> Finished:
+    """Run ``regnet`` with a terminal for its stdout and stderr; both are in ``out``.
+
+    Args:
+        arguments: Its arguments.
+        cwd: Where it runs.
+        env: Variables to set.
+        first: Python's statements to be executed before it begins.
+    """
+    program: list[str | Path] = [BIN / "regnet"]
+    if first is not None:
+        program = [sys.executable, "-c", f"{first}\nfrom converters.cli import main\nmain.run()"]
     controller, terminal = pty.openpty()
     inherited = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
     process = subprocess.Popen(
-        [BIN / "regnet", *arguments],
+        [*program, *arguments],
         cwd=cwd,
         env=inherited | {"TERM": "xterm", "COLUMNS": "200"} | (env or {}),
         stdout=terminal,

@@ -38,6 +38,56 @@ sys.argv = ["regnet", "verify", {folder!r}, "-q"]
 main.run()
 """
 
+_AT_EVERY_STEP = """
+import faulthandler, signal, sys, threading, time
+from pathlib import Path
+from converters.cli import interrupts
+from converters.formats.beside import Beside
+from converters.weights.weights_file import Follower
+
+faulthandler.dump_traceback_later(100, exit=True)  # a lock that is left hangs
+left = 0
+
+def watch(frame, event, argument):  # sends Ctrl-C after so many steps of the library's
+    global left
+    if event != "c_call" and frame.f_code.co_filename in interrupts._LOCKING:
+        left -= 1
+        if left == 0:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+def without_watch(signal, frame):
+    while frame is not None and frame.f_code.co_filename == "<string>":
+        frame = frame.f_back
+    interrupts._LISTENER(signal, frame)
+
+def work():
+    with Beside(2) as others, Follower() as follower:
+        begun = [others.begin(time.sleep, 0.0005) for _ in range(3)]
+        follower.do(time.sleep, 0.0005)
+        follower.finish()
+        for result in begun:
+            result()
+
+met = 0
+for steps in range(1, 600):
+    interrupts.listen()
+    signal.signal(signal.SIGINT, without_watch)
+    left = steps
+    try:
+        sys.setprofile(watch)
+        work()
+        sys.setprofile(None)
+        if left > 0:
+            break
+        time.sleep(0.1)
+    except KeyboardInterrupt:
+        met += 1
+    for thread in threading.enumerate()[1:]:
+        thread.join()
+print(met)
+"""
+
 
 def interrupted(
     module: str, folder: Path, times: int = 1, pause: float = 0.0
@@ -82,6 +132,14 @@ def test_ctrl_c_whenever_and_twice_is_one_sentence(
     assert "Traceback" not in said
     assert said.endswith(SENTENCE) == (process.returncode == 130)
     assert (process.returncode == 0) == (tmp_path / "out").exists()
+
+
+def test_ctrl_c_at_any_step_of_a_lock_leaves_no_thread_waiting() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _AT_EVERY_STEP], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 50
 
 
 def test_a_second_ctrl_c_much_later_ends_what_does_not_end() -> None:
