@@ -142,6 +142,21 @@ def test_ctrl_c_at_any_step_of_a_lock_leaves_no_thread_waiting() -> None:
     assert int(done.stdout) > 50
 
 
+def test_what_was_interrupted_before_it_was_whole_is_destroyed_in_silence() -> None:
+    code = (
+        "import os, signal\n"
+        "from converters.cli import interrupts\n"
+        "class Half:\n"
+        "    def __init__(self): os.kill(os.getpid(), signal.SIGINT); self.whole = True\n"
+        "    def __del__(self): self.whole\n"
+        "interrupts.listen()\n"
+        "try: Half()\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
 def test_a_second_ctrl_c_much_later_ends_what_does_not_end() -> None:
     code = (
         "import os, signal, time\n"
