@@ -61,7 +61,7 @@ class _Listener:
         if not self._is_raised:
             if not is_late and self._would_leave_a_lock(frame) and _come_again():
                 return
-            self._is_raised = True
+            self._is_raised, self._seen = True, None  # what a frame holds ends with it
             raise KeyboardInterrupt
         if is_late:
             os.write(2, f"{SENTENCE}\n".encode())
