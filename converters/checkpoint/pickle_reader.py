@@ -10,8 +10,7 @@ import os
 import pickle  # for the names of its opcodes; nothing is unpickled
 import pickletools
 import re
-from contextlib import nullcontext
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.pickle_machine import (
     MAX_VALUES,
@@ -217,9 +216,16 @@ def instructions(
             size = int.from_bytes(source.read(_LENGTHS[opcode.name]), "little")
             argument = source.pass_over(size, is_text="UNICODE" in opcode.name)
         elif opcode.arg is not None:
-            with ignoring(DeprecationWarning) if opcode.name in _ESCAPED else nullcontext():
-                argument = opcode.arg.reader(cast("IO[bytes]", source))
+            argument = _argument(opcode.name, opcode.arg, source)
         yield opcode.name, argument, at
+
+
+def _argument(name: str, kind: pickletools.ArgumentDescriptor, source: PickleSource) -> Any:
+    stream: Any = source  # which has what pickletools calls
+    if name in _ESCAPED:
+        with ignoring(DeprecationWarning):
+            return kind.reader(stream)
+    return kind.reader(stream)
 
 
 def _plain_instructions(
@@ -234,10 +240,11 @@ def _plain_instructions(
     frame_end: int | None = None
     for name, argument, at in instructions(source, is_content):
         end = source.tell()
-        pattern = _PLAIN_LINES.get(name, b"(?s:.*)")
-        if not all(re.fullmatch(pattern, line.removesuffix(b"\n")) for line in source.lines):
-            raise ValueError(f"{name} in an unusual spelling")
-        source.lines.clear()
+        if source.lines:
+            pattern = _PLAIN_LINES.get(name, b"(?s:.*)")
+            if not all(re.fullmatch(pattern, line.removesuffix(b"\n")) for line in source.lines):
+                raise ValueError(f"{name} in an unusual spelling")
+            source.lines.clear()
         if frame_end is not None and (end > frame_end or name == "FRAME"):
             raise ValueError("a frame that ends elsewhere than its instructions")
         if name == "FRAME":
