@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from contextlib import redirect_stdout
 from io import StringIO
@@ -116,10 +115,14 @@ class CoreAiRuntime(ArtefactRuntime):
         require_memory(_COPIES * (path / _PROGRAM).stat().st_size)
         _require_digest(path)
         self._output_names = tuple(output_names)
+        import asyncio
+
         self._function = asyncio.run(_loaded(path))
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Compute every output."""
+        import asyncio
+
         from coreai.runtime import NDArray as Array
 
         outputs = asyncio.run(self._function({PIXELS: Array(pixel_values)}))
