@@ -35,9 +35,10 @@ from converters.folder.folder import ConvertedFolder
 from converters.formats.lockstep import EAGER, Arithmetic, run_in_lockstep
 from converters.formats.registry import FORMATS
 from converters.jobs.convert import convert
+from converters.parity.computed import drawn_in_float32
 from converters.parity.golden import read_golden
 from converters.parity.truth import Truth, run
-from converters.parity.units import drawn_in_float32, float32_units
+from converters.parity.units import float32_units
 from converters.parity.verdict import judge
 from converters.parity.verify import verify_folder
 

@@ -99,6 +99,10 @@ def convert_command(
 
     Example: regnet convert *.pyth --out-dir converted/ --jobs 4
     """
+    from converters.formats.beside import expect_torch
+
+    if verify and not dry_run and out_dir is None and to is None:
+        expect_torch()
     from converters.formats.registry import named_formats
     from converters.jobs.conversion import ConvertOptions, shard_size
     from converters.jobs.convert import convert

@@ -82,6 +82,10 @@ def export_command(
 
     Example: regnet export out/ --format onnx-fp16
     """
+    from converters.formats.beside import expect_torch
+
+    if verify:
+        expect_torch()
     from converters.formats.onnx.formats import ONNX_INT8, ONNX_INT8_TUNED, ONNX_TUNED
     from converters.formats.registry import FORMATS, named_formats
     from converters.jobs.export import export

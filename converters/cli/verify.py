@@ -111,11 +111,13 @@ def verify_command(
 
     Example: regnet verify out/ --locate --html report.html
     """
+    from converters.formats.beside import expect_torch
+
+    expect_torch()
     from converters.folder.signature import check_signature
     from converters.jobs.verify import verify
     from converters.parity.report import Report
     from converters.reports.about import about, judged_by, network_plot
-    from converters.reports.error_plot import error_by_depth_svg
 
     output = Output(as_json, quiet)
     require_one_on_stdout(junit, markdown, html, as_json=as_json)
@@ -148,7 +150,7 @@ def verify_command(
             name,
             report,
             None if before is None else regressions(report, before, regression_factor),
-            [error_by_depth_svg(location) for location in locations if location.modules],
+            _plots(locations),
             signature,
             about(folder),
             network_plot(folder),
@@ -162,6 +164,14 @@ def verify_command(
             f"{folder} passes as far as it was judged, but {'; '.join(findings.report.not_run)}; "
             "leave out --strict to accept that."
         )
+
+
+def _plots(locations: Sequence[Location]) -> list[str]:
+    if not locations:
+        return []
+    from converters.reports.error_plot import error_by_depth_svg  # which imports torch
+
+    return [error_by_depth_svg(location) for location in locations if location.modules]
 
 
 def _print(findings: Findings, locations: Sequence[Location], output: Output) -> None:

@@ -93,6 +93,10 @@ class ConvertedFolder:
         object.__setattr__(self, "path", Path(path))  # it is frozen
         object.__setattr__(self, "interface", interface)
 
+    def __reduce__(self) -> tuple[type[ConvertedFolder], tuple[Path, Interface]]:
+        """Pickled it is the folder itself, without what was read of it."""
+        return ConvertedFolder, (self.path, self.interface)
+
     def offering(self, interface: Interface) -> ConvertedFolder:
         """The same folder, of whose artefacts one takes and gives something else.
 

@@ -6,9 +6,10 @@ are. Each is one object at the end of a file that holds all of it: `torchscript.
 kinds of ONNX files `onnx/formats.py`. `docs/extending.md` adds one.
 
 The rest is what they share: `runtime.py` and `memory.py` for whoever runs an artefact, with
-`confined/` for programs of strangers; `reference.py` and `lockstep.py`, the reference model whole
-and operation by operation, as `operations.py` computes them; `torch_program.py`, what torch traces
-and loads.
+`confined/` for programs of strangers; `beside.py`, what goes on beside other work, and
+`torch_process.py`, the second process, which has torch; `reference.py` and `lockstep.py`, the
+reference model whole and operation by operation, as `operations.py` computes them;
+`torch_program.py`, what torch traces and loads.
 
 Nothing here knows how an artefact is judged: what it must hold is proven in `converters.parity`, by
 code that shares nothing with what wrote it.

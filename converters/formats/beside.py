@@ -7,20 +7,25 @@ Runtime, NumPy and the digests let others go on while they compute.
 
 from __future__ import annotations
 
+import atexit
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import partial
+from importlib import import_module
 from threading import Event, Lock, local
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from converters.errors import is_short_of_memory
+from converters.formats.torch_process import MEMORY, TORCH_USERS, NotDoneError, TorchProcess
+from regnet.files.late import imported
 from regnet.files.system import available_memory, is_limited, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
 T = TypeVar("T")
 
@@ -32,6 +37,9 @@ _SWITCH = 0.0005
 
 _allowed: ContextVar[bool] = ContextVar("allowed", default=True)
 _own = local()
+
+_EXPECTED: list[TorchProcess] = []
+"""At most one: begun, and not taken by a job."""
 
 
 class StoppedError(BaseException):
@@ -156,9 +164,14 @@ class Beside:
 
     Args:
         threads: How many; with none, everything is done by who asks for its result.
+        torch: A second process, in which to do what torch is needed for. It is left running.
+
+    Attributes:
+        torch: As given.
     """
 
-    def __init__(self, threads: int = 0) -> None:
+    def __init__(self, threads: int = 0, torch: TorchProcess | None = None) -> None:
+        self.torch = torch
         self._told = _Told()
         self._begun: list[Future[None]] = []
         self._pool: ThreadPoolExecutor | None = None
@@ -177,6 +190,8 @@ class Beside:
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._told.set()
+            if self.torch is not None:
+                self.torch.close()
             try:
                 self._pool.shutdown(cancel_futures=True)
             finally:
@@ -191,6 +206,19 @@ class Beside:
         work = self.later(do, *arguments)
         work.begin()
         return work
+
+    def with_torch(self, place: str, *arguments: Any) -> Any:
+        """What a function gives that needs torch: in the second process, or else in this one.
+
+        Args:
+            place: ``module:function``.
+            arguments: Which can be pickled, as its result can.
+        """
+        if self.torch is not None:
+            with suppress(NotDoneError):
+                return self.torch.call(place, *arguments)
+            stop_if_told()
+        return imported(place)(*arguments)
 
     def take(self, do: Callable[[], None]) -> None:
         """Have one of the threads do something, if there are any."""
@@ -209,16 +237,51 @@ ALONE = Beside()
 """One after the other."""
 
 
-def beside(needed: int) -> Beside:
+def torch_beside() -> AbstractContextManager[TorchProcess | None]:
+    """A second process that begins to import torch, to be handed to :func:`beside`.
+
+    There is none where this process has torch already, or no core or little memory is left for it.
+    """
+    if not _EXPECTED:
+        expect_torch()
+    return _EXPECTED.pop() if _EXPECTED else nullcontext()
+
+
+def expect_torch() -> None:
+    """Begin what :func:`torch_beside` gives to a job later, before the job's modules are loaded."""
+    if "torch" not in sys.modules and _has_room(MEMORY):
+        with suppress(OSError):
+            _EXPECTED.append(TorchProcess())
+            atexit.register(_forget)
+
+
+def _forget() -> None:
+    while _EXPECTED:
+        with _EXPECTED.pop():
+            pass  # nobody took it
+
+
+def beside(needed: int, torch: TorchProcess | None = None) -> Beside:
     """What does work side by side, where there are cores for it, and memory for all of it.
 
     Args:
         needed: Bytes that all of it takes.
+        torch: From :func:`torch_beside`.
     """
-    cores = usable_cores()
-    if cores == 1 or not _allowed.get() or is_limited() or needed > available_memory():
+    if not _has_room(needed):
+        if torch is not None:
+            torch.close()
         return Beside()
-    return Beside(min(cores, _MOST) + 1)  # one may wait for torch to be imported
+    if torch is not None:
+        return Beside(_MOST, torch)  # most of them wait for it
+    others = Beside(min(usable_cores(), _MOST) + 1)  # one may wait for torch to be imported
+    others.begin(import_module, TORCH_USERS)
+    return others
+
+
+def _has_room(needed: int) -> bool:
+    may = usable_cores() > 1 and _allowed.get() and not is_limited()
+    return may and needed <= available_memory()
 
 
 @contextmanager

@@ -210,6 +210,7 @@ class Format:
         states: Reads what a file states beside the network, as :mod:`converters.formats.stated`
             has it, and does not run it; None of those that cannot state anything.
         runs_beside: Whether it may be loaded and run by a thread of its own, beside others.
+        in_torch: Whether torch runs it, so that it may be the second process that does.
         apart: Whether it is run in a process of its own also where this one has just written it,
             because the runtime may end the process that it is in.
     """
@@ -237,6 +238,7 @@ class Format:
     lacks: Callable[[], str | None] = lambda: None
     states: Callable[[Path], Mapping[str, str]] | None = None
     runs_beside: bool = False
+    in_torch: bool = False
     apart: bool = False
 
     @property

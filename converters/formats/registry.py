@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from converters.folder.folder import ConvertedFolder
     from converters.formats.format import ExportOptions, Format, Load, OtherRuntime
+    from converters.formats.torch_process import TorchProcess
     from converters.progress import Progress
 
 FORMATS: dict[str, Format] = {
@@ -91,15 +92,20 @@ def artefacts_in(folder: Path) -> dict[str, Path]:
     return {name: folder / kind.file_name for name, kind in present.items()}
 
 
-def beside_verifying(folder: ConvertedFolder) -> Beside:
-    """What verifies a folder side by side, if there is memory for all that it holds at once."""
+def beside_verifying(folder: ConvertedFolder, torch: TorchProcess | None = None) -> Beside:
+    """What verifies a folder side by side, if there is memory for all that it holds at once.
+
+    Args:
+        folder: Which.
+        torch: From :func:`converters.formats.beside.torch_beside`.
+    """
     try:
         needed = memory_of_all(folder.config, folder.image_size)
     except ConversionError:  # which is said where it is in the way
         return Beside()
     for name, path in artefacts_in(folder.path).items():
         needed += _COPIES * sum(file.stat().st_size for file in FORMATS[name].at(path))
-    return beside(needed)
+    return beside(needed, torch)
 
 
 def run_by(runtime: str) -> Format:

@@ -437,4 +437,5 @@ TORCHSCRIPT = Format(
     intermediates="converters.parity.locate.intermediates_torchscript:run_torchscript",
     usage=("import torch", 'program = torch.jit.load("{file}")', "outputs = program(pixels)"),
     runs_beside=True,
+    in_torch=True,
 )

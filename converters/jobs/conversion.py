@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint.digests import sha256_of
@@ -12,7 +12,7 @@ from converters.errors import InputError, require_torch
 from converters.families.manifest import require_published
 from converters.families.options import SourceOptions
 from converters.folder.folder import CARD_NAME, ConvertedFolder
-from converters.formats.beside import Beside, beside
+from converters.formats.beside import Beside, beside, torch_beside
 from converters.formats.format import ExportOptions
 from converters.formats.memory import memory_of_all
 from converters.formats.registry import (
@@ -27,6 +27,7 @@ from converters.staging.staged import require_place, require_space, staged_folde
 from converters.weights.inspection import Inspection, inspected
 from converters.weights.stream import write_weights
 from regnet.files.safetensors_file import parse_size, plan_shards
+from regnet.files.system import sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,26 +93,19 @@ def run_conversion(
     if options.verify:
         require_torch()
     with (
+        torch_beside() if options.verify else nullcontext() as torch,
         inspected(path, options, options.dtype) as (checkpoint, inspection),
         staged_folder(out, force=options.force, keep=_weight_names(inspection, options)) as folder,
     ):
         config = inspection.output_config(options.labels)
         planned(inspection)
         require_space(folder, inspection.plan.nbytes, out)
-        with _beside(config, inspection, options) as others:
+        needed = memory_of_all(config, inspection.source.transform.crop)
+        with beside(needed, torch) if options.verify else Beside() as others:
             report = _fill(folder, checkpoint, inspection, config, options, progress, others)
         if report:
             report.require_pass(f"{path.name} was converted but not published")
     return Conversion(inspection, report)
-
-
-def _beside(config: RegNetConfig, inspection: Inspection, options: ConvertOptions) -> Beside:
-    """What verifies side by side; torch is imported while the weights are written."""
-    if not options.verify:
-        return Beside()
-    others = beside(memory_of_all(config, inspection.source.transform.crop))
-    others.begin(import_module, "converters.parity.units")  # and torch
-    return others
 
 
 def plan_conversion(path: Path, out: Path, options: ConvertOptions) -> Inspection:
@@ -242,6 +236,8 @@ def _fill(  # noqa: PLR0913, PLR0917 -- the stages of one pipeline
         for name, path in artefacts.items() if not begun else ():
             verification.begin(name, path)
         verification.truth.begin()
+        for name in (*written.weights, *digests):
+            others.begin(sync, folder / name)  # so that in the end there is nothing to wait for
         digests.update((name, others.begin(digest)) for name, digest in digests.items())
         report = _verify(converted, verification, progress)
     progress.step("report")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError, require_torch
 from converters.folder.folder import CARD_NAME, REPORT_NAME, ConvertedFolder
 from converters.folder.interface import PIXEL_RANGES, Interface
 from converters.folder.record import Record
-from converters.formats.beside import Beside
+from converters.formats.beside import Beside, torch_beside
 from converters.formats.format import ExportOptions
 from converters.formats.onnx.form import DEFAULT_FORM, with_sizes
 from converters.formats.registry import (
@@ -142,9 +142,11 @@ def _export(
     kinds = [FORMATS[name] for name in formats]
     names = [name for kind in kinds for name in reversed(kind.files)]
     described = [CARD_NAME] * (card is not None) + [REPORT_NAME] * (record is not None)
-    others = beside_verifying(folder) if verify else Beside()
-    with staged_update(path, [*names, *described]) as staging, others:
-        others.begin(import_module, "converters.parity.units")  # and torch
+    with (
+        torch_beside() if verify else nullcontext() as torch,
+        staged_update(path, [*names, *described]) as staging,
+        beside_verifying(folder, torch) if verify else Beside() as others,
+    ):
         staged = {name: staging / kind.file_name for name, kind in zip(formats, kinds, strict=True)}
         write_artefacts(ConvertedFolder(staging), staged, options, progress)
         report = _verify(folder, record, staged, others, progress) if verify else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,13 @@ from converters.errors import (
     is_short_of_memory,
     said,
 )
+from converters.formats.beside import stop_if_told
 from converters.formats.confined.runtime import ConfinedRuntime
 from converters.formats.memory import MemoryShortError
 from converters.formats.registry import FORMATS, offered_by, run_by
 from converters.formats.runtime import ArtefactRuntime
+from converters.formats.runtime_apart import RuntimeApart
+from converters.formats.torch_process import NotDoneError
 from converters.parity.compare.foreign import ONNX, TORCHSCRIPT, ConfinedForeign
 from converters.parity.compare.sides import kind_of
 from converters.parity.contents.found import Proof, prove
@@ -180,8 +184,7 @@ class _Artefact:
     def begun(self) -> Callable[[], Verdict]:
         """Run it; what comes back completes the verdict, and waits for the truth."""
         try:
-            runtime = self._loaded()
-            measured = _measured(self.truth, runtime, partly=self.is_foreign)
+            runtime, measured = self._run()
             prepared = self._prepared()
         except Exception as error:  # noqa: BLE001 -- every runtime has classes of its own
             failed = self._failed(error)
@@ -200,6 +203,16 @@ class _Artefact:
                 return self._failed(error)
 
         return judged
+
+    def _run(self) -> tuple[ArtefactRuntime, Callable[[], tuple[Measurement, ...]]]:
+        process = self.truth.beside.torch
+        if process is not None and FORMATS[self.name].in_torch and not self.confined:
+            with suppress(NotDoneError):  # what is wrong is found out here
+                apart = RuntimeApart(process, self.name, self.path, self.folder.output_names)
+                return apart, _measured(self.truth, apart, partly=False)
+            stop_if_told()
+        runtime = self._loaded()
+        return runtime, _measured(self.truth, runtime, partly=self.is_foreign)
 
     def _loaded(self) -> ArtefactRuntime:
         kind = FORMATS[self.name]

@@ -24,6 +24,7 @@ from torch.nn import functional
 from converters.folder.inputs import SEED
 from converters.formats.lockstep import Arithmetic
 from converters.formats.operations import EXACT, normalised, tensors_of
+from converters.parity.metrics import AMPLIFIED
 from regnet.architecture import Conv
 from regnet.layers import group_deviation
 
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
     from converters.formats.operations import Call
     from regnet.architecture import Operation
-
-AMPLIFIED = 2.0
-"""How many times too large the injected errors are."""
 
 _UNIT = 2.0**-24 * AMPLIFIED
 """Half of the distance from 1 to the next float32, amplified."""

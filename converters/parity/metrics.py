@@ -24,6 +24,9 @@ Batches = Mapping[str, Outputs]
 Units = Mapping[str, Mapping[str, "Errors"]]
 """By batch and output, what an honest computation gets wrong."""
 
+AMPLIFIED = 2.0
+"""How much larger than float32's the errors are that are drawn for its unit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Errors:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from functools import cached_property
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.folder.inputs import EXTREMES, NATURAL, fitted, fitted_batches
 from converters.folder.interface import in_bytes, unnormalised
 from converters.formats.beside import ALONE, stop_if_told
 from converters.formats.onnx.form import INT8, SYMMETRIC_INT8
-from converters.formats.reference import torch_name
+from converters.formats.runtime_apart import RuntimeApart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from converters.folder.folder import ConvertedFolder
     from converters.folder.interface import Interface
-    from converters.formats.beside import Beside
+    from converters.formats.beside import Beside, Work
     from converters.formats.runtime import Runtime
     from converters.parity.metrics import Batches, Inputs, Outputs, Units
     from converters.parity.units import Drawn
 
 FLOAT32 = "float32"
 FLOAT16 = "float16"
+
+_COMPUTED = "converters.parity.computed"
 
 
 class Truth:
@@ -36,14 +38,16 @@ class Truth:
 
     Attributes:
         inputs: As given.
+        beside: Likewise.
     """
 
     def __init__(self, folder: ConvertedFolder, inputs: Inputs, beside: Beside = ALONE) -> None:
         self._folder = folder
         self.inputs = inputs
-        self._oracle = beside.later(self._in_lockstep, "ORACLE")
-        self._eager = beside.later(self._in_lockstep, "EAGER")
-        self._drawn = beside.later(self._drawn_in_float32)
+        self.beside = beside
+        self._oracle: Work[Batches] = beside.later(self._computed, "oracle")
+        self._eager: Work[Batches] = beside.later(self._computed, "eager")
+        self._drawn: Work[Drawn] = beside.later(self._computed, "drawn_in_float32")
         self._lock = RLock()
         self._fitted: dict[tuple[int | None, ...], Truth] = {}
         self._offering: dict[Interface, Truth] = {}
@@ -57,7 +61,8 @@ class Truth:
     @property
     def runtime(self) -> str:
         """What float32 PyTorch calls itself."""
-        return torch_name()
+        name: str = self.beside.with_torch("converters.formats.reference:torch_name")
+        return name
 
     @property
     def oracle(self) -> Batches:
@@ -96,7 +101,9 @@ class Truth:
         key = tuple(sizes)
         with self._lock:
             if key not in self._fitted:
-                self._fitted[key] = Truth(self._folder, fitted_batches(self.inputs, sizes))
+                self._fitted[key] = Truth(
+                    self._folder, fitted_batches(self.inputs, sizes), self.beside
+                )
             return self._fitted[key]
 
     def offering(self, folder: ConvertedFolder) -> Truth:
@@ -118,13 +125,14 @@ class Truth:
                     for name, pixels in self.inputs.items()
                     if not (folder.interface.softmax and name == EXTREMES)
                 }
-                self._offering[folder.interface] = Truth(folder, inputs)
+                self._offering[folder.interface] = Truth(folder, inputs, self.beside)
             return self._offering[folder.interface]
 
     @cached_property
     def in_bytes(self) -> Truth:
         """The truth for an artefact that takes pictures, on the same pixels rounded to bytes."""
-        return Truth(self._folder, {name: in_bytes(own) for name, own in self.inputs.items()})
+        inputs = {name: in_bytes(own) for name, own in self.inputs.items()}
+        return Truth(self._folder, inputs, self.beside)
 
     def units(self, precision: str = FLOAT32) -> Units:
         """What an honest computation in a precision gets wrong.
@@ -139,7 +147,7 @@ class Truth:
         Raises:
             InputError: If nothing is known of the precision.
         """
-        from converters.parity.units import float32_units, reduced_units
+        from converters.parity.units import float32_units
 
         oracle = self.oracle
         with self._lock:
@@ -148,24 +156,20 @@ class Truth:
                 self._units[precision] = (
                     float32_units(self._drawn(), oracle)
                     if precision == FLOAT32
-                    else reduced_units(self._folder, inputs, oracle, precision)
+                    else self.beside.with_torch(
+                        f"{_COMPUTED}:reduced_units", self._folder, inputs, oracle, precision
+                    )
                 )
             return self._units[precision]
 
-    def _in_lockstep(self, arithmetic: str) -> Batches:
-        from converters.formats import lockstep  # which imports torch
-
-        own: lockstep.Arithmetic = getattr(lockstep, arithmetic)
-        return lockstep.run_in_lockstep(self._folder, self.inputs, own)
-
-    def _drawn_in_float32(self) -> Drawn:
-        from converters.parity.units import drawn_in_float32
-
-        return drawn_in_float32(self._folder, self.inputs)
+    def _computed(self, function: str) -> Any:
+        return self.beside.with_torch(f"{_COMPUTED}:{function}", self._folder, self.inputs)
 
 
 def run(runtime: Runtime, inputs: Inputs) -> dict[str, Outputs]:
     """Every batch, (N, C, H, W), through a runtime; its outputs by batch and name."""
+    if isinstance(runtime, RuntimeApart):
+        return runtime.run(inputs)
     outputs = {}
     for batch, pixels in inputs.items():
         stop_if_told()

@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from converters.formats.lockstep import run_in_lockstep
-from converters.parity.injection import AMPLIFIED, Injected, Injection
-from converters.parity.metrics import Batches, Errors, Inputs, Outputs, rms
-from converters.parity.rounding import rounded, rounding_of
+from converters.parity.metrics import AMPLIFIED, Batches, Errors, Inputs, Outputs, rms
 from regnet.design_space import complexity
 
 if TYPE_CHECKING:
@@ -29,7 +26,7 @@ _BUDGET = 500_000_000
 _MOST = 8
 """Draws. In small networks errors have few sources, so that draws differ more, and cost little."""
 
-_FEWEST = 2
+FEWEST = 2
 """Draws, but for a single image."""
 
 _DOUBT = 16.0
@@ -46,7 +43,7 @@ _LEAST = float(np.finfo(np.float32).tiny)
 """What any runtime may flush to zero."""
 
 
-class _Group(NamedTuple):
+class Group(NamedTuple):
     """Batches whose images have one shape, which are computed at once.
 
     Attributes:
@@ -66,31 +63,15 @@ class Drawn(NamedTuple):
         outputs: Of each group, output name to (draws x images, ...).
     """
 
-    groups: list[_Group]
+    groups: list[Group]
     outputs: list[Outputs]
-
-
-def drawn_in_float32(folder: ConvertedFolder, inputs: Inputs) -> Drawn:
-    """Run the network as :func:`float32_units` needs it, for which no oracle is asked.
-
-    Args:
-        folder: Whose network it is.
-        inputs: Batch to pixels, (N, num_channels, H, W), normalised.
-    """
-    groups = _groups(folder, inputs)
-    injections = [Injection(group.draws, seed) for seed, group in enumerate(groups)]
-    pixels = {
-        str(seed): np.concatenate([inputs[batch] for batch in group.images] * group.draws)
-        for seed, group in enumerate(groups)
-    }
-    return Drawn(groups, [*run_in_lockstep(folder, pixels, Injected(injections)).values()])
 
 
 def float32_units(drawn: Drawn, oracle: Batches) -> dict[str, dict[str, Errors]]:
     """The unit of float32 for each output on each batch.
 
     Args:
-        drawn: From :func:`drawn_in_float32`.
+        drawn: From :func:`converters.parity.computed.drawn_in_float32`.
         oracle: Batch to output name to array, in float64.
 
     Returns:
@@ -102,68 +83,33 @@ def float32_units(drawn: Drawn, oracle: Batches) -> dict[str, dict[str, Errors]]
             for name, output in outputs.items():
                 draws = output.reshape(group.draws, -1, *output.shape[1:])[:, images]
                 truth = oracle[batch][name]
-                unit = _root_mean_square(draws, truth, AMPLIFIED).times(_widening(draws, truth))
+                unit = root_mean_square(draws, truth, AMPLIFIED).times(widening(draws, truth))
                 units[batch][name] = unit.at_least(Errors(_LEAST, _LEAST))
     return units
 
 
-def reduced_units(
-    folder: ConvertedFolder, inputs: Inputs, oracle: Batches, precision: str
-) -> dict[str, dict[str, Errors]]:
-    """The unit of float16, bfloat16 or int8 for each output on each batch.
-
-    The first draw rounds to nearest, as artefacts do; in the others a value between two steps goes
-    to either. A unit is no smaller than what rounding the outputs makes.
-
-    Args:
-        folder: Whose network it is.
-        inputs: Batch to pixels, (N, num_channels, H, W), normalised.
-        oracle: Batch to output name to array, in float64.
-        precision: Of :data:`converters.parity.rounding.PRECISIONS`.
-
-    Returns:
-        As :func:`float32_units`.
-
-    Raises:
-        InputError: If the precision is another.
-    """
-    draws = max(_FEWEST, min(group.draws for group in _groups(folder, inputs)))
-    repeated = {batch: np.concatenate([pixels] * draws) for batch, pixels in inputs.items()}
-    drawn = run_in_lockstep(folder, repeated, rounded(precision, draws))
-    units: dict[str, dict[str, Errors]] = {batch: {} for batch in inputs}
-    for batch, outputs in drawn.items():
-        for name, output in outputs.items():
-            truth = oracle[batch][name]
-            each = output.reshape(draws, -1, *output.shape[1:])
-            nearest = _root_mean_square(each[:1], truth)
-            unit = _root_mean_square(each, truth).times(_widening(each, truth))
-            last = rounding_of(truth, precision)
-            least = Errors(float(last.max(initial=0)), rms(last))
-            units[batch][name] = unit.at_least(nearest).at_least(least)
-    return units
-
-
-def _groups(folder: ConvertedFolder, inputs: Inputs) -> list[_Group]:
+def groups_of(folder: ConvertedFolder, inputs: Inputs) -> list[Group]:
+    """Batches by the shape of their images, and how often to draw errors for each shape."""
     by_shape: dict[tuple[int, ...], list[str]] = {}
     for batch, pixels in inputs.items():
         by_shape.setdefault(pixels.shape[1:], []).append(batch)
     size = max(max(pixels.shape[2:]) for pixels in inputs.values())
     per_pixel = complexity(folder.config, size).flops / size**2
-    groups = []
+    found = []
     for shape, batches in by_shape.items():
         images, first = {}, 0
         for batch in batches:
             images[batch] = slice(first, first + len(inputs[batch]))
             first = images[batch].stop
         cost = per_pixel * shape[1] * shape[2] * first
-        fewest = _FEWEST if first > 1 else 1
+        fewest = FEWEST if first > 1 else 1
         if folder.has_classifier and 0 < folder.config.num_labels < _FEW_CLASSES:
             fewest = _FEWEST_OF_FEW
-        groups.append(_Group(images, int(np.clip(_BUDGET / max(cost, 1), fewest, _MOST))))
-    return groups
+        found.append(Group(images, int(np.clip(_BUDGET / max(cost, 1), fewest, _MOST))))
+    return found
 
 
-def _root_mean_square(
+def root_mean_square(
     draws: NDArray[np.floating], truth: NDArray[np.floating], amplified: float = 1.0
 ) -> Errors:
     """Over the draws, which are on the first axis."""
@@ -175,7 +121,7 @@ def _root_mean_square(
         )
 
 
-def _widening(draws: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
+def widening(draws: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
     """How much wider a unit is because it was drawn so few times.
 
     What counts is not how many values an output has, but from how many sources their errors come: a

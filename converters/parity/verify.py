@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ from converters.errors import InputError, for_shell, printable
 from converters.folder.folder import CARD_NAME, GOLDEN_NAME, REPORT_NAME
 from converters.folder.inputs import PHOTOGRAPHS, photographs, verification_inputs
 from converters.folder.record import Record
-from converters.formats.beside import ALONE
+from converters.formats.beside import ALONE, torch_beside
 from converters.formats.registry import (
     FORMATS,
     OTHER_RUNTIMES,
@@ -226,8 +225,7 @@ def verify_folder(  # noqa: PLR0913 -- one argument per option
     """
     kinds = _kinds(others)
     _require_artefacts(folder, runtimes)
-    with beside_verifying(folder) as others_do:
-        others_do.begin(import_module, "converters.parity.units")  # and torch
+    with torch_beside() as torch, beside_verifying(folder, torch) as others_do:
         progress.step("checksums")
         record = Record.read(folder.path)
         changed, digests = (

@@ -34,7 +34,7 @@ class Watch:  # sends Ctrl-C to its own process when a module is about to be imp
         return None
 
 sys.meta_path.insert(0, Watch())
-sys.argv = ["regnet", "verify", {folder!r}, "-q"]
+sys.argv = ["regnet", "verify", {folder!r}, "--locate", "-q"]
 main.run()
 """
 

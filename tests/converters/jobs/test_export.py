@@ -78,7 +78,7 @@ def test_a_sharing_file_names_the_weights_it_belongs_to(folder: Path, *, recorde
 
 
 def test_without_verify_nothing_is_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converters.parity.units.run_in_lockstep", None)
+    monkeypatch.setattr("converters.parity.computed.run_in_lockstep", None)
     assert export(folder, ["onnx"], share_weights=True, verify=False) is None
 
 

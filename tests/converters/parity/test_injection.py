@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 
 from converters.formats.operations import called, computed
-from converters.parity.injection import AMPLIFIED, Injection, noise_pool, spread_of_orders
-from converters.parity.metrics import rms
+from converters.parity.injection import Injection, noise_pool, spread_of_orders
+from converters.parity.metrics import AMPLIFIED, rms
 from regnet.architecture import Act, EvoNorm, GroupNorm
 from regnet.layers import ACTIVATIONS, group_deviation
 

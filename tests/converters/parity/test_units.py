@@ -182,8 +182,8 @@ def test_few_outputs_have_no_lucky_unit(
 def test_an_error_of_one_source_widens_the_unit_of_few_draws() -> None:
     random = np.random.default_rng(0)
     truth = np.zeros((3, 50))
-    several = units._widening(random.standard_normal((4, 3, 50)), truth)
-    one = units._widening(random.standard_normal((4, 1, 1)) * np.ones((3, 50)), truth)
+    several = units.widening(random.standard_normal((4, 3, 50)), truth)
+    one = units.widening(random.standard_normal((4, 1, 1)) * np.ones((3, 50)), truth)
     assert several == pytest.approx(1, abs=0.05)
     assert one == pytest.approx(np.sqrt(5))
 
