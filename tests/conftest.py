@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +34,13 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.freeze()
         gc.set_threshold(10_000, *gc.get_threshold()[1:])
         gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def server_of_forks() -> None:
+    """Begin it before any test: that takes another working folder, which all threads have."""
+    if forks := sys.modules.get("tests.converters.forks"):
+        forks.begin()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import sys
 from contextlib import chdir
+from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +28,16 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["tests.converters.forks_imports"])
 
 
-def fork(target: Callable[..., object], *arguments: Any, daemon: bool = False) -> BaseProcess:
-    """Call a function in a process of its own, whose arguments can be pickled."""
+@cache
+def begin() -> None:
+    """Have the server there, which a session does before threads go by the working folder."""
     with chdir(CHECKOUT):  # where the server finds what it imports
         forkserver.ensure_running()
+
+
+def fork(target: Callable[..., object], *arguments: Any, daemon: bool = False) -> BaseProcess:
+    """Call a function in a process of its own, whose arguments can be pickled."""
+    begin()
     process = _SERVER.Process(target=target, args=arguments, daemon=daemon)
     process.start()
     return process

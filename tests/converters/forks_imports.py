@@ -19,6 +19,7 @@ import converters.formats.registry
 import converters.jobs.compare
 import converters.jobs.convert
 import converters.jobs.writeback
+import converters.parity.computed
 import converters.parity.verify
 import converters.reports.card  # noqa: F401
 import regnet.model  # noqa: F401

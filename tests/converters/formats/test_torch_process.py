@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from tests.converters.demo import CHECKPOINT
 from tests.converters.forks import CHECKOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SECONDS = 20
@@ -233,7 +234,7 @@ main.run()
 
 
 def command(
-    folder: Path, *arguments: str | Path, cores: int = 2, start: str = ""
+    folder: Path, *arguments: str | Path, cores: int = 2, start: str = "", check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", _COMMAND.format(cores=cores, start=start), *arguments, "-q"],
@@ -241,7 +242,7 @@ def command(
         env=os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        check=True,
+        check=check,
     )
 
 
@@ -263,6 +264,43 @@ def test_commands_import_no_torch_beside_it_and_write_the_same_bytes(tmp_path: P
     assert command(tmp_path, "export", "out", "--format", "onnx-fp16").stderr == ""
     assert command(tmp_path, "export", "alone", "--format", "onnx-fp16", cores=1).stderr == imported
     assert files(tmp_path / "out") == files(tmp_path / "alone")
+
+
+def _flip(path: Path) -> None:
+    """A bit in the middle of what stands in the second half: a weight."""
+    data = bytearray(path.read_bytes())
+    data[len(data) * 3 // 4] ^= 0x40
+    path.write_bytes(data)
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.torchscript.pt", _flip),
+        pytest.param("model.torchscript.pt", _cut, marks=pytest.mark.slow),
+        pytest.param("model.onnx", _flip, marks=pytest.mark.slow),
+        pytest.param("model.safetensors", _flip, marks=pytest.mark.slow),
+        ("model.safetensors", _cut),
+    ],
+)
+def test_what_is_wrong_is_said_as_without_it(
+    name: str, damage: Callable[[Path], None], demo_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(demo_folder, out)
+    (out / "conversion.json").unlink()  # else digests would say all
+    damage(out / name)
+    alone = command(tmp_path, "verify", "out", cores=1, check=False)
+    beside_it = command(tmp_path, "verify", "out", check=False)
+    assert alone.returncode != 0
+    assert beside_it.returncode == alone.returncode
+    imported = "torch is imported\n"
+    assert beside_it.stderr.removeprefix(imported) == alone.stderr.removeprefix(imported)
+    assert beside_it.stdout == alone.stdout
 
 
 def test_it_has_torch_when_it_is_asked(process: TorchProcess) -> None:
