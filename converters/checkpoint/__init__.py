@@ -12,9 +12,6 @@ from converters.checkpoint.beside import (
     of_folder,
     open_folder,
 )
-from converters.checkpoint.deepspeed import require_no_part, whole_network_in
-from converters.checkpoint.distributed import distributed_in, open_distributed, require_no_piece
-from converters.checkpoint.lists import complete
 from converters.checkpoint.reader import Checkpoint, open_checkpoint
 from converters.checkpoint.values import Opaque, Storage, StoredTensor, Tree
 from regnet.files.safetensors_file import is_file
@@ -34,6 +31,10 @@ def open_any(path: Path) -> Checkpoint:
     Raises:
         ConversionError: See :func:`open_checkpoint`; or one of several files is missing.
     """
+    from converters.checkpoint.deepspeed import require_no_part, whole_network_in
+    from converters.checkpoint.distributed import distributed_in, open_distributed, require_no_piece
+    from converters.checkpoint.lists import complete
+
     if path.is_dir():
         pieces = distributed_in(path)
         if pieces is not None:

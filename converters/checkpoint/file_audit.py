@@ -16,8 +16,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from converters.checkpoint.mindspore_container import looks_like_mindspore
-from converters.checkpoint.msgpack_container import looks_like_msgpack
 from converters.checkpoint.pickle_audit import Judgement, PickleAudit, audit_pickle
 from converters.checkpoint.pickle_machine import ADVICE, MAX_OPCODES
 from converters.checkpoint.pickle_reader import MAX_PICKLE, PickleSource
@@ -27,6 +25,8 @@ from converters.checkpoint.sniff import (
     describe_wrong_file,
     is_tar,
     looks_like_keras,
+    looks_like_mindspore,
+    looks_like_msgpack,
     looks_like_safetensors,
 )
 from converters.checkpoint.source_file import Found, stream_of

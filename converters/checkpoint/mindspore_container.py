@@ -12,7 +12,6 @@ files that have them are refused.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
@@ -70,25 +69,6 @@ _TYPES = {
 }
 """MindSpore's names of element types to torch's."""
 
-_START = re.compile(rb"\n[\x80-\xff]{0,9}[\x00-\x7f]\n([\x80-\xff]?)([\x01-\x7f])")
-"""An entry that begins with its name: lengths in parts of seven bits, the lowest first."""
-
-_TENSOR = re.compile(rb"\x12[\x80-\xff]{0,9}[\x00-\x7f][\x08\x12]")
-"""What follows that name: a tensor, which begins with its axes or its type."""
-
-
-def looks_like_mindspore(head: bytes) -> bool:
-    """Return whether a file begins as MindSpore's checkpoints do: a name, then a tensor.
-
-    TensorFlow's frozen graphs begin with a name, too, and go on with a text.
-    """
-    start = _START.match(head)
-    if start is None:
-        return False
-    low, high = start.groups()
-    length = low[0] - 0x80 + (high[0] << 7) if low else high[0]
-    return _TENSOR.match(head, start.end() + length) is not None
-
 
 @dataclass(slots=True)
 class _Entry:
@@ -100,7 +80,7 @@ class _Entry:
 
 
 def read_mindspore(file: SourceFile) -> Tree:
-    """Read the names and places of tensors in a file that `looks_like_mindspore` takes.
+    """Read the names and places of tensors in a file that `sniff.looks_like_mindspore` takes.
 
     Only a file that ends in a checksum is read through.
 

@@ -53,8 +53,6 @@ CHUNKED = "__msgpack_chunked_array__"
 CHUNKS, SHAPE = "chunks", "shape"
 """Its keys beside that one: flat arrays and sizes, both numbered."""
 
-_MAP_STARTS = (*range(0x81, 0x90), 0xDE, 0xDF)
-_TEXT_STARTS = (*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB)
 
 # First byte to what follows it: struct's format of the number, or of the length.
 _NUMBERS = {
@@ -76,16 +74,8 @@ _SHORT = ((0x80, 0x8F, "map"), (0x90, 0x9F, "array"), (0xA0, 0xBF, "str"))
 _POSITIVE_END, _NEGATIVE_START = 0x80, 0xE0
 
 
-def looks_like_msgpack(head: bytes) -> bool:
-    """Return whether a file begins as Flax's do: a map that is not empty, and a text as its key."""
-    if not head or head[0] not in _MAP_STARTS:
-        return False
-    key = head[{0xDE: 3, 0xDF: 5}.get(head[0], 1) :]
-    return bool(key) and key[0] in _TEXT_STARTS
-
-
 def read_msgpack(file: SourceFile) -> Tree:
-    """Read the headers of a file that :func:`looks_like_msgpack` takes.
+    """Read the headers of a file that :func:`sniff.looks_like_msgpack` takes.
 
     Returns:
         Tensors by name, levels joined by dots: parameters and statistics of batch norms together,

@@ -14,7 +14,7 @@ from converters.checkpoint.pickle_arrays import DTYPE, RECONSTRUCT, torch_type, 
 from converters.checkpoint.source_file import damaged
 from converters.checkpoint.values import Opaque
 from converters.checkpoint.zip_container import stored_bytes
-from converters.checkpoint.zip_directory import LOCAL_HEADER, ZIP_START, ZipDirectory
+from converters.checkpoint.zip_directory import ZipDirectory
 from converters.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from converters.checkpoint.values import Storage, Tree
 
 _ENDING = ".npy"
-_NAME_SIZE = slice(26, 28)  # of an entry's own header
 
 _MAGIC = b"\x93NUMPY"
 _VERSIONS = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}
@@ -49,12 +48,6 @@ _WITH_L = 2
 """The last of them."""
 
 _SIZE = re.compile(r"\d+")
-
-
-def looks_like_npz(head: bytes) -> bool:
-    """Return whether a file begins as a zip archive whose first entry is an array."""
-    name = head[LOCAL_HEADER.size :][: int.from_bytes(head[_NAME_SIZE], "little")]
-    return head.startswith(ZIP_START) and name.endswith(_ENDING.encode())
 
 
 def read_npz(file: SourceFile) -> Tree | None:

@@ -1,4 +1,7 @@
-"""Opens a checkpoint of any container, and hands out its tensors one at a time."""
+"""Opens a checkpoint of any container, and hands out its tensors one at a time.
+
+Each container is imported when a file of its kind is read.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from converters.checkpoint.file_audit import audit_file
-from converters.checkpoint.legacy_container import MAGIC_NUMBER, read_legacy
-from converters.checkpoint.mindspore_container import looks_like_mindspore, read_mindspore
-from converters.checkpoint.msgpack_container import looks_like_msgpack, read_msgpack
-from converters.checkpoint.numpy_container import looks_like_npz, read_npz
-from converters.checkpoint.pickle_arrays import without_names
-from converters.checkpoint.pickle_audit import audit_pickle
 from converters.checkpoint.pickle_reader import PickleSource, SkimmedPickle, read_pickle
 from converters.checkpoint.pickled_modules import state_dicts_of
 from converters.checkpoint.safetensors_container import read_safetensors
@@ -24,11 +20,13 @@ from converters.checkpoint.sniff import (
     is_protobuf,
     is_tar,
     looks_like_keras,
+    looks_like_mindspore,
+    looks_like_msgpack,
+    looks_like_npz,
     looks_like_safetensors,
 )
 from converters.checkpoint.source_file import Closing, SourceFile, damaged
 from converters.checkpoint.values import Beside, Run, Storage, StoredTensor, Tree
-from converters.checkpoint.zip_container import ZipArchive, checksum_error, read_archive
 from converters.checkpoint.zip_directory import ZIP_START
 from converters.errors import InputError, UnsafeInputError, printable
 from regnet.files.dtypes import ELEMENT_TYPES
@@ -257,6 +255,8 @@ class Checkpoint(Closing):
             yield chunk
         if pending:
             if checksum != storage.crc32:
+                from converters.checkpoint.zip_container import checksum_error
+
                 raise checksum_error(storage)
             self._verified.add(storage)
 
@@ -288,6 +288,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
         try:
             return read_checkpoint(file)
         except InputError:
+            from converters.checkpoint.file_audit import audit_file
+
             audit = audit_file(file)
             # Of a damaged checkpoint only what is there to run code counts: honest ones have the
             # classes of a trainer too.
@@ -318,6 +320,8 @@ def _require_nothing_else(file: SourceFile, head: bytes, kind: str) -> None:
             if _calls_nothing(file):
                 return
             raise
+        from converters.checkpoint.legacy_container import MAGIC_NUMBER
+
         if found != MAGIC_NUMBER:
             return
     raise UnsafeInputError(
@@ -332,6 +336,8 @@ def _calls_nothing(file: SourceFile) -> bool:
     A length or a map may begin with the opcode of an extension, which looks up what the program
     that loads it has registered, and no more: most of Flax's files do, and some of MLX's.
     """
+    from converters.checkpoint.pickle_audit import audit_pickle
+
     audit = audit_pickle(PickleSource(file))
     return audit.lost is not None and not any(named.spelled or named.used for named in audit.names)
 
@@ -348,6 +354,8 @@ def _read_arrays(file: SourceFile) -> Tree | None:
     file.require_unchanged()
     if not _has_tensor(tree):
         return None
+    from converters.checkpoint.pickle_arrays import without_names
+
     without_names(tree)
     if source.tell() != file.size:
         what = f"goes on behind its end, it has {file.size} bytes and should have {source.tell()}"
@@ -371,6 +379,8 @@ def read_checkpoint(file: SourceFile) -> Checkpoint:
     """Read what describes the tensors in an open file; errors are those of `open_checkpoint`."""
     head = file.read(0, min(HEAD_SIZE, file.size))
     if looks_like_npz(head):
+        from converters.checkpoint.numpy_container import read_npz
+
         arrays = read_npz(file)
         if arrays is not None:
             return Checkpoint(file.path, "npz", arrays, file)
@@ -388,6 +398,8 @@ def read_checkpoint(file: SourceFile) -> Checkpoint:
     if what is not None:
         raise InputError(f"{file.name}: {what}.")
     if looks_like_mindspore(head):
+        from converters.checkpoint.mindspore_container import read_mindspore
+
         return Checkpoint(file.path, "mindspore", read_mindspore(file), file)
     return _read_pickles(file, head)
 
@@ -398,6 +410,8 @@ def _read_pickles(file: SourceFile, head: bytes) -> Checkpoint:
         arrays = _read_arrays(file)
         if arrays is not None:
             return Checkpoint(file.path, "pickle", arrays, file)
+        from converters.checkpoint.legacy_container import read_legacy
+
         return Checkpoint(file.path, "legacy", read_legacy(file), file)
     except InputError as error:
         if head.startswith(_PICKLE_START):
@@ -418,6 +432,8 @@ def _without_pickles(file: SourceFile, head: bytes) -> Checkpoint | None:
         _require_nothing_else(file, head, "an HDF5")
         return Checkpoint(file.path, "hdf5", read_hdf5(file), file)
     if looks_like_msgpack(head):
+        from converters.checkpoint.msgpack_container import read_msgpack
+
         _require_nothing_else(file, head, "a msgpack")
         return Checkpoint(file.path, "msgpack", read_msgpack(file), file)
     if looks_like_safetensors(head):
@@ -432,6 +448,7 @@ def _without_pickles(file: SourceFile, head: bytes) -> Checkpoint | None:
 
 def _zip_checkpoint(file: SourceFile) -> Checkpoint:
     from converters.checkpoint.pt2_container import is_pt2, read_pt2
+    from converters.checkpoint.zip_container import ZipArchive, read_archive
 
     archive = ZipArchive(file)
     if is_pt2(archive.directory):

@@ -1,10 +1,12 @@
-"""What a file that is no checkpoint most likely is, told from its first bytes, and what to do.
+"""What a file is, told from its first bytes; and where it is no checkpoint, what to do.
 
 People meet these after a download that went wrong. A loader that starts to unpickle them ends in
 an error about pickles, which helps nobody.
 """
 
 from __future__ import annotations
+
+import re
 
 from regnet.config import CONFIG_NAME
 
@@ -17,6 +19,17 @@ KERAS_METADATA, KERAS_CONFIG, KERAS_WEIGHTS = "metadata.json", CONFIG_NAME, "mod
 _KERAS_ENTRIES = tuple(name.encode() for name in (KERAS_METADATA, KERAS_CONFIG, KERAS_WEIGHTS))
 _ZIP_START = b"PK\x03\x04"
 _NAME_LENGTH, _NAME = 26, 30  # offsets in the header of a zip archive's first entry
+
+_MSGPACK_MAPS = (*range(0x81, 0x90), 0xDE, 0xDF)
+_MSGPACK_TEXTS = (*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB)
+"""How a map of msgpack that is not empty may begin, and a text."""
+
+_MINDSPORE_START = re.compile(rb"\n[\x80-\xff]{0,9}[\x00-\x7f]\n([\x80-\xff]?)([\x01-\x7f])")
+"""An entry of MindSpore's that begins with its name: lengths in parts of seven bits, the lowest
+first."""
+
+_MINDSPORE_TENSOR = re.compile(rb"\x12[\x80-\xff]{0,9}[\x00-\x7f][\x08\x12]")
+"""What follows that name: a tensor, which begins with its axes or its type."""
 
 _UNPACK = "unpack it and name the file inside"
 _DOWNLOAD = "the download went wrong, so download the checkpoint again"
@@ -127,5 +140,36 @@ def looks_like_keras(head: bytes) -> bool:
 
     All that torch writes is in one.
     """
+    return head.startswith(_ZIP_START) and _first_entry(head) in _KERAS_ENTRIES
+
+
+def looks_like_npz(head: bytes) -> bool:
+    """Return whether a file begins as a zip archive whose first entry is an array."""
+    return head.startswith(_ZIP_START) and _first_entry(head).endswith(b".npy")
+
+
+def _first_entry(head: bytes) -> bytes:
+    """The name of a zip archive's first entry."""
     length = int.from_bytes(head[_NAME_LENGTH : _NAME_LENGTH + 2], "little")
-    return head.startswith(_ZIP_START) and head[_NAME : _NAME + length] in _KERAS_ENTRIES
+    return head[_NAME : _NAME + length]
+
+
+def looks_like_msgpack(head: bytes) -> bool:
+    """Return whether a file begins as Flax's do: a map that is not empty, and a text as its key."""
+    if not head or head[0] not in _MSGPACK_MAPS:
+        return False
+    key = head[{0xDE: 3, 0xDF: 5}.get(head[0], 1) :]
+    return bool(key) and key[0] in _MSGPACK_TEXTS
+
+
+def looks_like_mindspore(head: bytes) -> bool:
+    """Return whether a file begins as MindSpore's checkpoints do: a name, then a tensor.
+
+    TensorFlow's frozen graphs begin with a name, too, and go on with a text.
+    """
+    start = _MINDSPORE_START.match(head)
+    if start is None:
+        return False
+    low, high = start.groups()
+    length = low[0] - 0x80 + (high[0] << 7) if low else high[0]
+    return _MINDSPORE_TENSOR.match(head, start.end() + length) is not None
