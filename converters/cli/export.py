@@ -25,7 +25,7 @@ from converters.cli.tables import files_table, outcome_line, report_table, to_ve
 from converters.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from converters.folder.interface import Largest
@@ -82,13 +82,13 @@ def export_command(
 
     Example: regnet export out/ --format onnx-fp16
     """
-    from converters.formats.beside import expect_torch
+    from converters.formats.beside import another, expect_torch
 
     if verify:
         expect_torch()
     from converters.formats.onnx.formats import ONNX_INT8, ONNX_INT8_TUNED, ONNX_TUNED
     from converters.formats.registry import FORMATS, named_formats
-    from converters.jobs.export import export
+    from converters.jobs.export import changed_network, export
 
     preparing = [name for name, kind in FORMATS.items() if kind.prepares_images]
     chosen = named_formats([*(formats or ()), *(preparing if with_preprocessing else ())])
@@ -96,7 +96,10 @@ def export_command(
         in_int8 = [ONNX_INT8_TUNED.name] if ONNX_INT8.name in chosen else []
         chosen = tuple(dict.fromkeys([*chosen, ONNX_TUNED.name, *in_int8]))
     output = Output(as_json, quiet)
-    with output.progress() as progress:
+    with another() as others, output.progress() as progress:
+        changed = others.later(changed_network, folder)
+        if not verify:
+            changed.begin()
         report = export(
             folder,
             chosen,
@@ -115,11 +118,15 @@ def export_command(
             verify=verify,
             progress=progress,
         )
-    show_exported(output, folder, chosen, report)
+        show_exported(output, folder, chosen, report, changed)
 
 
 def show_exported(
-    output: Output, folder: Path, chosen: Sequence[str], report: Report | None
+    output: Output,
+    folder: Path,
+    chosen: Sequence[str],
+    report: Report | None,
+    changed: Callable[[], Report | None],
 ) -> None:
     """Say what was written, and how it was judged.
 
@@ -128,9 +135,10 @@ def show_exported(
         folder: The converted folder.
         chosen: Keys of the formats.
         report: The verdicts, if there are any.
+        changed: Gives what :func:`converters.jobs.export.changed_network` does; called without
+            verdicts.
     """
     from converters.formats.registry import FORMATS
-    from converters.jobs.export import changed_network
 
     if report:
         output.result(report_table(report))
@@ -143,8 +151,8 @@ def show_exported(
                 output.result(kind.details_in_words(own))
     if report:
         output.result("", outcome_line(report))
-    elif changed := changed_network(folder):
-        output.result("", Text(f"{'; '.join(changed.failures)}{changed.way_out}.", "yellow"))
+    elif other := changed():
+        output.result("", Text(f"{'; '.join(other.failures)}{other.way_out}.", "yellow"))
     else:
         output.result("", f"Not verified yet; do it with: {to_verify(folder)}")
     record = {"folder": folder.name, "formats": list(chosen)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -40,7 +41,7 @@ def tune_command(
     Example: regnet tune out/ --block 16
     """
     from converters.formats.onnx.formats import ONNX_INT8_TUNED, ONNX_TUNED
-    from converters.jobs.export import export
+    from converters.jobs.export import changed_network, export
 
     chosen = [ONNX_TUNED.name, *([ONNX_INT8_TUNED.name] if int8 else ())]
     output = Output(as_json, quiet)
@@ -56,4 +57,4 @@ def tune_command(
             verify=verify,
             progress=progress,
         )
-    show_exported(output, folder, chosen, report)
+    show_exported(output, folder, chosen, report, partial(changed_network, folder))

@@ -279,6 +279,11 @@ def beside(needed: int, torch: TorchProcess | None = None) -> Beside:
     return others
 
 
+def another() -> Beside:
+    """What does one thing at a time beside the caller's work, where there is a core for it."""
+    return Beside(int(_has_room(0)))
+
+
 def _has_room(needed: int) -> bool:
     may = usable_cores() > 1 and _allowed.get() and not is_limited()
     return may and needed <= available_memory()
