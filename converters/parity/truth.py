@@ -55,7 +55,7 @@ class Truth:
 
     def begin(self) -> None:
         """Compute what the verdict on weights needs, beside other work."""
-        for work in (self._oracle, self._eager, self._drawn):
+        for work in (self._oracle, self._drawn, self._eager):
             work.begin()
 
     @property
