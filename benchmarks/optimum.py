@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 PACKAGES = ("optimum-onnx", "transformers", "torch", "onnxruntime")
@@ -35,11 +36,11 @@ def optimum_cli(environment: Path) -> Path:
     return program
 
 
-def installed_versions(environment: Path) -> dict[str, str]:
-    """Versions of :data:`PACKAGES` in the virtual environment."""
+def installed_versions(environment: Path, packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Versions of packages in a virtual environment."""
     code = "import sys, importlib.metadata as m; print(*map(m.version, sys.argv[1:]))"
-    versions = _run(str(environment / "bin" / "python"), "-c", code, *PACKAGES).split()
-    return dict(zip(PACKAGES, versions, strict=True))
+    versions = _run(str(environment / "bin" / "python"), "-c", code, *packages).split()
+    return dict(zip(packages, versions, strict=True))
 
 
 def _run(*command: str) -> str:
