@@ -249,7 +249,8 @@ def torch_beside() -> AbstractContextManager[TorchProcess | None]:
 
 def expect_torch() -> None:
     """Begin what :func:`torch_beside` gives to a job later, before the job's modules are loaded."""
-    if "torch" not in sys.modules and _has_room(MEMORY):
+    is_python = bool(sys.executable) and not hasattr(sys, "frozen")  # else it is some application
+    if is_python and "torch" not in sys.modules and _has_room(MEMORY):
         with suppress(OSError):
             _EXPECTED.append(TorchProcess())
             atexit.register(_forget)

@@ -205,6 +205,11 @@ def test_there_is_one_where_torch_is_not_yet_and_there_is_room(
             lacking.setattr(module, name, lambda value=value: value)
             with torch_beside() as process:
                 assert process is None
+    for name, value in (("executable", ""), ("frozen", True)):
+        with monkeypatch.context() as embedded:
+            embedded.setattr(sys, name, value, raising=False)
+            with torch_beside() as process:
+                assert process is None
     monkeypatch.setattr(module, "TorchProcess", _not_begun)
     with torch_beside() as process:
         assert process is None
