@@ -101,7 +101,7 @@ def convert_command(
     """
     from converters.formats.beside import expect_torch
 
-    if verify and not dry_run and out_dir is None and to is None:
+    if verify and not (dry_run or formats or out_dir or to):
         expect_torch()
     from converters.formats.registry import named_formats
     from converters.jobs.conversion import ConvertOptions, shard_size

@@ -83,18 +83,18 @@ def export_command(
     Example: regnet export out/ --format onnx-fp16
     """
     from converters.formats.beside import another, expect_torch
-
-    if verify:
-        expect_torch()
     from converters.formats.onnx.formats import ONNX_INT8, ONNX_INT8_TUNED, ONNX_TUNED
-    from converters.formats.registry import FORMATS, named_formats
-    from converters.jobs.export import changed_network, export
+    from converters.formats.registry import FORMATS, are_traced, named_formats
 
     preparing = [name for name, kind in FORMATS.items() if kind.prepares_images]
     chosen = named_formats([*(formats or ()), *(preparing if with_preprocessing else ())])
     if tune:
         in_int8 = [ONNX_INT8_TUNED.name] if ONNX_INT8.name in chosen else []
         chosen = tuple(dict.fromkeys([*chosen, ONNX_TUNED.name, *in_int8]))
+    if verify and not are_traced(chosen):
+        expect_torch()
+    from converters.jobs.export import changed_network, export
+
     output = Output(as_json, quiet)
     with another() as others, output.progress() as progress:
         changed = others.later(changed_network, folder)

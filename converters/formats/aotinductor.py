@@ -110,4 +110,5 @@ AOTINDUCTOR = Format(
         'program = torch._inductor.aoti_load_package("{file}")',
         "outputs = program(pixels)",
     ),
+    traced=True,
 )

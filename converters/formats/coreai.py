@@ -173,4 +173,5 @@ COREAI = Format(
         'model = asyncio.run(authoring.AIModelAsset.load("{file}").executable().__aenter__())',
         _RUN,
     ),
+    traced=True,
 )

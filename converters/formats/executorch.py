@@ -101,4 +101,5 @@ EXECUTORCH = Format(
         'program = Runtime.get().load_program("{file}").load_method("forward")',
         "outputs = program.execute([pixels])",
     ),
+    traced=True,
 )

@@ -211,6 +211,7 @@ class Format:
             has it, and does not run it; None of those that cannot state anything.
         runs_beside: Whether it may be loaded and run by a thread of its own, beside others.
         in_torch: Whether torch runs it, so that it may be the second process that does.
+        traced: Whether torch traces what is written, so that this process needs torch as well.
         apart: Whether it is run in a process of its own also where this one has just written it,
             because the runtime may end the process that it is in.
     """
@@ -239,6 +240,7 @@ class Format:
     states: Callable[[Path], Mapping[str, str]] | None = None
     runs_beside: bool = False
     in_torch: bool = False
+    traced: bool = False
     apart: bool = False
 
     @property

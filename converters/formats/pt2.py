@@ -106,4 +106,5 @@ PT2 = Format(
         'program = torch.export.load("{file}").module()',
         "outputs = program(pixels)",
     ),
+    traced=True,
 )

@@ -34,7 +34,7 @@ from converters.formats.torchscript import TORCHSCRIPT
 from converters.progress import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from converters.folder.folder import ConvertedFolder
@@ -106,6 +106,11 @@ def beside_verifying(folder: ConvertedFolder, torch: TorchProcess | None = None)
     for name, path in artefacts_in(folder.path).items():
         needed += _COPIES * sum(file.stat().st_size for file in FORMATS[name].at(path))
     return beside(needed, torch)
+
+
+def are_traced(formats: Collection[str]) -> bool:
+    """Whether torch has to trace one of those named, for which no second process need have it."""
+    return any(FORMATS[name].traced for name in formats)
 
 
 def run_by(runtime: str) -> Format:

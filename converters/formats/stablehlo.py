@@ -264,4 +264,5 @@ STABLEHLO = Format(
         'program = jax.export.deserialize(bytearray(pathlib.Path("{file}").read_bytes()))',
         "outputs = program.call(pixels.numpy())",
     ),
+    traced=True,
 )

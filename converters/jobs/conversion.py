@@ -18,6 +18,7 @@ from converters.formats.memory import memory_of_all
 from converters.formats.registry import (
     DEFAULT_FORMATS,
     FORMATS,
+    are_traced,
     require_writable,
     takers,
     write_artefacts,
@@ -93,7 +94,7 @@ def run_conversion(
     if options.verify:
         require_torch()
     with (
-        torch_beside() if options.verify else nullcontext() as torch,
+        torch_beside() if _is_torch_apart(options) else nullcontext() as torch,
         inspected(path, options, options.dtype) as (checkpoint, inspection),
         staged_folder(out, force=options.force, keep=_weight_names(inspection, options)) as folder,
     ):
@@ -106,6 +107,10 @@ def run_conversion(
         if report:
             report.require_pass(f"{path.name} was converted but not published")
     return Conversion(inspection, report)
+
+
+def _is_torch_apart(options: ConvertOptions) -> bool:
+    return options.verify and not are_traced(options.formats)
 
 
 def plan_conversion(path: Path, out: Path, options: ConvertOptions) -> Inspection:

@@ -16,6 +16,7 @@ from converters.formats.onnx.form import DEFAULT_FORM, with_sizes
 from converters.formats.registry import (
     DEFAULT_FORMATS,
     FORMATS,
+    are_traced,
     beside_verifying,
     require_writable,
     write_artefacts,
@@ -143,7 +144,7 @@ def _export(
     names = [name for kind in kinds for name in reversed(kind.files)]
     described = [CARD_NAME] * (card is not None) + [REPORT_NAME] * (record is not None)
     with (
-        torch_beside() if verify else nullcontext() as torch,
+        torch_beside() if verify and not are_traced(formats) else nullcontext() as torch,
         staged_update(path, [*names, *described]) as staging,
         beside_verifying(folder, torch) if verify else Beside() as others,
     ):

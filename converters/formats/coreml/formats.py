@@ -47,6 +47,7 @@ COREML = Format(
     export=lazily(f"{_COREML}.package:export_coreml"),
     load=lazily(f"{_COREML}.runtime:open_coreml"),
     lacks=_lacks,
+    in_torch=platform.system() != "Darwin",
     certificate=f"{_PARITY}.contents.coreml:read_coreml",
     intermediates=f"{_PARITY}.locate.intermediates_coreml:run_coreml",
     usage=(

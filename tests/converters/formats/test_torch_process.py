@@ -271,6 +271,18 @@ def test_commands_import_no_torch_beside_it_and_write_the_same_bytes(tmp_path: P
     assert files(tmp_path / "out") == files(tmp_path / "alone")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "imports"), [("coreml", False), ("pt2", True), ("executorch", True), ("ncnn", False)]
+)
+def test_torch_is_imported_here_where_it_traces_what_is_written(
+    name: str, imports: bool, demo_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(demo_folder, tmp_path / "out")
+    done = command(tmp_path, "export", "out", "--format", name)
+    assert ("torch is imported\n" in done.stderr) == imports == FORMATS[name].traced
+
+
 def _flip(path: Path) -> None:
     """A bit in the middle of what stands in the second half: a weight."""
     data = bytearray(path.read_bytes())
