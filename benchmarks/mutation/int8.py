@@ -406,7 +406,8 @@ def _is_fault(
 ) -> bool:
     """Whether biases are in other steps now, or what is seen of natural images does not fit."""
     scale, zero = grid
-    if scale != artefact.grid(value)[0] and any(layer[2] == value for layer in artefact.layers()):
+    biases = (bias for _, bias, read in artefact.layers() if read == value)
+    if scale != artefact.grid(value)[0] and any(bias is not None for bias in biases):
         return True
     return bool(range_[0] < (-zero - 1) * scale or range_[1] > (_STEPS - zero + 1) * scale)
 
